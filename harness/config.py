@@ -1,0 +1,235 @@
+"""A run as data: a recipe resolved with its overrides, validated field by field, and named by its content.
+
+A recipe is <method>-<size>, read from recipes/<method>.yaml. What all methods of one size share is that size's
+protocol in recipes/protocols.yaml, so two methods cannot drift apart. A method's own settings are its knobs, whose
+type is the Config class of baselines/<method>.py.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
+
+from harness.errors import DataError, UsageError, unknown
+
+DIGEST_LENGTH = 10
+NOT_IN_ID = {"recipe", "size", "log_every", "checkpoint_every"}  # these change no weight and no image
+
+
+class Settings(BaseModel):
+    """A frozen group of settings. An unknown key or a value out of range is an error that names the field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Knobs(Settings):
+    """A method's own settings. Subclass it as Config in baselines/<name>.py, each default with its source."""
+
+    @property
+    def input_patches(self) -> str:
+        """The share of an image's patches that a training step reads, as the SD-DiT paper labels its Fig. 3."""
+        return "100%"
+
+
+class NetworkSize(Settings):
+    patch: int = Field(ge=1)
+    width: int = Field(ge=4)
+    depth: int = Field(ge=1)
+    num_heads: int = Field(ge=1)
+
+
+class Protocol(Settings):
+    """What methods must share before their speeds and distances may stand on one axis."""
+
+    data: str
+    pipeline: Literal["cached"]
+    batch_size: int = Field(ge=1)
+    steps: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    betas: tuple[float, float]
+    weight_decay: float = Field(ge=0)
+    label_dropout: float = Field(ge=0, lt=1)
+    ema_decay: float = Field(ge=0, lt=1)
+    ema_warmup: bool
+    flips: Literal["none"]
+    precision: Literal["fp32"]
+
+
+class Sampling(Settings):
+    sampler: Literal["heun", "ddpm"]
+    num_steps: int = Field(ge=2)
+    guidance_scale: float | None = Field(ge=1)
+    guidance_channels: int | None = Field(ge=1)
+
+
+class EvaluationPlan(Settings):
+    features: str
+    num_images: int = Field(ge=50)
+    label_rule: Literal["random", "balanced"]
+    seed: int = Field(ge=0)
+    batch_size: int = Field(ge=1)
+
+
+class RunConfig(Settings):
+    """Everything that decides a run's weights, images and metrics. `harness run --config` on its YAML repeats the run."""
+
+    recipe: str
+    method: str
+    size: str
+    seed: int = Field(ge=0)
+    formulation: Literal["edm", "iddpm"]
+    network: NetworkSize
+    knobs: SerializeAsAny[Knobs]
+    protocol: Protocol
+    sampling: Sampling
+    evaluation: EvaluationPlan
+    log_every: int = Field(ge=1)
+    checkpoint_every: int = Field(ge=1)
+
+    @property
+    def run_id(self) -> str:
+        """Names the run by what decides its result, the seed included; never by the clock."""
+        return f"seed{self.seed}-{digest(self.model_dump(mode='json', exclude=NOT_IN_ID))[:DIGEST_LENGTH]}"
+
+    @property
+    def sha256(self) -> str:
+        return digest(self.model_dump(mode="json", exclude=NOT_IN_ID))
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def digest(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+# Recipes ---------------------------------------------------------------------------------------------------------
+
+
+def recipe_names() -> list[str]:
+    return sorted(f"{family}-{size}" for family in _families() for size in _read(f"{family}.yaml")["sizes"])
+
+
+def load_recipe(name: str) -> dict[str, Any]:
+    """The recipe as a plain nested document, every value filled in except the knobs' own defaults."""
+    if name not in recipe_names():
+        raise unknown("recipe", name, recipe_names())
+    method, size = name.rsplit("-", 1)
+    family = _read(f"{method}.yaml")
+    shared = _read("protocols.yaml")
+    variant = family["sizes"][size] or {}
+    return {
+        "recipe": name,
+        "method": method,
+        "size": size,
+        "seed": 0,
+        "formulation": family["formulation"],
+        "network": shared["networks"][size],
+        "knobs": {**family.get("knobs", {}), **variant.get("knobs", {})},
+        "protocol": shared["protocols"][size],
+        "sampling": {**family["sampling"], **variant.get("sampling", {})},
+        "evaluation": shared["evaluations"][size],
+        **shared["intervals"][size],
+    }
+
+
+def _families() -> list[str]:
+    folder = files("harness") / "recipes"
+    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml") and p.name != "protocols.yaml")
+
+
+def _read(name: str) -> dict[str, Any]:
+    return yaml.safe_load((files("harness") / "recipes" / name).read_text(encoding="utf-8"))
+
+
+# Overrides and validation ----------------------------------------------------------------------------------------
+
+
+def parse_count(text: str) -> int:
+    """'400k', '1.5M', '50_000' or '250' as a whole number. Raises UsageError for anything else or anything below 1."""
+    scale = {"k": 1_000, "m": 1_000_000}.get(text[-1:].lower(), 1)
+    digits = text[:-1] if scale > 1 else text
+    try:
+        value = float(digits.replace("_", "")) * scale
+    except ValueError:
+        value = float("nan")
+    if not (value >= 1 and value == int(value) and value < 2**63):
+        raise UsageError(f"steps is {text!r}; it must be a whole number of at least 1, like 250, 50_000, 400k or 1.5M.")
+    return int(value)
+
+
+def apply_overrides(document: dict[str, Any], assignments: Iterable[str], knob_names: Iterable[str]) -> dict[str, Any]:
+    """The recipe with each `key=value` applied. A key is a full path (protocol.batch_size) or an unambiguous last part."""
+    document = json.loads(json.dumps(document))
+    paths = {f"knobs.{name}" for name in knob_names} | set(_leaves(document))
+    fixed = {"recipe", "method", "size"}
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator:
+            raise UsageError(f"--set {assignment!r} has no '='; write --set key=value, like --set mask_ratio=0.3.")
+        matches = [p for p in paths - fixed if p == key or p.rsplit(".", 1)[-1] == key]
+        if key in matches:
+            matches = [key]
+        if not matches:
+            raise unknown("setting", key, {p.removeprefix("knobs.") for p in paths - fixed})
+        if len(matches) > 1:
+            raise UsageError(f"--set {key} could mean {' or '.join(sorted(matches))}; write the full name.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UsageError(f"--set {key}: the value {text!r} is not valid YAML.") from None
+        *parents, last = matches[0].split(".")
+        target = document
+        for parent in parents:
+            target = target[parent]
+        target[last] = value
+    return document
+
+
+def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def validate(document: dict[str, Any], knobs: type[Knobs]) -> RunConfig:
+    """The document as a RunConfig with this method's knobs. Raises UsageError naming the field, its value and its range."""
+    document = dict(document)
+    document.pop("schema_version", None)
+    try:
+        document["knobs"] = knobs.model_validate(document.get("knobs") or {})
+        return RunConfig.model_validate(document)
+    except ValidationError as error:
+        raise UsageError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        field = ".".join(map(str, problem["loc"])) or "the configuration"
+        message = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{field} is not a setting of this run.")
+        elif problem["type"] == "missing":
+            lines.append(f"{field} is missing.")
+        else:
+            lines.append(f"{field} is {problem['input']!r}; it must be {message}.")
+    return " ".join(lines)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A config.yaml as a plain document, for validate. Raises DataError when it cannot be read as one."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read as a configuration: {error}.") from None
+    if not isinstance(document, dict) or "method" not in document:
+        raise DataError(f"{path} is not a run configuration: it has no 'method'. Point --config at a run's config.yaml.")
+    return document

@@ -1,0 +1,55 @@
+"""Errors a user can mend, each with the exit code it ends the command with.
+
+A message says what is wrong, why, and how to mend it. Anything that is not a HarnessError is a bug and ends with code 1.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class HarnessError(Exception):
+    exit_code = 1
+
+
+class UsageError(HarnessError):
+    """The command asks for something that does not exist or is out of range."""
+
+    exit_code = 2
+
+
+class SetupError(HarnessError):
+    """The machine or its installation cannot do what was asked."""
+
+    exit_code = 3
+
+
+class DataError(HarnessError):
+    """Data, a reference, a checkpoint, a run folder or a disk is missing, damaged or full."""
+
+    exit_code = 4
+
+
+class Diverged(HarnessError):
+    """Training produced a loss that is not finite."""
+
+    exit_code = 5
+
+
+class Preempted(HarnessError):
+    """SIGTERM arrived: the same command continues from the checkpoint."""
+
+    exit_code = 75
+
+
+class Interrupted(HarnessError):
+    """SIGINT (Ctrl-C) arrived: the same command continues from the checkpoint."""
+
+    exit_code = 130
+
+
+def unknown(kind: str, name: str, choices: Iterable[str]) -> UsageError:
+    """The error for a name that does not exist: the nearest names first, then all of them."""
+    choices = sorted(choices)
+    near = get_close_matches(name, choices, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    return UsageError(f"no {kind} is called {name!r}. {hint}Available: {', '.join(choices)}.")

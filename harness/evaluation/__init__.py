@@ -1,0 +1,1 @@
+"""From a network to images, from images to features, from features to metrics."""

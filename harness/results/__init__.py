@@ -1,0 +1,1 @@
+"""Run folders and published numbers, compared, drawn and tabulated. Never imports torch."""

@@ -1,0 +1,169 @@
+"""The documents of a run folder as types. Everything that writes or reads one goes through here.
+
+runs/<recipe>/<run-id>/ holds config.yaml (see harness.config.RunConfig), manifest.json, metrics.jsonl, events.jsonl,
+checkpoints/, samples/, evaluations/<name>.json and, written last, result.json.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.errors import DataError
+
+SCHEMA_VERSION = 1
+R = TypeVar("R", bound="Record")
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Device(Record):
+    """The hardware a run used. Never a host or user name."""
+
+    name: str  # "NVIDIA H200" or the processor's model name
+    kind: Literal["cpu", "cuda"]
+    count: int
+    threads: int  # CPU threads torch computes with
+    memory_bytes: int | None = None
+    driver: str | None = None
+    cuda: str | None = None
+
+
+class DataIdentity(Record):
+    name: str
+    sha256: str
+    num_images: int
+    real: bool  # False: drawn from a random generator, good for speed only
+
+
+class Manifest(Record):
+    """Where a run comes from: enough to repeat it, nothing that identifies a person or a machine's owner."""
+
+    schema_version: int = SCHEMA_VERSION
+    harness_version: str
+    git_commit: str | None
+    git_diff_sha256: str | None  # None: no uncommitted change, or not a git checkout
+    python: str
+    platform: str
+    packages: dict[str, str]
+    device: Device
+    precision: dict[str, bool | str]
+    seed: int
+    config_sha256: str
+    data: DataIdentity
+    command: str
+    started_at: str  # UTC, ISO 8601
+
+
+class EvaluationProtocol(Record):
+    """Every condition that changes a metric's value."""
+
+    formulation: str
+    sampler: str
+    num_steps: int
+    nfe: int  # network evaluations per image
+    guidance_scale: float | None
+    guidance_channels: int | None  # None: all channels are guided
+    num_images: int
+    label_rule: str
+    uint8_rule: str
+    vae: str | None
+    features: str
+    features_sha256: str
+    reference: str
+    reference_sha256: str
+    reference_images: int
+    seed: int
+
+
+class Evaluation(Record):
+    """evaluations/<name>.json: metrics of one set of generated images. A metric's name carries N and its features."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    step: int
+    weights: Literal["ema", "raw"]
+    metrics: dict[str, float]
+    protocol: EvaluationProtocol
+    seconds: float
+
+
+class Result(Record):
+    """result.json: written last, so its presence means the run is complete."""
+
+    schema_version: int = SCHEMA_VERSION
+    recipe: str
+    run_id: str
+    method: str
+    size: str
+    seed: int
+    steps: int
+    images_seen: int
+    input_patches: str  # share of the patches a training step reads, as the paper labels Fig. 3: "100% + 70%"
+    steps_per_sec: float | None  # mean over the timed window; None when the run is all warm-up
+    timed_steps: int
+    peak_memory_bytes: int | None
+    peak_memory_kind: Literal["process RSS", "device allocated"]
+    params: int  # of the network that is sampled
+    gmacs_forward: float  # per image, one forward of the sampled network
+    gmacs_step: float  # per image, one training step of the method (forward and backward)
+    evaluations: dict[str, Evaluation]
+    wall_seconds: float
+    device: Device
+    world_size: int
+    complete: bool = True
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text` so that a reader, or a crash, sees the old document or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_record(path: Path, record: Record) -> None:
+    write_atomically(path, record.model_dump_json(indent=2) + "\n")
+
+
+def read_record(path: Path, kind: type[R]) -> R:
+    """The document at `path`. Raises DataError when it is missing, torn, of another schema version or malformed."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing.") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from None
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != SCHEMA_VERSION:
+        raise DataError(f"{path} has schema version {version!r}; this version of the harness reads {SCHEMA_VERSION}.")
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise DataError(f"{path} is not a valid {kind.__name__}: {field}: {first['msg']}.") from None
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Objects of a .jsonl file in order, and how many lines were torn or damaged and left out. A missing file is empty."""
+    if not path.exists():
+        return [], 0
+    objects, damaged = [], 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError:
+            damaged += 1
+            continue
+        if isinstance(value, dict):
+            objects.append(value)
+        else:
+            damaged += 1
+    return objects, damaged
