@@ -72,7 +72,7 @@ class EvaluationPlan(Settings):
     num_images: int = Field(ge=50)
     label_rule: Literal["random", "balanced"]
     seed: int = Field(ge=0)
-    batch_size: int = Field(ge=1)
+    sample_batch: int = Field(ge=1)
 
 
 class RunConfig(Settings):

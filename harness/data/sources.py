@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.errors import unknown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Images or latents with labels.   clean (N, C, S, S) float32, labels (N,) int64 in [0, num_classes)."""
 

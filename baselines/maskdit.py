@@ -1,0 +1,81 @@
+"""MaskDiT (Zheng et al. 2023, arXiv:2306.09305): encode the visible half, decode all, reconstruct the rest.
+
+B batch, C channels, S side, L tokens, K kept tokens, P values of a patch, D encoder width, W decoder width.
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from harness.config import Knobs
+from harness.diffusion.formulations import Formulation
+from harness.nn import tokens
+from harness.nn.asymmetric import Decoder, Encoder
+from harness.nn.embeddings import Condition, patchify
+from harness.nn.shape import Shape
+from harness.training import method
+from harness.training.method import Progress
+
+
+class Config(Knobs):
+    mask_ratio: float = Field(0.5, ge=0, lt=1)  # MaskDiT Sec. 5; 0 is its unmasking tuning
+    mae_weight: float = Field(0.1, ge=0)  # MaskDiT Sec. 4.3, lambda
+    decoder_width: int = Field(512, ge=4, multiple_of=4)  # the same for every encoder size
+    decoder_depth: int = Field(8, ge=1)
+    decoder_heads: int = Field(16, ge=1)
+
+    @property
+    def input_patches(self) -> str:
+        return f"{1 - self.mask_ratio:.0%}"
+
+
+class Network(nn.Module):
+    """The asymmetric encoder-decoder whose masked places hold one learned token of the decoder's width."""
+
+    def __init__(self, cfg: Config, shape: Shape, out_channels: int):
+        super().__init__()
+        self.condition = Condition(shape.width, shape.num_classes, null_label_learned=False)
+        self.encoder = Encoder(shape)
+        self.mask_token = nn.Parameter(torch.randn(1, 1, cfg.decoder_width) * 0.02)
+        self.decoder = Decoder(
+            shape, out_channels, width=cfg.decoder_width, depth=cfg.decoder_depth, num_heads=cfg.decoder_heads
+        )
+
+    def forward(self, net_input: Tensor, net_noise: Tensor, labels: Tensor, keep: Tensor | None = None) -> Tensor:
+        cond = self.condition(net_noise, labels)  # (B, D)
+        embedded = self.encoder.embed(net_input)  # (B, L, D)
+        x = self.decoder.project(self.encoder(embedded, cond, keep), cond)  # (B, K, W)
+        if keep is not None:
+            x = tokens.scatter(x, keep, onto=self.mask_token.expand(len(x), embedded.shape[1], -1))  # (B, L, W)
+        return self.decoder(x, cond)  # (B, C, S, S)
+
+
+class Method(method.Method):
+    def __init__(self, cfg: Config, shape: Shape, formulation: Formulation):
+        super().__init__()
+        self.cfg, self.shape, self.formulation = cfg, shape, formulation
+        self.num_keep = tokens.num_kept(shape.num_tokens, cfg.mask_ratio)
+        self.network = Network(cfg, shape, formulation.out_channels(shape.channels))
+
+    def forward(self, clean: Tensor, labels: Tensor, progress: Progress) -> dict[str, Tensor]:
+        length = self.shape.num_tokens
+        noised = self.formulation.noised(clean)
+        keep = tokens.random_keep(len(clean), length, self.num_keep, clean.device)
+        raw = self.network(noised.net_input, noised.net_noise, labels, keep)
+        visible = tokens.visible(keep, length)  # (B, L)
+        denoise = (self._per_token(self.formulation.loss_map(raw, noised)) * visible).sum() / visible.sum()
+        if self.num_keep == length:
+            return {"loss": denoise}
+        masked = 1 - visible
+        mae = (self._reconstruction(raw, noised) * masked).sum() / masked.sum()
+        loss = denoise + self.cfg.mae_weight * mae
+        return {"loss": loss, "loss/denoise": denoise.detach(), "loss/mae": mae.detach()}
+
+    def _per_token(self, loss_map: Tensor) -> Tensor:  # (B, C, S, S) -> (B, L)
+        return patchify(loss_map, self.shape.patch).mean(-1)
+
+    def _reconstruction(self, raw: Tensor, noised) -> Tensor:  # (B, L)
+        """Squared error of each patch against the NOISED input, normalised per patch (MaskDiT Sec. 4.3; MAE)."""
+        target = patchify(noised.noisy, self.shape.patch)  # (B, L, P)
+        target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
+        return (patchify(self.formulation.denoised(raw, noised), self.shape.patch) - target).square().mean(-1)

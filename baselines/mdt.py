@@ -1,0 +1,116 @@
+"""MDT-lite (after MDT v1, Gao et al. 2023, arXiv:2303.14389): a full pass and a masked pass through a side-interpolator.
+
+"Lite": MDT's relative-position bias is off unless asked for, so that all methods share one attention kernel.
+B batch, C channels, S side, L tokens, K kept tokens, D width, H heads.
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from harness.config import Knobs
+from harness.diffusion.formulations import Formulation
+from harness.nn import tokens
+from harness.nn.blocks import DiTBlock, readout
+from harness.nn.embeddings import Condition, PatchEmbed, sincos_positions, unpatchify
+from harness.nn.shape import Shape
+from harness.training import method
+from harness.training.method import Progress
+
+
+class Config(Knobs):
+    mask_ratio: float = Field(0.3, ge=0, lt=1)  # MDT Table 6 and repository branch mdtv1
+    decoder_depth: int = Field(2, ge=1)  # the last two blocks, repository branch mdtv1
+    relative_position: bool = False  # True is MDT v1; False is "lite"
+
+    @property
+    def input_patches(self) -> str:
+        return f"100% + {1 - self.mask_ratio:.0%}"
+
+
+class RelativePosition(nn.Module):
+    """A learned attention bias for every difference of two patches' places (Swin, BEiT; MDT Sec. 3.3).
+
+    The table has three rows more than there are differences, as BEiT keeps for [CLS]; they are never read, and stay so
+    that the official weights fit.
+    """
+
+    def __init__(self, grid: int, num_heads: int):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros((2 * grid - 1) ** 2 + 3, num_heads))
+        row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
+        place = torch.stack([row.flatten(), column.flatten()])  # (2, L)
+        difference = place[:, :, None] - place[:, None, :] + grid - 1
+        self.register_buffer("index", difference[0] * (2 * grid - 1) + difference[1], persistent=False)  # (L, L)
+
+    def forward(self, keep: Tensor | None) -> Tensor:  # (B, K) -> (B, H, K, K), or (1, H, L, L) for all tokens
+        index = self.index[None] if keep is None else self.index[keep[:, :, None], keep[:, None, :]]
+        return self.table[index].permute(0, 3, 1, 2)
+
+
+class Block(nn.Module):
+    """The shared DiT block with its own relative positions, or with none."""
+
+    def __init__(self, shape: Shape, relative_position: bool):
+        super().__init__()
+        self.block = DiTBlock(shape.width, shape.num_heads)
+        self.bias = RelativePosition(shape.grid, shape.num_heads) if relative_position else None
+
+    def forward(self, x: Tensor, cond: Tensor, keep: Tensor | None) -> Tensor:  # (B, L or K, D), (B, D)
+        return self.block(x, cond, None if self.bias is None else self.bias(keep))
+
+
+class Network(nn.Module):
+    def __init__(self, cfg: Config, shape: Shape, out_channels: int):
+        super().__init__()
+        if cfg.decoder_depth >= shape.depth:
+            raise ValueError(f"decoder_depth {cfg.decoder_depth} leaves no encoder: the network has {shape.depth} blocks")
+        self.patch = shape.patch
+        self.patches = PatchEmbed(shape)
+        self.position = nn.Parameter(sincos_positions(shape.width, shape.grid))
+        self.decoder_position = nn.Parameter(sincos_positions(shape.width, shape.grid))
+        self.condition = Condition(shape.width, shape.num_classes)
+        blocks = [Block(shape, cfg.relative_position) for _ in range(shape.depth)]
+        self.encoder = nn.ModuleList(blocks[: -cfg.decoder_depth])
+        self.decoder = nn.ModuleList(blocks[-cfg.decoder_depth :])
+        self.interpolator = Block(shape, cfg.relative_position)
+        self.mask_token = nn.Parameter(torch.randn(1, 1, shape.width) * 0.02)
+        self.readout = readout(shape.width, out_channels * shape.patch**2)
+
+    def forward(self, net_input: Tensor, net_noise: Tensor, labels: Tensor, keep: Tensor | None = None) -> Tensor:
+        x = self.patches(net_input) + self.position  # (B, L, D)
+        cond = self.condition(net_noise, labels)  # (B, D)
+        length = x.shape[1]
+        if keep is not None:
+            x = tokens.gather(x, keep)  # (B, K, D)
+        for block in self.encoder:
+            x = block(x, cond, keep)
+        if keep is not None:
+            x = self._interpolate(x, cond, keep, length)
+        else:
+            x = x + self.decoder_position
+        for block in self.decoder:
+            x = block(x, cond, None)
+        return unpatchify(self.readout(x, cond), self.patch)  # (B, C or 2C, S, S)
+
+    def _interpolate(self, x: Tensor, cond: Tensor, keep: Tensor, length: int) -> Tensor:  # (B, K, D) -> (B, L, D)
+        """The side-interpolator (MDT Sec. 3.2): predicts the masked tokens, and leaves the kept ones as they are."""
+        x = tokens.scatter(x, keep, onto=self.mask_token.expand(len(x), length, -1)) + self.decoder_position
+        kept = tokens.visible(keep, length)[..., None].bool()
+        return torch.where(kept, x, self.interpolator(x, cond, None))
+
+
+class Method(method.Method):
+    def __init__(self, cfg: Config, shape: Shape, formulation: Formulation):
+        super().__init__()
+        self.shape, self.formulation = shape, formulation
+        self.num_keep = tokens.num_kept(shape.num_tokens, cfg.mask_ratio)
+        self.network = Network(cfg, shape, formulation.out_channels(shape.channels))
+
+    def forward(self, clean: Tensor, labels: Tensor, progress: Progress) -> dict[str, Tensor]:
+        noised = self.formulation.noised(clean)  # both passes see the same noise at the same level
+        keep = tokens.random_keep(len(clean), self.shape.num_tokens, self.num_keep, clean.device)
+        inputs = noised.net_input, noised.net_noise, labels
+        full = self.formulation.loss_map(self.network(*inputs), noised).mean()
+        masked = self.formulation.loss_map(self.network(*inputs, keep), noised).mean()
+        return {"loss": full + masked, "loss/full": full.detach(), "loss/masked": masked.detach()}

@@ -1,0 +1,167 @@
+"""SD-DiT (Zhu et al. 2024, arXiv:2403.17004): a student denoises; its encoder also agrees with an EMA teacher.
+
+The teacher sees the same images with the least noise; the two token distributions are compared over K prototypes.
+B batch, C channels, S side, L tokens, V visible tokens, D encoder width, W decoder width, Z bottleneck, K prototypes.
+"""
+
+import copy
+import math
+from typing import Annotated, Literal
+
+import torch
+import torch.distributed as dist
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.config import Knobs
+from harness.diffusion.formulations import EDM
+from harness.nn import tokens
+from harness.nn.asymmetric import Decoder, Encoder
+from harness.nn.embeddings import Condition
+from harness.nn.heads import ProjectionHead
+from harness.nn.shape import Shape
+from harness.training import method
+from harness.training.method import Progress
+
+
+Sigma = Annotated[float, Field(ge=0.002, le=80)]
+TeacherSigma = Sigma | Literal["student"]
+Momentum = Annotated[float, Field(ge=0, le=1)]
+Temperature = Annotated[float, Field(gt=0)]
+
+
+class Config(Knobs):
+    mask_ratio: float = Field(0.2, ge=0, lt=1)  # Sec. 4.1; its ablations use 0.5
+    discriminate: bool = True  # False: Table 3 "w/o L_D"; teacher, head and their cost are gone
+    teacher_sigma: TeacherSigma = 0.002  # Sec. 3.2, Fig. 6; "student": drawn as the student's is
+    teacher_momentum: tuple[Momentum, Momentum] = (0.996, 0.999)  # Sec. 4.1, cosine over the run (DINO)
+    student_temperature: Temperature = 0.1  # Table 4
+    teacher_temperature: tuple[Temperature, Temperature] = (0.09, 0.099)  # Table 4
+    teacher_temperature_epochs: float = Field(5, ge=0)  # Table 4, linear
+    centre_momentum: float = Field(0.9, ge=0, lt=1)  # DINO, iBOT
+    num_prototypes: int = Field(8192, ge=2)  # Sec. 4.1, K
+    head_hidden: int = Field(2048, ge=1)  # iBOT
+    head_bottleneck: int = Field(256, ge=1)  # iBOT
+    shared_prototypes: bool = False  # iBOT's student: [CLS] and patches have their own last layer
+    decoder_width: int | None = Field(None, ge=4, multiple_of=4)  # None: half the encoder's, inferred from 740.6 M
+    decoder_depth: int = Field(8, ge=1)  # Sec. 3.3
+    decoder_heads: int = Field(16, ge=1)  # as MaskDiT; not stated
+
+    @property
+    def input_patches(self) -> str:
+        return f"{1 - self.mask_ratio:.0%}"
+
+
+class Network(nn.Module):
+    """The student: no mask token; masked patches go round the encoder as they were embedded (Sec. 3.3)."""
+
+    def __init__(self, cfg: Config, shape: Shape, out_channels: int):
+        super().__init__()
+        self.condition = Condition(shape.width, shape.num_classes)
+        self.encoder = Encoder(shape, cls_token=True)
+        self.decoder = Decoder(
+            shape,
+            out_channels,
+            width=cfg.decoder_width or shape.width // 2,
+            depth=cfg.decoder_depth,
+            num_heads=cfg.decoder_heads,
+        )
+
+    def forward(self, net_input: Tensor, net_noise: Tensor, labels: Tensor) -> Tensor:
+        return self.encode_decode(net_input, net_noise, labels, None)[1]
+
+    def encode_decode(self, net_input, net_noise, labels, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The encoder's tokens, [CLS] first, and the raw output.   -> (B, 1 + V, D), (B, C, S, S)"""
+        cond = self.condition(net_noise, labels)  # (B, D)
+        embedded = self.encoder.embed(net_input)  # (B, L, D)
+        encoded = self.encoder(embedded, cond, keep)  # (B, 1 + V, D)
+        patches = encoded[:, 1:]
+        complete = patches if keep is None else tokens.scatter(patches, keep, onto=embedded)  # (B, L, D)
+        return encoded, self.decoder(self.decoder.project(complete, cond), cond)
+
+
+class Method(method.Method):
+    formulations = ("edm",)  # the teacher's view is defined by a sigma
+
+    def __init__(self, cfg: Config, shape: Shape, formulation: EDM):
+        super().__init__()
+        self.cfg, self.shape, self.formulation = cfg, shape, formulation
+        self.num_keep = tokens.num_kept(shape.num_tokens, cfg.mask_ratio)
+        self.network = Network(cfg, shape, formulation.out_channels(shape.channels))
+        if not cfg.discriminate:
+            return
+        self.head = ProjectionHead(
+            shape.width,
+            hidden=cfg.head_hidden,
+            bottleneck=cfg.head_bottleneck,
+            num_prototypes=cfg.num_prototypes,
+            shared_prototypes=cfg.shared_prototypes,
+        )
+        self.teacher = copy.deepcopy(self._student()).requires_grad_(False)
+        self.register_buffer("centre", torch.zeros(2, cfg.num_prototypes))  # of [CLS], of patches
+        self.batch_mean: Tensor | None = None  # of the teacher's logits, from forward to after_step
+
+    def _student(self) -> nn.ModuleDict:
+        """What the teacher is the average of: the encoder with its embeddings, and the head; not the decoder."""
+        net = self.network
+        return nn.ModuleDict({"condition": net.condition, "encoder": net.encoder, "head": self.head})
+
+    def forward(self, clean: Tensor, labels: Tensor, progress: Progress) -> dict[str, Tensor]:
+        noised = self.formulation.noised(clean)
+        keep = tokens.random_keep(len(clean), self.shape.num_tokens, self.num_keep, clean.device)
+        encoded, raw = self.network.encode_decode(noised.net_input, noised.net_noise, labels, keep)
+        generate = self.formulation.loss_map(raw, noised).mean()  # eq. 9, over all tokens
+        if not self.cfg.discriminate:
+            return {"loss": generate}
+        cls, patches = self._discriminate(encoded, self._teacher_targets(clean, labels, keep, progress))
+        parts = {"loss/generate": generate, "loss/cls": cls, "loss/patches": patches}
+        return {"loss": generate + cls + patches, **{name: part.detach() for name, part in parts.items()}}
+
+    def _discriminate(self, encoded: Tensor, targets: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the student's distributions to the teacher's: [CLS], mean of the visible patches (eq. 10-12)."""
+        z = self.head.embed(encoded)  # (B, 1 + V, Z)
+        logits = self.head.logits(z[:, 0], z[:, 1:])  # (B, K), (B, V, K)
+        temperature = self.cfg.student_temperature
+        return tuple(
+            -(target * F.log_softmax(student / temperature, dim=-1)).sum(-1).mean()
+            for student, target in zip(logits, targets, strict=True)
+        )
+
+    @torch.no_grad()
+    def _teacher_targets(self, clean, labels, keep: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
+        """The teacher's centred, sharpened distributions of [CLS] and of the visible patches.   -> (B, K), (B, V, K)"""
+        sigma = self.cfg.teacher_sigma
+        level = None if sigma == "student" else torch.full((len(clean),), sigma, device=clean.device)
+        noised = self.formulation.noised(clean, level)  # fresh noise
+        encoder, head = self.teacher["encoder"], self.teacher["head"]
+        cond = self.teacher["condition"](noised.net_noise, labels)
+        z = head.embed(encoder(encoder.embed(noised.net_input), cond, None))  # (B, 1 + L, Z): no mask
+        # The centre is the mean over ALL patches, and the last layer is linear: the mean of its outputs is its output
+        # for the mean, so only visible patches need K logits.
+        self.batch_mean = torch.stack(head.logits(z[:, 0].mean(0), z[:, 1:].mean((0, 1))))  # (2, K)
+        temperature = self._teacher_temperature(progress)
+        cls, patches = head.logits(z[:, 0], tokens.gather(z[:, 1:], keep))
+        return (
+            F.softmax((cls - self.centre[0]) / temperature, dim=-1),
+            F.softmax((patches - self.centre[1]) / temperature, dim=-1),
+        )
+
+    def _teacher_temperature(self, progress: Progress) -> float:
+        start, end = self.cfg.teacher_temperature
+        warmup = self.cfg.teacher_temperature_epochs
+        return end if progress.epochs >= warmup else start + (end - start) * progress.epochs / warmup
+
+    def _momentum(self, progress: Progress) -> float:
+        start, end = self.cfg.teacher_momentum
+        return end - (end - start) * (math.cos(math.pi * progress.fraction) + 1) / 2
+
+    @torch.no_grad()
+    def after_step(self, progress: Progress) -> None:
+        if not self.cfg.discriminate:
+            return
+        teacher, student = list(self.teacher.parameters()), list(self._student().parameters())
+        torch._foreach_lerp_(teacher, student, 1 - self._momentum(progress))
+        if dist.is_initialized():
+            dist.all_reduce(self.batch_mean.div_(dist.get_world_size()))
+        self.centre.lerp_(self.batch_mean, 1 - self.cfg.centre_momentum)

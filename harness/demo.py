@@ -1,0 +1,51 @@
+"""The whole story in a few minutes: train, sample and evaluate the tiny recipes, then draw and tabulate them.
+
+Each run is a process of its own, so that its peak memory is its own and an interruption is one any user could make.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from harness.errors import HarnessError
+from harness.results import compare, figures, report
+from harness.results.archive import copy_records
+
+RECIPES = ("dit-tiny", "maskdit-tiny", "mdt-tiny", "sddit-tiny")
+
+
+class RunFailed(HarnessError):
+    """A run of the demo ended with an error of its own, which it has already printed."""
+
+    def __init__(self, recipe: str, exit_code: int):
+        super().__init__(f"the demo stopped at {recipe}. The same command continues from there.")
+        self.exit_code = exit_code
+
+
+def run(out: Path, runs: Path, arguments: list[str]) -> list[Path]:
+    """Run the four tiny recipes with `arguments` added to each `harness run`; leave figures, report and records in `out`.
+
+    Returns the files written. Raises RunFailed, with the run's own exit code, when one does not end well.
+    """
+    archive = out / "runs"
+    for recipe in RECIPES:
+        result = _run_one(recipe, ["--out", str(runs), *arguments])
+        copy_records(runs / recipe / result["run_id"], archive)
+    comparison = compare.compare([archive], "3")
+    return [*figures.write(comparison, out), report.write([archive], out)]
+
+
+def _run_one(recipe: str, arguments: list[str]) -> dict:
+    command = [sys.executable, "-m", "harness", "run", recipe, "--json", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            answer, _ = process.communicate()
+        except BaseException:
+            process.send_signal(signal.SIGTERM)  # it saves a checkpoint before it ends
+            process.wait()
+            raise
+    if process.returncode:
+        raise RunFailed(recipe, process.returncode if process.returncode > 0 else 128 - process.returncode)
+    return json.loads(answer)

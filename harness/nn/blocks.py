@@ -1,0 +1,89 @@
+"""THE DiT block, shared by every method, and the layer that reads its tokens out.
+
+Peebles & Xie 2022 (arXiv:2212.09748), Sec. 3.2 and Fig. 3, adaLN-Zero.
+B batch, L tokens, D width, E width of the conditioning, H heads, P values of a patch.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer as every layer of the block starts: Xavier-uniform weight, zero bias."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer that starts at zero, so that what it feeds is the identity, or zero, before training."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def layer_norm(width: int) -> nn.LayerNorm:
+    """Without scale and shift of its own: the conditioning gives them."""
+    return nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:  # (B, L, D), (B, D), (B, D) -> (B, L, D)
+    return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; one fused projection to queries, keys and values."""
+
+    def __init__(self, width: int, num_heads: int):
+        super().__init__()
+        if width % num_heads:
+            raise ValueError(f"{num_heads} attention heads do not divide a width of {width}")
+        self.num_heads = num_heads
+        self.qkv = linear(width, 3 * width)
+        self.out = linear(width, width)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:  # (B, L, D), (.., H, L, L) -> (B, L, D)
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, L, D / H)
+        return self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2))
+
+
+class DiTBlock(nn.Module):
+    """Attention and MLP whose shift, scale and gate come from the conditioning; the identity before training.
+
+    In an asymmetric decoder the conditioning keeps the encoder's width, hence cond_width. `bias` is added to the
+    attention logits (MDT's relative positions); the other methods have none.
+    """
+
+    def __init__(self, width: int, num_heads: int, cond_width: int | None = None):
+        super().__init__()
+        self.norm_attn = layer_norm(width)
+        self.norm_mlp = layer_norm(width)
+        self.attn = Attention(width, num_heads)
+        self.mlp = nn.Sequential(linear(width, 4 * width), nn.GELU("tanh"), linear(4 * width, width))
+        self.adaln = zero_linear(cond_width or width, 6 * width)
+
+    def forward(self, x: Tensor, cond: Tensor, bias: Tensor | None = None) -> Tensor:  # (B, L, D), (B, E) -> (B, L, D)
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = self.adaln(F.silu(cond)).chunk(6, dim=-1)
+        x = torch.addcmul(x, gate_attn[:, None], self.attn(modulate(self.norm_attn(x), shift_attn, scale_attn), bias))
+        return torch.addcmul(x, gate_mlp[:, None], self.mlp(modulate(self.norm_mlp(x), shift_mlp, scale_mlp)))
+
+
+class ModulatedLinear(nn.Module):
+    """LayerNorm, shift and scale from the conditioning, then a linear layer: between encoder and decoder, and at the end."""
+
+    def __init__(self, width: int, cond_width: int, out: nn.Linear):
+        super().__init__()
+        self.norm = layer_norm(width)
+        self.adaln = zero_linear(cond_width, 2 * width)
+        self.out = out
+
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:  # (B, L, D), (B, E) -> (B, L, out)
+        return self.out(modulate(self.norm(x), *self.adaln(F.silu(cond)).chunk(2, dim=-1)))
+
+
+def readout(width: int, patch_values: int, cond_width: int | None = None) -> ModulatedLinear:
+    """The last layer, tokens -> patches (P values each). It starts at zero, so an untrained network outputs zero."""
+    return ModulatedLinear(width, cond_width or width, zero_linear(width, patch_values))

@@ -1,0 +1,84 @@
+"""What a running command shows on stderr: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+LINE_EVERY_SECONDS = 10.0
+
+
+class PlainProgress:
+    """One line per stage, then one at most every few seconds: readable in a log file."""
+
+    def __init__(self, label: str):
+        self._label, self._stage, self._total, self._last = label, "", 0, 0.0
+
+    def note(self, text: str) -> None:
+        _say(f"{self._label}: {text}")
+
+    def stage(self, name: str, total: int) -> None:
+        self._stage, self._total, self._last = name, total, time.monotonic()
+        _say(f"{self._label}: {name}")
+
+    def metrics(self, line: dict[str, Any]) -> None:
+        self._tick(line["step"], f"step {line['step']:,} of {self._total:,}, {describe(line)}")
+
+    def close(self) -> None:
+        """Nothing to put away."""
+
+    def advance(self, done: int) -> None:
+        self._tick(done, f"{self._stage}: {done:,} of {self._total:,} images")
+
+    def _tick(self, done: int, text: str) -> None:
+        now = time.monotonic()
+        if now - self._last >= LINE_EVERY_SECONDS or done == self._total:
+            self._last = now
+            _say(f"{self._label}: {text}")
+
+
+class BarProgress:
+    """A bar with the time left and the newest loss and speed."""
+
+    def __init__(self, label: str):
+        from rich.console import Console  # rich is not needed where there is no terminal
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._label, self._console = label, Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=self._console,
+        )
+        self._task = None
+
+    def note(self, text: str) -> None:
+        self._console.print(f"{self._label}: {text}", markup=False, highlight=False)
+
+    def stage(self, name: str, total: int) -> None:
+        self._bar.stop()
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(f"{self._label} {name}", total=total, detail="")
+        self._bar.start()
+
+    def metrics(self, line: dict[str, Any]) -> None:
+        self._bar.update(self._task, completed=line["step"], detail=describe(line))
+
+    def advance(self, done: int) -> None:
+        self._bar.update(self._task, completed=done)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+def describe(line: dict[str, Any]) -> str:
+    """The newest log line in a few words."""
+    speed = line["steps_per_sec"]
+    return f"loss {line['loss']:.4g}" + (f", {speed:.1f} steps/s" if speed else "")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,68 @@
+"""manifest.json: where a run comes from. No host, user or folder name enters it."""
+
+import hashlib
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+import harness
+from harness.config import RunConfig
+from harness.data.sources import Dataset
+from harness.results.schema import DataIdentity, Device, Manifest
+
+PACKAGES = ("torch", "torch-fidelity", "numpy", "scipy", "scikit-learn", "safetensors", "pydantic")
+
+
+def describe(cfg: RunConfig, data: Dataset, device: Device, command: str) -> Manifest:
+    """The manifest of a run that is about to start."""
+    commit, diff = _git_state()
+    return Manifest(
+        harness_version=harness.__version__,
+        git_commit=commit,
+        git_diff_sha256=diff,
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        packages={name: found for name in PACKAGES if (found := _version(name))},
+        device=device,
+        precision={
+            "precision": cfg.protocol.precision,
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+            "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
+            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        },
+        seed=cfg.seed,
+        config_sha256=cfg.sha256,
+        data=DataIdentity(name=data.name, sha256=data.sha256, num_images=len(data), real=data.real),
+        command=command,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_state() -> tuple[str | None, str | None]:
+    """Commit of the checkout this code runs from, and a hash of what is not committed; None where there is neither."""
+    root = Path(harness.__file__).parent.parent
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return None, None
+    # Run records and reports are the output of runs, not the code that made them.
+    diff = _git(root, "diff", "HEAD", "--", ".", ":!runs", ":!reports") or ""
+    return commit, hashlib.sha256(diff.encode()).hexdigest() if diff else None
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None  # installed from a wheel, or no git: the harness version says what ran
+    return done.stdout.strip()

@@ -1,0 +1,35 @@
+"""The contract between the engine and a file in baselines/."""
+
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+
+class Progress(NamedTuple):
+    """How far a run has come; schedules are functions of it."""
+
+    fraction: float  # of the budget, in [0, 1)
+    epochs: float  # passes over the data so far
+
+
+class Method(nn.Module):
+    """A way to train a network. Subclass it as Method in baselines/<name>.py, next to a Config of harness.config.Knobs.
+
+    Built as Method(cfg: Config, shape: Shape, formulation: Formulation).
+
+    network   the module that is optimised, averaged (EMA) and sampled: network(net_input, net_noise, labels) -> raw
+    forward   the loss of one batch; every random decision of the method happens in it
+    """
+
+    formulations: ClassVar[tuple[str, ...]] = ("edm", "iddpm")  # those it can be trained with
+    network: nn.Module
+
+    def forward(self, clean: Tensor, labels: Tensor, progress: Progress) -> dict[str, Tensor]:
+        """{"loss": the scalar to minimise, "loss/<part>": its parts, without gradient}.   (B, C, S, S), (B,)
+
+        A label equal to num_classes means "no label": the engine has dropped it.
+        """
+        raise NotImplementedError
+
+    def after_step(self, progress: Progress) -> None:
+        """Called once after every optimizer step, without gradient. The default does nothing."""

@@ -1,0 +1,61 @@
+"""Which methods exist: the files in baselines/. There is no list to edit."""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+import torch
+
+import baselines
+from harness.config import RunConfig
+from harness.data.sources import Dataset
+from harness.diffusion.formulations import FORMULATIONS
+from harness.diffusion.samplers import FORMULATION_OF
+from harness.errors import UsageError, unknown
+from harness.nn.shape import Shape
+from harness.training.method import Method
+
+
+def names() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(baselines.__path__))
+
+
+def load(name: str) -> ModuleType:
+    """The module baselines/<name>.py, which defines Config and Method. Raises UsageError with the nearest names."""
+    if name not in names():
+        raise unknown("method", name, names())
+    return importlib.import_module(f"baselines.{name}")
+
+
+def shape_of(cfg: RunConfig, data: Dataset) -> Shape:
+    if data.side % cfg.network.patch:
+        raise UsageError(
+            f"network.patch is {cfg.network.patch}, which does not divide the {data.side} x {data.side} images of "
+            f"{data.name}; take a divisor of {data.side}."
+        )
+    return Shape(data.channels, data.side, data.num_classes, **cfg.network.model_dump())
+
+
+def build(cfg: RunConfig, data: Dataset, *, device: str = "cpu") -> Method:
+    """The method with its weights as they start, a function of the seed alone. "meta" gives shapes without memory.
+
+    Raises UsageError for a combination that cannot be built.
+    """
+    module = load(cfg.method)
+    if cfg.formulation not in module.Method.formulations:
+        raise UsageError(
+            f"formulation is {cfg.formulation!r}, which {cfg.method} cannot be trained with; it takes "
+            f"{' or '.join(module.Method.formulations)}."
+        )
+    if FORMULATION_OF[cfg.sampling.sampler] != cfg.formulation:
+        fitting = [sampler for sampler, formulation in FORMULATION_OF.items() if formulation == cfg.formulation]
+        raise UsageError(
+            f"sampling.sampler is {cfg.sampling.sampler!r}, which draws from {FORMULATION_OF[cfg.sampling.sampler]}; "
+            f"with formulation {cfg.formulation} take --set sampler={' or '.join(fitting)}."
+        )
+    torch.manual_seed(cfg.seed)
+    try:
+        with torch.device(device):
+            return module.Method(cfg.knobs, shape_of(cfg, data), FORMULATIONS[cfg.formulation]())
+    except ValueError as error:
+        raise UsageError(f"{cfg.recipe} cannot be built: {error}.") from None

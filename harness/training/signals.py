@@ -1,0 +1,53 @@
+"""SIGINT and SIGTERM during training: finish the step, save, then stop."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from harness.errors import HarnessError, Interrupted, Preempted
+
+WATCHED = {signal.SIGINT: Interrupted, signal.SIGTERM: Preempted}
+
+
+class Inbox:
+    """The first signal that arrived, if any."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    def error(self, step: int) -> HarnessError:
+        name = self.received.name
+        return WATCHED[self.received](f"{name} at step {step}: saved. The same command continues from there.")
+
+
+@contextmanager
+def deferred() -> Iterator[Inbox]:
+    """Collects the first signal for the caller to act on between two steps; a second one stops at once."""
+    inbox = Inbox()
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        inbox.received = signal.Signals(number)
+        for watched, handler in previous.items():
+            signal.signal(watched, handler)
+
+    previous = {watched: signal.signal(watched, receive) for watched in WATCHED}
+    try:
+        yield inbox
+    finally:
+        for watched, handler in previous.items():
+            signal.signal(watched, handler)
+
+
+@contextmanager
+def preemption_raises() -> Iterator[None]:
+    """SIGTERM raises Preempted wherever the program is, as Ctrl-C raises KeyboardInterrupt."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Preempted("SIGTERM: stopped. The same command continues from the last checkpoint.")
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,57 @@
+import torch
+from conftest import small_config, trained_a_little
+
+from harness.nn import tokens
+from harness.nn.embeddings import patchify
+from harness.training import registry
+from harness.training.method import Progress
+
+PROGRESS = Progress(0.0, 0.0)
+
+
+def method(digits, *assignments):
+    return trained_a_little(registry.build(small_config("maskdit", *assignments), digits))
+
+
+def test_the_loss_is_the_visible_denoising_error_plus_a_tenth_of_the_reconstruction(digits):
+    maskdit = method(digits)
+    clean, labels = digits.clean[:4], digits.labels[:4]
+    torch.manual_seed(3)
+    losses = maskdit(clean, labels, PROGRESS)
+
+    torch.manual_seed(3)  # the same noise, level and mask, drawn in the same order
+    noised = maskdit.formulation.noised(clean)
+    keep = tokens.random_keep(4, 16, 8, clean.device)
+    raw = maskdit.network(noised.net_input, noised.net_noise, labels, keep)
+    per_token = patchify(maskdit.formulation.loss_map(raw, noised), 2).mean(-1)
+    denoised, noisy = patchify(maskdit.formulation.denoised(raw, noised), 2), patchify(noised.noisy, 2)
+    visible, masked = [], []
+    for image in range(4):
+        for token in range(16):
+            if token in keep[image].tolist():
+                visible.append(per_token[image, token])
+            else:
+                patch = noisy[image, token]
+                target = (patch - patch.mean()) / (patch.var(unbiased=True) + 1e-6).sqrt()
+                masked.append(((denoised[image, token] - target) ** 2).mean())
+    expected = torch.stack(visible).mean() + 0.1 * torch.stack(masked).mean()
+    torch.testing.assert_close(losses["loss"], expected)
+
+
+def test_masked_patches_cannot_be_seen(digits):
+    network = method(digits).network
+    keep = torch.tensor([[0, 3, 7, 12]])
+    x = torch.randn(1, 1, 8, 8)
+    hidden = torch.ones(1, 16, 1)
+    hidden[0, keep[0]] = 0
+    from harness.nn.embeddings import unpatchify
+
+    changed = x + unpatchify(hidden.expand(-1, -1, 4).contiguous(), 2)
+    args = torch.zeros(1), torch.tensor([2])
+    assert torch.equal(network(x, *args, keep), network(changed, *args, keep))
+    assert not torch.equal(network(x, *args), network(changed, *args))
+
+
+def test_unmasked_tuning_has_no_reconstruction_loss(digits):
+    losses = method(digits, "mask_ratio=0")(digits.clean[:4], digits.labels[:4], PROGRESS)
+    assert set(losses) == {"loss"}

@@ -1,0 +1,166 @@
+import copy
+import math
+
+import pytest
+import torch
+from conftest import small_config, trained_a_little
+
+from harness.errors import UsageError
+from harness.nn import tokens
+from harness.training import registry
+from harness.training.method import Progress
+
+START = Progress(0.0, 0.0)
+
+
+def method(digits, *assignments):
+    return trained_a_little(registry.build(small_config("sddit", *assignments), digits))
+
+
+def softmax(logits):
+    exponents = (logits - logits.max(-1, keepdim=True).values).exp()
+    return exponents / exponents.sum(-1, keepdim=True)
+
+
+def test_the_loss_is_equation_9_plus_equation_12(digits):
+    sddit = method(digits, "mask_ratio=0.5")
+    sddit.centre.copy_(torch.randn_like(sddit.centre) * 0.01)
+    clean, labels = digits.clean[:4], digits.labels[:4]
+    torch.manual_seed(3)
+    losses = sddit(clean, labels, START)
+
+    torch.manual_seed(3)  # the same student noise, mask and teacher noise, drawn in the same order
+    edm, network = sddit.formulation, sddit.network
+    student = edm.noised(clean)
+    keep = tokens.random_keep(4, 16, 8, clean.device)
+    encoded, raw = network.encode_decode(student.net_input, student.net_noise, labels, keep)
+    quiet = edm.noised(clean, torch.full((4,), 0.002))
+    teacher = sddit.teacher
+    t_encoder = teacher["encoder"]
+    t_encoded = t_encoder(t_encoder.embed(quiet.net_input), teacher["condition"](quiet.net_noise, labels), None)
+    s_z, t_z = sddit.head.embed(encoded), teacher["head"].embed(t_encoded)
+    s_cls, s_patch = sddit.head.logits(s_z[:, 0], s_z[:, 1:])
+    t_cls, t_patch = teacher["head"].logits(t_z[:, 0], t_z[:, 1:])
+
+    def cross_entropy(target, student, centre):
+        return -(softmax((target - centre) / 0.09) * softmax(student / 0.1).log()).sum(-1)
+
+    patches = []
+    for image in range(4):
+        for position, token in enumerate(keep[image].tolist()):
+            patches.append(cross_entropy(t_patch[image, token], s_patch[image, position], sddit.centre[1]))
+    cls = cross_entropy(t_cls, s_cls, sddit.centre[0]).mean()
+    generate = edm.loss_map(raw, student).mean()
+    torch.testing.assert_close(losses["loss"], generate + cls + torch.stack(patches).mean())
+    # Centres move towards the plain mean of the teacher's logits: over images, and over images and all tokens.
+    torch.testing.assert_close(sddit.batch_mean[0], t_cls.mean(0))
+    torch.testing.assert_close(sddit.batch_mean[1], t_patch.mean((0, 1)))
+
+
+def test_only_the_encoder_reads_the_discriminative_loss(digits):
+    sddit = method(digits)
+    losses = {}
+    original = sddit.formulation.__class__.loss_map
+
+    class OnlyDiscriminate(type(sddit.formulation)):
+        def loss_map(self, raw, noised):
+            return 0 * original(self, raw, noised)
+
+    sddit.formulation = OnlyDiscriminate()
+    losses = sddit(digits.clean[:4], digits.labels[:4], START)
+    losses["loss"].backward()
+    assert all(p.grad is None or not p.grad.any() for p in sddit.network.decoder.parameters())
+    assert any(p.grad.any() for p in sddit.network.encoder.parameters())
+
+
+def test_masked_patches_go_round_the_encoder_to_the_decoder(digits):
+    network = method(digits).network
+    keep = torch.tensor([[0, 3, 7, 12]])
+    seen = []
+    network.decoder.project.register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0]))
+    x = torch.randn(1, 1, 8, 8)
+    encoded, _ = network.encode_decode(x, torch.zeros(1), torch.tensor([2]), keep)
+    embedded = network.encoder.embed(x)
+    for token in range(16):
+        inside = token in keep[0].tolist()
+        expected = encoded[0, 1 + keep[0].tolist().index(token)] if inside else embedded[0, token]
+        assert torch.equal(seen[0][0, token], expected)
+
+
+def test_the_teacher_is_the_average_of_encoder_and_head_but_not_of_the_decoder(digits):
+    sddit = method(digits)
+    student = sddit._student().state_dict()
+    assert set(student) == set(sddit.teacher.state_dict())
+    assert not any("decoder" in name for name in student)
+    before = copy.deepcopy(sddit.teacher.state_dict())
+    sddit(digits.clean[:4], digits.labels[:4], START)
+    sddit.after_step(START)
+    for name, value in sddit.teacher.state_dict().items():
+        torch.testing.assert_close(value, 0.996 * before[name] + 0.004 * student[name])
+
+
+def test_the_teacher_gets_no_gradient_and_starts_as_the_student(digits):
+    sddit = registry.build(small_config("sddit"), digits)
+    for name, value in sddit._student().state_dict().items():
+        assert torch.equal(value, sddit.teacher.state_dict()[name])
+    sddit(digits.clean[:4], digits.labels[:4], START)["loss"].backward()
+    assert all(p.grad is None for p in sddit.teacher.parameters())
+
+
+def test_the_schedules_run_as_table_4_says(digits):
+    sddit = method(digits)
+    for epochs, temperature in ((0, 0.09), (2.5, 0.0945), (5, 0.099), (50, 0.099)):
+        assert sddit._teacher_temperature(Progress(0.5, epochs)) == pytest.approx(temperature)
+    for fraction, momentum in ((0, 0.996), (0.5, 0.9975), (1, 0.999)):
+        assert sddit._momentum(Progress(fraction, 9)) == pytest.approx(momentum)
+    assert sddit._momentum(Progress(0.25, 9)) == pytest.approx(0.999 - 0.003 * (math.cos(math.pi / 4) + 1) / 2)
+
+
+def test_the_centre_moves_a_tenth_of_the_way_to_the_batch_mean(digits):
+    sddit = method(digits)
+    sddit.centre.fill_(1.0)
+    sddit(digits.clean[:4], digits.labels[:4], START)
+    mean = sddit.batch_mean.clone()
+    sddit.after_step(START)
+    torch.testing.assert_close(sddit.centre, 0.9 + 0.1 * mean)
+
+
+def test_the_teacher_sees_the_least_noise_the_level_asked_for_or_the_students_distribution(digits):
+    def teacher_levels(*assignments):
+        sddit = method(digits, *assignments)
+        seen = []
+        sddit.teacher["condition"].register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0]))
+        sddit(digits.clean[:64], digits.labels[:64], START)
+        return (4 * seen[0]).exp()
+
+    torch.testing.assert_close(teacher_levels(), torch.full((64,), 0.002))
+    torch.testing.assert_close(teacher_levels("teacher_sigma=0.5"), torch.full((64,), 0.5))
+    assert teacher_levels("teacher_sigma=student").std() > 0.1
+
+
+@pytest.mark.parametrize("setting", ["teacher_sigma=0.001", "teacher_sigma=81", "teacher_sigma=teacher"])
+def test_a_teacher_noise_outside_the_range_of_the_formulation_is_refused(setting):
+    with pytest.raises(UsageError, match=r"teacher_sigma"):
+        small_config("sddit", setting)
+
+
+def test_without_the_discriminative_objective_there_is_no_teacher_and_no_head(digits):
+    sddit = method(digits, "discriminate=false")
+    assert {name.split(".")[0] for name in sddit.state_dict()} == {"network"}
+    losses = sddit(digits.clean[:4], digits.labels[:4], START)
+    assert set(losses) == {"loss"}
+
+
+def test_the_discrete_formulation_is_refused(digits):
+    with pytest.raises(UsageError, match="sddit cannot be trained with; it takes edm"):
+        registry.build(small_config("sddit", "formulation=iddpm", "sampler=ddpm"), digits)
+
+
+def test_prototypes_have_unit_length_and_cls_has_its_own(digits):
+    sddit = method(digits)
+    z = torch.nn.functional.normalize(torch.randn(1000, 8), dim=-1)
+    cls, patches = sddit.head.logits(z, z)
+    assert cls.abs().max() <= 1 + 1e-6  # a cosine
+    assert not torch.equal(cls, patches)
+    shared = method(digits, "shared_prototypes=true").head
+    assert torch.equal(*shared.logits(z, z))

@@ -1,0 +1,74 @@
+"""Parameters and arithmetic of the full-size networks against the papers' tables, counted without memory."""
+
+from functools import lru_cache
+
+import pytest
+import torch
+
+from harness.diffusion.formulations import FORMULATIONS
+from harness.nn.shape import Shape
+from harness.training import registry
+from harness.training.cost import count
+
+SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1152, 28, 16)}
+
+
+@lru_cache
+def cost(name: str, size: str, **knobs):
+    width, depth, heads = SIZES[size]
+    shape = Shape(channels=4, side=32, num_classes=1000, patch=2, width=width, depth=depth, num_heads=heads)
+    module = registry.load(name)
+    formulation = FORMULATIONS["edm" if name in ("maskdit", "sddit") else "iddpm"]()
+
+    def build():
+        with torch.device("meta"):
+            return module.Method(module.Config(**knobs), shape, formulation)
+
+    return count(build, shape)
+
+
+@pytest.mark.parametrize(("size", "millions"), [("s", 32.96), ("b", 130.51), ("xl", 675.13)])
+def test_dit_has_the_published_parameters(size, millions):
+    """DiT Table 4 counts its fixed position table, which is not trained."""
+    positions = 256 * SIZES[size][0]
+    assert (cost("dit", size).params + positions) / 1e6 == pytest.approx(millions, abs=0.006)
+
+
+def test_maskdit_xl_has_the_published_parameters():
+    assert cost("maskdit", "xl").params / 1e6 == pytest.approx(730.1, abs=0.05)
+
+
+def test_sddit_xl_has_the_published_parameters_with_a_decoder_of_half_the_width_and_no_other():
+    assert cost("sddit", "xl").params / 1e6 == pytest.approx(740.6, abs=0.05)
+    assert cost("sddit", "xl", decoder_width=512).params / 1e6 == pytest.approx(730.1, abs=0.05)
+
+
+@pytest.mark.parametrize(("size", "gmacs"), [("s", 6.06), ("b", 23.01), ("l", 80.71), ("xl", 118.64)])
+def test_dit_has_the_published_arithmetic(size, gmacs):
+    """The paper's "Gflops" are multiply-accumulates. What small layers one counts differs by 0.02."""
+    assert cost("dit", size).gmacs_forward == pytest.approx(gmacs, abs=0.025)
+
+
+@pytest.mark.parametrize(
+    ("size", "maskdit", "mdt", "sddit"), [("s", 1.64, 1.83, 1.67), ("b", 0.80, 1.83, 1.41), ("xl", 0.55, 1.76, 1.23)]
+)
+def test_a_step_costs_what_the_formulas_say_relative_to_dit(size, maskdit, mdt, sddit):
+    """From 3 x forward for what is trained and 1 x forward for the teacher; SD-DiT with its K = 8192 head."""
+    dit = cost("dit", size).gmacs_step
+    for name, ratio in (("maskdit", maskdit), ("mdt", mdt), ("sddit", sddit)):
+        assert cost(name, size).gmacs_step / dit == pytest.approx(ratio, abs=0.015)
+
+
+def test_the_teacher_and_head_cost_nothing_at_inference_and_nothing_without_the_objective():
+    full, without = cost("sddit", "s"), cost("sddit", "s", discriminate=False)
+    assert full.params == without.params
+    assert full.gmacs_forward == without.gmacs_forward
+    dit = cost("dit", "s").gmacs_step
+    assert without.gmacs_step / dit == pytest.approx(1.30 - 1 / 3 * 256 / 256, abs=0.03)  # 1.30 has the teacher
+
+
+def test_mdt_with_relative_positions_has_a_table_for_every_block():
+    import math
+
+    lite, full = cost("mdt", "s"), cost("mdt", "s", relative_position=True)
+    assert full.params - lite.params == 13 * (math.prod((31, 31)) + 3) * 6  # 12 blocks and the side-interpolator

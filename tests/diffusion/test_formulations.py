@@ -1,0 +1,150 @@
+"""Both formulations against their papers' equations, in float64 where a formula can be."""
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from harness.diffusion.formulations import EDM, IDDPM, discretised_log_likelihood
+
+
+@pytest.fixture
+def clean():
+    return torch.randn(64, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def column(v):
+    return v.reshape(-1, 1, 1, 1)
+
+
+def test_edm_recovers_the_clean_image_from_a_perfect_network(clean):
+    edm = EDM()
+    noised = edm.noised(clean)
+    s, d = column(noised.level), 0.5
+    perfect = (clean - d**2 / (s**2 + d**2) * noised.noisy) / (s * d / (s**2 + d**2).sqrt())
+    torch.testing.assert_close(edm.denoised(perfect, noised), clean, atol=1e-4, rtol=1e-4)
+    assert edm.loss_map(perfect, noised).max() < 1e-4
+
+
+def test_edm_weighs_the_raw_output_equally_at_every_level(clean):
+    """lambda c_out^2 = 1: an error of 1 in the raw output costs 1 wherever it is made (EDM Sec. 5)."""
+    edm = EDM()
+    noised = edm.noised(clean, torch.logspace(-2, 1, 64))
+    s, d = column(noised.level), 0.5
+    perfect = (clean - d**2 / (s**2 + d**2) * noised.noisy) / (s * d / (s**2 + d**2).sqrt())
+    torch.testing.assert_close(edm.loss_map(perfect + 1, noised), torch.ones_like(clean), atol=1e-3, rtol=1e-3)
+
+
+def test_edm_network_inputs_have_unit_variance_and_a_quarter_log_level():
+    edm = EDM()
+    clean = 0.5 * torch.randn(2000, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    for sigma in (0.01, 1.0, 50.0):
+        noised = edm.noised(clean, torch.full((2000,), sigma))
+        assert noised.net_input.std() == pytest.approx(1, abs=0.02)
+        assert noised.net_noise[0] == pytest.approx(math.log(sigma) / 4)
+
+
+def test_edm_levels_are_log_normal():
+    torch.manual_seed(0)
+    log_sigma = EDM().noised(torch.zeros(20_000, 1, 1, 1)).level.log()
+    assert log_sigma.mean() == pytest.approx(-1.2, abs=0.05)
+    assert log_sigma.std() == pytest.approx(1.2, abs=0.05)
+
+
+def test_iddpm_adds_noise_by_the_linear_schedule(clean):
+    iddpm = IDDPM()
+    noised = iddpm.noised(clean, torch.full((64,), 999))
+    alpha_bar = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    alpha_bar = (1 - alpha_bar).log().sum().exp()
+    assert alpha_bar == pytest.approx(4.04e-5, rel=1e-2)
+    expected = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noised.noise
+    torch.testing.assert_close(noised.noisy, expected.float())
+    assert torch.equal(noised.net_noise, torch.full((64,), 999.0))
+
+
+def test_iddpm_recovers_the_clean_image_from_the_true_noise(clean):
+    iddpm = IDDPM()
+    noised = iddpm.noised(clean, torch.arange(0, 640, 10))
+    raw = torch.cat([noised.noise, torch.zeros_like(clean)], 1)
+    torch.testing.assert_close(iddpm.denoised(raw, noised), clean, atol=1e-4, rtol=1e-4)
+
+
+def posterior(step: int) -> tuple[float, float, float, float]:
+    """DDPM eq. 6-7 from the definition: product of the two Gaussians q(x_t | x_{t-1}) and q(x_{t-1} | x_0)."""
+    beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    previous = float((1 - beta[:step]).prod())
+    b = float(beta[step])
+    precision = (1 - b) / b + 1 / (1 - previous)
+    return math.sqrt(previous) / (1 - previous) / precision, math.sqrt(1 - b) / b / precision, 1 / precision, b
+
+
+@pytest.mark.parametrize("step", [1, 5, 500, 999])
+def test_the_posterior_is_bayes_rule(step):
+    schedule = IDDPM().schedule
+    from_clean, from_noisy, variance, beta = posterior(step)
+    assert schedule.posterior_clean[step] == pytest.approx(from_clean)
+    assert schedule.posterior_noisy[step] == pytest.approx(from_noisy)
+    assert schedule.log_beta_tilde[step].exp() == pytest.approx(variance)
+    assert schedule.log_beta[step].exp() == pytest.approx(beta)
+
+
+@pytest.mark.parametrize("step", [1, 40, 999])
+@pytest.mark.parametrize("v", [-1.0, 0.3, 1.0])
+def test_the_variational_bound_is_the_kl_divergence_of_the_two_posteriors_in_bits(clean, step, v):
+    iddpm = IDDPM()
+    noised = iddpm.noised(clean[:3], torch.full((3,), step))
+    predicted = noised.noise + 0.1
+    raw = torch.cat([predicted, torch.full_like(predicted, v)], 1)
+    bound = (iddpm.loss_map(raw, noised) - 0.01).double()
+
+    from_clean, from_noisy, variance, beta = posterior(step)
+    guess = iddpm.denoised(raw, noised).double()
+    target = torch.distributions.Normal(from_clean * clean[:3].double() + from_noisy * noised.noisy, variance**0.5)
+    mix = (v + 1) / 2
+    log_variance = mix * math.log(beta) + (1 - mix) * math.log(variance)
+    model = torch.distributions.Normal(from_clean * guess + from_noisy * noised.noisy, math.exp(log_variance / 2))
+    expected = torch.distributions.kl_divergence(target, model) / math.log(2)
+    torch.testing.assert_close(bound, expected, atol=3e-4, rtol=3e-3)
+
+
+def test_at_the_first_step_the_bound_is_the_likelihood_of_the_image():
+    iddpm = IDDPM()
+    clean = torch.linspace(-1, 1, 16).reshape(1, 1, 4, 4)
+    noised = iddpm.noised(clean, torch.zeros(1, dtype=torch.long))
+    raw = torch.cat([noised.noise, torch.ones_like(clean)], 1)
+    deviation = 0.01  # sqrt(beta_0)
+    distribution = stats.norm(clean.double().numpy(), deviation)  # a perfect network's mean is the clean image
+    low = distribution.cdf(clean.double().numpy() - 1 / 255)
+    high = distribution.cdf(clean.double().numpy() + 1 / 255)
+    low.flat[0], high.flat[-1] = 0, 1
+    expected = torch.from_numpy(-(high - low)).neg().log2().neg()
+    torch.testing.assert_close(iddpm.loss_map(raw, noised).double(), expected, atol=2e-3, rtol=2e-3)
+
+
+def test_the_bins_of_the_likelihood_add_up_to_one():
+    levels = torch.arange(256, dtype=torch.float64) / 127.5 - 1
+    total = discretised_log_likelihood(levels, torch.tensor(0.2).double(), torch.tensor(-3.0).double()).exp().sum()
+    assert total == pytest.approx(1, abs=1e-6)
+
+
+def test_the_bound_trains_the_variance_alone(clean):
+    iddpm = IDDPM()
+    noised = iddpm.noised(clean)
+    noise, v = noised.noise.clone().requires_grad_(), torch.zeros_like(clean).requires_grad_()
+    iddpm.loss_map(torch.cat([noise, v], 1), noised).mean().backward()
+    assert not noise.grad.any()  # the squared error is at its minimum, and the bound does not reach the mean
+    assert v.grad.any()
+
+
+def test_respacing_takes_the_published_steps_and_keeps_their_noise_levels():
+    iddpm = IDDPM()
+    schedule = iddpm.respaced(250)
+    assert schedule.steps[:4].tolist() == [0, 4, 8, 12]
+    assert schedule.steps[-5:].tolist() == [983, 987, 991, 995, 999]
+    assert torch.equal(schedule.alpha_bar, iddpm.schedule.alpha_bar[schedule.steps])
+    full = iddpm.respaced(1000)
+    for ours, theirs in zip(full, iddpm.schedule, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    with pytest.raises(ValueError, match="cannot take 1001 of 1000 steps"):
+        iddpm.respaced(1001)

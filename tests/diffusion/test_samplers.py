@@ -1,0 +1,91 @@
+"""Samplers against distributions whose denoiser is known exactly."""
+
+import pytest
+import torch
+
+from harness.diffusion.formulations import EDM, IDDPM, Prediction
+from harness.diffusion.guidance import guided
+from harness.diffusion.samplers import ddpm, evaluations_per_image, heun, sigma_grid
+
+MEAN, DEVIATION = 0.3, 0.5
+
+
+def noise_source(batch, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return lambda: torch.randn(batch, 1, 2, 2, generator=generator, dtype=torch.float64)
+
+
+def edm_gaussian(x, sigma):
+    """The exact denoiser of N(MEAN, DEVIATION^2)."""
+    weight = DEVIATION**2 / (DEVIATION**2 + sigma**2)
+    return Prediction(MEAN + weight * (x - MEAN), None)
+
+
+def ddpm_gaussian(x, step):
+    alpha_bar = IDDPM().schedule.alpha_bar[step]
+    gain = alpha_bar.sqrt() * DEVIATION**2 / (alpha_bar * DEVIATION**2 + 1 - alpha_bar)
+    return Prediction((MEAN + gain * (x - alpha_bar.sqrt() * MEAN)).float(), torch.zeros_like(x))
+
+
+def test_the_levels_are_those_of_the_paper():
+    levels = sigma_grid(EDM(), 40)
+    assert len(levels) == 41
+    assert levels[0] == pytest.approx(80)
+    assert levels[39] == pytest.approx(0.002)
+    assert levels[40] == 0
+    assert levels[1] == pytest.approx((80 ** (1 / 7) + (0.002 ** (1 / 7) - 80 ** (1 / 7)) / 39) ** 7)
+
+
+def test_heun_recovers_a_gaussian_when_the_denoiser_is_exact():
+    """The ODE maps N(0, 80^2) onto the Gaussian linearly, so each point's end is known, not only the distribution's."""
+    start = noise_source(64)()
+    sampled = heun(edm_gaussian, lambda: start, EDM(), 400)
+    scale = DEVIATION / (DEVIATION**2 + 80**2) ** 0.5
+    torch.testing.assert_close(sampled.double(), MEAN + scale * (80 * start - MEAN), atol=1e-3, rtol=0)
+
+
+def test_heun_is_of_second_order():
+    """Twice the levels, a quarter of the error, as far as the last, Euler, step to zero allows."""
+    start = noise_source(64)()
+    scale = DEVIATION / (DEVIATION**2 + 80**2) ** 0.5
+    exact = MEAN + scale * (80 * start - MEAN)
+    errors = [(heun(edm_gaussian, lambda: start, EDM(), n).double() - exact).abs().max() for n in (20, 40)]
+    assert 3 < errors[0] / errors[1] < 6
+
+
+def test_ancestral_sampling_recovers_a_gaussian_when_the_denoiser_is_exact():
+    sampled = ddpm(ddpm_gaussian, noise_source(20_000), IDDPM(), 1000)
+    assert sampled.mean() == pytest.approx(MEAN, abs=0.01)
+    assert sampled.std() == pytest.approx(DEVIATION, rel=0.02)
+
+
+def test_ancestral_sampling_uses_the_learned_variance():
+    def with_larger_variance(x, step):
+        return Prediction(ddpm_gaussian(x, step).clean, torch.ones_like(x))
+
+    small = ddpm(ddpm_gaussian, noise_source(5000), IDDPM(), 10).std()
+    large = ddpm(with_larger_variance, noise_source(5000), IDDPM(), 10).std()
+    assert large > 1.01 * small
+
+
+@pytest.mark.parametrize(("name", "draw", "denoise", "formulation", "steps", "expected"), [
+    ("heun", heun, edm_gaussian, EDM(), 40, 79),
+    ("ddpm", ddpm, ddpm_gaussian, IDDPM(), 250, 250),
+])  # fmt: skip
+def test_the_number_of_evaluations_is_the_papers(name, draw, denoise, formulation, steps, expected):
+    levels = []
+    draw(lambda x, level: levels.append(level) or denoise(x, level), noise_source(2), formulation, steps)
+    assert len(levels) == evaluations_per_image(name, steps) == expected
+
+
+def test_guidance_moves_away_from_the_unconditional_image_by_its_scale():
+    def conditional(x, level):
+        return Prediction(torch.ones(1, 4, 2, 2), torch.zeros(1))
+
+    def unconditional(x, level):
+        return Prediction(torch.zeros(1, 4, 2, 2), torch.ones(1))
+
+    assert torch.equal(guided(conditional, unconditional, 1.0)(None, 0).clean, torch.ones(1, 4, 2, 2))
+    three = guided(conditional, unconditional, 4.0, channels=3)(None, 0)
+    assert three.clean[0, :, 0, 0].tolist() == [4, 4, 4, 1]
+    assert three.variance_mix == 0

@@ -1,0 +1,102 @@
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from harness.errors import DataError
+from harness.training import checkpoint
+from harness.training.checkpoint import Checkpoint
+
+CONFIG = "c" * 64
+
+
+def some(step: int) -> Checkpoint:
+    weight = torch.nn.Parameter(torch.full((2, 3), float(step)))
+    optimizer = torch.optim.AdamW([weight])
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    return Checkpoint(step, 1.5, {"network.w": weight}, {"w": weight + 1}, optimizer.state_dict())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for step in (10, 20, 30):
+        checkpoint.save(tmp_path, some(step), CONFIG)
+    return tmp_path
+
+
+def load(folder, notes=None):
+    return checkpoint.load_newest(folder, CONFIG, (notes if notes is not None else []).append)
+
+
+def test_what_was_saved_is_loaded(folder):
+    loaded, saved = load(folder), some(30)
+    assert (loaded.step, loaded.seconds) == (30, 1.5)
+    assert torch.equal(loaded.method["network.w"], saved.method["network.w"].detach())
+    assert torch.equal(loaded.ema["w"], saved.ema["w"].detach())
+    assert torch.equal(loaded.optimizer["state"][0]["exp_avg"], saved.optimizer["state"][0]["exp_avg"])
+
+
+def test_the_newest_two_are_kept(folder):
+    assert sorted(p.name for p in folder.iterdir()) == ["step-000000020", "step-000000030"]
+
+
+def test_weights_are_safetensors_that_load_without_this_code(folder):
+    assert load_file(folder / "step-000000030" / "method.safetensors")["network.w"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", [*checkpoint.FILES, "state.json"])
+@pytest.mark.parametrize("damage", ["truncate", "flip a bit", "remove"])
+def test_a_damaged_checkpoint_is_passed_over_and_said_so(folder, name, damage):
+    path = folder / "step-000000030" / name
+    content = bytearray(path.read_bytes())
+    if damage == "remove":
+        path.unlink()
+    elif damage == "truncate":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        content[len(content) // 2] ^= 64
+        path.write_bytes(content)
+    notes = []
+    loaded = load(folder, notes)
+    if loaded.step == 30:  # a flipped bit in state.json may hit a number that is not checked by a hash
+        pytest.fail("a damaged checkpoint was used")
+    assert loaded.step == 20
+    assert "step-000000030 is left out" in notes[0]
+
+
+def test_without_a_good_checkpoint_there_is_none(folder):
+    for path in folder.glob("*/ema.safetensors"):
+        path.write_bytes(b"")
+    notes = []
+    assert load(folder, notes) is None
+    assert len(notes) == 2
+
+
+def test_a_checkpoint_of_another_configuration_is_not_used(folder):
+    notes = []
+    assert checkpoint.load_newest(folder, "d" * 64, notes.append) is None
+    assert "belongs to another configuration" in notes[0]
+
+
+def test_a_save_that_was_cut_off_leaves_no_trace_in_the_next(folder):
+    torn = folder / ".step-000000040.tmp"
+    torn.mkdir()
+    (torn / "method.safetensors").write_bytes(b"half")
+    assert load(folder).step == 30
+    checkpoint.save(folder, some(40), CONFIG)
+    assert load(folder).step == 40
+    assert not torn.exists()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_in_place(folder, monkeypatch):
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_sync", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        checkpoint.save(folder, some(40), CONFIG)
+    monkeypatch.undo()
+    assert load(folder).step == 30
+    assert not any("tmp" in name for name in os.listdir(folder))

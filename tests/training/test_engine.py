@@ -1,0 +1,158 @@
+"""The loop: exact resume, the clock, divergence."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from conftest import small_config
+
+from harness.errors import Diverged, Interrupted, Preempted
+from harness.training import engine, registry
+from harness.training.telemetry import WARMUP_STEPS, StepClock
+
+METHODS = registry.names()
+CPU = torch.device("cpu")
+
+
+class Stop(Exception):
+    pass
+
+
+def train(cfg, digits, folder, report=lambda line: None, prepare=lambda method: None, notes=None):
+    folder.mkdir(exist_ok=True)
+    method = registry.build(cfg, digits)
+    prepare(method)
+    note = (notes if notes is not None else []).append
+    trained = engine.train(method, cfg, digits, folder, device=CPU, report=report, note=note)
+    return method, trained
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def weights(method, trained):
+    return {**method.state_dict(), **{f"ema.{name}": value for name, value in trained.network.state_dict().items()}}
+
+
+def assert_equal_bit_for_bit(one, other):
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def stop_after(step):
+    def report(line):
+        if line["step"] == step:
+            raise Stop
+
+    return report
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_five_steps_and_five_more_equal_ten(name, digits, tmp_path):
+    cfg = small_config(name, "steps=10", "log_every=1", "checkpoint_every=5")
+    whole = weights(*train(cfg, digits, tmp_path / "whole"))
+    with pytest.raises(Stop):
+        train(cfg, digits, tmp_path / "parts", stop_after(6))  # one step past the checkpoint: it is done again
+    assert_equal_bit_for_bit(weights(*train(cfg, digits, tmp_path / "parts")), whole)
+    logs = [lines(tmp_path / part / "metrics.jsonl") for part in ("whole", "parts")]
+    assert [line["step"] for line in logs[1]] == list(range(1, 11))
+    assert [line["loss"] for line in logs[0]] == [line["loss"] for line in logs[1]]
+
+
+def test_a_finished_run_trains_no_further(digits, tmp_path):
+    cfg = small_config("dit")
+    first = weights(*train(cfg, digits, tmp_path))
+    lines = []
+    assert_equal_bit_for_bit(weights(*train(cfg, digits, tmp_path, lines.append)), first)
+    assert lines == []
+
+
+def test_another_seed_gives_other_weights_and_the_same_seed_the_same(digits, tmp_path):
+    def run(seed, folder):
+        return weights(*train(small_config("dit", f"seed={seed}"), digits, tmp_path / folder))
+
+    one = run(1, "a")
+    assert_equal_bit_for_bit(one, run(1, "b"))
+    assert not torch.equal(one["network.readout.out.weight"], run(2, "c")["network.readout.out.weight"])
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, Preempted), (signal.SIGINT, Interrupted)])
+def test_a_signal_finishes_the_step_saves_and_the_same_command_continues(number, error, digits, tmp_path):
+    cfg = small_config("dit", "steps=6", "log_every=1", "checkpoint_every=100")
+
+    def interrupt(line):
+        if line["step"] == 3:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(error, match="at step 3: saved"):
+        train(cfg, digits, tmp_path / "parts", interrupt)
+    notes = []
+    continued = weights(*train(cfg, digits, tmp_path / "parts", notes=notes))
+    assert notes == ["continuing from the checkpoint of step 3."]
+    assert_equal_bit_for_bit(continued, weights(*train(cfg, digits, tmp_path / "whole")))
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_spoils_no_checkpoint(digits, tmp_path):
+    cfg = small_config("dit", "steps=8", "log_every=4", "checkpoint_every=4")
+
+    def poison(method):
+        forward, calls = method.forward, []
+
+        def poisoned(*args):
+            calls.append(1)
+            losses = forward(*args)
+            return {"loss": losses["loss"] * float("nan")} if len(calls) == 6 else losses
+
+        method.forward = poisoned
+
+    with pytest.raises(Diverged, match="the loss is nan at step 6"):
+        train(cfg, digits, tmp_path, prepare=poison)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-000000004"]
+    events = lines(tmp_path / "events.jsonl")
+    assert events[-1] | {"time": ""} == {"time": "", "event": "divergence", "step": 6, "loss": "nan"}
+
+
+def test_a_torn_line_of_the_log_is_dropped_and_said_so(digits, tmp_path):
+    cfg = small_config("dit", "steps=4", "log_every=1", "checkpoint_every=2")
+    with pytest.raises(Stop):
+        train(cfg, digits, tmp_path, stop_after(3))
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "lo')
+    notes = []
+    train(cfg, digits, tmp_path, notes=notes)
+    assert "metrics.jsonl had 1 damaged line(s), left out." in notes
+    assert [line["step"] for line in lines(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_labels_are_dropped_at_their_rate_and_only_to_no_label():
+    torch.manual_seed(0)
+    labels = engine.drop_labels(torch.zeros(20_000, dtype=torch.long), 0.1, null_label=10)
+    assert set(labels.tolist()) == {0, 10}
+    assert (labels == 10).float().mean() == pytest.approx(0.1, abs=0.01)
+
+
+def test_the_clock_counts_neither_warm_up_nor_pauses(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    clock = StepClock(CPU)
+    for step in range(WARMUP_STEPS + 4):
+        now[0] += 100 if step < WARMUP_STEPS else 2
+        with clock.waiting_for_data():
+            now[0] += 1
+        clock.step_done()
+        if step == WARMUP_STEPS + 1:
+            with clock.paused():
+                now[0] += 1000  # a checkpoint, an evaluation
+    with clock.paused():
+        window = clock.read()
+    assert window.steps == 4
+    assert window.seconds == 12
+    assert window.steps_per_sec == pytest.approx(1 / 3)
+    assert window.data_wait_share == pytest.approx(1 / 3)
+
+
+def test_a_run_of_warm_up_alone_has_no_speed(digits, tmp_path):
+    assert train(small_config("dit"), digits, tmp_path)[1].steps_per_sec is None
