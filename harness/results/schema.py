@@ -167,3 +167,11 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
         else:
             damaged += 1
     return objects, damaged
+
+
+def append_line(path: Path, document: dict[str, Any]) -> None:
+    """Add one object to a .jsonl file. A torn last line, left by a crash, is ended first so that it spoils no other."""
+    with open(path, "ab+") as file:
+        if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+            file.write(b"\n")
+        file.write(json.dumps(document).encode() + b"\n")

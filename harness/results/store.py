@@ -1,0 +1,205 @@
+"""Run folders as typed data. A folder that cannot be used is listed with its reason and never stops the others."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.config import NOT_IN_ID, digest, read_config
+from harness.errors import DataError
+from harness.results.schema import Manifest, Record, Result, read_lines, read_record
+
+MARKERS = ("config.yaml", "manifest.json", "result.json")  # any of them makes a folder a candidate
+SECTIONS = {"network": dict, "knobs": dict, "protocol": dict, "sampling": dict, "formulation": str, "seed": int}
+MAKE_ONE = "`harness demo` or `harness run dit-tiny` makes one."
+SHOWN_REASONS = 3
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Something found but not used, with the reason in one line."""
+
+    path: Path
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """The last two parts of the path: which run it is, without the folders of the person who ran it."""
+        return "/".join(self.path.parts[-2:])
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: the documents of its folder, checked against each other."""
+
+    path: Path
+    config: dict[str, Any]
+    manifest: Manifest
+    result: Result
+    metrics: list[dict[str, Any]]
+    damaged_lines: int = 0  # lines of metrics.jsonl that could not be read
+
+    @property
+    def name(self) -> str:
+        return f"{self.result.recipe}/{self.result.run_id}"
+
+
+def load_runs(roots: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
+    """Every finished run at or below `roots`, ordered by name, and everything that was left out.
+
+    A root may itself be a run folder. Raises DataError for a root that does not exist and when no run is finished.
+    """
+    roots = [Path(root) for root in roots]
+    runs, left_out = [], []
+    for folder in _candidates(roots, left_out):
+        try:
+            runs.append(load_run(folder))
+        except DataError as error:
+            left_out.append(LeftOut(folder, _one_line(error)))
+    runs, repeats = _newest_of_each(runs)
+    left_out += repeats
+    if not runs:
+        raise DataError(_nothing_finished(roots, left_out))
+    return sorted(runs, key=lambda run: (run.name, str(run.path))), left_out
+
+
+def load_run(folder: Path) -> Run:
+    """The finished run in `folder`. Raises DataError when it is unfinished, damaged or not a run at all."""
+    if not (folder / "result.json").exists():
+        raise DataError(_why_unfinished(folder))
+    manifest = _read(folder, "manifest.json", Manifest)
+    result = _read(folder, "result.json", Result)
+    config = _read_sections(folder)
+    if not result.complete:
+        raise DataError("unfinished: result.json says so; the command that started it continues it")
+    disagreements = [
+        f"{name} is {ours!r} in config.yaml and {theirs!r} in result.json"
+        for name, ours, theirs in (
+            ("method", config["method"], result.method),
+            ("size", config.get("size"), result.size),
+            ("seed", config["seed"], result.seed),
+        )
+        if ours != theirs
+    ]
+    if disagreements:
+        raise DataError(f"damaged: {'; '.join(disagreements)}")
+    if _config_sha256(config) != manifest.config_sha256:
+        raise DataError("damaged: config.yaml is not what ran: its hash differs from manifest.json's")
+    metrics, damaged_lines = _read_metrics(folder)
+    return Run(folder, config, manifest, result, metrics, damaged_lines)
+
+
+# Finding ---------------------------------------------------------------------------------------------------------
+
+
+def _candidates(roots: Sequence[Path], left_out: list[LeftOut]) -> Iterator[Path]:
+    """Folders that hold at least one document of a run, each once, although two roots may lead to it."""
+    seen = set()
+    for root in roots:
+        if not root.exists():
+            raise DataError(f"{root} does not exist. Give a run folder or a folder of runs; {MAKE_ONE}")
+        if not root.is_dir():
+            raise DataError(f"{root} is a file. Give the run folder that holds it, or a folder of runs.")
+        found = False
+        for parent, folders, names in os.walk(root):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            if not any(marker in names for marker in MARKERS):
+                continue
+            found = True
+            folders.clear()  # what lies inside a run belongs to it
+            folder = Path(parent)
+            if folder.resolve() not in seen:
+                seen.add(folder.resolve())
+                yield folder
+        if not found:
+            left_out.append(LeftOut(root, "holds no run folder"))
+
+
+def _newest_of_each(runs: Iterable[Run]) -> tuple[list[Run], list[LeftOut]]:
+    """One run per configuration, seed and machine: a copy or a repetition is no second seed."""
+    newest: dict[str, Run] = {}
+    left_out = []
+    for run in sorted(runs, key=lambda run: run.manifest.started_at, reverse=True):
+        kept = newest.setdefault(_identity(run), run)
+        if kept is not run:
+            where = "/".join(kept.path.parts[-2:])
+            left_out.append(LeftOut(run.path, f"same configuration, seed and machine as {where}, which counts once"))
+    return list(newest.values()), left_out
+
+
+def _identity(run: Run) -> str:
+    manifest = run.manifest
+    return digest(
+        {
+            "config": manifest.config_sha256,
+            "data": manifest.data.sha256,
+            "device": run.result.device.model_dump(mode="json"),
+            "world_size": run.result.world_size,
+            "precision": manifest.precision,
+        }
+    )
+
+
+def _nothing_finished(roots: Sequence[Path], left_out: Sequence[LeftOut]) -> str:
+    reasons = [f"{item.name}: {item.reason}" for item in left_out[:SHOWN_REASONS]]
+    if len(left_out) > SHOWN_REASONS:
+        reasons.append(f"and {len(left_out) - SHOWN_REASONS} more")
+    found = f" Left out: {'; '.join(reasons)}." if reasons else ""
+    return f"no finished run in {', '.join(map(str, roots)) or 'no folder at all'}.{found} {MAKE_ONE}"
+
+
+# Reading ---------------------------------------------------------------------------------------------------------
+
+
+def _read(folder: Path, name: str, kind: type[R]) -> R:
+    try:
+        return read_record(folder / name, kind)
+    except DataError as error:
+        raise DataError(f"damaged: {_one_line(error).replace(f'{folder}{os.sep}', '')}") from None
+    except (ValueError, RecursionError):  # json: a number of thousands of digits, brackets thousands deep
+        raise DataError(f"damaged: {name} cannot be read as JSON") from None
+
+
+def _read_sections(folder: Path) -> dict[str, Any]:
+    try:
+        config = read_config(folder / "config.yaml")
+    except (DataError, RecursionError, ValueError):
+        raise DataError("damaged: config.yaml is missing or not a run's configuration") from None
+    wrong = [name for name, kind in SECTIONS.items() if not isinstance(config.get(name), kind)]
+    if wrong:
+        raise DataError(f"damaged: config.yaml has no valid {', '.join(wrong)}")
+    return config
+
+
+def _read_metrics(folder: Path) -> tuple[list[dict[str, Any]], int]:
+    try:
+        return read_lines(folder / "metrics.jsonl")
+    except (OSError, ValueError, RecursionError):
+        raise DataError("damaged: metrics.jsonl cannot be read") from None
+
+
+def _config_sha256(config: dict[str, Any]) -> str | None:
+    """The hash RunConfig.sha256 gives this document, without the method's code; None for what JSON cannot hold."""
+    try:
+        return digest({key: value for key, value in config.items() if key not in NOT_IN_ID | {"schema_version"}})
+    except (TypeError, ValueError):
+        return None
+
+
+def _why_unfinished(folder: Path) -> str:
+    try:
+        _read_sections(folder)
+    except DataError:
+        return "not a run folder: no result.json and no configuration of a run"
+    try:
+        steps = [line["step"] for line in _read_metrics(folder)[0] if isinstance(line.get("step"), int)]
+    except DataError:
+        steps = []
+    reached = f", last logged step {max(steps)}" if steps else ""
+    return f"unfinished: no result.json{reached}; the command that started it continues it"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")

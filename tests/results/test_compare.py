@@ -1,0 +1,192 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UsageError
+from harness.results.compare import compare
+from harness.results.schema import Device
+
+H200 = Device(name="NVIDIA H200", kind="cuda", count=1, threads=16)
+LIGHT_MODULES = ("store", "published", "compare", "figures", "tables", "report")
+
+
+def figure3(*roots: Path):
+    return compare(list(roots), "3").figures["3"]
+
+
+def test_runs_under_equal_conditions_share_one_panel(four_methods):
+    (panel,) = figure3(four_methods).measured
+    assert [point.label for point in panel.points] == [
+        "DiT 100%",
+        "MaskDiT 50%",
+        "MDT-lite 100% + 70%",
+        "SD-DiT 80%",
+    ]
+    assert panel.title == "Measured: digits, tiny, 600 steps, batch 64, fp32, cached — Intel Xeon Processor, 2 threads"
+
+
+@pytest.mark.parametrize(
+    "different",
+    [
+        {"protocol": {"steps": 900}},
+        {"protocol": {"batch_size": 32}},
+        {"protocol": {"learning_rate": 1e-4}},
+        {"protocol": {"ema_warmup": False}},
+        {"device": H200},
+        {"device": Device(name="Intel(R) Xeon(R) Processor", kind="cpu", count=1, threads=4)},
+        {"evaluation": {"num_images": 2000}},
+        {"evaluation": {"features_sha256": "0" * 8}},
+        {"evaluation": {"reference_sha256": "0" * 8}},
+        {"evaluation": {"label_rule": "balanced"}},
+        {"evaluation": {"uint8_rule": "truncate"}},
+        {"evaluation": {"seed": 1}},
+        {"evaluation": {"vae": "ft-mse"}},
+        {"evaluation": {"guidance_scale": 1.5}},
+        {"precision": {"tf32": True}},
+    ],
+    ids=str,
+)
+def test_a_panel_never_mixes_protocols(run_folder, tmp_path, different):
+    run_folder("dit")
+    run_folder("sddit", **different)
+    panels = figure3(tmp_path).measured
+    assert [len(panel.points) for panel in panels] == [1, 1]
+    assert panels[0].title != panels[1].title
+
+
+def test_formulation_and_sampler_may_differ_within_a_panel_and_are_told(four_methods):
+    figure = figure3(four_methods)
+    (panel,) = figure.measured
+    assert {(p.formulation, p.sampler, p.num_steps, p.nfe) for p in panel.points} == {
+        ("iddpm", "ddpm", 50, 50),
+        ("edm", "heun", 18, 35),
+    }
+    assert any("Formulation and sampler differ" in note and "35 network evaluations" in note for note in panel.notes)
+    assert {row["nfe"] for row in figure.rows() if row["kind"] == "measured"} == {50, 35}
+
+
+def test_a_panel_of_one_sampler_says_nothing_about_samplers(run_folder, tmp_path):
+    run_folder("dit")
+    run_folder("mdt")
+    (panel,) = figure3(tmp_path).measured
+    assert not any("sampler" in note for note in panel.notes)
+
+
+def test_seeds_of_one_method_are_one_point_with_mean_and_spread(run_folder, tmp_path):
+    for seed, speed, distance in ((0, 9.0, 4.0), (1, 10.0, 5.0), (2, 11.0, 9.0)):
+        run_folder("dit", seed=seed, speed=speed, distance=distance)
+    (point,) = figure3(tmp_path).measured[0].points
+    assert (point.speed.mean, point.speed.sd, point.speed.n) == (10.0, 1.0, 3)
+    assert point.distance.mean == 6.0
+    assert point.distance.sd == pytest.approx(7**0.5)  # deviations -2, -1, 3 over n - 1
+
+
+def test_one_seed_has_no_spread_and_says_n_is_1(run_folder, tmp_path):
+    run_folder("dit")
+    (panel,) = figure3(tmp_path).measured
+    assert panel.points[0].speed.sd is None
+    assert panel.points[0].speed.n == 1
+    assert any(note.startswith("n = 1") for note in panel.notes)
+
+
+def test_runs_that_differ_in_a_knob_are_two_points_told_apart_by_it(run_folder, tmp_path):
+    run_folder("sddit", knobs={"num_prototypes": 256})
+    run_folder("sddit", knobs={"num_prototypes": 512}, seed=1)
+    (panel,) = figure3(tmp_path).measured
+    assert {point.label for point in panel.points} == {
+        "SD-DiT 80% (num_prototypes 256)",
+        "SD-DiT 80% (num_prototypes 512)",
+    }
+    assert [point.speed.n for point in panel.points] == [1, 1]
+
+
+def test_relative_values_are_divided_by_the_dit_of_the_same_panel(run_folder, tmp_path):
+    run_folder("dit", speed=10.0, distance=4.0)
+    run_folder("sddit", speed=5.0, distance=12.0)
+    run_folder("sddit", speed=50.0, distance=2.0, device=H200)
+    figure = figure3(tmp_path)
+    ratios = {(p.name, q.method): (q.speed_ratio, q.distance_ratio) for p in figure.panels for q in p.points}
+    with_dit = next(panel for panel in figure.measured if len(panel.points) == 2)
+    without = next(panel for panel in figure.measured if len(panel.points) == 1)
+    assert ratios["published", "sddit"] == (pytest.approx(9.2 / 5.03), pytest.approx(48.39 / 68.40))
+    assert ratios[with_dit.name, "sddit"] == (0.5, 3.0)
+    assert ratios[without.name, "sddit"] == (None, None)
+
+
+def test_two_different_dits_in_a_panel_leave_it_without_relative_values(run_folder, tmp_path):
+    run_folder("dit")
+    run_folder("dit", evaluation={"num_steps": 250, "nfe": 250}, seed=1)
+    run_folder("mdt")
+    (panel,) = figure3(tmp_path).measured
+    assert [point.speed_ratio for point in panel.points] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"speed": None}, "no steps per second"),
+        ({"distance": None}, "no evaluation called 'final'"),
+        ({"metrics": {"precision": 0.5}}, "no metric called fid... or fd-..."),
+    ],
+)
+def test_a_run_without_its_numbers_is_left_out_with_the_reason(run_folder, tmp_path, settings, reason):
+    run_folder("dit")
+    run_folder("mdt", **settings)
+    comparison = compare([tmp_path], "3")
+    assert [p.method for panel in comparison.figures["3"].measured for p in panel.points] == ["dit"]
+    assert reason in comparison.left_out[0].reason
+
+
+def test_only_50k_images_through_inception_are_called_fid(run_folder, tmp_path):
+    run_folder("dit", metrics={"fid10k": 12.0})
+    run_folder("mdt", metrics={"fid50k": 12.0, "fid10k": 13.0})
+    titles = {panel.metric: panel.metric_title for panel in figure3(tmp_path).measured}
+    assert titles == {"fid10k": "fid10k", "fid50k": "FID-50K"}
+
+
+def test_a_tiny_run_is_not_comparable_with_the_paper_and_says_why(four_methods):
+    for row in figure3(four_methods).rows():
+        assert row["comparable_with_paper"] == ("yes" if row["kind"] == "published" else "no")
+    (panel,) = figure3(four_methods).measured
+    assert "data digits instead of ImageNet 256" in panel.differences.values()
+    lite = next(point for point in panel.points if point.method == "mdt")
+    assert "relative_position False instead of True" in lite.differences.values()
+
+
+def test_a_missing_point_has_no_row(four_methods):
+    rows = figure3(four_methods).rows()
+    assert not [row for row in rows if row["kind"] == "published" and row["method"] == "maskdit"]
+    assert not [row for row in rows if row["value"] is None or row["steps_per_sec"] is None]
+
+
+def test_the_json_is_plain_and_names_what_was_left_out(run_folder, tmp_path):
+    run_folder("dit")
+    run_folder("mdt", finished=False)
+    document = json.loads(json.dumps(compare([tmp_path], "all").as_json(), allow_nan=False))
+    published, measured = document["figures"]["3"]["panels"]
+    assert [point["value"] for point in published["points"]] == [68.40, 53.46, 48.39]
+    assert measured["points"][0]["seeds"] == [0]
+    assert document["figures"]["3"]["missing"][0]["model"] == "MaskDiT-S/2"
+    assert "unfinished" in document["left_out"][0]["reason"]
+
+
+def test_an_unknown_figure_is_answered_with_the_known_ones(four_methods):
+    with pytest.raises(UsageError, match=r"no figure is called '9'.*Available: 3\."):
+        compare([four_methods], "9")
+
+
+def test_the_results_layer_imports_no_torch_and_no_baseline(four_methods, tmp_path):
+    script = f"""
+import sys
+from pathlib import Path
+from harness.results import {", ".join(LIGHT_MODULES)}
+report.write([Path({str(four_methods)!r})], Path({str(tmp_path / "out")!r}))
+heavy = sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "baselines", "torchvision"))
+assert not heavy, heavy
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

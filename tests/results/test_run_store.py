@@ -1,0 +1,120 @@
+import shutil
+
+import pytest
+
+from harness.errors import DataError
+from harness.results.store import load_runs
+
+
+def test_a_finished_run_is_found_below_a_root_and_as_a_root_itself(run_folder, tmp_path):
+    folder = run_folder("dit", speed=7.5)
+    for root in (tmp_path, folder):
+        runs, left_out = load_runs([root])
+        assert [run.path for run in runs] == [folder]
+        assert runs[0].result.steps_per_sec == 7.5
+        assert runs[0].metrics[-1]["step"] == 40
+        assert left_out == []
+
+
+def test_a_run_reached_through_two_roots_is_loaded_once(run_folder, tmp_path):
+    folder = run_folder("dit")
+    runs, left_out = load_runs([tmp_path, folder, folder.parent])
+    assert len(runs) == 1
+    assert left_out == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("result.json", "{", "result.json cannot be read"),
+        ("result.json", "[]", "schema version None"),
+        ("result.json", '{"schema_version": 99}', "schema version 99"),
+        ("result.json", '{"schema_version": 1}', "not a valid Result"),
+        ("result.json", "9" * 5000, "cannot be read"),
+        ("result.json", "[" * 100_000, "cannot be read"),
+        ("manifest.json", "\x00", "manifest.json cannot be read"),
+        ("config.yaml", "a: [", "config.yaml is missing or not a run's configuration"),
+        ("config.yaml", "method: dit\nprotocol: 3\n", "no valid"),
+        ("config.yaml", "[" * 5000, "config.yaml is missing or not a run's configuration"),
+    ],
+)
+def test_a_damaged_folder_is_listed_in_one_line_beside_the_good_ones(run_folder, tmp_path, name, text, reason):
+    good, damaged = run_folder("dit"), run_folder("mdt")
+    (damaged / name).write_text(text, encoding="utf-8")
+    runs, left_out = load_runs([tmp_path])
+    assert [run.path for run in runs] == [good]
+    assert [item.path for item in left_out] == [damaged]
+    assert reason in left_out[0].reason
+    assert "\n" not in left_out[0].reason
+    assert str(tmp_path) not in left_out[0].reason
+
+
+def test_a_missing_document_leaves_the_run_out(run_folder, tmp_path):
+    run_folder("dit")
+    damaged = run_folder("mdt")
+    (damaged / "manifest.json").unlink()
+    _, left_out = load_runs([tmp_path])
+    assert left_out[0].reason == "damaged: manifest.json is missing"
+
+
+def test_a_configuration_changed_after_the_run_is_noticed(run_folder, tmp_path):
+    run_folder("dit")
+    changed = run_folder("mdt")
+    text = (changed / "config.yaml").read_text(encoding="utf-8")
+    (changed / "config.yaml").write_text(
+        text.replace("learning_rate: 0.001", "learning_rate: 0.0001"), encoding="utf-8"
+    )
+    _, left_out = load_runs([tmp_path])
+    assert "hash differs" in left_out[0].reason
+
+
+def test_an_unfinished_run_is_listed_with_the_step_it_reached(run_folder, tmp_path):
+    run_folder("dit")
+    run_folder("mdt", finished=False)
+    runs, left_out = load_runs([tmp_path])
+    assert len(runs) == 1
+    assert "unfinished" in left_out[0].reason
+    assert "step 40" in left_out[0].reason
+
+
+def test_a_foreign_folder_and_an_empty_root_are_listed(run_folder, tmp_path):
+    run_folder("dit")
+    foreign, empty = tmp_path / "runs" / "website", tmp_path / "empty"
+    foreign.mkdir()
+    empty.mkdir()
+    (foreign / "config.yaml").write_text("title: holidays\n", encoding="utf-8")
+    _, left_out = load_runs([tmp_path / "runs", empty])
+    reasons = {item.path: item.reason for item in left_out}
+    assert "not a run folder" in reasons[foreign]
+    assert reasons[empty] == "holds no run folder"
+
+
+def test_damaged_metric_lines_are_counted_and_the_run_is_used(run_folder, tmp_path):
+    folder = run_folder("dit")
+    with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"step": 60, "lo')
+    runs, _ = load_runs([tmp_path])
+    assert runs[0].damaged_lines == 1
+
+
+def test_a_copy_of_a_run_is_no_second_seed(run_folder, tmp_path):
+    folder = run_folder("dit")
+    shutil.copytree(folder, tmp_path / "archive" / "dit-tiny" / folder.name)
+    runs, left_out = load_runs([tmp_path])
+    assert len(runs) == 1
+    assert "same configuration, seed and machine" in left_out[0].reason
+
+
+def test_no_finished_run_is_an_error_that_says_what_to_do(run_folder, tmp_path):
+    run_folder("dit", finished=False)
+    with pytest.raises(DataError, match=r"unfinished.*harness demo.*harness run dit-tiny") as caught:
+        load_runs([tmp_path])
+    assert caught.value.exit_code == 4
+
+
+def test_a_root_that_does_not_exist_or_is_a_file_is_an_error(run_folder, tmp_path):
+    folder = run_folder("dit")
+    with pytest.raises(DataError, match="does not exist"):
+        load_runs([folder, tmp_path / "elsewhere"])
+    with pytest.raises(DataError, match="is a file"):
+        load_runs([folder / "result.json"])

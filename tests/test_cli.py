@@ -1,0 +1,164 @@
+"""The command line as a user meets it: real processes, exit codes, what goes to which stream."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.results.schema import Result, read_record
+
+SMALL = ["--set", "width=16", "--set", "depth=3", "--set", "num_heads=2", "--set", "batch_size=8"]
+QUICK_EVALUATION = ["--set", "num_images=60", "--set", "sampling.num_steps=3"]
+
+
+def harness(*arguments, cwd, **options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, **options
+    )
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy(tmp_path):
+    code = (
+        "import sys; from typer.testing import CliRunner; from harness.cli import app;"
+        "done = CliRunner().invoke(app, ['--help']); assert done.exit_code == 0, done.output;"
+        "print([m for m in ('torch', 'pandas', 'matplotlib', 'sklearn', 'scipy', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_compare_and_report_never_import_torch(tmp_path):
+    code = (
+        "import sys; from harness.results import compare, figures, report, published;"
+        "print([m for m in ('torch', 'sklearn', 'torch_fidelity') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "says"),
+    [
+        (["run", "sdit-tiny"], 2, "Did you mean sddit-tiny"),
+        (["run", "dit-tiny", "--steps", "abc"], 2, "steps is 'abc'; it must be a whole number of at least 1"),
+        (["run", "dit-tiny", "--steps", "-5"], 2, "steps is '-5'; it must be a whole number of at least 1"),
+        (["run", "sddit-tiny", "--set", "mask_ratio=1.5"], 2, "mask_ratio is 1.5; it must be less than 1"),
+        (["run", "dit-tiny", "--data", "digit"], 2, "Did you mean digits"),
+        (["run", "dit-tiny", "--set", "features=digit"], 2, "Did you mean digits"),
+        (["run"], 2, "name a recipe"),
+        (["run", "--config", "absent.yaml"], 4, "absent.yaml cannot be read"),
+        (["run", "dit-tiny", "--out", "/dev/null/runs"], 4, "cannot be written"),
+        (["compare", "--figure", "33"], 2, "no figure is called '33'"),
+        (["compare"], 4, "harness demo"),
+        (["report", "nowhere"], 4, "nowhere"),
+        (["nonsense"], 2, "No such command"),
+    ],
+)
+def test_a_wrong_command_says_what_why_and_how_to_mend_it(arguments, exit_code, says, tmp_path):
+    done = harness(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (exit_code, "")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.rglob("*.json")) == []
+
+
+def test_a_run_prints_one_json_document_and_leaves_a_complete_folder(tmp_path):
+    done = harness("run", "dit-tiny", "--steps", "20", *SMALL, *QUICK_EVALUATION, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["complete"]
+    assert answer["steps"] == 20
+    assert answer["timed_steps"] == 10
+    assert answer["steps_per_sec"] > 0
+    folder = tmp_path / "runs" / "dit-tiny" / answer["run_id"]
+    assert read_record(folder / "result.json", Result) == Result.model_validate(answer)
+    for name in ("config.yaml", "manifest.json", "metrics.jsonl", "events.jsonl", "samples/grid.png"):
+        assert (folder / name).stat().st_size > 0, name
+    final = answer["evaluations"]["final"]
+    assert set(final["metrics"]) == {
+        f"{metric}-digits@60" for metric in ("fd", "sfd", "is", "precision", "recall", "class_accuracy")
+    }
+    assert final["protocol"]["nfe"] == 3
+    untrained = answer["evaluations"]["untrained"]
+    assert untrained["step"] == 0
+    assert untrained["protocol"] == final["protocol"]
+
+    again = harness("run", "dit-tiny", "--steps", "20", *SMALL, *QUICK_EVALUATION, "--json", cwd=tmp_path)
+    assert json.loads(again.stdout) == answer
+    assert "is finished; nothing to do" in again.stderr
+
+    dry = harness("run", "dit-tiny", "--steps", "20", *SMALL, *QUICK_EVALUATION, "--dry-run", "--json", cwd=tmp_path)
+    plan = json.loads(dry.stdout)
+    assert {key: plan[key] for key in ("run_id", "params", "gmacs_forward", "gmacs_step")} == {
+        key: answer[key] for key in ("run_id", "params", "gmacs_forward", "gmacs_step")
+    }
+
+    by_config = harness("run", "--config", str(folder / "config.yaml"), "--json", cwd=tmp_path)
+    assert json.loads(by_config.stdout) == answer
+
+
+def test_the_manifest_names_no_host_user_or_folder(tmp_path):
+    done = harness("run", "dit-tiny", "--steps", "2", *SMALL, "--no-eval", "--json", "--out", str(tmp_path / "o"), cwd=tmp_path)
+    manifest = (tmp_path / "o" / "dit-tiny" / json.loads(done.stdout)["run_id"] / "manifest.json").read_text()
+    for private in (os.uname().nodename, str(tmp_path), str(Path.home())):
+        assert private not in manifest
+    assert re.search(r'"seed": 0', manifest)
+
+
+def weights(runs: Path) -> bytes:
+    newest = max(runs.glob("dit-tiny/*/checkpoints/step-*"))
+    return (newest / "method.safetensors").read_bytes() + (newest / "ema.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_run_that_is_killed_and_repeated_ends_with_the_weights_of_one_that_was_not(number, exit_code, tmp_path):
+    command = ["run", "dit-tiny", "--steps", "400", *SMALL, "--no-eval", "--set", "log_every=1", "--set", "checkpoint_every=50"]
+    whole = harness(*command, "--out", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", *command, "--out", "parts"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not any(tmp_path.glob("parts/dit-tiny/*/checkpoints/step-000000050")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == exit_code
+    assert not any(tmp_path.glob("parts/dit-tiny/*/result.json"))
+    rest = harness(*command, "--out", "parts", cwd=tmp_path)
+    assert rest.returncode == 0, rest.stderr
+    assert "continuing from the checkpoint of step" in rest.stderr
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+
+
+def test_synthetic_data_is_trained_on_but_never_evaluated(tmp_path):
+    done = harness("run", "dit-tiny", "--data", "synthetic", "--steps", "2", *SMALL, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["evaluations"] == {}
+    assert "for speed only" in done.stderr
+
+
+def test_a_damaged_result_is_made_again_from_the_checkpoint(tmp_path):
+    command = ["run", "dit-tiny", "--steps", "4", *SMALL, *QUICK_EVALUATION, "--json"]
+    first = json.loads(harness(*command, cwd=tmp_path).stdout)
+    (tmp_path / "runs" / "dit-tiny" / first["run_id"] / "result.json").write_text('{"schema_version": 1, "reci')
+    second = json.loads(harness(*command, cwd=tmp_path).stdout)
+    assert second["evaluations"] == first["evaluations"]
+
+
+def test_force_starts_over(tmp_path):
+    command = ["run", "dit-tiny", "--steps", "2", *SMALL, "--no-eval", "--json"]
+    first = harness(*command, cwd=tmp_path)
+    second = harness(*command, "--force", cwd=tmp_path)
+    assert "nothing to do" not in second.stderr
+    assert json.loads(second.stdout)["run_id"] == json.loads(first.stdout)["run_id"]

@@ -1,0 +1,95 @@
+import pytest
+import yaml
+from conftest import small_config
+
+from harness import config
+from harness.config import apply_overrides, load_recipe, parse_count, validate
+from harness.errors import UsageError
+from harness.training import registry
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("400k", 400_000), ("1.5M", 1_500_000), ("50_000", 50_000), ("250", 250), ("2K", 2000)]
+)
+def test_counts_may_be_abbreviated(text, value):
+    assert parse_count(text) == value
+
+
+@pytest.mark.parametrize("text", ["abc", "-5", "0", "1.5", "", "k", "nan", "inf", "1e999", "0.0001k"])
+def test_a_count_that_is_no_whole_positive_number_is_refused(text):
+    with pytest.raises(UsageError, match="whole number of at least 1"):
+        parse_count(text)
+
+
+def resolve(recipe, *assignments):
+    knobs = registry.load(recipe.split("-")[0]).Config
+    return validate(apply_overrides(load_recipe(recipe), assignments, knobs.model_fields), knobs)
+
+
+@pytest.mark.parametrize("recipe", config.recipe_names())
+def test_every_recipe_is_valid(recipe):
+    assert resolve(recipe).recipe == recipe
+
+
+def test_every_method_has_a_recipe_and_every_recipe_a_method():
+    assert {name.rsplit("-", 1)[0] for name in config.recipe_names()} == set(registry.names())
+
+
+def test_methods_of_a_size_share_protocol_network_and_evaluation():
+    for part in ("protocol", "network", "evaluation"):
+        assert len({getattr(resolve(f"{m}-tiny"), part).model_dump_json() for m in registry.names()}) == 1
+
+
+@pytest.mark.parametrize("method", registry.names())
+def test_a_saved_configuration_gives_the_same_run(method, tmp_path):
+    cfg = small_config(method, "seed=3")
+    (tmp_path / "config.yaml").write_text(cfg.to_yaml())
+    again = validate(config.read_config(tmp_path / "config.yaml"), registry.load(method).Config)
+    assert again == cfg
+    assert again.run_id == cfg.run_id
+
+
+def test_the_run_id_follows_what_changes_the_result_and_nothing_else():
+    ids = {resolve("sddit-tiny", *a).run_id for a in ((), ("seed=1",), ("mask_ratio=0.3",), ("steps=7",), ("num_images=60",))}
+    assert len(ids) == 5
+    assert resolve("sddit-tiny", "log_every=7").run_id == resolve("sddit-tiny").run_id
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("mask_ratio=1.5", "mask_ratio is 1.5; it must be less than 1"),
+        ("mask_ratio=often", "mask_ratio is 'often'; it must be a valid number"),
+        ("batch_size=0", "protocol.batch_size is 0; it must be greater than or equal to 1"),
+        ("sampler=euler", "sampling.sampler is 'euler'; it must be 'heun' or 'ddpm'"),
+        ("mask_ration=0.3", "no setting is called 'mask_ration'. Did you mean mask_ratio"),
+        ("mask_ratio", "has no '='"),
+        ("num_heads=5", "5 attention heads do not divide a width of 96"),
+        ("width=98", "network.width"),
+        ("patch=3", "network.patch is 3, which does not divide the 8 x 8 images of digits"),
+        ("mask_ratio=0.99", "keeps none of 16 tokens"),
+        ("betas=[0.9]", "protocol.betas"),
+        ("learning_rate=.nan", "protocol.learning_rate"),
+        ("method=dit", "no setting is called 'method'"),
+        ("steps={", "is not valid YAML"),
+    ],
+)
+def test_a_bad_setting_is_refused_by_name_and_range(assignment, message, digits):
+    with pytest.raises(UsageError) as caught:
+        registry.build(resolve("sddit-tiny", assignment), digits)
+    assert message in str(caught.value)
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(UsageError, match="Did you mean sddit-tiny"):
+        load_recipe("sdit-tiny")
+
+
+def test_a_configuration_is_read_without_executing_it(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("method: !!python/object/apply:os.system ['touch /tmp/owned']")
+    with pytest.raises(config.DataError, match="cannot be read as a configuration"):
+        config.read_config(path)
+    path.write_text(yaml.safe_dump(["a", "list"]))
+    with pytest.raises(config.DataError, match="not a run configuration"):
+        config.read_config(path)
