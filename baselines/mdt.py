@@ -1,4 +1,4 @@
-"""MDT-lite (after MDT v1, Gao et al. 2023, arXiv:2303.14389): a full pass and a masked pass through a side-interpolator.
+"""MDT-lite (after MDT v1, Gao et al. 2023, arXiv:2303.14389): a full and a masked pass through a side-interpolator.
 
 "Lite": MDT's relative-position bias is off unless asked for, so that all methods share one attention kernel.
 B batch, C channels, S side, L tokens, K kept tokens, D width, H heads.
@@ -64,7 +64,9 @@ class Network(nn.Module):
     def __init__(self, cfg: Config, shape: Shape, out_channels: int):
         super().__init__()
         if cfg.decoder_depth >= shape.depth:
-            raise ValueError(f"decoder_depth {cfg.decoder_depth} leaves no encoder: the network has {shape.depth} blocks")
+            raise ValueError(
+                f"decoder_depth {cfg.decoder_depth} leaves no encoder: the network has {shape.depth} blocks"
+            )
         self.patch = shape.patch
         self.patches = PatchEmbed(shape)
         self.position = nn.Parameter(sincos_positions(shape.width, shape.grid))
@@ -85,10 +87,7 @@ class Network(nn.Module):
             x = tokens.gather(x, keep)  # (B, K, D)
         for block in self.encoder:
             x = block(x, cond, keep)
-        if keep is not None:
-            x = self._interpolate(x, cond, keep, length)
-        else:
-            x = x + self.decoder_position
+        x = x + self.decoder_position if keep is None else self._interpolate(x, cond, keep, length)
         for block in self.decoder:
             x = block(x, cond, None)
         return unpatchify(self.readout(x, cond), self.patch)  # (B, C or 2C, S, S)

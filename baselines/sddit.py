@@ -24,7 +24,6 @@ from harness.nn.shape import Shape
 from harness.training import method
 from harness.training.method import Progress
 
-
 Sigma = Annotated[float, Field(ge=0.002, le=80)]
 TeacherSigma = Sigma | Literal["student"]
 Momentum = Annotated[float, Field(ge=0, le=1)]
@@ -119,7 +118,7 @@ class Method(method.Method):
         return {"loss": generate + cls + patches, **{name: part.detach() for name, part in parts.items()}}
 
     def _discriminate(self, encoded: Tensor, targets: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the student's distributions to the teacher's: [CLS], mean of the visible patches (eq. 10-12)."""
+        """Cross-entropy of the student's distributions to the teacher's (eq. 10-12): [CLS], mean of visible patches."""
         z = self.head.embed(encoded)  # (B, 1 + V, Z)
         logits = self.head.logits(z[:, 0], z[:, 1:])  # (B, K), (B, V, K)
         temperature = self.cfg.student_temperature

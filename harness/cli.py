@@ -15,9 +15,9 @@ from typing import Annotated, Any
 import typer
 
 import harness
-from harness.errors import HarnessError, Interrupted, UsageError
+from harness.errors import DataError, HarnessError, Interrupted, UsageError
 
-EXIT_CODES = """Exit codes: 0 ok, 1 internal error, 2 usage, 3 environment, 4 data, reference or checkpoint bad or missing,
+EXIT_CODES = """Exit codes: 0 ok, 1 internal error, 2 usage, 3 environment, 4 data, reference, checkpoint or disk bad,
 5 training diverged, 6 outside tolerance, 75 preempted (repeat the command to continue), 130 interrupted (likewise)."""
 
 app = typer.Typer(
@@ -59,6 +59,9 @@ def answers(command: Callable[..., None]) -> Callable[..., None]:
             # The reader of our output has gone. What Python still flushes at exit must not fail a second time.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
+        except OSError as error:  # files are all this program opens: a disk that is full, read-only or gone
+            mend = "Free some space or choose another folder with --out, then repeat the command."
+            _fail(f"{error}. {mend}", DataError.exit_code)
         except Exception as error:
             hint = "" if _settings["debug"] else " This is a bug in the harness; --debug shows the traceback."
             _fail(f"{type(error).__name__}: {error}.{hint}", HarnessError.exit_code)
@@ -100,10 +103,16 @@ def settings(
 @answers
 def run(
     recipe: Annotated[str | None, typer.Argument(help="Which recipe; harness recipes list names them.")] = None,
-    steps: Annotated[int | None, typer.Option(parser=_steps, metavar="N", help="Training steps: 250, 400k, 1.5M.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(parser=_steps, metavar="N", help="Training steps: 250, 400k, 1.5M.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Train on this data set instead of the recipe's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, data order and noise. Default: the recipe's, 0.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of weights, data order and noise. Default: the recipe's, 0.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Repeat the run of this config.yaml instead of a recipe.")] = None,
     out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve and count, do not train.")] = False,
@@ -117,6 +126,11 @@ def run(
     given = {"protocol.steps": steps, "protocol.data": data, "seed": seed}
     assignments = [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
 
+    from harness import config as configuration
+
+    if recipe:
+        configuration.load_recipe(recipe)  # a wrong name is told before torch is imported
+
     from harness import experiment
 
     cfg = experiment.resolve(recipe or config, assignments)
@@ -125,9 +139,7 @@ def run(
     command = " ".join(["harness run", recipe or "--config config.yaml", *(f"--set {a}" for a in assignments)])
     progress = _progress(cfg.recipe)
     try:
-        result = experiment.run(
-            cfg, out, command=command, progress=progress, with_evaluation=not no_eval, force=force
-        )
+        result = experiment.run(cfg, out, command=command, progress=progress, with_evaluation=not no_eval, force=force)
     finally:
         progress.close()
     _print(result.model_dump(mode="json"), as_json, _result_lines)
@@ -167,8 +179,12 @@ def report(
 def demo(
     out: Annotated[Path, typer.Option(help="Where the figures, the report and the records go.")] = Path("reports/demo"),
     runs: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
-    steps: Annotated[int | None, typer.Option(parser=_steps, metavar="N", help="Fewer steps than the recipes'.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="For every run; repeatable.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(parser=_steps, metavar="N", help="Fewer steps than the recipes'.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="For every run; repeatable.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train the four tiny recipes on real digits, evaluate them, and draw and tabulate them. A few minutes on a CPU."""
@@ -220,7 +236,7 @@ def _cost_lines(result: dict[str, Any]) -> list[str]:
     return [
         f"{result['recipe']}, seed {result['seed']}, {result['steps']:,} steps, run {result['run_id']}",
         f"  parameters        {result['params'] / 1e6:.2f} M",
-        f"  arithmetic/image  {result['gmacs_forward']:.4g} GMAC forward, {result['gmacs_step']:.4g} GMAC a training step",
+        f"  arithmetic/image  {result['gmacs_forward']:.4g} GMAC forward, {result['gmacs_step']:.4g} GMAC a step",
     ]
 
 
@@ -228,7 +244,8 @@ def _result_lines(result: dict[str, Any]) -> list[str]:
     speed, memory = result["steps_per_sec"], result["peak_memory_bytes"]
     lines = [
         *_cost_lines(result),
-        "  speed             " + (f"{speed:.2f} steps/s over {result['timed_steps']:,} steps" if speed else "all warm-up"),
+        "  speed             "
+        + (f"{speed:.2f} steps/s over {result['timed_steps']:,} steps" if speed else "all warm-up"),
         f"  peak memory       {memory / 2**30:.2f} GiB ({result['peak_memory_kind']})",
         f"  time              {result['wall_seconds']:.0f} s",
     ]

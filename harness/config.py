@@ -32,7 +32,10 @@ class Knobs(Settings):
 
     @property
     def input_patches(self) -> str:
-        """The share of an image's patches that a training step reads, as the SD-DiT paper labels its Fig. 3."""
+        """The share of an image's patches that a training step asks for, as the SD-DiT paper labels its Fig. 3.
+
+        Nominal, 1 - mask ratio: of 256 tokens or 16, the number kept is rounded down.
+        """
         return "100%"
 
 
@@ -76,7 +79,7 @@ class EvaluationPlan(Settings):
 
 
 class RunConfig(Settings):
-    """Everything that decides a run's weights, images and metrics. `harness run --config` on its YAML repeats the run."""
+    """Everything that decides a run's weights, images and metrics. `harness run --config` on its YAML repeats it."""
 
     recipe: str
     method: str
@@ -140,7 +143,11 @@ def load_recipe(name: str) -> dict[str, Any]:
 
 def _families() -> list[str]:
     folder = files("harness") / "recipes"
-    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml") and p.name != "protocols.yaml")
+    return sorted(
+        p.name.removesuffix(".yaml")
+        for p in folder.iterdir()
+        if p.name.endswith(".yaml") and p.name != "protocols.yaml"
+    )
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -158,13 +165,13 @@ def parse_count(text: str) -> int:
         value = float(digits.replace("_", "")) * scale
     except ValueError:
         value = float("nan")
-    if not (value >= 1 and value == int(value) and value < 2**63):
+    if not (1 <= value < 2**63 and value == int(value)):
         raise UsageError(f"steps is {text!r}; it must be a whole number of at least 1, like 250, 50_000, 400k or 1.5M.")
     return int(value)
 
 
 def apply_overrides(document: dict[str, Any], assignments: Iterable[str], knob_names: Iterable[str]) -> dict[str, Any]:
-    """The recipe with each `key=value` applied. A key is a full path (protocol.batch_size) or an unambiguous last part."""
+    """The recipe with each `key=value` applied. A key is a full path (protocol.steps) or an unambiguous last part."""
     document = json.loads(json.dumps(document))
     paths = {f"knobs.{name}" for name in knob_names} | set(_leaves(document))
     fixed = {"recipe", "method", "size"}
@@ -200,7 +207,7 @@ def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
 
 
 def validate(document: dict[str, Any], knobs: type[Knobs]) -> RunConfig:
-    """The document as a RunConfig with this method's knobs. Raises UsageError naming the field, its value and its range."""
+    """The document as a RunConfig with this method's knobs. Raises UsageError naming field, value and range."""
     document = dict(document)
     document.pop("schema_version", None)
     try:
@@ -231,5 +238,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read as a configuration: {error}.") from None
     if not isinstance(document, dict) or "method" not in document:
-        raise DataError(f"{path} is not a run configuration: it has no 'method'. Point --config at a run's config.yaml.")
+        raise DataError(
+            f"{path} is not a run configuration: it has no 'method'. Point --config at a run's config.yaml."
+        )
     return document

@@ -25,7 +25,7 @@ class RunFailed(HarnessError):
 
 
 def run(out: Path, runs: Path, arguments: list[str]) -> list[Path]:
-    """Run the four tiny recipes with `arguments` added to each `harness run`; leave figures, report and records in `out`.
+    """Run the four tiny recipes, `arguments` added to each `harness run`; leave figures, report and records in `out`.
 
     Returns the files written. Raises RunFailed, with the run's own exit code, when one does not end well.
     """

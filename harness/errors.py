@@ -1,6 +1,6 @@
-"""Errors a user can mend, each with the exit code it ends the command with.
+"""Errors a user can mend, each with the exit code that the command ends with.
 
-A message says what is wrong, why, and how to mend it. Anything that is not a HarnessError is a bug and ends with code 1.
+A message says what is wrong, why, and how to mend it. Anything that is not a HarnessError is a bug and ends with 1.
 """
 
 from collections.abc import Iterable

@@ -15,8 +15,7 @@ from harness.data import sources
 from harness.data.sources import Dataset
 from harness.errors import DataError
 from harness.evaluation import features, images
-from harness.evaluation.evaluate import evaluate, protocol_of
-from harness.results.schema import Evaluation, Result, read_record, write_atomically, write_record
+from harness.results.schema import Evaluation, Manifest, Result, read_record, write_atomically, write_record
 from harness.training import engine, registry, telemetry
 from harness.training.cost import Cost, count
 
@@ -79,14 +78,11 @@ def run(cfg: RunConfig, out: Path, *, command: str, progress: Progress, with_eva
     _prepare(folder, cost)
     hardware = telemetry.describe(device)
     write_atomically(folder / "config.yaml", cfg.to_yaml())
-    write_record(folder / "manifest.json", provenance.describe(cfg, data, hardware, command))
+    _keep_manifest(folder, provenance.describe(cfg, data, hardware, command), progress)
 
     telemetry.reset_peak_memory(device)
     progress.stage("training", cfg.protocol.steps)
-    trained = engine.train(
-        method, cfg, data, folder, device=device, report=progress.metrics, note=progress.note
-    )
-    peak, peak_kind = telemetry.peak_memory(device)  # before evaluation, which is not part of training
+    trained = engine.train(method, cfg, data, folder, device=device, report=progress.metrics, note=progress.note)
     started = time.perf_counter()
     evaluations = _evaluate_both(trained.network, cfg, data, folder, device, progress) if evaluates else {}
     result = Result(
@@ -94,9 +90,10 @@ def run(cfg: RunConfig, out: Path, *, command: str, progress: Progress, with_eva
         **cost._asdict(),
         images_seen=cfg.protocol.steps * cfg.protocol.batch_size,
         steps_per_sec=trained.steps_per_sec,
+        steps_per_sec_sd=trained.steps_per_sec_sd,
         timed_steps=trained.timed_steps,
-        peak_memory_bytes=peak,
-        peak_memory_kind=peak_kind,
+        peak_memory_bytes=trained.peak_memory_bytes,
+        peak_memory_kind=telemetry.peak_memory(device)[1],
         evaluations=evaluations,
         wall_seconds=trained.seconds + time.perf_counter() - started,
         device=hardware,
@@ -124,6 +121,29 @@ def _identity(cfg: RunConfig) -> dict[str, Any]:
 
 def _cost(cfg: RunConfig, data: Dataset) -> Cost:
     return count(lambda: registry.build(cfg, data, device="meta"), registry.shape_of(cfg, data))
+
+
+def _keep_manifest(folder: Path, manifest: Manifest, progress: Progress) -> None:
+    """Write the manifest of a run that starts; a run that continues keeps its own, and must be on the same hardware.
+
+    One number for the speed of two machines would be nobody's. Raises DataError on other hardware.
+    """
+    path = folder / "manifest.json"
+    if not any((folder / "checkpoints").glob("step-*")):
+        return write_record(path, manifest)
+    try:
+        begun = read_record(path, Manifest)
+    except DataError as error:
+        progress.note(f"{error} It is written anew.")
+        return write_record(path, manifest)
+    if begun.device != manifest.device:
+        raise DataError(
+            f"{folder} was begun on {begun.device.name} with {begun.device.threads} threads; this is "
+            f"{manifest.device.name} with {manifest.device.threads}, and one speed for both would be nobody's. "
+            "Continue it there, or start over with --force."
+        )
+    if (begun.git_commit, begun.git_diff_sha256) != (manifest.git_commit, manifest.git_diff_sha256):
+        progress.note("the code has changed since this run began; its manifest names the code it began with.")
 
 
 def _finished(folder: Path, *, needs_evaluation: bool) -> Result | None:
@@ -157,6 +177,8 @@ def _prepare(folder: Path, cost: Cost) -> None:
 
 def _evaluate_both(network, cfg, data, folder, device, progress) -> dict[str, Evaluation]:
     """Metrics of the network before and after training: what it learned is the difference."""
+    from harness.evaluation.evaluate import evaluate, protocol_of  # torch-fidelity takes seconds to import
+
     networks: dict[str, tuple[int, Callable[[], torch.nn.Module]]] = {
         "untrained": (0, lambda: registry.build(cfg, data).network.to(device)),
         "final": (cfg.protocol.steps, lambda: network),

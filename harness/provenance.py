@@ -56,8 +56,11 @@ def _git_state() -> tuple[str | None, str | None]:
     if commit is None:
         return None, None
     # Run records and reports are the output of runs, not the code that made them.
-    diff = _git(root, "diff", "HEAD", "--", ".", ":!runs", ":!reports") or ""
-    return commit, hashlib.sha256(diff.encode()).hexdigest() if diff else None
+    code = ("--", ".", ":!runs", ":!reports")
+    changes = (_git(root, "diff", "HEAD", *code) or "").encode()
+    for name in (_git(root, "ls-files", "--others", "--exclude-standard", *code) or "").splitlines():
+        changes += name.encode() + (root / name).read_bytes()
+    return commit, hashlib.sha256(changes).hexdigest() if changes else None
 
 
 def _git(root: Path, *arguments: str) -> str | None:

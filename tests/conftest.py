@@ -1,34 +1,21 @@
-"""Small real networks and data that many tests share."""
+"""Data and a cache that many tests share."""
 
 import pytest
 import torch
 
-from harness.config import RunConfig, apply_overrides, load_recipe, validate
 from harness.data import sources
 from harness.nn.shape import Shape
-from harness.training import registry
 
 torch.set_num_threads(1)  # the networks are so small that a second thread costs more than it gives
 
 
-def small_config(method: str, *assignments: str) -> RunConfig:
-    """The tiny recipe of `method`, made smaller still."""
-    knobs = registry.load(method).Config
-    small = ["width=16", "depth=3", "num_heads=2", "batch_size=8", "steps=4", "log_every=2", "checkpoint_every=2"]
-    small += {
-        "maskdit": ["decoder_width=8", "decoder_depth=1", "decoder_heads=2"],
-        "sddit": ["decoder_depth=1", "decoder_heads=2", "num_prototypes=32", "head_hidden=16", "head_bottleneck=8"],
-    }.get(method, [])
-    return validate(apply_overrides(load_recipe(f"{method}-tiny"), [*small, *assignments], knobs.model_fields), knobs)
-
-
-def trained_a_little(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """The network with noise on every weight, so that no layer is still at its zero start."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return network
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """A cache of the tests' own, also for the processes they start: the user's is neither read nor written."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

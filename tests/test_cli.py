@@ -20,7 +20,12 @@ QUICK_EVALUATION = ["--set", "num_images=60", "--set", "sampling.num_steps=3"]
 def harness(*arguments, cwd, **options):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-m", "harness", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, **options
+        [sys.executable, "-m", "harness", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        **options,
     )
 
 
@@ -105,11 +110,27 @@ def test_a_run_prints_one_json_document_and_leaves_a_complete_folder(tmp_path):
 
 
 def test_the_manifest_names_no_host_user_or_folder(tmp_path):
-    done = harness("run", "dit-tiny", "--steps", "2", *SMALL, "--no-eval", "--json", "--out", str(tmp_path / "o"), cwd=tmp_path)
+    done = harness(
+        "run", "dit-tiny", "--steps", "2", *SMALL, "--no-eval", "--json", "--out", str(tmp_path / "o"), cwd=tmp_path
+    )
     manifest = (tmp_path / "o" / "dit-tiny" / json.loads(done.stdout)["run_id"] / "manifest.json").read_text()
     for private in (os.uname().nodename, str(tmp_path), str(Path.home())):
         assert private not in manifest
     assert re.search(r'"seed": 0', manifest)
+
+
+LONG = [
+    "run",
+    "dit-tiny",
+    "--steps",
+    "400",
+    *SMALL,
+    "--no-eval",
+    "--set",
+    "log_every=1",
+    "--set",
+    "checkpoint_every=50",
+]
 
 
 def weights(runs: Path) -> bytes:
@@ -117,28 +138,49 @@ def weights(runs: Path) -> bytes:
     return (newest / "method.safetensors").read_bytes() + (newest / "ema.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_run_that_is_killed_and_repeated_ends_with_the_weights_of_one_that_was_not(number, exit_code, tmp_path):
-    command = ["run", "dit-tiny", "--steps", "400", *SMALL, "--no-eval", "--set", "log_every=1", "--set", "checkpoint_every=50"]
-    whole = harness(*command, "--out", "whole", cwd=tmp_path)
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> bytes:
+    folder = tmp_path_factory.mktemp("whole")
+    whole = harness(*LONG, cwd=folder)
     assert whole.returncode == 0, whole.stderr
+    return weights(folder / "runs")
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_run_that_is_killed_and_repeated_ends_with_the_weights_of_one_that_was_not(
+    number, exit_code, uninterrupted, tmp_path
+):
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness", *command, "--out", "parts"],
+        [sys.executable, "-m", "harness", *LONG],
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     deadline = time.monotonic() + 60
-    while not any(tmp_path.glob("parts/dit-tiny/*/checkpoints/step-000000050")):
+    while not any(tmp_path.glob("runs/dit-tiny/*/checkpoints/step-000000050")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(number)
     process.communicate()
     assert process.returncode == exit_code
-    assert not any(tmp_path.glob("parts/dit-tiny/*/result.json"))
-    rest = harness(*command, "--out", "parts", cwd=tmp_path)
+    assert not any(tmp_path.glob("runs/dit-tiny/*/result.json"))
+    rest = harness(*LONG, cwd=tmp_path)
     assert rest.returncode == 0, rest.stderr
     assert "continuing from the checkpoint of step" in rest.stderr
-    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+    assert weights(tmp_path / "runs") == uninterrupted
+
+
+def test_a_run_begun_on_other_hardware_is_not_continued_here(tmp_path):
+    command = ["run", "dit-tiny", "--steps", "2", *SMALL, "--no-eval"]
+    assert harness(*command, cwd=tmp_path).returncode == 0
+    folder = next(tmp_path.glob("runs/dit-tiny/*"))
+    (folder / "result.json").unlink()
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"threads": 1', '"threads": 64'))
+    before = sorted(folder.rglob("*"))
+    done = harness(*command, cwd=tmp_path)
+    assert done.returncode == 4
+    assert "with 64 threads" in done.stderr
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_synthetic_data_is_trained_on_but_never_evaluated(tmp_path):

@@ -1,6 +1,6 @@
 import pytest
 import yaml
-from conftest import small_config
+from small import small_config
 
 from harness import config
 from harness.config import apply_overrides, load_recipe, parse_count, validate
@@ -50,7 +50,10 @@ def test_a_saved_configuration_gives_the_same_run(method, tmp_path):
 
 
 def test_the_run_id_follows_what_changes_the_result_and_nothing_else():
-    ids = {resolve("sddit-tiny", *a).run_id for a in ((), ("seed=1",), ("mask_ratio=0.3",), ("steps=7",), ("num_images=60",))}
+    ids = {
+        resolve("sddit-tiny", *a).run_id
+        for a in ((), ("seed=1",), ("mask_ratio=0.3",), ("steps=7",), ("num_images=60",))
+    }
     assert len(ids) == 5
     assert resolve("sddit-tiny", "log_every=7").run_id == resolve("sddit-tiny").run_id
 
@@ -64,8 +67,8 @@ def test_the_run_id_follows_what_changes_the_result_and_nothing_else():
         ("sampler=euler", "sampling.sampler is 'euler'; it must be 'heun' or 'ddpm'"),
         ("mask_ration=0.3", "no setting is called 'mask_ration'. Did you mean mask_ratio"),
         ("mask_ratio", "has no '='"),
-        ("num_heads=5", "5 attention heads do not divide a width of 96"),
-        ("width=98", "network.width"),
+        ("num_heads=5", "5 attention heads do not divide a width of 64"),
+        ("width=98", "a width that is a multiple of 4, not 98"),
         ("patch=3", "network.patch is 3, which does not divide the 8 x 8 images of digits"),
         ("mask_ratio=0.99", "keeps none of 16 tokens"),
         ("betas=[0.9]", "protocol.betas"),

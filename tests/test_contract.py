@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from conftest import small_config, trained_a_little
+from small import small_config, trained_a_little
 
 from harness.config import Knobs
 from harness.data.order import batch_indices
-from harness.evaluation.generation import choose_labels, generate
 from harness.diffusion.formulations import FORMULATIONS
+from harness.evaluation.generation import choose_labels, generate
 from harness.nn.blocks import DiTBlock
 from harness.training import registry
 from harness.training.method import Method, Progress

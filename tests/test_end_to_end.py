@@ -43,9 +43,12 @@ def test_the_demo_draws_the_figure_and_writes_the_report(told):
 def test_measured_and_published_points_stand_in_the_csv_apart_and_the_missing_one_has_no_value(told):
     folder, _ = told
     rows = list(csv.DictReader((folder / "out" / "figure3.csv").open()))
-    text = json.dumps(rows)
-    assert "9.2" in text
-    assert "MaskDiT" in text
+    points = {(row["kind"], row["method"]) for row in rows}
+    assert points == {("published", method) for method in ("dit", "mdt", "sddit")} | {
+        ("measured", method) for method in ("dit", "maskdit", "mdt", "sddit")
+    }
+    published = {row["method"]: (row["steps_per_sec"], row["value"]) for row in rows if row["kind"] == "published"}
+    assert published == {"dit": ("5.03", "68.4"), "mdt": ("2.4", "53.46"), "sddit": ("9.2", "48.39")}
 
 
 def test_the_records_beside_the_report_hold_no_weights(told):

@@ -53,7 +53,9 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {name for alias in node.names if (name := f"{node.module}.{alias.name}") in modules} or {node.module}
+            found |= {name for alias in node.names if (name := f"{node.module}.{alias.name}") in modules} or {
+                node.module
+            }
     return {name for name in found if name.split(".")[0] in ("harness", "baselines")}
 
 

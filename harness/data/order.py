@@ -5,10 +5,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from harness.training.randomness import mix
+
 
 @lru_cache(maxsize=2)  # a batch spans at most two epochs unless it is larger than the set
 def _permutation(num_images: int, seed: int, epoch: int) -> Tensor:
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    generator = torch.Generator().manual_seed(mix("order", seed, epoch))
     return torch.randperm(num_images, generator=generator)
 
 

@@ -4,6 +4,7 @@ B batch, C channels, S side, N levels.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ def heun(denoise: Denoise, draw_noise: DrawNoise, formulation: EDM, num_steps: i
     """
     levels = sigma_grid(formulation, num_steps).tolist()
     x = draw_noise() * levels[0]
-    for sigma, sigma_next in zip(levels[:-1], levels[1:], strict=True):
+    for sigma, sigma_next in pairwise(levels):
         slope = (x - denoise(x, sigma).clean) / sigma
         ahead = x + (sigma_next - sigma) * slope
         if sigma_next > 0:

@@ -25,7 +25,7 @@ class Generated(NamedTuple):
 
 
 def choose_labels(rule: str, num_images: int, num_classes: int, seed: int) -> Tensor:
-    """Labels to ask for.   (N,)   "random": each drawn for itself, as ADM and DiT do; "balanced": 0, 1, 2, ... in turn."""
+    """Labels to ask for.   (N,)   "random": each drawn for itself, as ADM and DiT do; "balanced": 0, 1, ... in turn."""
     if rule == "balanced":
         return torch.arange(num_images) % num_classes
     return torch.tensor([mix("label", seed, index) % num_classes for index in range(num_images)])

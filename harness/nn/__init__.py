@@ -1,1 +1,1 @@
-"""Networks every method is built from: one DiT block, token masking, the asymmetric encoder-decoder, the projection head."""
+"""What every method is built from: one DiT block, masking, the asymmetric encoder-decoder, the projection head."""

@@ -72,7 +72,7 @@ class DiTBlock(nn.Module):
 
 
 class ModulatedLinear(nn.Module):
-    """LayerNorm, shift and scale from the conditioning, then a linear layer: between encoder and decoder, and at the end."""
+    """LayerNorm, shift and scale from the conditioning, a linear layer: between encoder and decoder, and at the end."""
 
     def __init__(self, width: int, cond_width: int, out: nn.Linear):
         super().__init__()

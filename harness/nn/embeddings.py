@@ -32,7 +32,7 @@ def unpatchify(patches: Tensor, patch: int) -> Tensor:  # (B, L, P) -> (B, C, S,
 
 
 def sincos_positions(width: int, grid: int) -> Tensor:  # (1, L, D)
-    """Fixed 2-D sine-cosine positions, as in ViT/MAE and DiT: half of the width for the column index, then half for the row.
+    """Fixed 2-D sine-cosine positions, as in MAE and DiT: half of the width for the column, then half for the row.
 
     Raises ValueError when width is not a multiple of 4.
     """

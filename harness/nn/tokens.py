@@ -8,7 +8,9 @@ def num_kept(length: int, mask_ratio: float) -> int:
     """Tokens left of `length`: int(length (1 - mask_ratio)), as MaskDiT and MDT round. Raises ValueError for none."""
     kept = int(length * (1 - mask_ratio))
     if kept < 1:
-        raise ValueError(f"mask_ratio {mask_ratio} keeps none of {length} tokens; keep at least one: {1 - 1 / length:.3f}")
+        raise ValueError(
+            f"mask_ratio {mask_ratio} keeps none of {length} tokens; keep at least one: {1 - 1 / length:.3f}"
+        )
     return kept
 
 

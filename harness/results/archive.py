@@ -7,7 +7,7 @@ RECORDS = ("config.yaml", "manifest.json", "metrics.jsonl", "events.jsonl", "res
 
 
 def copy_records(run: Path, archive: Path) -> Path:
-    """Copy the records of the run folder `run` to archive/<recipe>/<run-id>, in place of any other run of that recipe."""
+    """Copy the records of the run folder `run` to archive/<recipe>/<run-id>, in place of other runs of that recipe."""
     target = archive / run.parent.name / run.name
     shutil.rmtree(target.parent, ignore_errors=True)
     target.mkdir(parents=True)

@@ -133,6 +133,7 @@ def compare(roots: list[Path], figures: str) -> Comparison:
 
 
 def compare_runs(runs: Iterable[Run], left_out: Iterable[LeftOut]) -> Comparison:
+    """The comparison of runs already loaded; those without a speed or a distance join the ones left out."""
     samples, left_out = [], list(left_out)
     for run in runs:
         found = _sample(run)
@@ -165,7 +166,7 @@ def _sample(run: Run) -> Sample | str:
     if speed is None or not (math.isfinite(speed) and speed > 0):
         return "no steps per second: all its steps were warm-up, so train for more steps"
     if evaluation is None:
-        return f"no evaluation called {FINAL!r}: it ran with --no-eval; `harness evaluate` adds one"
+        return f"no evaluation called {FINAL!r}: it ran with --no-eval; repeat the command without it"
     metric = distance_metric(evaluation.metrics)
     if metric is None:
         return f"its {FINAL!r} evaluation has no metric called fid... or fd-..."
@@ -251,7 +252,10 @@ def _notes(points: Sequence[Point], samples: Sequence[Sample]) -> Iterable[str]:
     if not all(sample.run.manifest.data.real for sample in samples):
         yield "The data is synthetic: the speeds mean something, the distances do not."
     for what, versions in (
-        ("commits of the code", {sample.run.manifest.git_commit for sample in samples}),
+        (
+            "versions of the code",
+            {(sample.run.manifest.git_commit, sample.run.manifest.git_diff_sha256) for sample in samples},
+        ),
         ("versions of torch", {sample.run.manifest.packages.get("torch") for sample in samples}),
     ):
         if len(versions) > 1:

@@ -91,6 +91,7 @@ def write(comparison: Comparison, out: Path) -> list[Path]:
 
 
 def as_csv(data: Figure3) -> str:
+    """Every drawn point as one line, the columns named in the first."""
     rows = data.rows()
     text = StringIO()
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
@@ -232,10 +233,14 @@ def _lines(axes: Axes, block: Block) -> list[Box]:
 def _anchors(block: Block) -> list[Anchor]:
     """One label per marker; in the relative view the DiTs share a place by construction, and one label."""
     if not block.relative:
-        return [Anchor(mark.x, mark.y, mark.label) for mark in block.marks]
+        return [_anchor(mark) for mark in block.marks]
     reference = [mark for mark in block.marks if (mark.x, mark.y) == (1.0, 1.0)]
-    shared = [Anchor(1.0, 1.0, reference[0].label.rpartition(" ")[0])] if reference else []
-    return shared + [Anchor(mark.x, mark.y, mark.label) for mark in block.marks if mark not in reference]
+    shared = [_anchor(mark)._replace(text=mark.label.rpartition(" ")[0]) for mark in reference[:1]]
+    return shared + [_anchor(mark) for mark in block.marks if mark not in reference]
+
+
+def _anchor(mark: Mark) -> Anchor:
+    return Anchor(mark.x, mark.y, mark.label, look(mark.method).colour)
 
 
 def _limits(values: Sequence[tuple[float, float | None]]) -> tuple[float, float]:

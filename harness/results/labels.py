@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
+from matplotlib.colors import to_rgb
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
@@ -13,12 +14,15 @@ DIRECTIONS = (0, 180, 90, 270, 45, 135, 315, 225)  # degrees; the first is prefe
 DISTANCES = (8, 13, 20, 28, 38, 50, 64, 80)  # points of 1/72 inch from marker to label
 MARKER_RADIUS = 5.5
 TOUCHING = DISTANCES[0]  # farther labels get a line to their point
-OUTSIDE = 200.0  # costs of a square pixel outside the axes,
-COVERING = 10.0  # of one on another label or marker,
+OUTSIDE = 400.0  # costs of a square pixel outside the axes,
+COVERING = 60.0  # of one on another label or marker,
 CROSSING = 1.0  # and of one on a line, which the halo makes bearable
+CONFUSING = 60.0  # and of a pixel that a label is too near another's marker,
 PER_POINT = 8.0  # cost of a step away from the marker, in square pixels per 1/72 inch
+CLEARLY_NEARER = 6.0  # points of 1/72 inch by which a label is nearer to its own marker than to any other
+ROUNDING = 2.0  # pixels by which a drawn text may lie beside where it was measured
 PASSES = 3
-TEXT = "#202020"
+SHADE = 0.72  # of the marker's colour, for text that is thin
 LEADER = "#a0a0a0"
 HALO = withStroke(linewidth=2, foreground="white")  # a line behind a label does not strike it through
 
@@ -29,6 +33,7 @@ class Anchor(NamedTuple):
     x: float
     y: float
     text: str
+    colour: str  # its marker's; the text takes a darker shade, so that label and marker are seen to belong together
 
 
 class Box(NamedTuple):
@@ -64,8 +69,15 @@ def place(
         for i, (centre, size) in enumerate(zip(centres, sizes, strict=True)):
             others = [box for j, (box, _) in chosen.items() if j != i]
             obstacles = [*markers, *others, *blocked]
+            rivals = [other for other in centres if other != centre]
             options = [(_beside(centre, size, angle, d * scale), d) for d in DISTANCES for angle in DIRECTIONS]
-            chosen[i] = min(options, key=lambda option: _cost(*option, obstacles, lines, window))
+            chosen[i] = min(
+                options,
+                key=lambda option: (
+                    _cost(*option, obstacles, lines, window)
+                    + CONFUSING * _too_near(option[0], centre, rivals, CLEARLY_NEARER * scale)
+                ),
+            )
     return [
         _draw(axes, anchor, centre, *chosen[i]) for i, (anchor, centre) in enumerate(zip(anchors, centres, strict=True))
     ]
@@ -75,7 +87,7 @@ def _size(axes: Axes, renderer: RendererBase, anchor: Anchor) -> tuple[float, fl
     text = axes.text(0, 0, anchor.text)
     box = text.get_window_extent(renderer)
     text.remove()
-    return box.width, box.height
+    return box.width + ROUNDING, box.height + ROUNDING
 
 
 def _beside(centre: tuple[float, float], size: tuple[float, float], angle: int, distance: float) -> Box:
@@ -97,6 +109,17 @@ def _cost(box: Box, distance: int, obstacles: Sequence[Box], lines: Sequence[Box
     return OUTSIDE * outside + COVERING * covered + CROSSING * crossed + PER_POINT * distance
 
 
+def _too_near(box: Box, own: tuple[float, float], rivals: Sequence[tuple[float, float]], clearance: float) -> float:
+    """Pixels by which the box is not clearly nearer to its own marker than to each of the others, added up."""
+    reach = _distance(box, own) + clearance
+    return sum(max(0.0, reach - _distance(box, rival)) for rival in rivals)
+
+
+def _distance(box: Box, point: tuple[float, float]) -> float:
+    x, y = point
+    return math.hypot(max(box.x0 - x, 0, x - box.x1), max(box.y0 - y, 0, y - box.y1))
+
+
 def _overlap(a: Box, b: Box) -> float:
     width = min(a.x1, b.x1) - max(a.x0, b.x0)
     height = min(a.y1, b.y1) - max(a.y0, b.y0)
@@ -110,4 +133,5 @@ def _draw(axes: Axes, anchor: Anchor, centre: tuple[float, float], box: Box, dis
         x, y = zip(*(to_data.transform(end) for end in (centre, nearest)), strict=True)
         axes.plot(x, y, color=LEADER, linewidth=0.6, zorder=1.5)
     x, y = to_data.transform((box.x0, box.y0))
-    return axes.text(x, y, anchor.text, color=TEXT, verticalalignment="bottom", path_effects=[HALO], zorder=4)
+    shade = [SHADE * part for part in to_rgb(anchor.colour)]
+    return axes.text(x, y, anchor.text, color=shade, verticalalignment="bottom", path_effects=[HALO], zorder=4)

@@ -25,8 +25,13 @@ PAPER_KNOBS = {  # only what the papers print, each with its place; a run that d
         "teacher_sigma": 0.002,
         "num_prototypes": 8192,
         "decoder_depth": 8,
+        "student_temperature": 0.1,
+        "teacher_temperature": [0.09, 0.099],
+        "teacher_temperature_epochs": 5,
+        "teacher_momentum": [0.996, 0.999],
     },
 }
+PAPER_FORMULATIONS = {"dit": "iddpm", "mdt": "iddpm", "maskdit": "edm", "sddit": "edm"}
 FINAL = "final"  # the name of the evaluation after the last step
 SHORT_HASH = 8
 LONGEST_NAME = 40
@@ -134,6 +139,9 @@ def own_differences_from_paper(sample: Sample) -> dict[str, str]:
         for name, printed in asked.items()
         if name in knobs and knobs[name] != printed
     }
+    formulation = PAPER_FORMULATIONS.get(sample.run.result.method, sampling.formulation)
+    if sampling.formulation != formulation:
+        found["formulation"] = f"formulation {sampling.formulation} instead of {formulation}"
     steps = PAPER_SAMPLER_STEPS.get(sampling.sampler)
     if sampling.num_steps != steps:
         found["sampler steps"] = f"sampler steps {sampling.num_steps} instead of {steps or 'another sampler'}"

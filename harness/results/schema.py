@@ -46,7 +46,7 @@ class Manifest(Record):
     schema_version: int = SCHEMA_VERSION
     harness_version: str
     git_commit: str | None
-    git_diff_sha256: str | None  # None: no uncommitted change, or not a git checkout
+    git_diff_sha256: str | None  # of changed and of untracked files; None: there are none, or it is no git checkout
     python: str
     platform: str
     packages: dict[str, str]
@@ -103,8 +103,9 @@ class Result(Record):
     seed: int
     steps: int
     images_seen: int
-    input_patches: str  # share of the patches a training step reads, as the paper labels Fig. 3: "100% + 70%"
+    input_patches: str  # nominal share of the patches a training step reads, as the paper labels Fig. 3: "100% + 70%"
     steps_per_sec: float | None  # mean over the timed window; None when the run is all warm-up
+    steps_per_sec_sd: float | None  # standard deviation over the windows of metrics.jsonl, each of log_every steps
     timed_steps: int
     peak_memory_bytes: int | None
     peak_memory_kind: Literal["process RSS", "device allocated"]
@@ -138,7 +139,11 @@ def read_record(path: Path, kind: type[R]) -> R:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} is missing.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: not UTF-8, not JSON, a number beyond all bounds
         raise DataError(f"{path} cannot be read: {error}.") from None
     version = document.get("schema_version") if isinstance(document, dict) else None
     if version != SCHEMA_VERSION:
@@ -152,14 +157,14 @@ def read_record(path: Path, kind: type[R]) -> R:
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Objects of a .jsonl file in order, and how many lines were torn or damaged and left out. A missing file is empty."""
+    """Objects of a .jsonl file in order, and how many damaged lines were left out. A missing file is empty."""
     if not path.exists():
         return [], 0
     objects, damaged = [], 0
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             value = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             damaged += 1
             continue
         if isinstance(value, dict):

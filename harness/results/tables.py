@@ -168,6 +168,7 @@ def training(runs: Sequence[Run], figure: Figure3) -> str:
                 "Device": device_title(run.result.device),
                 "Steps": run.result.steps,
                 "Steps/s": run.result.steps_per_sec,
+                "SD over windows": run.result.steps_per_sec_sd,
                 "Timed steps": run.result.timed_steps,
                 "Images/s": _images_per_second(run),
                 "Peak memory, GiB": run.result.peak_memory_bytes / GIB if run.result.peak_memory_bytes else None,

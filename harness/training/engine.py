@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -29,8 +30,10 @@ Report = Callable[[dict[str, Any]], None]  # one line of metrics.jsonl, as it is
 class Trained(NamedTuple):
     network: nn.Module  # the averaged one, in evaluation mode
     seconds: float  # wall time of training, over all the processes that worked on the run
-    steps_per_sec: float | None
+    steps_per_sec: float | None  # mean over the timed steps
+    steps_per_sec_sd: float | None  # over the windows between log lines
     timed_steps: int
+    peak_memory_bytes: int | None  # the highest of any process that worked on the run
 
 
 def train(
@@ -75,26 +78,35 @@ class _Run:
         self._event("resume" if self.step else "start")
         with signals.deferred() as inbox:
             while self.step < total:
-                last = self.step + 1 == total
-                logs = last or (self.step + 1) % cfg.log_every == 0
-                saves = last or (self.step + 1) % cfg.checkpoint_every == 0
+                done = self.step + 1
+                saves = done == total or done % cfg.checkpoint_every == 0
+                logs = saves or done % cfg.log_every == 0  # so that a line never averages across an interruption
                 gradient_norm = self._train_step(measure_gradient=logs)
                 self.clock.step_done()
-                if logs or saves or inbox.received:
+                if logs or inbox.received:
                     with self.clock.paused():
-                        self._refuse_non_finite()
-                        if logs:
-                            self._log(gradient_norm)
+                        self._refuse_non_finite_loss()
+                        self._log(gradient_norm)
                         if saves or inbox.received:
                             self._save()
                 if inbox.received and self.step < total:
                     self._event("preemption", signal=inbox.received.name)
                     raise inbox.error(self.step)
+        return self._summary()
+
+    def _summary(self) -> Trained:
         lines, _ = read_lines(self.metrics)
         timed_steps = sum(line["timed_steps"] for line in lines)
         timed_seconds = sum(line["timed_seconds"] for line in lines)
-        steps_per_sec = timed_steps / timed_seconds if timed_steps else None
-        return Trained(self.ema.network, self._seconds(), steps_per_sec, timed_steps)
+        speeds = [line["steps_per_sec"] for line in lines if line["steps_per_sec"]]
+        return Trained(
+            self.ema.network,
+            self._seconds(),
+            timed_steps / timed_seconds if timed_steps else None,
+            statistics.stdev(speeds) if len(speeds) > 1 else None,
+            timed_steps,
+            max((line["peak_memory_bytes"] for line in lines if line["peak_memory_bytes"]), default=None),
+        )
 
     def _train_step(self, *, measure_gradient: bool) -> Tensor | None:
         protocol = self.cfg.protocol
@@ -119,8 +131,8 @@ class _Run:
         gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
         return torch.nn.utils.get_total_norm(gradients)
 
-    def _refuse_non_finite(self) -> None:
-        """Names the first step since the last log line whose loss was not finite. Runs before every save, so no save is spoilt."""
+    def _refuse_non_finite_loss(self) -> None:
+        """Name the first step since the last log line whose loss was not finite. Runs before every save."""
         for step, losses in enumerate(self.losses, start=self.step - len(self.losses) + 1):
             value = losses["loss"].item()
             if not math.isfinite(value):
@@ -131,7 +143,18 @@ class _Run:
                     "another --seed."
                 )
 
-    def _log(self, gradient_norm: Tensor) -> None:
+    def _refuse_non_finite_weights(self) -> None:
+        """A finite loss may have had a gradient that is not: the next step would find out, after the save."""
+        norms = torch.stack(torch._foreach_norm(list(self.method.parameters())))
+        if not norms.isfinite().all():
+            self._event("divergence", weights="not finite")
+            raise Diverged(
+                f"the weights are not finite after step {self.step} of {self.folder.parent.name}; they were not saved. "
+                f"Lower the learning rate (--set learning_rate={self.cfg.protocol.learning_rate / 2:g}) or try "
+                "another --seed."
+            )
+
+    def _log(self, gradient_norm: Tensor | None) -> None:
         window = self.clock.read()
         means = {name: torch.stack([loss[name] for loss in self.losses]).mean().item() for name in self.losses[0]}
         self.losses.clear()
@@ -142,7 +165,7 @@ class _Run:
             "images": self.step * batch_size,
             **means,
             "lr": self.cfg.protocol.learning_rate,
-            "grad_norm": gradient_norm.item(),
+            "grad_norm": None if gradient_norm is None else gradient_norm.item(),
             "steps_per_sec": speed,
             "images_per_sec": speed and speed * batch_size,
             "data_wait_share": window.data_wait_share,
@@ -155,6 +178,7 @@ class _Run:
         self.report(line)
 
     def _save(self) -> None:
+        self._refuse_non_finite_weights()
         state = Checkpoint(
             self.step,
             self._seconds(),
@@ -166,7 +190,7 @@ class _Run:
         self._event("checkpoint")
 
     def _resume(self) -> tuple[int, float]:
-        """The step to go on from and the seconds spent so far. Log lines past that step are dropped: they come again."""
+        """The step to go on from and the seconds so far. Log lines past that step are dropped: they come again."""
         saved = checkpoint.load_newest(self.folder / "checkpoints", self.cfg.sha256, self._note_event)
         step = saved.step if saved else 0
         lines, damaged = read_lines(self.metrics)

@@ -12,7 +12,7 @@ def mix(*parts: int | str) -> int:
 
 
 def seed_step(seed: int, step: int, rank: int = 0) -> None:
-    """Reseed every generator for one training step: noise, time, mask and label dropout follow from these three numbers.
+    """Reseed every generator for one training step: noise, time, mask and label dropout follow from these numbers.
 
     Ranks differ, so that processes draw different noise.
     """

@@ -1,5 +1,5 @@
 import torch
-from conftest import small_config, trained_a_little
+from small import small_config, trained_a_little
 
 from harness.nn import tokens
 from harness.nn.embeddings import patchify

@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from conftest import small_config, trained_a_little
+from small import small_config, trained_a_little
 
 from harness.errors import UsageError
 from harness.nn import tokens

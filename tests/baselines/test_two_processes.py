@@ -3,7 +3,7 @@
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import small_config
+from small import small_config
 
 from harness.data import sources
 from harness.training import registry

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import trained_a_little
+from small import trained_a_little
 from torch.nn import functional as F
 
 from harness.nn.blocks import DiTBlock, ModulatedLinear, linear

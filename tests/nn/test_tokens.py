@@ -4,7 +4,9 @@ import torch
 from harness.nn import tokens
 
 
-@pytest.mark.parametrize(("length", "ratio", "kept"), [(256, 0.5, 128), (256, 0.2, 204), (256, 0.3, 179), (256, 0.9, 25), (16, 0.0, 16)])
+@pytest.mark.parametrize(
+    ("length", "ratio", "kept"), [(256, 0.5, 128), (256, 0.2, 204), (256, 0.3, 179), (256, 0.9, 25), (16, 0.0, 16)]
+)
 def test_the_number_kept_is_rounded_down_as_the_papers_do(length, ratio, kept):
     assert tokens.num_kept(length, ratio) == kept
 

@@ -130,6 +130,7 @@ def write_run(
         images_seen=steps * config.protocol.batch_size,
         input_patches=METHODS[method][-1] if not (knobs or {}).get("mask_ratio") else f"{1 - knobs['mask_ratio']:.0%}",
         steps_per_sec=speed,
+        steps_per_sec_sd=None,
         timed_steps=steps - 50,
         peak_memory_bytes=900_000_000,
         peak_memory_kind="process RSS",

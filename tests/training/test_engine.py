@@ -6,7 +6,7 @@ import signal
 
 import pytest
 import torch
-from conftest import small_config
+from small import small_config
 
 from harness.errors import Diverged, Interrupted, Preempted
 from harness.training import engine, registry
@@ -113,6 +113,31 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_spoils_no_checkpoint(di
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-000000004"]
     events = lines(tmp_path / "events.jsonl")
     assert events[-1] | {"time": ""} == {"time": "", "event": "divergence", "step": 6, "loss": "nan"}
+
+
+def test_weights_that_are_not_finite_are_never_saved(digits, tmp_path):
+    """The loss of a step may be finite and its gradient not."""
+
+    def poison(method):
+        def infinite(parameter):
+            parameter.grad.fill_(float("inf"))
+
+        method.network.readout.out.weight.register_post_accumulate_grad_hook(infinite)
+
+    with pytest.raises(Diverged, match="the weights are not finite after step 1"):
+        train(small_config("dit", "checkpoint_every=1"), digits, tmp_path, prepare=poison)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_line_of_the_log_averages_the_same_steps_however_the_run_was_cut(digits, tmp_path):
+    cfg = small_config("dit", "steps=12", "log_every=5", "checkpoint_every=3")
+    train(cfg, digits, tmp_path / "whole")
+    with pytest.raises(Stop):
+        train(cfg, digits, tmp_path / "parts", stop_after(10))
+    train(cfg, digits, tmp_path / "parts")
+    logs = [lines(tmp_path / part / "metrics.jsonl") for part in ("whole", "parts")]
+    assert [line["step"] for line in logs[0]] == [3, 5, 6, 9, 10, 12]
+    assert [line["loss"] for line in logs[0]] == [line["loss"] for line in logs[1]]
 
 
 def test_a_torn_line_of_the_log_is_dropped_and_said_so(digits, tmp_path):

@@ -1,0 +1,51 @@
+"""Throughput of a training step of each method at the tiny size. Recorded, never gated: `make bench`."""
+
+import os
+
+import pytest
+import torch
+
+from harness.config import load_recipe, validate
+from harness.data.order import batch_indices
+from harness.training import registry
+from harness.training.method import Progress
+
+
+@pytest.fixture(autouse=True)
+def _all_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_training_step(benchmark, digits, name):
+    cfg = validate(load_recipe(f"{name}-tiny"), registry.load(name).Config)
+    method = registry.build(cfg, digits)
+    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], 1e-4, fused=True)
+    batch = digits.batch(batch_indices(len(digits), 0, 0, cfg.protocol.batch_size))
+
+    def step():
+        loss = method(*batch, Progress(0.5, 5.0))["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        method.after_step(Progress(0.5, 5.0))
+
+    benchmark.extra_info["images_per_step"] = cfg.protocol.batch_size
+    benchmark.pedantic(step, rounds=20, warmup_rounds=5)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_network_evaluation(benchmark, digits, name):
+    """One evaluation of the sampled network on a batch of 250: what sampling costs per level."""
+    cfg = validate(load_recipe(f"{name}-tiny"), registry.load(name).Config)
+    network = registry.build(cfg, digits).network.eval()
+    inputs = digits.clean[:250], torch.zeros(250), digits.labels[:250]
+
+    def evaluate():
+        with torch.inference_mode():
+            network(*inputs)
+
+    benchmark.pedantic(evaluate, rounds=20, warmup_rounds=3)

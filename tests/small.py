@@ -1,0 +1,26 @@
+"""Small real networks that many tests share."""
+
+import torch
+
+from harness.config import RunConfig, apply_overrides, load_recipe, validate
+from harness.training import registry
+
+
+def small_config(method: str, *assignments: str) -> RunConfig:
+    """The tiny recipe of `method`, made smaller still."""
+    knobs = registry.load(method).Config
+    small = ["width=16", "depth=3", "num_heads=2", "batch_size=8", "steps=4", "log_every=2", "checkpoint_every=2"]
+    small += {
+        "maskdit": ["decoder_width=8", "decoder_depth=1", "decoder_heads=2"],
+        "sddit": ["decoder_depth=1", "decoder_heads=2", "num_prototypes=32", "head_hidden=16", "head_bottleneck=8"],
+    }.get(method, [])
+    return validate(apply_overrides(load_recipe(f"{method}-tiny"), [*small, *assignments], knobs.model_fields), knobs)
+
+
+def trained_a_little(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """The network with noise on every weight, so that no layer is still at its zero start."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return network
