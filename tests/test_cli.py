@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -95,28 +94,9 @@ def test_a_run_prints_one_json_document_and_leaves_a_complete_folder(tmp_path):
     assert untrained["step"] == 0
     assert untrained["protocol"] == final["protocol"]
 
-    again = harness("run", "dit-tiny", "--steps", "20", *SMALL, *QUICK_EVALUATION, "--json", cwd=tmp_path)
+    again = harness("run", "--config", str(folder / "config.yaml"), "--json", cwd=tmp_path)
     assert json.loads(again.stdout) == answer
     assert "is finished; nothing to do" in again.stderr
-
-    dry = harness("run", "dit-tiny", "--steps", "20", *SMALL, *QUICK_EVALUATION, "--dry-run", "--json", cwd=tmp_path)
-    plan = json.loads(dry.stdout)
-    assert {key: plan[key] for key in ("run_id", "params", "gmacs_forward", "gmacs_step")} == {
-        key: answer[key] for key in ("run_id", "params", "gmacs_forward", "gmacs_step")
-    }
-
-    by_config = harness("run", "--config", str(folder / "config.yaml"), "--json", cwd=tmp_path)
-    assert json.loads(by_config.stdout) == answer
-
-
-def test_the_manifest_names_no_host_user_or_folder(tmp_path):
-    done = harness(
-        "run", "dit-tiny", "--steps", "2", *SMALL, "--no-eval", "--json", "--out", str(tmp_path / "o"), cwd=tmp_path
-    )
-    manifest = (tmp_path / "o" / "dit-tiny" / json.loads(done.stdout)["run_id"] / "manifest.json").read_text()
-    for private in (os.uname().nodename, str(tmp_path), str(Path.home())):
-        assert private not in manifest
-    assert re.search(r'"seed": 0', manifest)
 
 
 LONG = [
@@ -163,44 +143,9 @@ def test_a_run_that_is_killed_and_repeated_ends_with_the_weights_of_one_that_was
     process.communicate()
     assert process.returncode == exit_code
     assert not any(tmp_path.glob("runs/dit-tiny/*/result.json"))
+    if number != signal.SIGKILL:
+        return  # what it saved is held to the same standard, bit for bit, in tests/training/test_engine.py
     rest = harness(*LONG, cwd=tmp_path)
     assert rest.returncode == 0, rest.stderr
     assert "continuing from the checkpoint of step" in rest.stderr
     assert weights(tmp_path / "runs") == uninterrupted
-
-
-def test_a_run_begun_on_other_hardware_is_not_continued_here(tmp_path):
-    command = ["run", "dit-tiny", "--steps", "2", *SMALL, "--no-eval"]
-    assert harness(*command, cwd=tmp_path).returncode == 0
-    folder = next(tmp_path.glob("runs/dit-tiny/*"))
-    (folder / "result.json").unlink()
-    manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"threads": 1', '"threads": 64'))
-    before = sorted(folder.rglob("*"))
-    done = harness(*command, cwd=tmp_path)
-    assert done.returncode == 4
-    assert "with 64 threads" in done.stderr
-    assert sorted(folder.rglob("*")) == before
-
-
-def test_synthetic_data_is_trained_on_but_never_evaluated(tmp_path):
-    done = harness("run", "dit-tiny", "--data", "synthetic", "--steps", "2", *SMALL, "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["evaluations"] == {}
-    assert "for speed only" in done.stderr
-
-
-def test_a_damaged_result_is_made_again_from_the_checkpoint(tmp_path):
-    command = ["run", "dit-tiny", "--steps", "4", *SMALL, *QUICK_EVALUATION, "--json"]
-    first = json.loads(harness(*command, cwd=tmp_path).stdout)
-    (tmp_path / "runs" / "dit-tiny" / first["run_id"] / "result.json").write_text('{"schema_version": 1, "reci')
-    second = json.loads(harness(*command, cwd=tmp_path).stdout)
-    assert second["evaluations"] == first["evaluations"]
-
-
-def test_force_starts_over(tmp_path):
-    command = ["run", "dit-tiny", "--steps", "2", *SMALL, "--no-eval", "--json"]
-    first = harness(*command, cwd=tmp_path)
-    second = harness(*command, "--force", cwd=tmp_path)
-    assert "nothing to do" not in second.stderr
-    assert json.loads(second.stdout)["run_id"] == json.loads(first.stdout)["run_id"]

@@ -71,8 +71,8 @@ DEVIATIONS = (
         concerns="SD-DiT head",
         kind="inferred",
         paper="three layers, K = 8192, otherwise after iBOT and DINO; widths and centre momentum are not given",
-        here="2048, 2048, 256; separate prototypes for CLS and patches, as in iBOT's student; unit gain; centre momentum "
-        "0.9, teacher momentum along a cosine; iBOT's gradient clipping and its frozen first epoch are left out",
+        here="2048, 2048, 256; separate prototypes for CLS and patches, as in iBOT's student; unit gain; centre "
+        "momentum 0.9; teacher momentum along a cosine; without iBOT's gradient clipping and frozen first epoch",
     ),
     Deviation(
         concerns="MDT learning rate",

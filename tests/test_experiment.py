@@ -1,0 +1,123 @@
+"""A whole run in this process: what its folder holds, and what the same command does to it again."""
+
+import os
+from pathlib import Path
+
+import pytest
+from small import small_config
+
+from harness import experiment
+from harness.errors import DataError
+from harness.results.schema import Manifest, Result, read_record
+
+EVALUATED = ("num_images=60", "sampling.num_steps=3")
+
+
+class Silent:
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def stage(self, name, total):
+        self.notes.append(name)
+
+    def metrics(self, line):
+        pass
+
+    def advance(self, done):
+        pass
+
+
+def run(out, *assignments, with_evaluation=False, force=False):
+    progress = Silent()
+    cfg = small_config("dit", *assignments)
+    result = experiment.run(
+        cfg, out, command="harness run dit-tiny", progress=progress, with_evaluation=with_evaluation, force=force
+    )
+    return result, out / "dit-tiny" / cfg.run_id, progress.notes
+
+
+def test_a_result_holds_what_the_plan_announced(tmp_path):
+    result, folder, _ = run(tmp_path)
+    plan = experiment.plan(small_config("dit"))
+    announced = plan.keys() & Result.model_fields.keys()
+    assert announced >= {"recipe", "run_id", "method", "seed", "steps", "params", "gmacs_forward", "gmacs_step"}
+    for key in announced - {"complete", "device"}:
+        assert plan[key] == getattr(result, key), key
+    assert read_record(folder / "result.json", Result) == result
+
+
+def test_the_manifest_names_no_host_user_or_folder(tmp_path):
+    _, folder, _ = run(tmp_path)
+    manifest = (folder / "manifest.json").read_text()
+    for private in (os.uname().nodename, str(tmp_path), str(Path.home())):
+        assert private not in manifest
+    assert read_record(folder / "manifest.json", Manifest).seed == 0
+
+
+def test_a_finished_run_is_not_repeated_unless_forced(tmp_path):
+    first, folder, _ = run(tmp_path)
+    marker = folder / "marker"
+    marker.touch()
+    again, _, notes = run(tmp_path)
+    assert again == first
+    assert "is finished; nothing to do" in notes[0]
+    assert marker.exists()
+    forced, _, notes = run(tmp_path, force=True)
+    assert "training" in notes
+    assert forced.run_id == first.run_id
+    assert not marker.exists()
+
+
+def test_a_run_without_evaluation_is_evaluated_later_without_training_again(tmp_path):
+    run(tmp_path, *EVALUATED)
+    result, folder, _ = run(tmp_path, *EVALUATED, with_evaluation=True)
+    assert set(result.evaluations) == {"untrained", "final"}
+    assert (folder / "events.jsonl").read_text().count('"event": "checkpoint"') == 2
+    assert (folder / "samples" / "grid.png").stat().st_size > 0
+
+
+def test_a_damaged_result_is_made_again_from_the_checkpoint(tmp_path):
+    first, folder, _ = run(tmp_path, *EVALUATED, with_evaluation=True)
+    (folder / "result.json").write_text('{"schema_version": 1, "reci')
+    second, _, _ = run(tmp_path, *EVALUATED, with_evaluation=True)
+    assert second.evaluations == first.evaluations
+    assert second.peak_memory_bytes == first.peak_memory_bytes
+
+
+def test_the_measurement_belongs_to_the_process_that_trained(tmp_path):
+    """Ten timed steps here, then an evaluation in what could be another process: speed and memory stay."""
+    first, folder, _ = run(tmp_path, *EVALUATED, "steps=20")
+    (folder / "result.json").unlink()
+    second, _, _ = run(tmp_path, *EVALUATED, "steps=20", with_evaluation=True)
+    assert first.timed_steps == 10
+    for name in ("steps_per_sec", "steps_per_sec_sd", "timed_steps", "peak_memory_bytes"):
+        assert getattr(first, name) == getattr(second, name), name
+
+
+def test_a_run_begun_on_other_hardware_is_not_continued_here(tmp_path):
+    _, folder, _ = run(tmp_path)
+    (folder / "result.json").unlink()
+    manifest = read_record(folder / "manifest.json", Manifest)
+    elsewhere = manifest.model_copy(update={"device": manifest.device.model_copy(update={"threads": 64})})
+    (folder / "manifest.json").write_text(elsewhere.model_dump_json())
+    weights = {path: path.read_bytes() for path in folder.glob("checkpoints/*/*")}
+    with pytest.raises(DataError, match=r"with 64 threads; this is .* with 1"):
+        run(tmp_path)
+    assert {path: path.read_bytes() for path in folder.glob("checkpoints/*/*")} == weights
+
+
+def test_synthetic_data_is_trained_on_but_never_evaluated(tmp_path):
+    result, _, notes = run(tmp_path, "data=synthetic", "steps=1", with_evaluation=True)
+    assert result.evaluations == {}
+    assert any("for speed only" in note for note in notes)
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_told_before_a_step(tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    with pytest.raises(DataError, match="the checkpoints need about"):
+        run(tmp_path)
+    assert not list(tmp_path.rglob("*.jsonl"))
