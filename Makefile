@@ -1,6 +1,8 @@
 # Everything from a fresh clone, with nothing installed but Python 3.11 or newer and make.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+# Packages are installed without bytecode, so the first use must be able to leave it behind.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint bench clean
 
@@ -23,6 +25,5 @@ clean:
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	# --no-compile: bytecode is made on first use, for the modules in use; all of it at once takes a minute more.
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	touch $@
