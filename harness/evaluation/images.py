@@ -14,6 +14,7 @@ from harness.errors import DataError
 
 UINT8_RULE = "floor(127.5 x + 128) clipped to 0..255"
 _GRID_SIDE = 10  # images
+_LINE_LEVEL = 128
 _SMALLEST_SIDE = 512  # pixels: a written image is enlarged by a whole factor until its longer side has at least these
 
 
@@ -46,8 +47,11 @@ def grid(images: Tensor, rows: int) -> Tensor:  # (N, H, W, C) -> (rows * H, N /
 def class_grid(images: Tensor, labels: Tensor) -> Tensor:  # (N, H, W, C), (N,) -> (rows * H, columns * W, C)
     """One row for each class, in the order of the labels: its first images, at most 10 of at most 10 classes.
 
-    A class with fewer images than its neighbours ends in black.
+    A grey line ends every image, or neighbours could not be told apart. A class with fewer images than its neighbours
+    ends in black.
     """
+    line = max(1, images.shape[2] // 16)
+    images = F.pad(images, (0, 0, 0, line, 0, line), value=_LINE_LEVEL)
     rows = [images[labels == label][:_GRID_SIDE] for label in labels.unique()[:_GRID_SIDE]]
     columns = max(len(row) for row in rows)
     return grid(torch.cat([F.pad(row, (0, 0) * 3 + (0, columns - len(row))) for row in rows]), len(rows))

@@ -56,12 +56,14 @@ def test_a_grid_refuses_images_that_do_not_fill_its_rows():
 def test_a_class_grid_has_a_row_for_each_class_and_black_where_images_are_missing():
     labels = torch.tensor([4, 2, 4, 2, 4])
     images = torch.arange(1, 6, dtype=torch.uint8).reshape(5, 1, 1, 1)
-    assert class_grid(images, labels)[..., 0].tolist() == [[2, 4, 0], [1, 3, 5]]
+    sheet = class_grid(images, labels)[..., 0]
+    assert sheet[::2, ::2].tolist() == [[2, 4, 0], [1, 3, 5]]
+    assert sheet[1, :4].tolist() == sheet[:4, 1].tolist()[:1] * 4 == [128] * 4  # a grey line ends every image
 
 
 def test_a_class_grid_stays_small_however_many_images_and_classes_there_are():
     labels = torch.arange(1_000) % 20
-    assert class_grid(torch.ones(1_000, 2, 2, 3, dtype=torch.uint8), labels).shape == (20, 20, 3)
+    assert class_grid(torch.ones(1_000, 2, 2, 3, dtype=torch.uint8), labels).shape == (30, 30, 3)
 
 
 def test_a_tiny_image_is_written_enlarged_in_whole_pixels(tmp_path):
