@@ -109,10 +109,7 @@ def describe(device: torch.device) -> Device:
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass  # not Linux: the platform module's answer below is the best there is
-    return platform.processor() or platform.machine()
+    description = Path("/proc/cpuinfo")  # Linux; elsewhere the platform module's answer is the best there is
+    lines = description.read_text(encoding="utf-8").splitlines() if description.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
