@@ -97,7 +97,7 @@ class RunConfig(Settings):
     @property
     def run_id(self) -> str:
         """Names the run by what decides its result, the seed included; never by the clock."""
-        return f"seed{self.seed}-{digest(self.model_dump(mode='json', exclude=NOT_IN_ID))[:DIGEST_LENGTH]}"
+        return f"seed{self.seed}-{self.sha256[:DIGEST_LENGTH]}"
 
     @property
     def sha256(self) -> str:

@@ -5,6 +5,7 @@ N images, C channels, S side.
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.clean)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Of the values themselves, so that it does not depend on where they came from."""
         return hashlib.sha256(self.clean.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()
