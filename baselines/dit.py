@@ -10,6 +10,7 @@ from harness.diffusion.formulations import Formulation
 from harness.nn.blocks import DiTBlock, readout
 from harness.nn.embeddings import Condition, PatchEmbed, sincos_positions, unpatchify
 from harness.nn.shape import Shape
+from harness.randomness import Draw
 from harness.training import method
 from harness.training.method import Progress
 
@@ -42,7 +43,7 @@ class Method(method.Method):
         self.formulation = formulation
         self.network = Network(shape, formulation.out_channels(shape.channels))
 
-    def forward(self, clean: Tensor, labels: Tensor, progress: Progress) -> dict[str, Tensor]:
-        noised = self.formulation.noised(clean)
+    def forward(self, clean: Tensor, labels: Tensor, progress: Progress, draw: Draw) -> dict[str, Tensor]:
+        noised = self.formulation.noised(clean, draw)
         raw = self.network(noised.net_input, noised.net_noise, labels)
         return {"loss": self.formulation.loss_map(raw, noised).mean()}

@@ -13,16 +13,23 @@ from harness.nn import tokens
 from harness.nn.asymmetric import Decoder, Encoder
 from harness.nn.embeddings import Condition, patchify
 from harness.nn.shape import Shape
+from harness.randomness import Draw
 from harness.training import method
 from harness.training.method import Progress
 
 
 class Config(Knobs):
-    mask_ratio: float = Field(0.5, ge=0, lt=1)  # MaskDiT Sec. 5; 0 is its unmasking tuning
-    mae_weight: float = Field(0.1, ge=0)  # MaskDiT Sec. 4.3, lambda
-    decoder_width: int = Field(512, ge=4, multiple_of=4)  # the same for every encoder size
-    decoder_depth: int = Field(8, ge=1)
-    decoder_heads: int = Field(16, ge=1)
+    mask_ratio: float = Field(
+        0.5, ge=0, lt=1, description="MaskDiT repository, configs/train; SD-DiT Fig. 3: 50% of the patches"
+    )
+    mae_weight: float = Field(0.1, ge=0, description="MaskDiT repository, configs/train: mae_loss_coef")
+    decoder_width: int = Field(
+        512, ge=4, multiple_of=4, description="MaskDiT repository, models/maskdit.py: the same for every encoder"
+    )
+    decoder_depth: int = Field(8, ge=1, description="MaskDiT repository, models/maskdit.py: the same for every encoder")
+    decoder_heads: int = Field(
+        16, ge=1, description="MaskDiT repository, models/maskdit.py: the same for every encoder"
+    )
 
     @property
     def input_patches(self) -> str:
@@ -57,10 +64,10 @@ class Method(method.Method):
         self.num_keep = tokens.num_kept(shape.num_tokens, cfg.mask_ratio)
         self.network = Network(cfg, shape, formulation.out_channels(shape.channels))
 
-    def forward(self, clean: Tensor, labels: Tensor, progress: Progress) -> dict[str, Tensor]:
+    def forward(self, clean: Tensor, labels: Tensor, progress: Progress, draw: Draw) -> dict[str, Tensor]:
         length = self.shape.num_tokens
-        noised = self.formulation.noised(clean)
-        keep = tokens.random_keep(len(clean), length, self.num_keep, clean.device)
+        noised = self.formulation.noised(clean, draw)
+        keep = tokens.random_keep(draw, length, self.num_keep)
         raw = self.network(noised.net_input, noised.net_noise, labels, keep)
         visible = tokens.visible(keep, length)  # (B, L)
         denoise = (self._per_token(self.formulation.loss_map(raw, noised)) * visible).sum() / visible.sum()

@@ -14,14 +14,19 @@ from harness.nn import tokens
 from harness.nn.blocks import DiTBlock, readout
 from harness.nn.embeddings import Condition, PatchEmbed, sincos_positions, unpatchify
 from harness.nn.shape import Shape
+from harness.randomness import Draw
 from harness.training import method
 from harness.training.method import Progress
 
 
 class Config(Knobs):
-    mask_ratio: float = Field(0.3, ge=0, lt=1)  # MDT Table 6 and repository branch mdtv1
-    decoder_depth: int = Field(2, ge=1)  # the last two blocks, repository branch mdtv1
-    relative_position: bool = False  # True is MDT v1; False is "lite"
+    mask_ratio: float = Field(
+        0.3, ge=0, lt=1, description="MDT repository, branch mdtv1, run.sh; SD-DiT Fig. 3: 70% of the patches"
+    )
+    decoder_depth: int = Field(2, ge=1, description="MDT repository, branch mdtv1, run.sh: the last two blocks")
+    relative_position: bool = Field(
+        False, description='"MDT-lite": off, so that all methods share one block; true is MDT v1 (branch mdtv1)'
+    )
 
     @property
     def input_patches(self) -> str:
@@ -37,7 +42,8 @@ class RelativePosition(nn.Module):
 
     def __init__(self, grid: int, num_heads: int):
         super().__init__()
-        self.table = nn.Parameter(torch.zeros((2 * grid - 1) ** 2 + 3, num_heads))
+        self.table = nn.Parameter(torch.empty((2 * grid - 1) ** 2 + 3, num_heads))
+        nn.init.trunc_normal_(self.table, std=0.02)  # repository branch mdtv1, as BEiT
         row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
         place = torch.stack([row.flatten(), column.flatten()])  # (2, L)
         difference = place[:, :, None] - place[:, None, :] + grid - 1
@@ -106,9 +112,9 @@ class Method(method.Method):
         self.num_keep = tokens.num_kept(shape.num_tokens, cfg.mask_ratio)
         self.network = Network(cfg, shape, formulation.out_channels(shape.channels))
 
-    def forward(self, clean: Tensor, labels: Tensor, progress: Progress) -> dict[str, Tensor]:
-        noised = self.formulation.noised(clean)  # both passes see the same noise at the same level
-        keep = tokens.random_keep(len(clean), self.shape.num_tokens, self.num_keep, clean.device)
+    def forward(self, clean: Tensor, labels: Tensor, progress: Progress, draw: Draw) -> dict[str, Tensor]:
+        noised = self.formulation.noised(clean, draw)  # both passes see the same noise at the same level
+        keep = tokens.random_keep(draw, self.shape.num_tokens, self.num_keep)
         inputs = noised.net_input, noised.net_noise, labels
         full = self.formulation.loss_map(self.network(*inputs), noised).mean()
         masked = self.formulation.loss_map(self.network(*inputs, keep), noised).mean()

@@ -21,6 +21,7 @@ from harness.nn.asymmetric import Decoder, Encoder
 from harness.nn.embeddings import Condition
 from harness.nn.heads import ProjectionHead
 from harness.nn.shape import Shape
+from harness.randomness import Draw
 from harness.training import method
 from harness.training.method import Progress
 
@@ -31,21 +32,31 @@ Temperature = Annotated[float, Field(gt=0)]
 
 
 class Config(Knobs):
-    mask_ratio: float = Field(0.2, ge=0, lt=1)  # Sec. 4.1; its ablations use 0.5
-    discriminate: bool = True  # False: Table 3 "w/o L_D"; teacher, head and their cost are gone
-    teacher_sigma: TeacherSigma = 0.002  # Sec. 3.2, Fig. 6; "student": drawn as the student's is
-    teacher_momentum: tuple[Momentum, Momentum] = (0.996, 0.999)  # Sec. 4.1, cosine over the run (DINO)
-    student_temperature: Temperature = 0.1  # Table 4
-    teacher_temperature: tuple[Temperature, Temperature] = (0.09, 0.099)  # Table 4
-    teacher_temperature_epochs: float = Field(5, ge=0)  # Table 4, linear
-    centre_momentum: float = Field(0.9, ge=0, lt=1)  # DINO, iBOT
-    num_prototypes: int = Field(8192, ge=2)  # Sec. 4.1, K
-    head_hidden: int = Field(2048, ge=1)  # iBOT
-    head_bottleneck: int = Field(256, ge=1)  # iBOT
-    shared_prototypes: bool = False  # iBOT's student: [CLS] and patches have their own last layer
-    decoder_width: int | None = Field(None, ge=4, multiple_of=4)  # None: half the encoder's, inferred from 740.6 M
-    decoder_depth: int = Field(8, ge=1)  # Sec. 3.3
-    decoder_heads: int = Field(16, ge=1)  # as MaskDiT; not stated
+    mask_ratio: float = Field(0.2, ge=0, lt=1, description="SD-DiT Sec. 4.1; its ablations (Sec. 4.4) use 0.5")
+    discriminate: bool = Field(True, description='SD-DiT Sec. 3.4; false is "w/o L_D" of Table 3: no teacher, no head')
+    teacher_sigma: TeacherSigma = Field(
+        0.002, description='SD-DiT Sec. 3.2 and 4.4; "student", of Fig. 6: drawn as the student\'s is'
+    )
+    teacher_momentum: tuple[Momentum, Momentum] = Field(
+        (0.996, 0.999), description="SD-DiT Sec. 4.1; assumed: along a cosine over the run, as DINO and iBOT"
+    )
+    student_temperature: Temperature = Field(0.1, description="SD-DiT Table 4")
+    teacher_temperature: tuple[Temperature, Temperature] = Field((0.09, 0.099), description="SD-DiT Table 4")
+    teacher_temperature_epochs: float = Field(
+        5, ge=0, description="SD-DiT Table 4; assumed: from one to the other along a line, as iBOT"
+    )
+    centre_momentum: float = Field(0.9, ge=0, lt=1, description="assumed: iBOT repository, main_ibot.py, both centres'")
+    num_prototypes: int = Field(8192, ge=2, description="SD-DiT Sec. 4.1: K")
+    head_hidden: int = Field(2048, ge=1, description="assumed: iBOT repository, models/head.py")
+    head_bottleneck: int = Field(256, ge=1, description="assumed: iBOT repository, models/head.py")
+    shared_prototypes: bool = Field(
+        False, description="assumed: iBOT repository, main_ibot.py: a student's [CLS] and patches have their own"
+    )
+    decoder_width: int | None = Field(
+        None, ge=4, multiple_of=4, description="inferred: null is half the encoder's, by the 740.6 M of SD-DiT App. A"
+    )
+    decoder_depth: int = Field(8, ge=1, description="SD-DiT Sec. 3.3 and 4.1")
+    decoder_heads: int = Field(16, ge=1, description="assumed: as MaskDiT; SD-DiT does not say")
 
     @property
     def input_patches(self) -> str:
@@ -99,21 +110,22 @@ class Method(method.Method):
         )
         self.teacher = copy.deepcopy(self._student()).requires_grad_(False)
         self.register_buffer("centre", torch.zeros(2, cfg.num_prototypes))  # of [CLS], of patches
-        self.batch_mean: Tensor | None = None  # of the teacher's logits, from forward to after_step
+        # Of the teacher's logits, gathered over micro-batches from one after_step to the next.
+        self.register_buffer("batch_mean", torch.zeros_like(self.centre), persistent=False)
 
     def _student(self) -> nn.ModuleDict:
         """What the teacher is the average of: the encoder with its embeddings, and the head; not the decoder."""
         net = self.network
         return nn.ModuleDict({"condition": net.condition, "encoder": net.encoder, "head": self.head})
 
-    def forward(self, clean: Tensor, labels: Tensor, progress: Progress) -> dict[str, Tensor]:
-        noised = self.formulation.noised(clean)
-        keep = tokens.random_keep(len(clean), self.shape.num_tokens, self.num_keep, clean.device)
+    def forward(self, clean: Tensor, labels: Tensor, progress: Progress, draw: Draw) -> dict[str, Tensor]:
+        noised = self.formulation.noised(clean, draw)
+        keep = tokens.random_keep(draw, self.shape.num_tokens, self.num_keep)
         encoded, raw = self.network.encode_decode(noised.net_input, noised.net_noise, labels, keep)
         generate = self.formulation.loss_map(raw, noised).mean()  # eq. 9, over all tokens
         if not self.cfg.discriminate:
             return {"loss": generate}
-        cls, patches = self._discriminate(encoded, self._teacher_targets(clean, labels, keep, progress))
+        cls, patches = self._discriminate(encoded, self._teacher_targets(clean, labels, keep, progress, draw))
         parts = {"loss/generate": generate, "loss/cls": cls, "loss/patches": patches}
         return {"loss": generate + cls + patches, **{name: part.detach() for name, part in parts.items()}}
 
@@ -128,17 +140,18 @@ class Method(method.Method):
         )
 
     @torch.no_grad()
-    def _teacher_targets(self, clean, labels, keep: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
+    def _teacher_targets(self, clean, labels, keep: Tensor, progress: Progress, draw: Draw) -> tuple[Tensor, Tensor]:
         """The teacher's centred, sharpened distributions of [CLS] and of the visible patches.   -> (B, K), (B, V, K)"""
         sigma = self.cfg.teacher_sigma
         level = None if sigma == "student" else torch.full((len(clean),), sigma, device=clean.device)
-        noised = self.formulation.noised(clean, level)  # fresh noise
+        noised = self.formulation.noised(clean, draw, level)  # fresh noise
         encoder, head = self.teacher["encoder"], self.teacher["head"]
         cond = self.teacher["condition"](noised.net_noise, labels)
         z = head.embed(encoder(encoder.embed(noised.net_input), cond, None))  # (B, 1 + L, Z): no mask
         # The centre is the mean over ALL patches, and the last layer is linear: the mean of its outputs is its output
         # for the mean, so only visible patches need K logits.
-        self.batch_mean = torch.stack(head.logits(z[:, 0].mean(0), z[:, 1:].mean((0, 1))))  # (2, K)
+        means = torch.stack(head.logits(z[:, 0].mean(0), z[:, 1:].mean((0, 1))))  # (2, K)
+        self.batch_mean.add_(means, alpha=draw.share)
         temperature = self._teacher_temperature(progress)
         cls, patches = head.logits(z[:, 0], tokens.gather(z[:, 1:], keep))
         return (
@@ -162,5 +175,6 @@ class Method(method.Method):
         teacher, student = list(self.teacher.parameters()), list(self._student().parameters())
         torch._foreach_lerp_(teacher, student, 1 - self._momentum(progress))
         if dist.is_initialized():
-            dist.all_reduce(self.batch_mean.div_(dist.get_world_size()))
+            dist.all_reduce(self.batch_mean)  # every process has its share of the mean
         self.centre.lerp_(self.batch_mean, 1 - self.cfg.centre_momentum)
+        self.batch_mean.zero_()

@@ -1,14 +1,12 @@
 """A run as data: a recipe resolved with its overrides, validated field by field, and named by its content.
 
-A recipe is <method>-<size>, read from recipes/<method>.yaml. What all methods of one size share is that size's
-protocol in recipes/protocols.yaml, so two methods cannot drift apart. A method's own settings are its knobs, whose
-type is the Config class of baselines/<method>.py.
+harness.recipes reads the recipes. A method's own settings are its knobs, whose type is the Config class of
+baselines/<method>.py.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 from harness.errors import DataError, UsageError, unknown
 
 DIGEST_LENGTH = 10
-NOT_IN_ID = {"recipe", "size", "log_every", "checkpoint_every"}  # these change no weight and no image
+NOT_IN_ID = {"recipe", "size", "execution"}  # these change a weight by rounding at most, and no image
 
 
 class Settings(BaseModel):
@@ -46,12 +44,21 @@ class NetworkSize(Settings):
     num_heads: int = Field(ge=1)
 
 
+class InputShape(Settings):
+    """What a network sees: latents, or small images."""
+
+    channels: int = Field(ge=1)
+    side: int = Field(ge=2)
+    num_classes: int = Field(ge=1)
+
+
 class Protocol(Settings):
     """What methods must share before their speeds and distances may stand on one axis."""
 
-    data: str
-    pipeline: Literal["cached"]
-    batch_size: int = Field(ge=1)
+    data: str  # a name, or the folder of a latent store or (online-vae) of images
+    pipeline: Literal["cached", "online-vae"]  # online-vae: every step encodes its images, as DiT and MDT published
+    vae: str | None  # that made the latents, or encodes in the step; null: the one the data names, if any
+    batch_size: int = Field(ge=1)  # of all processes together
     steps: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
     betas: tuple[float, float]
@@ -59,8 +66,20 @@ class Protocol(Settings):
     label_dropout: float = Field(ge=0, lt=1)
     ema_decay: float = Field(ge=0, lt=1)
     ema_warmup: bool
-    flips: Literal["none"]
-    precision: Literal["fp32"]
+    flips: Literal["none", "random"]  # random: each image of a batch is mirrored with probability 1/2
+    precision: Literal["fp32", "tf32", "bf16"]  # of matrix products; weights, their average and losses stay fp32
+    compile: bool
+
+
+class Execution(Settings):
+    """How a run is carried out. Nothing here changes the mathematics, so none of it is part of a run's name."""
+
+    log_every: int = Field(ge=1)  # steps
+    checkpoint_every: int = Field(ge=1)  # steps
+    keep_last: int = Field(ge=2)  # newest checkpoints: one, and one before it in case the newest is damaged
+    keep_every: int | None = Field(ge=1)  # steps; milestones are kept for good
+    micro_batch: int | None = Field(ge=1)  # images that one process takes through the network at once; null: its share
+    residency: Literal["host", "gpu"]  # where the training set lies: read ahead from the host, or on the GPU whole
 
 
 class Sampling(Settings):
@@ -86,13 +105,13 @@ class RunConfig(Settings):
     size: str
     seed: int = Field(ge=0)
     formulation: Literal["edm", "iddpm"]
+    input: InputShape  # a recipe may leave it to the data set (null); a resolved run has it
     network: NetworkSize
     knobs: SerializeAsAny[Knobs]
     protocol: Protocol
     sampling: Sampling
     evaluation: EvaluationPlan
-    log_every: int = Field(ge=1)
-    checkpoint_every: int = Field(ge=1)
+    execution: Execution
 
     @property
     def run_id(self) -> str:
@@ -111,53 +130,10 @@ def digest(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-# Recipes ---------------------------------------------------------------------------------------------------------
-
-
-def recipe_names() -> list[str]:
-    return sorted(f"{family}-{size}" for family in _families() for size in _read(f"{family}.yaml")["sizes"])
-
-
-def load_recipe(name: str) -> dict[str, Any]:
-    """The recipe as a plain nested document, every value filled in except the knobs' own defaults."""
-    if name not in recipe_names():
-        raise unknown("recipe", name, recipe_names())
-    method, size = name.rsplit("-", 1)
-    family = _read(f"{method}.yaml")
-    shared = _read("protocols.yaml")
-    variant = family["sizes"][size] or {}
-    return {
-        "recipe": name,
-        "method": method,
-        "size": size,
-        "seed": 0,
-        "formulation": family["formulation"],
-        "network": shared["networks"][size],
-        "knobs": {**family.get("knobs", {}), **variant.get("knobs", {})},
-        "protocol": shared["protocols"][size],
-        "sampling": {**family["sampling"], **variant.get("sampling", {})},
-        "evaluation": shared["evaluations"][size],
-        **shared["intervals"][size],
-    }
-
-
-def _families() -> list[str]:
-    folder = files("harness") / "recipes"
-    return sorted(
-        p.name.removesuffix(".yaml")
-        for p in folder.iterdir()
-        if p.name.endswith(".yaml") and p.name != "protocols.yaml"
-    )
-
-
-def _read(name: str) -> dict[str, Any]:
-    return yaml.safe_load((files("harness") / "recipes" / name).read_text(encoding="utf-8"))
-
-
 # Overrides and validation ----------------------------------------------------------------------------------------
 
 
-def parse_count(text: str) -> int:
+def parse_count(text: str, name: str = "steps") -> int:
     """'400k', '1.5M', '50_000' or '250' as a whole number. Raises UsageError for anything else or anything below 1."""
     scale = {"k": 1_000, "m": 1_000_000}.get(text[-1:].lower(), 1)
     digits = text[:-1] if scale > 1 else text
@@ -166,7 +142,7 @@ def parse_count(text: str) -> int:
     except ValueError:
         value = float("nan")
     if not (1 <= value < 2**63 and value == int(value)):
-        raise UsageError(f"steps is {text!r}; it must be a whole number of at least 1, like 250, 50_000, 400k or 1.5M.")
+        raise UsageError(f"{name} is {text!r}; it must be a whole number of at least 1, like 250, 400k or 1.5M.")
     return int(value)
 
 

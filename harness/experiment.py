@@ -10,24 +10,26 @@ from typing import Any, Protocol
 import torch
 
 from harness import provenance
-from harness.config import RunConfig, apply_overrides, load_recipe, read_config, validate
+from harness.config import RunConfig, apply_overrides, read_config, validate
 from harness.data import sources
-from harness.data.sources import Dataset
-from harness.errors import DataError
+from harness.errors import DataError, UsageError
 from harness.evaluation import features, images
+from harness.launch import World
+from harness.recipes import load_recipe
 from harness.results.schema import Evaluation, Manifest, Result, read_record, write_atomically, write_record
 from harness.training import engine, registry, telemetry
 from harness.training.cost import Cost, count
+from harness.training.estimate import Estimate, estimate
+from harness.training.step import rows_of, set_precision
 
-SPACE_FACTOR = 8  # bytes on disk per byte of network: raw, EMA, teacher, two moments, and two checkpoints at once
-GRID_ROWS = 10
+USABLE_MEMORY = 0.8  # of what is free: the rest is for kernels and for what lives within one operation
 
 
 class Progress(Protocol):
     """What a run tells whoever watches it."""
 
     def note(self, text: str) -> None: ...
-    def stage(self, name: str, total: int) -> None: ...
+    def stage(self, name: str, total: int, unit: str = "images") -> None: ...
     def metrics(self, line: dict[str, Any]) -> None: ...
     def advance(self, done: int) -> None: ...
 
@@ -35,70 +37,103 @@ class Progress(Protocol):
 def resolve(recipe: str | Path, assignments: list[str]) -> RunConfig:
     """The recipe's (or config.yaml's) settings with the assignments applied, validated.
 
-    Raises UsageError for an unknown recipe, key, data set or feature network, or a value out of range.
+    Another formulation brings its sampler with it; an input that the recipe leaves open is the data set's. Raises
+    UsageError for an unknown recipe, key, data set or feature network, or a value out of range.
     """
-    document = read_config(recipe) if isinstance(recipe, Path) else load_recipe(recipe)
+    if isinstance(recipe, Path):
+        document = read_config(recipe)
+    else:
+        formulations = [a.partition("=")[2] for a in assignments if a.startswith("formulation=")]
+        document = load_recipe(recipe, formulations[-1] if formulations else None).document
     knobs = registry.load(document["method"]).Config
-    cfg = validate(apply_overrides(document, assignments, knobs.model_fields), knobs)
+    document = apply_overrides(document, assignments, knobs.model_fields)
+    if document.get("input") is None:
+        document["input"] = sources.shape_of(document.get("protocol")).model_dump()
+    cfg = validate(document, knobs)
     features.require(cfg.evaluation.features)
     return cfg
 
 
-def plan(cfg: RunConfig) -> dict[str, Any]:
+def plan(cfg: RunConfig, world_size: int) -> dict[str, Any]:
     """What `--dry-run` prints: result.json's keys as far as they are known before training, and the configuration."""
-    data = sources.load(cfg.protocol.data)
+    cost = _cost(cfg)
+    rows_of(cfg, World(size=world_size))
     return {
-        **_identity(cfg),
-        **_cost(cfg, data)._asdict(),
-        "device": telemetry.describe(default_device()).model_dump(),
+        **_identity(cfg, world_size),
+        **cost._asdict(),
+        "device": telemetry.describe(default_device(), world_size).model_dump(),
         "complete": False,
+        "estimate": _estimate(cfg, cost, world_size).as_json(),
         "config": cfg.model_dump(mode="json"),
     }
 
 
-def run(cfg: RunConfig, out: Path, *, command: str, progress: Progress, with_evaluation: bool, force: bool) -> Result:
+def run(
+    cfg: RunConfig,
+    out: Path,
+    *,
+    command: str,
+    progress: Progress,
+    with_evaluation: bool,
+    force: bool,
+    world: World = World(),
+) -> Result:
     """Train, sample and evaluate one configuration under `out`, or go on where it stopped; a finished run is returned.
 
-    Raises the HarnessErrors of its parts; DataError before any step when the folder cannot be written.
+    Every process of `world` calls this alike, and the main one writes. Raises the HarnessErrors of its parts; DataError
+    before any step when the folder cannot be written.
     """
-    data = sources.load(cfg.protocol.data)
+    rows_of(cfg, world)
+    set_precision(cfg.protocol.precision)
     device = default_device()
-    method = registry.build(cfg, data)
+    if cfg.execution.residency == "gpu" and device.type != "cuda":
+        raise UsageError("--data-residency is gpu, and this machine has none; leave it out or say host.")
     folder = out / cfg.recipe / cfg.run_id
-    if force and (folder / "config.yaml").exists():
+    if force and world.is_main and (folder / "config.yaml").exists():
         shutil.rmtree(folder)
-    evaluates = with_evaluation and data.real
-    finished = _finished(folder, needs_evaluation=evaluates)
+    world.wait()
+    finished = _finished(folder, needs_evaluation=with_evaluation)
     if finished:
         progress.note(f"{folder} is finished; nothing to do. --force starts over.")
         return finished
-    if with_evaluation and not data.real:
+    data = sources.of(cfg)
+    evaluates = with_evaluation and data.real
+    if evaluates:
+        features.require_available(cfg.evaluation.features)
+    elif with_evaluation:
         progress.note(f"{data.name} is random numbers, for speed only: it is not evaluated.")
-    cost = _cost(cfg, data)
-    _prepare(folder, cost)
-    hardware = telemetry.describe(device)
-    write_atomically(folder / "config.yaml", cfg.to_yaml())
-    _keep_manifest(folder, provenance.describe(cfg, data, hardware, command), progress)
+    if data.num_files:
+        progress.stage("checking the data", data.num_files, "files")
+    data.check(progress.advance)
+    cost = _cost(cfg)
+    cfg = _in_pieces_that_fit(cfg, cost, device, world, progress)
+    method = registry.build(cfg)
+    hardware = telemetry.describe(device, world.size)
+    if world.is_main:
+        _prepare(folder, _estimate(cfg, cost, world.size).disk_parts["checkpoints"])
+        write_atomically(folder / "config.yaml", cfg.to_yaml())
+        _keep_manifest(folder, provenance.describe(cfg, data, hardware, world.size, command), progress)
+    world.wait()
 
     telemetry.reset_peak_memory(device)
     progress.stage("training", cfg.protocol.steps)
-    trained = engine.train(method, cfg, data, folder, device=device, report=progress.metrics, note=progress.note)
+    trained = engine.train(
+        method, cfg, data, folder, device=device, report=progress.metrics, note=progress.note, world=world
+    )
     started = time.perf_counter()
-    evaluations = _evaluate_both(trained.network, cfg, data, folder, device, progress) if evaluates else {}
+    evaluations = _evaluate_both(trained.network, cfg, data, folder, device, world, progress) if evaluates else {}
     result = Result(
-        **_identity(cfg),
+        **_identity(cfg, world.size),
         **cost._asdict(),
         images_seen=cfg.protocol.steps * cfg.protocol.batch_size,
-        steps_per_sec=trained.steps_per_sec,
-        steps_per_sec_sd=trained.steps_per_sec_sd,
-        timed_steps=trained.timed_steps,
-        peak_memory_bytes=trained.peak_memory_bytes,
+        **trained.speed._asdict(),
         peak_memory_kind=telemetry.peak_memory(device)[1],
         evaluations=evaluations,
         wall_seconds=trained.seconds + time.perf_counter() - started,
         device=hardware,
     )
-    write_record(folder / "result.json", result)
+    if world.is_main:
+        write_record(folder / "result.json", result)
     return result
 
 
@@ -106,7 +141,7 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _identity(cfg: RunConfig) -> dict[str, Any]:
+def _identity(cfg: RunConfig, world_size: int) -> dict[str, Any]:
     return {
         "recipe": cfg.recipe,
         "run_id": cfg.run_id,
@@ -115,12 +150,40 @@ def _identity(cfg: RunConfig) -> dict[str, Any]:
         "seed": cfg.seed,
         "steps": cfg.protocol.steps,
         "input_patches": cfg.knobs.input_patches,
-        "world_size": 1,
+        "world_size": world_size,
     }
 
 
-def _cost(cfg: RunConfig, data: Dataset) -> Cost:
-    return count(lambda: registry.build(cfg, data, device="meta"), registry.shape_of(cfg, data))
+def _cost(cfg: RunConfig) -> Cost:
+    return count(lambda: registry.build(cfg, device="meta"), registry.shape_of(cfg))
+
+
+def _estimate(cfg: RunConfig, cost: Cost, world_size: int) -> Estimate:
+    return estimate(cfg, registry.shape_of(cfg), cost, registry.build(cfg, device="meta"), world_size)
+
+
+def _in_pieces_that_fit(
+    cfg: RunConfig, cost: Cost, device: torch.device, world: World, progress: Progress
+) -> RunConfig:
+    """`cfg` with a micro-batch, where it has none and a process's whole share would not fit into memory."""
+    rows = rows_of(cfg, world)
+    share, available = rows.stop - rows.start, telemetry.available_memory(device)
+    if cfg.execution.micro_batch is not None or available is None:
+        return cfg
+    parts = _estimate(cfg, cost, world.size).memory_parts
+    fixed = sum(parts.values()) - parts["activations"]
+    room = USABLE_MEMORY * available / (1 if device.type == "cuda" else world.local_size) - fixed
+    fitting = [
+        pieces for pieces in range(1, share + 1) if share % pieces == 0 and parts["activations"] / pieces <= room
+    ]
+    pieces = min(fitting, default=share)
+    if pieces == 1:
+        return cfg
+    progress.note(
+        f"a batch of {share} would take {(fixed + parts['activations']) / 1e9:.0f} GB of {available / 1e9:.0f} GB: it "
+        f"is taken in {pieces} pieces of {share // pieces}, which add up to the same gradient (--micro-batch)."
+    )
+    return cfg.model_copy(update={"execution": cfg.execution.model_copy(update={"micro_batch": share // pieces})})
 
 
 def _keep_manifest(folder: Path, manifest: Manifest, progress: Progress) -> None:
@@ -136,11 +199,15 @@ def _keep_manifest(folder: Path, manifest: Manifest, progress: Progress) -> None
     except DataError as error:
         progress.note(f"{error} It is written anew.")
         return write_record(path, manifest)
-    if begun.device != manifest.device:
+    if (begun.device, begun.world_size) != (manifest.device, manifest.world_size):
         raise DataError(
-            f"{folder} was begun on {begun.device.name} with {begun.device.threads} threads; this is "
-            f"{manifest.device.name} with {manifest.device.threads}, and one speed for both would be nobody's. "
-            "Continue it there, or start over with --force."
+            f"{folder} was begun on {_hardware(begun)}; this is {_hardware(manifest)}, and one speed for both would be "
+            "nobody's. Continue it there, or start over with --force."
+        )
+    if begun.data.sha256 != manifest.data.sha256:
+        raise DataError(
+            f"{folder} was begun on other data of the name {begun.data.name}: sha256 {begun.data.sha256[:12]}, now "
+            f"{manifest.data.sha256[:12]}. Give it the data it began with, or start over with --force."
         )
     if (begun.git_commit, begun.git_diff_sha256) != (manifest.git_commit, manifest.git_diff_sha256):
         progress.note("the code has changed since this run began; its manifest names the code it began with.")
@@ -154,7 +221,11 @@ def _finished(folder: Path, *, needs_evaluation: bool) -> Result | None:
     return result if result.evaluations or not needs_evaluation else None
 
 
-def _prepare(folder: Path, cost: Cost) -> None:
+def _hardware(manifest: Manifest) -> str:
+    return f"{manifest.device.name} with {manifest.device.threads} threads in {manifest.world_size} process(es)"
+
+
+def _prepare(folder: Path, needed: int) -> None:
     """Find out now, not after hours, whether the folder can be written and holds the checkpoints."""
     probe = folder / ".write-probe"
     try:
@@ -167,37 +238,47 @@ def _prepare(folder: Path, cost: Cost) -> None:
         ) from error
     finally:
         probe.unlink(missing_ok=True) if folder.is_dir() else None
-    needed = SPACE_FACTOR * 4 * cost.params
     if free < needed:
         raise DataError(
-            f"{folder} has {free / 1e9:.1f} GB free, and the checkpoints need about {needed / 1e9:.1f} GB. "
+            f"{folder} has {free / 1e9:.1f} GB free, and the run needs about {needed / 1e9:.1f} GB. "
             "Free some space or choose another folder with --out."
         )
 
 
-def _evaluate_both(network, cfg, data, folder, device, progress) -> dict[str, Evaluation]:
+def _evaluate_both(network, cfg, data, folder, device, world, progress) -> dict[str, Evaluation]:
     """Metrics of the network before and after training: what it learned is the difference."""
     from harness.evaluation.evaluate import evaluate, protocol_of  # torch-fidelity takes seconds to import
 
     networks: dict[str, tuple[int, Callable[[], torch.nn.Module]]] = {
-        "untrained": (0, lambda: registry.build(cfg, data).network.to(device)),
+        "untrained": (0, lambda: registry.build(cfg).network.to(device)),
         "final": (cfg.protocol.steps, lambda: network),
     }
     wanted = protocol_of(cfg, data, features.load(cfg.evaluation.features))
     evaluations = {}
     for name, (step, make) in networks.items():
         path = folder / "evaluations" / f"{name}.json"
-        path.parent.mkdir(exist_ok=True)
         known = _known_evaluation(path)
+        world.wait()  # all have looked before the main process writes
         if known is None or known.protocol != wanted:
             progress.stage(f"evaluating the {name} network", cfg.evaluation.num_images)
             known, generated = evaluate(
-                make(), cfg, data, name=name, step=step, device=device, advance=progress.advance
+                make(),
+                cfg,
+                data,
+                name=name,
+                step=step,
+                weights_id=f"{cfg.sha256} {step}",
+                folder=folder / "samples",
+                device=device,
+                world=world,
+                advance=progress.advance,
             )
-            if name == "final":
-                (folder / "samples").mkdir(exist_ok=True)
-                images.save_png(folder / "samples" / "grid.png", images.class_grid(generated.images, generated.labels))
-            write_record(path, known)
+            if world.is_main:
+                path.parent.mkdir(exist_ok=True)
+                grid = images.class_grid(generated.images, generated.labels)
+                if name == "final":
+                    images.save_png(folder / "samples" / "grid.png", grid)
+                write_record(path, known)
         evaluations[name] = known
     return evaluations
 

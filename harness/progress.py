@@ -7,17 +7,27 @@ from typing import Any
 LINE_EVERY_SECONDS = 10.0
 
 
+class NoProgress:
+    """For the processes of a run that are not the main one."""
+
+    def note(self, text: str) -> None: ...
+    def stage(self, name: str, total: int, unit: str = "images") -> None: ...
+    def metrics(self, line: dict[str, Any]) -> None: ...
+    def advance(self, done: int) -> None: ...
+    def close(self) -> None: ...
+
+
 class PlainProgress:
     """One line per stage, then one at most every few seconds: readable in a log file."""
 
     def __init__(self, label: str):
-        self._label, self._stage, self._total, self._last = label, "", 0, 0.0
+        self._label, self._stage, self._total, self._unit, self._last = label, "", 0, "", 0.0
 
     def note(self, text: str) -> None:
         _say(f"{self._label}: {text}")
 
-    def stage(self, name: str, total: int) -> None:
-        self._stage, self._total, self._last = name, total, time.monotonic()
+    def stage(self, name: str, total: int, unit: str = "images") -> None:
+        self._stage, self._total, self._unit, self._last = name, total, unit, time.monotonic()
         _say(f"{self._label}: {name}")
 
     def metrics(self, line: dict[str, Any]) -> None:
@@ -27,7 +37,7 @@ class PlainProgress:
         """Nothing to put away."""
 
     def advance(self, done: int) -> None:
-        self._tick(done, f"{self._stage}: {done:,} of {self._total:,} images")
+        self._tick(done, f"{self._stage}: {done:,} of {self._total:,} {self._unit}")
 
     def _tick(self, done: int, text: str) -> None:
         now = time.monotonic()
@@ -57,7 +67,7 @@ class BarProgress:
     def note(self, text: str) -> None:
         self._console.print(f"{self._label}: {text}", markup=False, highlight=False)
 
-    def stage(self, name: str, total: int) -> None:
+    def stage(self, name: str, total: int, unit: str = "images") -> None:
         self._bar.stop()
         if self._task is not None:
             self._bar.remove_task(self._task)

@@ -11,13 +11,13 @@ import torch
 
 import harness
 from harness.config import RunConfig
-from harness.data.sources import Dataset
+from harness.data.dataset import Dataset
 from harness.results.schema import DataIdentity, Device, Manifest
 
-PACKAGES = ("torch", "torch-fidelity", "numpy", "scipy", "scikit-learn", "safetensors", "pydantic")
+PACKAGES = ("torch", "torch-fidelity", "numpy", "scipy", "scikit-learn", "safetensors", "pydantic", "diffusers")
 
 
-def describe(cfg: RunConfig, data: Dataset, device: Device, command: str) -> Manifest:
+def describe(cfg: RunConfig, data: Dataset, device: Device, world_size: int, command: str) -> Manifest:
     """The manifest of a run that is about to start."""
     commit, diff = _git_state()
     return Manifest(
@@ -36,7 +36,15 @@ def describe(cfg: RunConfig, data: Dataset, device: Device, command: str) -> Man
         },
         seed=cfg.seed,
         config_sha256=cfg.sha256,
-        data=DataIdentity(name=data.name, sha256=data.sha256, num_images=len(data), real=data.real),
+        data=DataIdentity(
+            name=data.name,
+            sha256=data.sha256,
+            num_images=len(data),
+            real=data.real,
+            vae=data.vae,
+            vae_sha256=data.vae_sha256,
+        ),
+        world_size=world_size,
         command=command,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

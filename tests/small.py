@@ -2,19 +2,29 @@
 
 import torch
 
-from harness.config import RunConfig, apply_overrides, load_recipe, validate
+from harness.config import RunConfig, apply_overrides, validate
+from harness.recipes import load_recipe
 from harness.training import registry
+
+DIGITS = {"channels": 1, "side": 8, "num_classes": 10}
+
+
+def tiny_config(method: str, *assignments: str) -> RunConfig:
+    """The tiny recipe of `method`, as harness.experiment.resolve gives it for the digits."""
+    knobs = registry.load(method).Config
+    formulations = [a.partition("=")[2] for a in assignments if a.startswith("formulation=")]
+    document = load_recipe(f"{method}-tiny", *formulations).document | {"input": DIGITS}
+    return validate(apply_overrides(document, assignments, knobs.model_fields), knobs)
 
 
 def small_config(method: str, *assignments: str) -> RunConfig:
     """The tiny recipe of `method`, made smaller still."""
-    knobs = registry.load(method).Config
     small = ["width=16", "depth=3", "num_heads=2", "batch_size=8", "steps=4", "log_every=2", "checkpoint_every=2"]
     small += {
         "maskdit": ["decoder_width=8", "decoder_depth=1", "decoder_heads=2"],
         "sddit": ["decoder_depth=1", "decoder_heads=2", "num_prototypes=32", "head_hidden=16", "head_bottleneck=8"],
     }.get(method, [])
-    return validate(apply_overrides(load_recipe(f"{method}-tiny"), [*small, *assignments], knobs.model_fields), knobs)
+    return tiny_config(method, *small, *assignments)
 
 
 def trained_a_little(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

@@ -1,10 +1,11 @@
 import pytest
 import yaml
-from small import small_config
+from small import DIGITS, small_config
 
 from harness import config
-from harness.config import apply_overrides, load_recipe, parse_count, validate
+from harness.config import apply_overrides, parse_count, validate
 from harness.errors import UsageError
+from harness.recipes import load_recipe, recipe_names
 from harness.training import registry
 
 
@@ -23,16 +24,17 @@ def test_a_count_that_is_no_whole_positive_number_is_refused(text):
 
 def resolve(recipe, *assignments):
     knobs = registry.load(recipe.split("-")[0]).Config
-    return validate(apply_overrides(load_recipe(recipe), assignments, knobs.model_fields), knobs)
+    document = load_recipe(recipe).document | {"input": DIGITS}
+    return validate(apply_overrides(document, assignments, knobs.model_fields), knobs)
 
 
-@pytest.mark.parametrize("recipe", config.recipe_names())
+@pytest.mark.parametrize("recipe", recipe_names())
 def test_every_recipe_is_valid(recipe):
     assert resolve(recipe).recipe == recipe
 
 
 def test_every_method_has_a_recipe_and_every_recipe_a_method():
-    assert {name.rsplit("-", 1)[0] for name in config.recipe_names()} == set(registry.names())
+    assert {name.split("-")[0] for name in recipe_names()} == set(registry.names())
 
 
 def test_methods_of_a_size_share_protocol_network_and_evaluation():
@@ -69,7 +71,7 @@ def test_the_run_id_follows_what_changes_the_result_and_nothing_else():
         ("mask_ratio", "has no '='"),
         ("num_heads=5", "5 attention heads do not divide a width of 64"),
         ("width=98", "a width that is a multiple of 4, not 98"),
-        ("patch=3", "network.patch is 3, which does not divide the 8 x 8 images of digits"),
+        ("patch=3", "network.patch is 3, which does not divide an input of 8 x 8"),
         ("mask_ratio=0.99", "keeps none of 16 tokens"),
         ("betas=[0.9]", "protocol.betas"),
         ("learning_rate=.nan", "protocol.learning_rate"),
@@ -79,7 +81,7 @@ def test_the_run_id_follows_what_changes_the_result_and_nothing_else():
 )
 def test_a_bad_setting_is_refused_by_name_and_range(assignment, message, digits):
     with pytest.raises(UsageError) as caught:
-        registry.build(resolve("sddit-tiny", assignment), digits)
+        registry.build(resolve("sddit-tiny", assignment))
     assert message in str(caught.value)
 
 

@@ -4,11 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 from small import small_config
 
 from harness import experiment
-from harness.errors import DataError
+from harness.errors import DataError, UsageError
 from harness.results.schema import Manifest, Result, read_record
+from harness.training import telemetry
 
 EVALUATED = ("num_images=60", "sampling.num_steps=3")
 
@@ -20,7 +22,7 @@ class Silent:
     def note(self, text):
         self.notes.append(text)
 
-    def stage(self, name, total):
+    def stage(self, name, total, unit="images"):
         self.notes.append(name)
 
     def metrics(self, line):
@@ -41,7 +43,7 @@ def run(out, *assignments, with_evaluation=False, force=False):
 
 def test_a_result_holds_what_the_plan_announced(tmp_path):
     result, folder, _ = run(tmp_path)
-    plan = experiment.plan(small_config("dit"))
+    plan = experiment.plan(small_config("dit"), 1)
     announced = plan.keys() & Result.model_fields.keys()
     assert announced >= {"recipe", "run_id", "method", "seed", "steps", "params", "gmacs_forward", "gmacs_step"}
     for key in announced - {"complete", "device"}:
@@ -104,7 +106,7 @@ def test_a_run_begun_on_other_hardware_is_not_continued_here(tmp_path):
     elsewhere = manifest.model_copy(update={"device": manifest.device.model_copy(update={"threads": 64})})
     (folder / "manifest.json").write_text(elsewhere.model_dump_json())
     weights = {path: path.read_bytes() for path in folder.glob("checkpoints/*/*")}
-    with pytest.raises(DataError, match=r"with 64 threads; this is .* with 1"):
+    with pytest.raises(DataError, match=r"with 64 threads in 1 process.*; this is .* with 1 threads"):
         run(tmp_path)
     assert {path: path.read_bytes() for path in folder.glob("checkpoints/*/*")} == weights
 
@@ -118,6 +120,31 @@ def test_synthetic_data_is_trained_on_but_never_evaluated(tmp_path):
 def test_a_disk_without_room_for_the_checkpoints_is_told_before_a_step(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    with pytest.raises(DataError, match="the checkpoints need about"):
+    with pytest.raises(DataError, match="the run needs about"):
         run(tmp_path)
     assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_a_batch_that_would_not_fit_is_taken_in_pieces_and_said_so(tmp_path, monkeypatch):
+    whole, folder, _ = run(tmp_path / "whole")
+    monkeypatch.setattr(telemetry, "available_memory", lambda device: 900_000)
+    pieces, cut, notes = run(tmp_path / "pieces")
+    assert any("it is taken in" in note for note in notes)
+    assert yaml.safe_load((cut / "config.yaml").read_text())["execution"]["micro_batch"] in (1, 2, 4)
+    assert yaml.safe_load((folder / "config.yaml").read_text())["execution"]["micro_batch"] is None
+    assert pieces.run_id == whole.run_id
+
+
+def test_data_that_changed_under_a_run_is_refused(tmp_path):
+    _, folder, _ = run(tmp_path)
+    (folder / "result.json").unlink()
+    manifest = read_record(folder / "manifest.json", Manifest)
+    other = manifest.model_copy(update={"data": manifest.data.model_copy(update={"sha256": "0" * 64})})
+    (folder / "manifest.json").write_text(other.model_dump_json())
+    with pytest.raises(DataError, match="was begun on other data of the name digits"):
+        run(tmp_path)
+
+
+def test_data_on_a_gpu_needs_a_gpu(tmp_path):
+    with pytest.raises(UsageError, match="this machine has none"):
+        run(tmp_path, "residency=gpu")

@@ -1,46 +1,105 @@
-"""The data sets a run can name. A set is held in memory as tensors; the order is harness.data.order's.
+"""The data sets a run can name, and the folders it can point at.
 
 N images, C channels, S side.
 """
 
-import hashlib
-from dataclasses import dataclass
-from functools import cached_property
+import os
+from collections.abc import Callable
+from pathlib import Path
 
+import platformdirs
 import torch
-from torch import Tensor
 
-from harness.errors import unknown
+from harness.config import InputShape, RunConfig
+from harness.data.dataset import Dataset, InMemory
+from harness.errors import DataError, UsageError, unknown
+
+LATENT_SETS = ("imagenet-256", "imagenet-512")  # folders of latents in the data folder, made by `harness data encode`
+SYNTHETIC_IMAGES = 512
+SD_LATENT = InputShape(channels=4, side=32, num_classes=1000)  # what a 256 x 256 image is behind the SD VAE
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Images or latents with labels.   clean (N, C, S, S) float32, labels (N,) int64 in [0, num_classes)."""
+def data_folder() -> Path:
+    """Where data sets are looked for by name: $HARNESS_DATA, or the user's data folder."""
+    return Path(os.environ.get("HARNESS_DATA") or platformdirs.user_data_path("dit-harness"))
 
-    name: str
-    clean: Tensor
-    labels: Tensor
-    num_classes: int
-    real: bool  # False: random numbers, for speed only; their metrics would mean nothing
 
-    @property
-    def channels(self) -> int:
-        return self.clean.shape[1]
+def names() -> list[str]:
+    return sorted([*_MADE, *LATENT_SETS])
 
-    @property
-    def side(self) -> int:
-        return self.clean.shape[-1]
 
-    def __len__(self) -> int:
-        return len(self.clean)
+def load(name: str, *, shape: InputShape | None = None, pipeline: str = "cached", vae: str | None = None) -> Dataset:
+    """The data set called `name`, or in the folder `name`; "online-vae" reads a folder of images.
 
-    @cached_property
-    def sha256(self) -> str:
-        """Of the values themselves, so that it does not depend on where they came from."""
-        return hashlib.sha256(self.clean.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()
+    Raises UsageError with the nearest names when it is neither, DataError when it is not there or does not fit `shape`.
+    """
+    data = _open(name, shape, pipeline, vae)
+    if vae is not None and data.vae != vae and data.real:
+        raise DataError(
+            f"{data.name} was encoded with the VAE {data.vae}, and this run asks for {vae}. "
+            f"Train on latents of {vae}, or say --set vae={data.vae or 'null'}."
+        )
+    if shape is not None and data.shape != shape:
+        raise DataError(
+            f"{data.name} holds {_describe(data.shape)}, and this recipe takes {_describe(shape)}. Give the data that "
+            "belongs to it with --data, or say --set input=null to build the network for this data."
+        )
+    return data
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:  # (B,) -> (B, C, S, S), (B,)
-        return self.clean[indices], self.labels[indices]
+
+def of(cfg: RunConfig) -> Dataset:
+    """The data set of a run. Raises as `load` does."""
+    protocol = cfg.protocol
+    return load(protocol.data, shape=cfg.input, pipeline=protocol.pipeline, vae=protocol.vae)
+
+
+def shape_of(protocol: object) -> InputShape:
+    """What a network for the data of `protocol`, a configuration's section that is not validated yet, takes."""
+    section = protocol if isinstance(protocol, dict) else {}
+    name, pipeline, vae = (section.get(key) for key in ("data", "pipeline", "vae"))
+    return load(str(name), pipeline=str(pipeline), vae=vae).shape
+
+
+def _open(name: str, shape: InputShape | None, pipeline: str, vae: str | None) -> Dataset:
+    if name == "synthetic":
+        return _synthetic(shape or SD_LATENT)
+    folder = Path(name)
+    if pipeline == "online-vae":
+        return _images(folder, shape, vae)
+    if name in _MADE:
+        return _MADE[name]()
+    if name in LATENT_SETS:
+        folder = data_folder() / name
+        if not folder.is_dir():
+            size = name.removeprefix("imagenet-")
+            raise DataError(
+                f"the latents of {name} are not in {folder}. Make them with `harness data encode IMAGENET_DIR --size "
+                f"{size} --out {folder}`, or give another folder with --data (or $HARNESS_DATA for all of them)."
+            )
+    elif not folder.is_dir():
+        if os.sep in name:
+            raise DataError(f"there is no folder {name}. Give a folder of latents, or one of: {', '.join(names())}.")
+        raise unknown("data set", name, names())
+    from harness.data.latents import LatentStore
+
+    return LatentStore(folder)
+
+
+def _images(folder: Path, shape: InputShape | None, vae: str | None) -> Dataset:
+    if not folder.is_dir():
+        raise DataError(
+            f"--pipeline online-vae encodes images in every step, and {folder} is no folder. Give the folder of the "
+            "images, one folder a class, with --data."
+        )
+    if vae is None:
+        raise UsageError("--pipeline online-vae needs a VAE; name it with --set vae=stabilityai/sd-vae-ft-ema.")
+    from harness.data import image_folder
+
+    return image_folder.ImageFolder(folder, vae_id=vae, image_size=(shape or SD_LATENT).side * image_folder.VAE_FACTOR)
+
+
+def _describe(shape: InputShape) -> str:
+    return f"{shape.channels} x {shape.side} x {shape.side} with {shape.num_classes:,} classes"
 
 
 def _digits() -> Dataset:
@@ -49,26 +108,25 @@ def _digits() -> Dataset:
 
     images, labels = load_digits(return_X_y=True)
     clean = torch.from_numpy(images).float().reshape(-1, 1, 8, 8) / 8 - 1
-    return Dataset("digits", clean, torch.from_numpy(labels).long(), num_classes=10, real=True)
+    return InMemory("digits", clean, torch.from_numpy(labels).long(), num_classes=10)
 
 
-def _synthetic() -> Dataset:
-    """512 Gaussian latents of the shape that a 256 x 256 image has behind the SD VAE: 4 x 32 x 32, 1,000 classes."""
+def _cifar10() -> Dataset:
+    from harness.data import cifar
+
+    return cifar.load(data_folder())
+
+
+def _synthetic(shape: InputShape) -> Dataset:
+    """512 Gaussian latents of the shape a run asks for: for speed without data."""
     generator = torch.Generator().manual_seed(0)
-    clean = torch.randn(512, 4, 32, 32, generator=generator)
-    labels = torch.randint(1000, (512,), generator=generator)
-    return Dataset("synthetic", clean, labels, num_classes=1000, real=False)
+    clean = torch.randn(SYNTHETIC_IMAGES, shape.channels, shape.side, shape.side, generator=generator)
+    labels = torch.randint(shape.num_classes, (SYNTHETIC_IMAGES,), generator=generator)
+    return InMemory("synthetic", clean, labels, shape.num_classes, real=False)
 
 
-_SOURCES = {"digits": _digits, "synthetic": _synthetic}
-
-
-def names() -> list[str]:
-    return sorted(_SOURCES)
-
-
-def load(name: str) -> Dataset:
-    """The data set called `name`. Raises UsageError with the nearest names when there is none."""
-    if name not in _SOURCES:
-        raise unknown("data set", name, names())
-    return _SOURCES[name]()
+_MADE: dict[str, Callable[[], Dataset]] = {
+    "digits": _digits,
+    "cifar10": _cifar10,
+    "synthetic": lambda: _synthetic(SD_LATENT),
+}

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from harness.randomness import Draw
+
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]  # (net_input, net_noise, labels) -> raw
 
 
@@ -56,11 +58,11 @@ class EDM:
     def out_channels(self, channels: int) -> int:
         return channels
 
-    def noised(self, clean: Tensor, sigma: Tensor | None = None) -> Noised:
+    def noised(self, clean: Tensor, draw: Draw, sigma: Tensor | None = None) -> Noised:
         """Noise added at `sigma` (B,), or at levels drawn with ln sigma ~ N(P_mean, P_std^2)."""
         if sigma is None:
-            sigma = (torch.randn(len(clean), device=clean.device) * self.P_std + self.P_mean).exp()
-        noise = torch.randn_like(clean)
+            sigma = (draw.normal() * self.P_std + self.P_mean).exp()
+        noise = draw.normal(*clean.shape[1:])
         noisy = clean + _per_image(sigma) * noise
         return Noised(self._c_in(_per_image(sigma)) * noisy, sigma.log() / 4, clean, noisy, sigma, noise)
 
@@ -141,11 +143,11 @@ class IDDPM:
         steps = torch.linspace(0, self.num_steps - 1, num_steps, dtype=torch.float64).round().long()
         return Schedule.of(self.schedule.alpha_bar[steps], steps)
 
-    def noised(self, clean: Tensor, step: Tensor | None = None) -> Noised:
+    def noised(self, clean: Tensor, draw: Draw, step: Tensor | None = None) -> Noised:
         """Noise added at `step` (B,), or at steps drawn uniformly (DDPM eq. 4)."""
         if step is None:
-            step = torch.randint(self.num_steps, (len(clean),), device=clean.device)
-        noise = torch.randn_like(clean)
+            step = draw.integers(self.num_steps)
+        noise = draw.normal(*clean.shape[1:])
         alpha_bar = self._at("alpha_bar", step)
         noisy = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
         return Noised(noisy, step.float(), clean, noisy, step, noise)

@@ -7,8 +7,8 @@ nor compute sFID.   N generated images, R reference images, D features.
 import numpy as np
 from torch import Tensor
 
+from harness import torchvision_guard
 from harness.errors import DataError
-from harness.evaluation import torchvision_guard
 from harness.evaluation.features import Features
 
 torchvision_guard.install()  # torch_fidelity imports torchvision

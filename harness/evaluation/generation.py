@@ -1,4 +1,4 @@
-"""Images from a network. Image i depends on (seed, i) alone, not on the batch it was drawn in.
+"""Images from a network. Image i depends on (seed, i) alone, not on the batch or the process it was drawn in.
 
 N images, B images of a batch, C channels, S side.
 """
@@ -14,9 +14,10 @@ from harness.diffusion.formulations import Formulation
 from harness.diffusion.guidance import guided
 from harness.diffusion.samplers import SAMPLERS, Denoise
 from harness.evaluation.images import to_uint8
-from harness.training.randomness import mix
+from harness.randomness import mix
 
 Advance = Callable[[int], None]  # told how many images are done
+Decode = Callable[[Tensor], Tensor]  # what the network made (B, C, S, S) -> pixels (B, 1 or 3, H, W) in about [-1, 1]
 
 
 class Generated(NamedTuple):
@@ -31,6 +32,16 @@ def choose_labels(rule: str, num_images: int, num_classes: int, seed: int) -> Te
     return torch.tensor([mix("label", seed, index) % num_classes for index in range(num_images)])
 
 
+def decoder(vae_id: str | None, device: torch.device, sha256: str | None = None) -> Decode:
+    """Latents to pixels through the VAE called `vae_id`, with weights of this hash; None: the network makes pixels."""
+    if vae_id is None:
+        return lambda clean: clean
+    from harness.data import vae  # diffusers takes seconds to import
+
+    loaded = vae.load(vae_id, device, sha256=sha256)
+    return lambda clean: loaded.decode(clean / loaded.scale)
+
+
 def generate(
     network: nn.Module,
     formulation: Formulation,
@@ -42,16 +53,21 @@ def generate(
     seed: int,
     batch_size: int,
     device: torch.device,
+    first: int = 0,
+    decode: Decode = lambda clean: clean,
     advance: Advance = lambda done: None,
 ) -> Generated:
-    """One image of `image_shape` (C, S, S) for each label (N,), sampled as `sampling` says."""
+    """An image of `image_shape` (C, S, S) for each label (N,), sampled as `sampling` says: images first, first + 1, ...
+
+    `decode` turns what the network made into pixels.
+    """
     draw, batches = SAMPLERS[sampling.sampler], []
     for start in range(0, len(labels), batch_size):
         wanted = labels[start : start + batch_size]
-        noise = _ImageNoise(seed, range(start, start + len(wanted)), image_shape, device)
+        noise = _ImageNoise(seed, range(first + start, first + start + len(wanted)), image_shape, device)
         denoise = _denoiser(network, formulation, sampling, wanted.to(device), null_label)
         with torch.inference_mode():
-            batches.append(to_uint8(draw(denoise, noise, formulation, sampling.num_steps)).cpu())
+            batches.append(to_uint8(decode(draw(denoise, noise, formulation, sampling.num_steps))).cpu())
         advance(start + len(wanted))
     return Generated(torch.cat(batches), labels)
 

@@ -3,6 +3,7 @@
 N images, C channels, H height, W width.
 """
 
+import math
 from pathlib import Path
 
 import torch
@@ -55,6 +56,14 @@ def class_grid(images: Tensor, labels: Tensor) -> Tensor:  # (N, H, W, C), (N,) 
     rows = [images[labels == label][:_GRID_SIDE] for label in labels.unique()[:_GRID_SIDE]]
     columns = max(len(row) for row in rows)
     return grid(torch.cat([F.pad(row, (0, 0) * 3 + (0, columns - len(row))) for row in rows]), len(rows))
+
+
+def square_grid(images: Tensor) -> Tensor:  # (N, H, W, C) -> (rows * H, columns * W, C)
+    """The first images in order, at most 100, in about as many rows as columns; empty places are black."""
+    shown = images[: _GRID_SIDE**2]
+    columns = math.ceil(math.sqrt(len(shown)))
+    rows = math.ceil(len(shown) / columns)
+    return grid(F.pad(shown, (0, 0) * 3 + (0, rows * columns - len(shown))), rows)
 
 
 def save_png(path: Path, image: Tensor) -> None:  # (H, W, 1 or 3) uint8

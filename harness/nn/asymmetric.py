@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.nn import tokens
-from harness.nn.blocks import DiTBlock, ModulatedLinear, linear, readout
+from harness.nn.blocks import DiTBlock, ModulatedLinear, readout, zero_linear
 from harness.nn.embeddings import PatchEmbed, sincos_positions, unpatchify
 from harness.nn.shape import Shape
 
@@ -35,12 +35,15 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Projects tokens to its own width, adds its own positions, and reads patches out of its DiT blocks."""
+    """Projects tokens to its own width, adds its own positions, and reads patches out of its DiT blocks.
+
+    The projection starts at zero, as in MaskDiT's repository (models/maskdit.py).
+    """
 
     def __init__(self, shape: Shape, out_channels: int, *, width: int, depth: int, num_heads: int):
         super().__init__()
         self.patch = shape.patch
-        self.project = ModulatedLinear(shape.width, shape.width, linear(shape.width, width))
+        self.project = ModulatedLinear(shape.width, shape.width, zero_linear(shape.width, width))
         self.register_buffer("position", sincos_positions(width, shape.grid), persistent=False)
         self.blocks = nn.ModuleList(DiTBlock(width, num_heads, cond_width=shape.width) for _ in range(depth))
         self.readout = readout(width, out_channels * shape.patch**2, cond_width=shape.width)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from harness.randomness import Draw
+
 
 def num_kept(length: int, mask_ratio: float) -> int:
     """Tokens left of `length`: int(length (1 - mask_ratio)), as MaskDiT and MDT round. Raises ValueError for none."""
@@ -14,9 +16,9 @@ def num_kept(length: int, mask_ratio: float) -> int:
     return kept
 
 
-def random_keep(batch: int, length: int, num_keep: int, device: torch.device) -> Tensor:
+def random_keep(draw: Draw, length: int, num_keep: int) -> Tensor:
     """Indices of the tokens to keep, a fresh uniform subset for each image, in ascending order.   (B, K)"""
-    return torch.rand(batch, length, device=device).argsort(dim=1)[:, :num_keep].sort(dim=1).values
+    return draw.uniform(length).argsort(dim=1)[:, :num_keep].sort(dim=1).values
 
 
 def gather(x: Tensor, keep: Tensor) -> Tensor:  # (B, L, D), (B, K) -> (B, K, D)

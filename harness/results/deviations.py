@@ -38,7 +38,7 @@ DEVIATIONS = (
         here="EMA 0.9999, as the other three papers do",
     ),
     Deviation(
-        concerns="EMA of all methods",
+        concerns="tiny recipes, EMA",
         kind="changed",
         paper="decay 0.9999 from the first step",
         here="decay min(0.9999, (1 + t) / (10 + t)) at step t, so that a short run does not sample its random start",
@@ -56,10 +56,10 @@ DEVIATIONS = (
         here="the student's label after dropout, its own level c_noise(0.002); both are averaged with the encoder",
     ),
     Deviation(
-        concerns="DiT flips",
+        concerns="flips of DiT and MDT",
         kind="changed",
         paper="random horizontal flips",
-        here="none, as SD-DiT and MaskDiT train; digits must not be flipped",
+        here="none, as SD-DiT and MaskDiT train; flips: random is a setting of every run",
     ),
     Deviation(
         concerns="SD-DiT CLS token",
@@ -77,8 +77,26 @@ DEVIATIONS = (
     Deviation(
         concerns="MDT learning rate",
         kind="inferred",
-        paper="1e-4 by its README and by SD-DiT; 3e-4 is its code's default",
+        paper="3e-4 is its code's default, which its published command keeps; SD-DiT compares at 1e-4",
         here="the protocol's, the same for all methods",
+    ),
+    Deviation(
+        concerns="MDT's two passes",
+        kind="changed",
+        paper="share the time step; the repository draws noise and dropped labels anew for each",
+        here="share the noise and the dropped labels too: both passes see the same batch",
+    ),
+    Deviation(
+        concerns="SD-DiT generative loss",
+        kind="inferred",
+        paper="eq. 9 and Algorithm 1 write the squared error of the denoised image without a weight",
+        here="EDM's weight of each noise level, which its Sec. 3.1 takes over with EDM and MaskDiT's code has",
+    ),
+    Deviation(
+        concerns="SD-DiT start of the decoder",
+        kind="assumed",
+        paper="does not say how its projection to the decoder starts",
+        here="at zero, as MaskDiT's does",
     ),
     Deviation(
         concerns="iDDPM likelihood term",

@@ -38,6 +38,21 @@ class DataIdentity(Record):
     sha256: str
     num_images: int
     real: bool  # False: drawn from a random generator, good for speed only
+    vae: str | None = None  # between pixels and latents; None: the network sees pixels
+    vae_sha256: str | None = None  # of its weights
+
+
+class Import(Record):
+    """import.json: where a published checkpoint comes from that was trained elsewhere."""
+
+    schema_version: int = SCHEMA_VERSION
+    harness_version: str
+    file_name: str
+    file_sha256: str
+    method: str
+    config_sha256: str
+    vae: str | None
+    imported_at: str  # UTC, ISO 8601
 
 
 class Manifest(Record):
@@ -55,6 +70,7 @@ class Manifest(Record):
     seed: int
     config_sha256: str
     data: DataIdentity
+    world_size: int = 1  # processes
     command: str
     started_at: str  # UTC, ISO 8601
 

@@ -5,15 +5,17 @@ checkpoints/step-<number>/ holds
   ema.safetensors     the averaged network
   optimizer.pt        loadable with weights_only=True
   state.json          step, config hash, seconds so far, and the sha256 of the other three
+An imported checkpoint has ema.safetensors and state.json alone, and so has a milestone that is no longer new.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,8 +24,9 @@ from torch import Tensor
 from harness.errors import DataError
 from harness.results.schema import SCHEMA_VERSION
 
-KEPT = 2  # the newest, and the one before it in case the newest is damaged
-FILES = ("method.safetensors", "ema.safetensors", "optimizer.pt")
+R = TypeVar("R")
+EMA_FILE = "ema.safetensors"
+FILES = ("method.safetensors", EMA_FILE, "optimizer.pt")
 
 
 class Checkpoint(NamedTuple):
@@ -36,22 +39,89 @@ class Checkpoint(NamedTuple):
     optimizer: dict
 
 
-def save(folder: Path, checkpoint: Checkpoint, config_sha256: str) -> None:
-    """Write `checkpoint` under `folder`, then remove all but the newest two. Raises DataError when the disk refuses."""
-    final = folder / f"step-{checkpoint.step:09d}"
+class Keep(NamedTuple):
+    """Which checkpoints stay when a new one is written."""
+
+    last: int = 2  # the newest, and the one before it in case the newest is damaged
+    every: int | None = None  # steps: the averages at multiples of it are milestones and stay for good
+
+
+class Writer:
+    """Writes checkpoints in the background, one at a time: training waits for the copy in memory, not for the disk."""
+
+    def __init__(self, folder: Path, config_sha256: str, keep: Keep, *, written: Callable[[int], None]):
+        self._folder, self._config_sha256, self._keep, self._written = folder, config_sha256, keep, written
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Start to write `checkpoint`, whose tensors nobody changes any more, after the one before it is done."""
+        self.join()
+        self._thread = threading.Thread(target=self._run, args=(checkpoint,), name="checkpoint-writer")
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until the last one is written. Raises what its writing raised: DataError when the disk refused."""
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error:
+            raise error
+
+    def _run(self, checkpoint: Checkpoint) -> None:
+        try:
+            save(self._folder, checkpoint, self._config_sha256, self._keep)
+            self._written(checkpoint.step)
+        except BaseException as error:  # handed over to the training thread, which raises it
+            self._error = error
+
+
+def copied(state: Any) -> Any:
+    """`state`, nested as it is, with every tensor copied to the CPU so that training can go on changing its own."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, Mapping):
+        return {key: copied(value) for key, value in state.items()}
+    return [copied(value) for value in state] if isinstance(state, list) else state
+
+
+def save(folder: Path, checkpoint: Checkpoint, config_sha256: str, keep: Keep) -> None:
+    """Write `checkpoint` under `folder`, then remove what `keep` drops. Raises DataError when the disk refuses."""
+
+    def write_files(temporary: Path) -> None:
+        save_file(_plain(checkpoint.method), temporary / "method.safetensors")
+        save_file(_plain(checkpoint.ema), temporary / "ema.safetensors")
+        torch.save(checkpoint.optimizer, temporary / "optimizer.pt")
+
+    _write(folder, checkpoint.step, checkpoint.seconds, config_sha256, write_files)
+    newest_first = list(reversed(_folders(folder)))
+    for old in newest_first[keep.last :]:
+        if keep.every is None or _step_of(old) % keep.every:
+            shutil.rmtree(old)
+            continue
+        for name in set(FILES) - {EMA_FILE}:  # a milestone is sampled, not continued: a fifth of the room
+            (old / name).unlink(missing_ok=True)
+
+
+def save_ema(folder: Path, step: int, ema: Mapping[str, Tensor], config_sha256: str) -> None:
+    """Write a checkpoint that can be sampled and not trained further: an averaged network alone."""
+    _write(folder, step, 0.0, config_sha256, lambda temporary: save_file(_plain(ema), temporary / "ema.safetensors"))
+
+
+def _write(folder: Path, step: int, seconds: float, config_sha256: str, write_files: Callable[[Path], None]) -> None:
+    final = folder / f"step-{step:09d}"
     temporary = folder / f".{final.name}.tmp"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_file(_plain(checkpoint.method), temporary / "method.safetensors")
-        save_file(_plain(checkpoint.ema), temporary / "ema.safetensors")
-        torch.save(checkpoint.optimizer, temporary / "optimizer.pt")
+        write_files(temporary)
         state = {
             "schema_version": SCHEMA_VERSION,
-            "step": checkpoint.step,
-            "seconds": checkpoint.seconds,
+            "step": step,
+            "seconds": seconds,
             "config_sha256": config_sha256,
-            "files": {name: _sha256(temporary / name) for name in FILES},
+            "files": {path.name: _sha256(path) for path in sorted(temporary.iterdir())},
         }
         (temporary / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         for path in [*temporary.iterdir(), temporary]:
@@ -62,44 +132,66 @@ def save(folder: Path, checkpoint: Checkpoint, config_sha256: str) -> None:
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise DataError(
-            f"the checkpoint of step {checkpoint.step} could not be written to {folder}: {error.strerror or error}. "
+            f"the checkpoint of step {step} could not be written to {folder}: {error.strerror or error}. "
             "Free some space or choose another --out, then repeat the command: it continues from the last checkpoint."
         ) from error
-    for old in _folders(folder)[:-KEPT]:
-        shutil.rmtree(old)
 
 
 def load_newest(folder: Path, config_sha256: str, note: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint that verifies, or None. Each one that does not is passed over with a note."""
+    return _newest(folder, config_sha256, FILES, note, _load)
+
+
+def load_newest_ema(
+    folder: Path, config_sha256: str, note: Callable[[str], None]
+) -> tuple[int, dict[str, Tensor]] | None:
+    """Step and averaged network of the newest checkpoint whose average verifies, or None."""
+    return _newest(folder, config_sha256, (EMA_FILE,), note, lambda path, state: (state["step"], _tensors(path, "ema")))
+
+
+def _newest(
+    folder: Path,
+    config_sha256: str,
+    files: tuple[str, ...],
+    note: Callable[[str], None],
+    load: Callable[[Path, dict[str, Any]], R],
+) -> R | None:
     for path in reversed(_folders(folder)):
         try:
-            return _load(path, config_sha256)
+            return load(path, _verified_state(path, config_sha256, files))
         except DataError as error:
             note(f"checkpoint {path.name} is left out: {error}")
     return None
 
 
-def _load(path: Path, config_sha256: str) -> Checkpoint:
+def _verified_state(path: Path, config_sha256: str, files: tuple[str, ...]) -> dict[str, Any]:
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        damaged = [name for name in FILES if _sha256(path / name) != state["files"][name]]
+        damaged = [name for name in files if _sha256(path / name) != state["files"][name]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"it cannot be read: {error}.") from None
     if damaged:
         raise DataError(f"{', '.join(damaged)} differs from the sha256 written with it.")
     if state["config_sha256"] != config_sha256:
         raise DataError("it belongs to another configuration.")
-    return Checkpoint(
-        state["step"],
-        state["seconds"],
-        load_file(path / "method.safetensors"),
-        load_file(path / "ema.safetensors"),
-        torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True),
-    )
+    return state
+
+
+def _load(path: Path, state: dict[str, Any]) -> Checkpoint:
+    optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+    return Checkpoint(state["step"], state["seconds"], _tensors(path, "method"), _tensors(path, "ema"), optimizer)
+
+
+def _tensors(path: Path, name: str) -> dict[str, Tensor]:
+    return load_file(path / f"{name}.safetensors")
 
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"))
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.nn.shape import Shape
+from harness.randomness import Draw
 from harness.training.method import Method, Progress
 
 GIGA = 1e9
@@ -32,6 +33,6 @@ def count(build: Callable[[], Method], shape: Shape) -> Cost:
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         method.network(clean, noise, labels)
     with FlopCounterMode(display=False) as step:
-        method(clean, labels, Progress(0.0, 0.0))["loss"].backward()
+        method(clean, labels, Progress(0.0, 0.0), Draw.all_of(clean))["loss"].backward()
     params = sum(p.numel() for p in method.network.parameters() if p.requires_grad)
     return Cost(params, forward.get_total_flops() / 2 / GIGA, step.get_total_flops() / 2 / GIGA)

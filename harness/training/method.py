@@ -4,6 +4,8 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from harness.randomness import Draw
+
 
 class Progress(NamedTuple):
     """How far a run has come; schedules are functions of it."""
@@ -18,13 +20,13 @@ class Method(nn.Module):
     Built as Method(cfg: Config, shape: Shape, formulation: Formulation).
 
     network   the module that is optimised, averaged (EMA) and sampled: network(net_input, net_noise, labels) -> raw
-    forward   the loss of one batch; every random decision of the method happens in it
+    forward   the loss of one batch; every random decision of the method happens in it, with numbers from `draw`
     """
 
     formulations: ClassVar[tuple[str, ...]] = ("edm", "iddpm")  # those it can be trained with
     network: nn.Module
 
-    def forward(self, clean: Tensor, labels: Tensor, progress: Progress) -> dict[str, Tensor]:
+    def forward(self, clean: Tensor, labels: Tensor, progress: Progress, draw: Draw) -> dict[str, Tensor]:
         """{"loss": the scalar to minimise, "loss/<part>": its parts, without gradient}.   (B, C, S, S), (B,)
 
         A label equal to num_classes means "no label": the engine has dropped it.

@@ -8,7 +8,6 @@ import torch
 
 import baselines
 from harness.config import RunConfig
-from harness.data.sources import Dataset
 from harness.diffusion.formulations import FORMULATIONS
 from harness.diffusion.samplers import FORMULATION_OF
 from harness.errors import UsageError, unknown
@@ -27,16 +26,17 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f"baselines.{name}")
 
 
-def shape_of(cfg: RunConfig, data: Dataset) -> Shape:
-    if data.side % cfg.network.patch:
+def shape_of(cfg: RunConfig) -> Shape:
+    side = cfg.input.side
+    if side % cfg.network.patch:
         raise UsageError(
-            f"network.patch is {cfg.network.patch}, which does not divide the {data.side} x {data.side} images of "
-            f"{data.name}; take a divisor of {data.side}."
+            f"network.patch is {cfg.network.patch}, which does not divide an input of {side} x {side}; take a divisor "
+            f"of {side}."
         )
-    return Shape(data.channels, data.side, data.num_classes, **cfg.network.model_dump())
+    return Shape(**cfg.input.model_dump(), **cfg.network.model_dump())
 
 
-def build(cfg: RunConfig, data: Dataset, *, device: str = "cpu") -> Method:
+def build(cfg: RunConfig, *, device: str = "cpu") -> Method:
     """The method with its weights as they start, a function of the seed alone. "meta" gives shapes without memory.
 
     Raises UsageError for a combination that cannot be built.
@@ -56,6 +56,6 @@ def build(cfg: RunConfig, data: Dataset, *, device: str = "cpu") -> Method:
     torch.manual_seed(cfg.seed)
     try:
         with torch.device(device):
-            return module.Method(cfg.knobs, shape_of(cfg, data), FORMULATIONS[cfg.formulation]())
+            return module.Method(cfg.knobs, shape_of(cfg), FORMULATIONS[cfg.formulation]())
     except ValueError as error:
         raise UsageError(f"{cfg.recipe} cannot be built: {error}.") from None

@@ -92,15 +92,33 @@ def peak_memory(device: torch.device) -> tuple[int | None, str]:
     return peak * (1 if platform.system() == "Darwin" else 1024), "process RSS"
 
 
-def describe(device: torch.device) -> Device:
-    """The hardware as the manifest records it, without names of hosts or people."""
+def available_memory(device: torch.device) -> int | None:
+    """Bytes that this process could still allocate: of its GPU, or of this machine; None where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return None
+    lines = dict(line.split(":") for line in meminfo.read_text(encoding="utf-8").splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
+    return free if limit is None or used is None else min(free, limit - used)
+
+
+def _number(path: Path) -> int | None:
+    text = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    return int(text) if text.isdigit() else None  # a cgroup without a limit says "max"
+
+
+def describe(device: torch.device, num_processes: int = 1) -> Device:
+    """The hardware as the manifest records it, without names of hosts or people. Each process has a GPU of its own."""
     threads = torch.get_num_threads()
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return Device(
             name=properties.name,
             kind="cuda",
-            count=1,
+            count=num_processes,
             threads=threads,
             memory_bytes=properties.total_memory,
             cuda=torch.version.cuda,

@@ -3,6 +3,7 @@ from small import small_config, trained_a_little
 
 from harness.nn import tokens
 from harness.nn.embeddings import patchify
+from harness.randomness import Draw
 from harness.training import registry
 from harness.training.method import Progress
 
@@ -10,18 +11,18 @@ PROGRESS = Progress(0.0, 0.0)
 
 
 def method(digits, *assignments):
-    return trained_a_little(registry.build(small_config("maskdit", *assignments), digits))
+    return trained_a_little(registry.build(small_config("maskdit", *assignments)))
 
 
 def test_the_loss_is_the_visible_denoising_error_plus_a_tenth_of_the_reconstruction(digits):
     maskdit = method(digits)
     clean, labels = digits.clean[:4], digits.labels[:4]
     torch.manual_seed(3)
-    losses = maskdit(clean, labels, PROGRESS)
+    losses = maskdit(clean, labels, PROGRESS, Draw.all_of(clean))
 
     torch.manual_seed(3)  # the same noise, level and mask, drawn in the same order
-    noised = maskdit.formulation.noised(clean)
-    keep = tokens.random_keep(4, 16, 8, clean.device)
+    noised = maskdit.formulation.noised(clean, Draw.all_of(clean))
+    keep = tokens.random_keep(Draw.all_of(clean), 16, 8)
     raw = maskdit.network(noised.net_input, noised.net_noise, labels, keep)
     per_token = patchify(maskdit.formulation.loss_map(raw, noised), 2).mean(-1)
     denoised, noisy = patchify(maskdit.formulation.denoised(raw, noised), 2), patchify(noised.noisy, 2)
@@ -53,5 +54,7 @@ def test_masked_patches_cannot_be_seen(digits):
 
 
 def test_unmasked_tuning_has_no_reconstruction_loss(digits):
-    losses = method(digits, "mask_ratio=0")(digits.clean[:4], digits.labels[:4], PROGRESS)
+    losses = method(digits, "mask_ratio=0")(
+        digits.clean[:4], digits.labels[:4], PROGRESS, Draw.all_of(digits.clean[:4])
+    )
     assert set(losses) == {"loss"}

@@ -2,23 +2,24 @@ import torch
 from small import small_config, trained_a_little
 
 from harness.nn import tokens
+from harness.randomness import Draw
 from harness.training import registry
 from harness.training.method import Progress
 
 
 def method(digits, *assignments):
-    return trained_a_little(registry.build(small_config("mdt", *assignments), digits))
+    return trained_a_little(registry.build(small_config("mdt", *assignments)))
 
 
 def test_the_loss_is_the_sum_of_a_full_and_a_masked_pass_over_the_same_noise(digits):
     mdt = method(digits)
     clean, labels = digits.clean[:4], digits.labels[:4]
     torch.manual_seed(3)
-    losses = mdt(clean, labels, Progress(0.0, 0.0))
+    losses = mdt(clean, labels, Progress(0.0, 0.0), Draw.all_of(clean))
 
     torch.manual_seed(3)  # the same noise, step and mask, drawn in the same order
-    noised = mdt.formulation.noised(clean)
-    keep = tokens.random_keep(4, 16, 11, clean.device)  # int(16 x 0.7)
+    noised = mdt.formulation.noised(clean, Draw.all_of(clean))
+    keep = tokens.random_keep(Draw.all_of(clean), 16, 11)  # int(16 x 0.7)
     inputs = noised.net_input, noised.net_noise, labels
     full = mdt.formulation.loss_map(mdt.network(*inputs), noised).mean()
     masked = mdt.formulation.loss_map(mdt.network(*inputs, keep), noised).mean()
@@ -50,7 +51,7 @@ def test_the_side_interpolator_works_on_masked_tokens_only_and_only_in_training(
 
 
 def test_positions_start_at_sines_and_cosines_and_are_learned(digits):
-    network = registry.build(small_config("mdt"), digits).network
+    network = registry.build(small_config("mdt")).network
     assert torch.equal(network.position, network.decoder_position)
     assert network.position.requires_grad
     assert network.decoder_position.requires_grad

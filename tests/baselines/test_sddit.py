@@ -7,6 +7,7 @@ from small import small_config, trained_a_little
 
 from harness.errors import UsageError
 from harness.nn import tokens
+from harness.randomness import Draw
 from harness.training import registry
 from harness.training.method import Progress
 
@@ -14,7 +15,7 @@ START = Progress(0.0, 0.0)
 
 
 def method(digits, *assignments):
-    return trained_a_little(registry.build(small_config("sddit", *assignments), digits))
+    return trained_a_little(registry.build(small_config("sddit", *assignments)))
 
 
 def softmax(logits):
@@ -27,14 +28,14 @@ def test_the_loss_is_equation_9_plus_equation_12(digits):
     sddit.centre.copy_(torch.randn_like(sddit.centre) * 0.01)
     clean, labels = digits.clean[:4], digits.labels[:4]
     torch.manual_seed(3)
-    losses = sddit(clean, labels, START)
+    losses = sddit(clean, labels, START, Draw.all_of(clean))
 
     torch.manual_seed(3)  # the same student noise, mask and teacher noise, drawn in the same order
     edm, network = sddit.formulation, sddit.network
-    student = edm.noised(clean)
-    keep = tokens.random_keep(4, 16, 8, clean.device)
+    student = edm.noised(clean, Draw.all_of(clean))
+    keep = tokens.random_keep(Draw.all_of(clean), 16, 8)
     encoded, raw = network.encode_decode(student.net_input, student.net_noise, labels, keep)
-    quiet = edm.noised(clean, torch.full((4,), 0.002))
+    quiet = edm.noised(clean, Draw.all_of(clean), torch.full((4,), 0.002))
     teacher = sddit.teacher
     t_encoder = teacher["encoder"]
     t_encoded = t_encoder(t_encoder.embed(quiet.net_input), teacher["condition"](quiet.net_noise, labels), None)
@@ -67,7 +68,7 @@ def test_only_the_encoder_reads_the_discriminative_loss(digits):
             return 0 * original(self, raw, noised)
 
     sddit.formulation = OnlyDiscriminate()
-    losses = sddit(digits.clean[:4], digits.labels[:4], START)
+    losses = sddit(digits.clean[:4], digits.labels[:4], START, Draw.all_of(digits.clean[:4]))
     losses["loss"].backward()
     assert all(p.grad is None or not p.grad.any() for p in sddit.network.decoder.parameters())
     assert any(p.grad.any() for p in sddit.network.encoder.parameters())
@@ -93,17 +94,17 @@ def test_the_teacher_is_the_average_of_encoder_and_head_but_not_of_the_decoder(d
     assert set(student) == set(sddit.teacher.state_dict())
     assert not any("decoder" in name for name in student)
     before = copy.deepcopy(sddit.teacher.state_dict())
-    sddit(digits.clean[:4], digits.labels[:4], START)
+    sddit(digits.clean[:4], digits.labels[:4], START, Draw.all_of(digits.clean[:4]))
     sddit.after_step(START)
     for name, value in sddit.teacher.state_dict().items():
         torch.testing.assert_close(value, 0.996 * before[name] + 0.004 * student[name])
 
 
 def test_the_teacher_gets_no_gradient_and_starts_as_the_student(digits):
-    sddit = registry.build(small_config("sddit"), digits)
+    sddit = registry.build(small_config("sddit"))
     for name, value in sddit._student().state_dict().items():
         assert torch.equal(value, sddit.teacher.state_dict()[name])
-    sddit(digits.clean[:4], digits.labels[:4], START)["loss"].backward()
+    sddit(digits.clean[:4], digits.labels[:4], START, Draw.all_of(digits.clean[:4]))["loss"].backward()
     assert all(p.grad is None for p in sddit.teacher.parameters())
 
 
@@ -119,7 +120,7 @@ def test_the_schedules_run_as_table_4_says(digits):
 def test_the_centre_moves_a_tenth_of_the_way_to_the_batch_mean(digits):
     sddit = method(digits)
     sddit.centre.fill_(1.0)
-    sddit(digits.clean[:4], digits.labels[:4], START)
+    sddit(digits.clean[:4], digits.labels[:4], START, Draw.all_of(digits.clean[:4]))
     mean = sddit.batch_mean.clone()
     sddit.after_step(START)
     torch.testing.assert_close(sddit.centre, 0.9 + 0.1 * mean)
@@ -130,7 +131,7 @@ def test_the_teacher_sees_the_least_noise_the_level_asked_for_or_the_students_di
         sddit = method(digits, *assignments)
         seen = []
         sddit.teacher["condition"].register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0]))
-        sddit(digits.clean[:64], digits.labels[:64], START)
+        sddit(digits.clean[:64], digits.labels[:64], START, Draw.all_of(digits.clean[:64]))
         return (4 * seen[0]).exp()
 
     torch.testing.assert_close(teacher_levels(), torch.full((64,), 0.002))
@@ -147,13 +148,13 @@ def test_a_teacher_noise_outside_the_range_of_the_formulation_is_refused(setting
 def test_without_the_discriminative_objective_there_is_no_teacher_and_no_head(digits):
     sddit = method(digits, "discriminate=false")
     assert {name.split(".")[0] for name in sddit.state_dict()} == {"network"}
-    losses = sddit(digits.clean[:4], digits.labels[:4], START)
+    losses = sddit(digits.clean[:4], digits.labels[:4], START, Draw.all_of(digits.clean[:4]))
     assert set(losses) == {"loss"}
 
 
 def test_the_discrete_formulation_is_refused(digits):
     with pytest.raises(UsageError, match="sddit cannot be trained with; it takes edm"):
-        registry.build(small_config("sddit", "formulation=iddpm", "sampler=ddpm"), digits)
+        registry.build(small_config("sddit", "formulation=iddpm", "sampler=ddpm"))
 
 
 def test_prototypes_have_unit_length_and_cls_has_its_own(digits):

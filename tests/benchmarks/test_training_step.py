@@ -4,9 +4,10 @@ import os
 
 import pytest
 import torch
+from small import tiny_config
 
-from harness.config import load_recipe, validate
 from harness.data.order import batch_indices
+from harness.randomness import Draw
 from harness.training import registry
 from harness.training.method import Progress
 
@@ -21,13 +22,14 @@ def _all_threads():
 
 @pytest.mark.parametrize("name", registry.names())
 def test_training_step(benchmark, digits, name):
-    cfg = validate(load_recipe(f"{name}-tiny"), registry.load(name).Config)
-    method = registry.build(cfg, digits)
+    cfg = tiny_config(name)
+    method = registry.build(cfg)
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], 1e-4, fused=True)
-    batch = digits.batch(batch_indices(len(digits), 0, 0, cfg.protocol.batch_size))
+    clean, labels = digits.read(batch_indices(len(digits), 0, 0, cfg.protocol.batch_size))
+    draw = Draw.all_of(clean)
 
     def step():
-        loss = method(*batch, Progress(0.5, 5.0))["loss"]
+        loss = method(clean, labels, Progress(0.5, 5.0), draw)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -40,8 +42,8 @@ def test_training_step(benchmark, digits, name):
 @pytest.mark.parametrize("name", registry.names())
 def test_network_evaluation(benchmark, digits, name):
     """One evaluation of the sampled network on a batch of 250: what sampling costs per level."""
-    cfg = validate(load_recipe(f"{name}-tiny"), registry.load(name).Config)
-    network = registry.build(cfg, digits).network.eval()
+    cfg = tiny_config(name)
+    network = registry.build(cfg).network.eval()
     inputs = digits.clean[:250], torch.zeros(250), digits.labels[:250]
 
     def evaluate():

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from harness.data.order import batch_indices
+from harness.data.order import batch_indices, mirrored
 
 
 def test_an_epoch_visits_every_image_once_across_batches_that_do_not_fit():
@@ -18,10 +19,11 @@ def test_seeds_give_different_orders():
     assert batch_indices(1000, 0, 0, 64).tolist() != batch_indices(1000, 1, 0, 64).tolist()
 
 
-def test_processes_share_a_step_without_overlap_and_without_changing_it():
-    whole = batch_indices(100, 0, 5, 8)
-    parts = [batch_indices(100, 0, 5, 8, rank, 2) for rank in range(2)]
-    assert sorted(torch.cat(parts).tolist()) == sorted(whole.tolist())
+def test_about_half_of_the_images_are_mirrored_and_which_is_a_function_of_the_step():
+    flips = torch.stack([mirrored(0, step, 64) for step in range(100)])
+    assert flips.float().mean() == pytest.approx(0.5, abs=0.02)
+    assert torch.equal(mirrored(0, 7, 64), flips[7])
+    assert not torch.equal(flips[7], flips[8])
 
 
 def test_a_batch_may_be_larger_than_the_set():

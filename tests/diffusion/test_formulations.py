@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 
 from harness.diffusion.formulations import EDM, IDDPM, discretised_log_likelihood
+from harness.randomness import Draw
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def column(v):
 
 def test_edm_recovers_the_clean_image_from_a_perfect_network(clean):
     edm = EDM()
-    noised = edm.noised(clean)
+    noised = edm.noised(clean, Draw.all_of(clean))
     s, d = column(noised.level), 0.5
     perfect = (clean - d**2 / (s**2 + d**2) * noised.noisy) / (s * d / (s**2 + d**2).sqrt())
     torch.testing.assert_close(edm.denoised(perfect, noised), clean, atol=1e-4, rtol=1e-4)
@@ -30,7 +31,7 @@ def test_edm_recovers_the_clean_image_from_a_perfect_network(clean):
 def test_edm_weighs_the_raw_output_equally_at_every_level(clean):
     """lambda c_out^2 = 1: an error of 1 in the raw output costs 1 wherever it is made (EDM Sec. 5)."""
     edm = EDM()
-    noised = edm.noised(clean, torch.logspace(-2, 1, 64))
+    noised = edm.noised(clean, Draw.all_of(clean), torch.logspace(-2, 1, 64))
     s, d = column(noised.level), 0.5
     perfect = (clean - d**2 / (s**2 + d**2) * noised.noisy) / (s * d / (s**2 + d**2).sqrt())
     torch.testing.assert_close(edm.loss_map(perfect + 1, noised), torch.ones_like(clean), atol=1e-3, rtol=1e-3)
@@ -40,21 +41,22 @@ def test_edm_network_inputs_have_unit_variance_and_a_quarter_log_level():
     edm = EDM()
     clean = 0.5 * torch.randn(2000, 1, 4, 4, generator=torch.Generator().manual_seed(1))
     for sigma in (0.01, 1.0, 50.0):
-        noised = edm.noised(clean, torch.full((2000,), sigma))
+        noised = edm.noised(clean, Draw.all_of(clean), torch.full((2000,), sigma))
         assert noised.net_input.std() == pytest.approx(1, abs=0.02)
         assert noised.net_noise[0] == pytest.approx(math.log(sigma) / 4)
 
 
 def test_edm_levels_are_log_normal():
     torch.manual_seed(0)
-    log_sigma = EDM().noised(torch.zeros(20_000, 1, 1, 1)).level.log()
+    clean = torch.zeros(20_000, 1, 1, 1)
+    log_sigma = EDM().noised(clean, Draw.all_of(clean)).level.log()
     assert log_sigma.mean() == pytest.approx(-1.2, abs=0.05)
     assert log_sigma.std() == pytest.approx(1.2, abs=0.05)
 
 
 def test_iddpm_adds_noise_by_the_linear_schedule(clean):
     iddpm = IDDPM()
-    noised = iddpm.noised(clean, torch.full((64,), 999))
+    noised = iddpm.noised(clean, Draw.all_of(clean), torch.full((64,), 999))
     alpha_bar = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     alpha_bar = (1 - alpha_bar).log().sum().exp()
     assert alpha_bar == pytest.approx(4.04e-5, rel=1e-2)
@@ -65,7 +67,7 @@ def test_iddpm_adds_noise_by_the_linear_schedule(clean):
 
 def test_iddpm_recovers_the_clean_image_from_the_true_noise(clean):
     iddpm = IDDPM()
-    noised = iddpm.noised(clean, torch.arange(0, 640, 10))
+    noised = iddpm.noised(clean, Draw.all_of(clean), torch.arange(0, 640, 10))
     raw = torch.cat([noised.noise, torch.zeros_like(clean)], 1)
     torch.testing.assert_close(iddpm.denoised(raw, noised), clean, atol=1e-4, rtol=1e-4)
 
@@ -93,7 +95,7 @@ def test_the_posterior_is_bayes_rule(step):
 @pytest.mark.parametrize("v", [-1.0, 0.3, 1.0])
 def test_the_variational_bound_is_the_kl_divergence_of_the_two_posteriors_in_bits(clean, step, v):
     iddpm = IDDPM()
-    noised = iddpm.noised(clean[:3], torch.full((3,), step))
+    noised = iddpm.noised(clean[:3], Draw.all_of(clean[:3]), torch.full((3,), step))
     predicted = noised.noise + 0.1
     raw = torch.cat([predicted, torch.full_like(predicted, v)], 1)
     bound = (iddpm.loss_map(raw, noised) - 0.01).double()
@@ -111,7 +113,7 @@ def test_the_variational_bound_is_the_kl_divergence_of_the_two_posteriors_in_bit
 def test_at_the_first_step_the_bound_is_the_likelihood_of_the_image():
     iddpm = IDDPM()
     clean = torch.linspace(-1, 1, 16).reshape(1, 1, 4, 4)
-    noised = iddpm.noised(clean, torch.zeros(1, dtype=torch.long))
+    noised = iddpm.noised(clean, Draw.all_of(clean), torch.zeros(1, dtype=torch.long))
     raw = torch.cat([noised.noise, torch.ones_like(clean)], 1)
     deviation = 0.01  # sqrt(beta_0)
     distribution = stats.norm(clean.double().numpy(), deviation)  # a perfect network's mean is the clean image
@@ -130,7 +132,7 @@ def test_the_bins_of_the_likelihood_add_up_to_one():
 
 def test_the_bound_trains_the_variance_alone(clean):
     iddpm = IDDPM()
-    noised = iddpm.noised(clean)
+    noised = iddpm.noised(clean, Draw.all_of(clean))
     noise, v = noised.noise.clone().requires_grad_(), torch.zeros_like(clean).requires_grad_()
     iddpm.loss_map(torch.cat([noise, v], 1), noised).mean().backward()
     assert not noise.grad.any()  # the squared error is at its minimum, and the bound does not reach the mean

@@ -6,6 +6,7 @@ from small import small_config, trained_a_little
 
 from harness.diffusion.formulations import EDM, FORMULATIONS, IDDPM
 from harness.evaluation.generation import choose_labels, generate
+from harness.randomness import Draw
 from harness.training import registry
 
 
@@ -13,7 +14,7 @@ from harness.training import registry
 def test_a_sampler_is_told_what_training_would_have_told_it(formulation, level):
     """predict at a level equals denoised of what the network says of the same noisy images in training."""
     clean = torch.randn(3, 2, 4, 4)
-    noised = formulation.noised(clean, torch.full((3,), level))
+    noised = formulation.noised(clean, Draw.all_of(clean), torch.full((3,), level))
     seen = []
 
     def network(net_input, net_noise, labels):
@@ -31,7 +32,7 @@ def test_a_sampler_is_told_what_training_would_have_told_it(formulation, level):
 
 def draw(digits, name, *assignments, seed=0, batch_size=7, labels=None):
     cfg = small_config(name, "sampling.num_steps=4", *assignments)
-    network = trained_a_little(registry.build(cfg, digits).network)
+    network = trained_a_little(registry.build(cfg).network)
     labels = choose_labels("random", 11, 10, seed) if labels is None else labels
     return generate(
         network, FORMULATIONS[cfg.formulation](), cfg.sampling, labels,

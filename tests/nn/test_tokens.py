@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from harness.nn import tokens
+from harness.randomness import Draw
 
 
 @pytest.mark.parametrize(
@@ -17,20 +18,20 @@ def test_keeping_no_token_is_refused_with_the_largest_ratio_that_keeps_one():
 
 
 def test_kept_indices_are_ascending_distinct_and_differ_between_images():
-    keep = tokens.random_keep(64, 16, 5, torch.device("cpu"))
+    keep = tokens.random_keep(Draw(64, 0, 64, torch.device("cpu")), 16, 5)
     assert (keep.diff(dim=1) > 0).all()
     assert len({tuple(row) for row in keep.tolist()}) > 50
 
 
 def test_every_token_is_kept_equally_often():
     torch.manual_seed(0)
-    keep = tokens.random_keep(8000, 16, 8, torch.device("cpu"))
+    keep = tokens.random_keep(Draw(8000, 0, 8000, torch.device("cpu")), 16, 8)
     share = tokens.visible(keep, 16).mean(0)
     assert (share - 0.5).abs().max() < 0.03  # five standard deviations
 
 
 def test_scatter_undoes_gather_and_leaves_the_other_places_alone():
     x, other = torch.randn(2, 16, 3), torch.randn(2, 16, 3)
-    keep = tokens.random_keep(2, 16, 6, x.device)
+    keep = tokens.random_keep(Draw.all_of(x), 16, 6)
     seen = tokens.visible(keep, 16)[..., None].bool()
     assert torch.equal(tokens.scatter(tokens.gather(x, keep), keep, onto=other), torch.where(seen, x, other))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ConfigDict
 
-from harness.config import Knobs, RunConfig, load_recipe
+from harness.config import Knobs, RunConfig
+from harness.recipes import load_recipe
 from harness.results.schema import (
     DataIdentity,
     Device,
@@ -39,7 +40,7 @@ _recipe = cache(load_recipe)  # reading YAML is most of the time a run folder ta
 
 def _config(method: str, seed: int, knobs: dict, protocol: dict) -> RunConfig:
     """The tiny recipe, with the conditions that tests name set here, out of reach of a change of the recipe."""
-    document = dict(_recipe(f"{method}-tiny"))
+    document = _recipe(f"{method}-tiny").document | {"input": {"channels": 1, "side": 8, "num_classes": 10}}
     named = {"data": "digits", "batch_size": 64, "steps": 600, "learning_rate": 1e-3, "ema_warmup": True}
     document["seed"] = seed
     document["knobs"] = AnyKnobs(**{**METHODS[method][4], **knobs})

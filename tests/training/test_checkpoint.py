@@ -1,4 +1,6 @@
 import os
+import shutil
+import threading
 
 import pytest
 import torch
@@ -6,7 +8,7 @@ from safetensors.torch import load_file
 
 from harness.errors import DataError
 from harness.training import checkpoint
-from harness.training.checkpoint import Checkpoint
+from harness.training.checkpoint import Checkpoint, Keep, Writer
 
 CONFIG = "c" * 64
 
@@ -22,7 +24,7 @@ def some(step: int) -> Checkpoint:
 @pytest.fixture
 def folder(tmp_path):
     for step in (10, 20, 30):
-        checkpoint.save(tmp_path, some(step), CONFIG)
+        checkpoint.save(tmp_path, some(step), CONFIG, Keep())
     return tmp_path
 
 
@@ -85,7 +87,7 @@ def test_a_save_that_was_cut_off_leaves_no_trace_in_the_next(folder):
     torn.mkdir()
     (torn / "method.safetensors").write_bytes(b"half")
     assert load(folder).step == 30
-    checkpoint.save(folder, some(40), CONFIG)
+    checkpoint.save(folder, some(40), CONFIG, Keep())
     assert load(folder).step == 40
     assert not torn.exists()
 
@@ -96,7 +98,82 @@ def test_a_full_disk_leaves_the_last_checkpoint_in_place(folder, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "_sync", full)
     with pytest.raises(DataError, match="No space left on device"):
-        checkpoint.save(folder, some(40), CONFIG)
+        checkpoint.save(folder, some(40), CONFIG, Keep())
     monkeypatch.undo()
     assert load(folder).step == 30
     assert not any("tmp" in name for name in os.listdir(folder))
+
+
+def test_milestones_are_kept_for_good(tmp_path):
+    for step in (10, 20, 25, 30, 35):
+        checkpoint.save(tmp_path, some(step), CONFIG, Keep(last=2, every=20))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000000020", "step-000000030", "step-000000035"]
+    assert {p.name for p in (tmp_path / "step-000000020").iterdir()} == {"ema.safetensors", "state.json"}
+    assert load(tmp_path).step == 35
+
+
+def test_the_averages_of_milestones_can_be_sampled(tmp_path):
+    for step in (20, 30, 35):
+        checkpoint.save(tmp_path, some(step), CONFIG, Keep(last=2, every=20))
+    shutil.rmtree(tmp_path / "step-000000030")
+    shutil.rmtree(tmp_path / "step-000000035")
+    step, ema = checkpoint.load_newest_ema(tmp_path, CONFIG, print)
+    assert step == 20
+    assert torch.equal(ema["w"], some(20).ema["w"])
+
+
+def test_a_checkpoint_is_what_it_was_when_it_was_taken_though_training_goes_on(tmp_path):
+    taken = some(10)
+    copy = Checkpoint(*checkpoint.copied(list(taken)))
+    with torch.no_grad():
+        taken.method["network.w"].add_(5)
+        taken.optimizer["state"][0]["exp_avg"].zero_()
+    done = []
+    writer = Writer(tmp_path, CONFIG, Keep(), written=done.append)
+    writer.write(copy)
+    writer.join()
+    assert done == [10]
+    assert torch.equal(load(tmp_path).method["network.w"], some(10).method["network.w"])
+    assert load(tmp_path).optimizer["state"][0]["exp_avg"].any()
+
+
+def test_training_goes_on_while_the_disk_is_slow_and_waits_before_the_next_save(tmp_path, monkeypatch):
+    release, started, sync = threading.Event(), threading.Event(), checkpoint._sync
+
+    def slow(path):
+        started.set()
+        assert release.wait(30)
+        sync(path)
+
+    monkeypatch.setattr(checkpoint, "_sync", slow)
+    done = []
+    writer = Writer(tmp_path, CONFIG, Keep(), written=done.append)
+    writer.write(some(10))  # returns although the disk has not
+    assert started.wait(30)
+    assert done == []
+    assert load(tmp_path) is None  # nothing half-written is ever seen
+    second = threading.Thread(target=writer.write, args=(some(20),))
+    second.start()
+    second.join(0.2)
+    assert second.is_alive()  # one at a time
+    release.set()
+    second.join()
+    writer.join()
+    assert done == [10, 20]
+
+
+def test_what_the_disk_refused_in_the_background_is_raised_in_the_foreground(tmp_path):
+    (tmp_path / "file").write_text("")
+    writer = Writer(tmp_path / "file" / "checkpoints", CONFIG, Keep(), written=lambda step: None)
+    writer.write(some(10))
+    with pytest.raises(DataError, match="the checkpoint of step 10 could not be written"):
+        writer.join()
+    writer.join()  # said once
+
+
+def test_an_averaged_network_alone_can_be_sampled_and_not_continued(tmp_path):
+    checkpoint.save_ema(tmp_path, 0, {"w": torch.ones(2)}, CONFIG)
+    step, ema = checkpoint.load_newest_ema(tmp_path, CONFIG, print)
+    assert step == 0
+    assert torch.equal(ema["w"], torch.ones(2))
+    assert load(tmp_path) is None

@@ -9,7 +9,9 @@ import torch
 from small import small_config
 
 from harness.errors import Diverged, Interrupted, Preempted
+from harness.randomness import Draw
 from harness.training import engine, registry
+from harness.training.step import drop_labels
 from harness.training.telemetry import WARMUP_STEPS, StepClock
 
 METHODS = registry.names()
@@ -22,7 +24,7 @@ class Stop(Exception):
 
 def train(cfg, digits, folder, report=lambda line: None, prepare=lambda method: None, notes=None):
     folder.mkdir(exist_ok=True)
-    method = registry.build(cfg, digits)
+    method = registry.build(cfg)
     prepare(method)
     note = (notes if notes is not None else []).append
     trained = engine.train(method, cfg, digits, folder, device=CPU, report=report, note=note)
@@ -95,6 +97,19 @@ def test_a_signal_finishes_the_step_saves_and_the_same_command_continues(number,
     assert_equal_bit_for_bit(continued, weights(*train(cfg, digits, tmp_path / "whole")))
 
 
+def test_a_second_sigterm_does_not_cut_off_the_save(digits, tmp_path):
+    """Schedulers signal a process itself and through the one that started it."""
+
+    def interrupt(line):
+        if line["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Preempted, match="at step 3: saved"):
+        train(small_config("dit", "steps=6", "log_every=1", "checkpoint_every=100"), digits, tmp_path, interrupt)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000003"]
+
+
 def test_a_loss_that_is_not_finite_stops_at_its_step_and_spoils_no_checkpoint(digits, tmp_path):
     cfg = small_config("dit", "steps=8", "log_every=4", "checkpoint_every=4")
 
@@ -154,7 +169,8 @@ def test_a_torn_line_of_the_log_is_dropped_and_said_so(digits, tmp_path):
 
 def test_labels_are_dropped_at_their_rate_and_only_to_no_label():
     torch.manual_seed(0)
-    labels = engine.drop_labels(torch.zeros(20_000, dtype=torch.long), 0.1, null_label=10)
+    labels = torch.zeros(20_000, dtype=torch.long)
+    labels = drop_labels(labels, 0.1, Draw.all_of(labels), null_label=10)
     assert set(labels.tolist()) == {0, 10}
     assert (labels == 10).float().mean() == pytest.approx(0.1, abs=0.01)
 
@@ -180,4 +196,4 @@ def test_the_clock_counts_neither_warm_up_nor_pauses(monkeypatch):
 
 
 def test_a_run_of_warm_up_alone_has_no_speed(digits, tmp_path):
-    assert train(small_config("dit"), digits, tmp_path)[1].steps_per_sec is None
+    assert train(small_config("dit"), digits, tmp_path)[1].speed.steps_per_sec is None

@@ -7,6 +7,7 @@ from types import FrameType
 
 from harness.errors import HarnessError, Interrupted, Preempted
 
+Signal = signal.Signals
 WATCHED = {signal.SIGINT: Interrupted, signal.SIGTERM: Preempted}
 
 
@@ -14,7 +15,7 @@ class Inbox:
     """The first signal that arrived, if any."""
 
     def __init__(self) -> None:
-        self.received: signal.Signals | None = None
+        self.received: Signal | None = None
 
     def error(self, step: int) -> HarnessError:
         name = self.received.name
@@ -23,13 +24,15 @@ class Inbox:
 
 @contextmanager
 def deferred() -> Iterator[Inbox]:
-    """Collects the first signal for the caller to act on between two steps; a second one stops at once."""
+    """Collects the first signal for the caller to act on between two steps; a second Ctrl-C stops at once.
+
+    A second SIGTERM does not: schedulers signal a process more than once, itself and through the one that started it.
+    """
     inbox = Inbox()
 
     def receive(number: int, frame: FrameType | None) -> None:
-        inbox.received = signal.Signals(number)
-        for watched, handler in previous.items():
-            signal.signal(watched, handler)
+        inbox.received = inbox.received or Signal(number)
+        signal.signal(signal.SIGINT, previous[signal.SIGINT])
 
     previous = {watched: signal.signal(watched, receive) for watched in WATCHED}
     try:

@@ -1,0 +1,137 @@
+"""harness data: encode images into latents, import those of other projects, check and describe them."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.answer import Json, answers, count, progress_for, show
+from harness.errors import DataError
+
+data_app = typer.Typer(help="Make and check sets of latents.", no_args_is_help=True)
+
+VAE = "stabilityai/sd-vae-ft-ema"
+Store = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of latents.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the latents go.")]
+Images = Annotated[
+    int | None, typer.Option(parser=count, metavar="N", help="How many there must be: 1281167 for ImageNet.")
+]
+
+
+@data_app.command(
+    epilog="Examples: harness data encode imagenet/train --out latents/imagenet-256 --flips · "
+    "harness data encode photos --vae ./my-vae --size 512 --out latents/photos"
+)
+@answers
+def encode(
+    images: Annotated[Path, typer.Argument(metavar="IMAGENET_DIR", help="Images, in one folder a class.")],
+    out: Out,
+    vae: Annotated[
+        str, typer.Option(metavar="ID", help="stabilityai/sd-vae-ft-ema or -mse, a folder, or random.")
+    ] = VAE,
+    size: Annotated[int, typer.Option(metavar="PIXELS", help="Of the square cut out of each image.")] = 256,
+    flips: Annotated[bool, typer.Option("--flips", help="Encode the mirror images too.")] = False,
+    nproc: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes. Default: one per GPU or processor.")
+    ] = None,
+    batch: Annotated[int, typer.Option(metavar="N", help="Images a process reads at once.")] = 32,
+    as_json: Json = False,
+) -> None:
+    """Encode a folder of images with a VAE. The same command again continues, and mends damaged shards."""
+    from harness.data import encode, latents
+
+    progress = progress_for("data")
+    try:
+        encode.encode(
+            images, out, vae_id=vae, image_size=size, flips=flips, nproc=nproc, batch_size=batch, progress=progress
+        )
+    finally:
+        progress.close()
+    show({"folder": str(out), **latents.info(out)}, as_json, _lines)
+
+
+@data_app.command(
+    "import",
+    epilog="Examples: harness data import latents_lmdb --from maskdit-lmdb --out latents/imagenet-256 · "
+    "harness data import features --from fast-dit --out latents/imagenet-256 --vae stabilityai/sd-vae-ft-mse",
+)
+@answers
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Latents that another project made.")],
+    format: Annotated[
+        str, typer.Option("--from", metavar="FORMAT", help="maskdit-lmdb, fast-dit, repa-zip or safetensors.")
+    ],
+    out: Out,
+    vae: Annotated[str, typer.Option(metavar="ID", help="The VAE that made them, which no format records.")] = VAE,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A .npy file of labels, for sources that have none.")
+    ] = None,
+    classes: Annotated[int, typer.Option(metavar="N", help="Number of classes.")] = 1000,
+    images: Images = None,
+    as_json: Json = False,
+) -> None:
+    """Convert another project's latents. The same command again continues."""
+    from harness.data import importers, latents
+    from harness.data import vae as vaes
+
+    progress = progress_for("import")
+    try:
+        importers.import_latents(
+            format,
+            source,
+            out,
+            vae=vaes.identity(vae),
+            labels=labels,
+            num_classes=classes,
+            expected_images=images,
+            advance=lambda done: progress.note(f"{done:,} images"),  # nobody knows how many before all are read
+        )
+    finally:
+        progress.close()
+    show({"folder": str(out), **latents.info(out)}, as_json, _lines)
+
+
+@data_app.command(epilog="Example: harness data verify latents/imagenet-256 --images 1281167")
+@answers
+def verify(folder: Store, images: Images = None, as_json: Json = False) -> None:
+    """Read every latent and list what is wrong: exit code 4 if anything is."""
+    from harness.data import latents
+
+    progress = progress_for("data")
+    progress.stage("verify", _num_images(folder))
+    try:
+        problems = latents.verify(folder, expected_images=images, advance=progress.advance)
+    finally:
+        progress.close()
+    document = {"folder": str(folder), "sound": not problems, "problems": problems}
+    show(document, as_json, lambda _: problems or [f"{folder}: sound"])
+    if problems:
+        raise DataError(f"{folder} is not sound; what was found ({len(problems)}) is listed on stdout, with its mend.")
+
+
+@data_app.command(epilog="Example: harness data info latents/imagenet-256 --json")
+@answers
+def info(folder: Store, as_json: Json = False) -> None:
+    """Describe a set of latents: how it was made, how large it is, how its values spread."""
+    from harness.data import latents
+
+    show({"folder": str(folder), **latents.info(folder)}, as_json, _lines)
+
+
+def _num_images(folder: Path) -> int:
+    from harness.data import latents
+
+    try:
+        return latents.read_manifest(folder).num_images
+    except DataError:  # verify says it
+        return 0
+
+
+def _lines(document: dict[str, Any]) -> list[str]:
+    return [f"{key.replace('_', ' '):<22}{_value(value)}" for key, value in document.items()]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,183 @@
+"""`harness recipes`: what each recipe sets, where each value comes from, and where the sources disagree."""
+
+import json
+import shutil
+import textwrap
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.answer import Json, answers, show
+
+recipes_app = typer.Typer(help="Look up recipes.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Which recipe; harness recipes list names them.")]
+GAP = "  "
+
+
+@recipes_app.command("list", epilog="Example: harness recipes list --json")
+@answers
+def recipes_list(as_json: Json = False) -> None:
+    """Name every recipe, and say what it is."""
+    from harness.recipes import recipe_names
+
+    show({"recipes": [_summary(name) for name in recipe_names()]}, as_json, _list_lines)
+
+
+@recipes_app.command("show", epilog="Example: harness recipes show sddit-xl")
+@answers
+def recipes_show(name: Name, as_json: Json = False) -> None:
+    """Print each setting of a recipe with its source, then where the sources disagree."""
+    show(_description(name), as_json, _show_lines)
+
+
+@recipes_app.command(
+    "diff", epilog="Examples: harness recipes diff sddit-s maskdit-s · harness recipes diff dit-s dit-xl"
+)
+@answers
+def recipes_diff(a: Name, b: Name, as_json: Json = False) -> None:
+    """Print the settings in which two recipes differ, side by side, and how many are equal."""
+    show(_difference(a, b), as_json, _diff_lines)
+
+
+# What is said -----------------------------------------------------------------------------------------------------
+
+
+def _summary(name: str) -> dict[str, Any]:
+    from harness.recipes import load_recipe
+    from harness.results.methods import measured_title
+
+    recipe = load_recipe(name)
+    document, protocol, network = recipe.document, recipe.document["protocol"], recipe.document["network"]
+    return {
+        "recipe": name,
+        "method": measured_title(document["method"], document["knobs"]),
+        "size": document["size"],
+        "depth": network["depth"],
+        "width": network["width"],
+        "data": protocol["data"],
+        "steps": protocol["steps"],
+        "repeats": recipe.repeats,
+    }
+
+
+def _values(name: str) -> dict[str, Any]:
+    from harness.recipes import load_recipe, settings
+    from harness.training import registry
+
+    recipe = load_recipe(name)
+    return {found.path: found for found in settings(recipe, registry.load(recipe.document["method"]).Config)}
+
+
+def _description(name: str) -> dict[str, Any]:
+    from harness.recipes import load_recipe
+
+    recipe = load_recipe(name)
+    return {
+        "recipe": name,
+        "repeats": recipe.repeats,
+        "settings": [{"setting": s.path, "value": s.value, "source": s.source} for s in _values(name).values()],
+        "conflicts": recipe.conflicts,
+        "run": f"harness run {name}",
+    }
+
+
+def _difference(a: str, b: str) -> dict[str, Any]:
+    """A setting that only one recipe has is missing from the other's `values`: null is a value of its own."""
+    sides = {name: _values(name) for name in (a, b)}
+    paths = list(dict.fromkeys(path for side in sides.values() for path in side))
+    values = {path: {name: side[path].value for name, side in sides.items() if path in side} for path in paths}
+    differing = [path for path in paths if len(values[path]) < len(sides) or values[path][a] != values[path][b]]
+    sections = list(dict.fromkeys(map(_section, paths)))
+    differing.sort(key=lambda path: sections.index(_section(path)))
+    return {
+        "recipes": [a, b],
+        "differing": [{"setting": path, "values": values[path]} for path in differing],
+        "equal": len(paths) - len(differing),
+    }
+
+
+# How it is said: plain aligned text that fits the terminal, or 80 columns ---------------------------------------------
+
+
+def _list_lines(document: dict[str, Any]) -> list[str]:
+    rows = [
+        [r["recipe"], r["method"], f"{r['depth']} x {r['width']}", _count(r["steps"]), r["repeats"]]
+        for r in document["recipes"]
+    ]
+    return _columns([["recipe", "method", "blocks", "steps", "repeats"], *rows])
+
+
+def _show_lines(document: dict[str, Any]) -> list[str]:
+    rows = [[s["setting"], _text(s["value"]), s["source"]] for s in document["settings"]]
+    conflicts = [line for conflict in document["conflicts"] for line in _conflict_lines(conflict)]
+    return [
+        *_wrapped(f"{document['recipe']} repeats {document['repeats']}.", ""),
+        *_sections(rows, ["value", "source"]),
+        "",
+        *(["Where sources disagree", *conflicts, ""] if conflicts else []),
+        f"Run it: {document['run']} (--dry-run counts parameters and arithmetic)",
+    ]
+
+
+def _conflict_lines(conflict: dict[str, Any]) -> list[str]:
+    return [
+        f"  {conflict['setting']}: {_text(conflict['taken'])} here",
+        *(line for o in conflict["others"] for line in _wrapped(f"{_text(o['value'])}  [{o['source']}]", "    ")),
+        *_wrapped(f"Why: {conflict['why']}", "    "),
+    ]
+
+
+def _diff_lines(document: dict[str, Any]) -> list[str]:
+    names = document["recipes"]
+    rows = [
+        [d["setting"], *(_text(d["values"][n]) if n in d["values"] else "-" for n in names)]
+        for d in document["differing"]
+    ]
+    return [*_sections(rows, names), "", f"{len(rows)} settings differ, {document['equal']} are equal."][1:]
+
+
+def _sections(rows: list[list[str]], titles: list[str]) -> list[str]:
+    """Rows of a setting and its cells, under the heads of their sections."""
+    lines = []
+    for section, group in groupby(rows, lambda row: _section(row[0])):
+        lines += [
+            "",
+            *_columns([[section, *titles], *([f"  {path.rpartition('.')[2]}", *cells] for path, *cells in group)]),
+        ]
+    return lines
+
+
+def _section(path: str) -> str:
+    return path.rpartition(".")[0] or "run"
+
+
+def _columns(rows: list[Sequence[str]]) -> list[str]:
+    """Rows as aligned text; the last column takes what is left of the line, and is wrapped there."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    margin = sum(widths) + len(GAP) * len(widths)
+    lines = []
+    for *cells, last in rows:
+        start = GAP.join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), ""])
+        first, *others = textwrap.wrap(last, max(_width() - margin, 20), break_on_hyphens=False) or [""]
+        lines += [(start + first).rstrip(), *(" " * margin + line for line in others)]
+    return lines
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    rest = f"{indent}  "
+    return textwrap.wrap(text, _width(), initial_indent=indent, subsequent_indent=rest, break_on_hyphens=False)
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, 120)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _count(steps: int) -> str:
+    return f"{steps // 1000}k" if steps % 1000 == 0 else str(steps)

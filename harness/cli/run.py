@@ -1,0 +1,264 @@
+"""Commands that make and use runs: run, sample, evaluate, import-checkpoint."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.answer import Assignments, Json, answers, count, progress_for, show
+from harness.errors import UsageError
+
+Out = Annotated[Path, typer.Option(help="Where run folders go.")]
+Nproc = Annotated[int | None, typer.Option("--nproc", metavar="N", help="Processes on this machine, one a GPU.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: runs/<recipe>/<run>.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the command line, in the order a user meets them."""
+    app.command(
+        epilog="Examples: harness run sddit-tiny · harness run sddit-s --steps 400k --nproc 8 · "
+        "harness run dit-tiny --steps 2k --set learning_rate=5e-4"
+    )(run)
+    app.command(epilog="Example: harness sample runs/sddit-tiny/seed0-0123456789 --num 64 --cfg-scale 1.5 --npz")(
+        sample
+    )
+    app.command(epilog="Example: harness evaluate runs/sddit-tiny/seed0-0123456789 --num 500")(evaluate)
+    app.command(
+        "import-checkpoint",
+        epilog="Examples: harness import-checkpoint DiT-XL-2-256x256.pt --as dit-xl · "
+        "harness import-checkpoint mdt.pt --as mdt-xl --set relative_position=true",
+    )(import_checkpoint)
+
+
+@answers
+def run(
+    recipe: Annotated[str | None, typer.Argument(help="Which recipe; harness recipes list names them.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(parser=count, metavar="N", help="Training steps: 250, 400k, 1.5M.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Train on this data set, or folder of latents, instead of the recipe's.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of weights, data order and noise. Default: the recipe's, 0.")
+    ] = None,
+    set_: Assignments = None,
+    config: Annotated[Path | None, typer.Option(help="Repeat the run of this config.yaml instead of a recipe.")] = None,
+    out: Out = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve, count and estimate, do not train.")] = False,
+    no_eval: Annotated[bool, typer.Option("--no-eval", help="Train only.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start over, even if the run is finished.")] = False,
+    pipeline: Annotated[
+        str | None, typer.Option(help="cached, or online-vae: encode the images of --data in every step.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, tf32 or bf16.")] = None,
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the method with torch.compile.")] = False,
+    micro_batch: Annotated[
+        int | None, typer.Option(metavar="N", help="Images a process takes at once; gradients add up to the batch.")
+    ] = None,
+    data_residency: Annotated[str | None, typer.Option(help="host, or gpu: hold the whole set there.")] = None,
+    nproc: Nproc = None,
+    launcher: Annotated[str, typer.Option(help="local, or slurm: submit this command as a job.")] = "local",
+    nodes: Annotated[int, typer.Option(help="Machines of a SLURM job, each with --nproc GPUs.")] = 1,
+    time: Annotated[str, typer.Option(help="Time limit of a SLURM job, HH:MM:SS.")] = "24:00:00",
+    partition: Annotated[str | None, typer.Option(help="Partition of a SLURM job.")] = None,
+    print_sbatch: Annotated[bool, typer.Option("--print-sbatch", help="Print a job script, submit nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe, sample it and evaluate it. The same command again continues, or reports the finished run."""
+    if (recipe is None) == (config is None):
+        raise UsageError("name a recipe (harness recipes list shows them) or give --config, one of the two.")
+    given = {
+        "protocol.steps": steps,
+        "protocol.data": data,
+        "protocol.pipeline": pipeline,
+        "protocol.precision": precision,
+        "protocol.compile": compile_ or None,
+        "execution.micro_batch": micro_batch,
+        "execution.residency": data_residency,
+        "seed": seed,
+    }
+    assignments = [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
+
+    from harness import launch, recipes
+
+    if recipe:
+        recipes.load_recipe(recipe)  # a wrong name is told before torch is imported
+    if print_sbatch or launcher == "slurm":
+        return _slurm(recipe or config.parent.name, print_sbatch, nodes, nproc, time, partition, out, as_json)
+    if launcher != "local":
+        raise UsageError(f"--launcher is {launcher!r}; it must be local or slurm.")
+    if nproc is not None and not dry_run and launch.current().size == 1:
+        raise typer.Exit(launch.run_processes(nproc, launch.without(sys.argv[1:], "--nproc")))
+
+    from harness import experiment
+
+    cfg = experiment.resolve(recipe or config, assignments)
+    if dry_run:
+        return show(experiment.plan(cfg, nproc or 1), as_json, _plan_lines)
+    command = " ".join(["harness run", recipe or "--config config.yaml", *(f"--set {a}" for a in assignments)])
+    with launch.joined() as world:
+        progress = progress_for(cfg.recipe, shown=world.is_main)
+        try:
+            result = experiment.run(
+                cfg,
+                out,
+                command=command,
+                progress=progress,
+                with_evaluation=not no_eval,
+                force=force,
+                world=world,
+            )
+        finally:
+            progress.close()
+    if world.is_main:
+        show(result.model_dump(mode="json"), as_json, _result_lines)
+
+
+@answers
+def sample(
+    run: RunFolder,
+    num: Annotated[int, typer.Option(help="How many images.")] = 16,
+    cfg_scale: Annotated[
+        float | None, typer.Option(help="Scale of classifier-free guidance; 1 is none. Default: the run's.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the sampler. Default: the run's.")] = None,
+    seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
+    npz: Annotated[bool, typer.Option("--npz", help="Also write samples.npz: arr_0, N x H x W x 3 uint8.")] = False,
+    nproc: Nproc = None,
+    as_json: Json = False,
+) -> None:
+    """Draw images from a run or an imported checkpoint, into its samples/ folder."""
+    from harness import launch
+
+    if num < 1:
+        raise UsageError(f"--num is {num}; it must be at least 1.")
+    if nproc is not None and launch.current().size == 1:
+        raise typer.Exit(launch.run_processes(nproc, launch.without(sys.argv[1:], "--nproc")))
+
+    from harness import sampling
+
+    with launch.joined() as world:
+        progress = progress_for("sample", shown=world.is_main)
+        try:
+            document = sampling.sample(
+                run,
+                num,
+                seed=seed,
+                guidance_scale=cfg_scale,
+                num_steps=steps,
+                npz=npz,
+                progress=progress,
+                world=world,
+            )
+        finally:
+            progress.close()
+    if world.is_main:
+        show(document, as_json, lambda answer: answer["files"])
+
+
+@answers
+def evaluate(
+    run: RunFolder,
+    num: Annotated[int | None, typer.Option(help="How many images. Default: the run's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the images. Default: the run's.")] = None,
+    nproc: Nproc = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a run's newest checkpoint against its data, with its own feature network."""
+    from harness import launch
+
+    if nproc is not None and launch.current().size == 1:
+        raise typer.Exit(launch.run_processes(nproc, launch.without(sys.argv[1:], "--nproc")))
+
+    from harness import sampling
+
+    with launch.joined() as world:
+        progress = progress_for("evaluate", shown=world.is_main)
+        try:
+            evaluation = sampling.evaluate_run(run, num_images=num, seed=seed, progress=progress, world=world)
+        finally:
+            progress.close()
+    if world.is_main:
+        show(
+            evaluation.model_dump(mode="json"),
+            as_json,
+            lambda answer: [f"{name:<26}{value:>10.4f}" for name, value in answer["metrics"].items()],
+        )
+
+
+@answers
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="An official checkpoint of DiT, MaskDiT or MDT v1.")],
+    as_: Annotated[str, typer.Option("--as", metavar="RECIPE", help="The recipe it was trained by, like dit-xl.")],
+    set_: Assignments = None,
+    out: Out = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Make a run folder of a published checkpoint, which `sample` and `evaluate` accept. Nothing in it is executed."""
+    from harness import recipes
+
+    recipes.load_recipe(as_)
+
+    from harness import experiment, importing
+
+    folder = importing.import_checkpoint(file, experiment.resolve(as_, set_ or []), out)
+    show({"folder": str(folder)}, as_json, lambda answer: [answer["folder"]])
+
+
+def _slurm(
+    name: str,
+    print_only: bool,
+    nodes: int,
+    nproc: int | None,
+    time: str,
+    partition: str | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    from harness import launch, slurm
+
+    job = slurm.Job(
+        nodes=nodes, processes_per_node=nproc or 1, time=time, partition=partition, name=name, logs=out / "slurm"
+    )
+    arguments = sys.argv[1:]
+    for option in ("--nproc", "--launcher", "--nodes", "--time", "--partition"):
+        arguments = launch.without(arguments, option)
+    arguments = [argument for argument in arguments if argument != "--print-sbatch"]
+    if print_only:
+        print(slurm.sbatch_script(job, arguments), end="")
+        return
+    show({"job": slurm.submit(job, arguments)}, as_json, lambda answer: [answer["job"]])
+
+
+def _plan_lines(plan: dict[str, Any]) -> list[str]:
+    import yaml
+
+    from harness.training import estimate
+
+    config = yaml.safe_dump(plan["config"], sort_keys=False).rstrip()
+    return [*_cost_lines(plan), *estimate.lines(plan["estimate"]), "", config]
+
+
+def _cost_lines(result: dict[str, Any]) -> list[str]:
+    return [
+        f"{result['recipe']}, seed {result['seed']}, {result['steps']:,} steps, run {result['run_id']}",
+        f"  parameters        {result['params'] / 1e6:.2f} M",
+        f"  arithmetic/image  {result['gmacs_forward']:.4g} GMAC forward, {result['gmacs_step']:.4g} GMAC a step",
+    ]
+
+
+def _result_lines(result: dict[str, Any]) -> list[str]:
+    speed, memory = result["steps_per_sec"], result["peak_memory_bytes"]
+    lines = [
+        *_cost_lines(result),
+        "  speed             "
+        + (f"{speed:.2f} steps/s over {result['timed_steps']:,} steps" if speed else "all warm-up"),
+        f"  peak memory       {memory / 2**30:.2f} GiB ({result['peak_memory_kind']})",
+        f"  time              {result['wall_seconds']:.0f} s",
+    ]
+    before = result["evaluations"].get("untrained", {}).get("metrics", {})
+    for name, value in result["evaluations"].get("final", {}).get("metrics", {}).items():
+        lines.append(f"  {name:<24}{value:>10.4f}   untrained {before[name]:.4f}")
+    return lines

@@ -1,0 +1,102 @@
+"""What a run trains on: images or latents with labels, read by index and turned into what the network sees.
+
+N images, B indices of a batch, C channels, S side.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from harness.config import InputShape
+from harness.errors import UsageError
+from harness.randomness import Draw
+
+
+class Dataset(ABC):
+    """A labelled set. `read` happens ahead of the step, on the CPU; `to_clean` inside the step, on its device.
+
+    Where `has_flips`, index i + N reads the mirror image of i.
+    """
+
+    name: str
+    labels: Tensor  # (N,) int64 in [0, num_classes)
+    num_classes: int
+    channels: int  # of what the network sees
+    side: int
+    real: bool  # False: random numbers, for speed only; their metrics would mean nothing
+    in_memory: bool = False  # reading costs nothing, so nobody reads ahead
+    has_flips: bool = False
+    vae: str | None = None  # the VAE between pixels and latents, by its id; None: the network sees pixels
+    vae_sha256: str | None = None  # of its weights, where known
+
+    @property
+    def shape(self) -> InputShape:
+        """What a network for this data takes."""
+        return InputShape(channels=self.channels, side=self.side, num_classes=self.num_classes)
+
+    @property
+    @abstractmethod
+    def sha256(self) -> str:
+        """Of the content, so that it does not depend on where it lies."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """What is stored of these images, and their labels.   (B,) -> (B, ...), (B,) int64 in [0, num_classes)"""
+
+    def check(self, advance: Callable[[int], None]) -> None:
+        """What is too slow for opening and must be known before the first step. Raises DataError.
+
+        `advance` is told how many of num_files are done.
+        """
+        return
+
+    @property
+    def num_files(self) -> int:
+        return 0
+
+    def everything(self) -> Tensor:
+        """All that is stored, for keeping it on a GPU.   (N, ...), or (2 N, ...) with the mirror images behind
+
+        Raises UsageError when the set is not of a kind that can be.
+        """
+        raise UsageError(f"{self.name} cannot be held on the device as a whole; say --set residency=host.")
+
+    def to_clean(self, stored: Tensor, draw: Draw) -> Tensor:  # (B, ...) -> (B, C, S, S) float32
+        """What was read, as training images; a latent's posterior is sampled with `draw`."""
+        return stored
+
+
+class InMemory(Dataset):
+    """Images held as one tensor.   clean (N, C, S, S) float32, labels (N,) int64"""
+
+    in_memory = True
+    has_flips = True
+
+    def __init__(self, name: str, clean: Tensor, labels: Tensor, num_classes: int, *, real: bool = True):
+        self.name, self.clean, self.labels, self.num_classes, self.real = name, clean, labels, num_classes, real
+        self.channels, self.side = clean.shape[1], clean.shape[-1]
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.clean.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def everything(self) -> Tensor:
+        return torch.cat([self.clean, self.clean.flip(-1)])
+
+    def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        mirrored = indices >= len(self)
+        image = indices % len(self)
+        clean = self.clean[image]
+        if mirrored.any():
+            clean = torch.where(mirrored[:, None, None, None], clean.flip(-1), clean)
+        return clean, self.labels[image]

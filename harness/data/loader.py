@@ -1,0 +1,100 @@
+"""Batches in order, each read while the step before it computes.
+
+B images of the global batch, R rows of it that belong to this process.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from harness.data.dataset import Dataset
+from harness.data.order import batch_indices, mirrored
+from harness.errors import UsageError
+
+AHEAD = 2  # batches: one in the hands of the reader, one ready
+LARGEST_SHARE = 0.8  # of the GPU's free memory that a resident data set may take
+
+
+class Batch(NamedTuple):
+    stored: Tensor  # (R, ...) as Dataset.read gives it, on the device
+    labels: Tensor  # (R,)
+
+
+class Loader:
+    """This process's rows of the global batch of every step, from `first_step` on. Use it as a context manager."""
+
+    def __init__(
+        self,
+        data: Dataset,
+        *,
+        seed: int,
+        batch_size: int,
+        flips: bool,
+        rows: slice,
+        first_step: int,
+        device: torch.device,
+        resident: bool,
+    ):
+        if flips and not data.has_flips:
+            raise UsageError(
+                f"protocol.flips is random, and {data.name} holds no mirror images. Encode it with --flips, or say "
+                "--set flips=none."
+            )
+        self._data, self._device = data, device
+        self._seed, self._batch_size, self._flips, self._rows = seed, batch_size, flips, rows
+        self._resident = _hold(data, device) if resident else None
+        self._step = first_step
+        self._reader = None if data.in_memory or resident else ThreadPoolExecutor(1, "reader")
+        self._ahead: list[Future[Batch]] = []
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._reader:
+            self._reader.shutdown(cancel_futures=True)
+
+    def next(self) -> Batch:
+        """The next step's rows, on the device. Raises what reading them raised."""
+        if self._resident is not None:
+            indices = self._indices(self._advance()).to(self._device)
+            return Batch(self._resident.stored[indices], self._resident.labels[indices % len(self._data)])
+        if self._reader is None:
+            return self._to_device(self._read(self._advance()))
+        while len(self._ahead) < AHEAD:
+            self._ahead.append(self._reader.submit(self._read, self._advance()))
+        return self._to_device(self._ahead.pop(0).result())
+
+    def _advance(self) -> int:
+        self._step += 1
+        return self._step - 1
+
+    def _indices(self, step: int) -> Tensor:  # (R,)
+        indices = batch_indices(len(self._data), self._seed, step, self._batch_size)
+        if self._flips:
+            indices = indices + len(self._data) * mirrored(self._seed, step, self._batch_size)
+        return indices[self._rows]
+
+    def _read(self, step: int) -> Batch:
+        stored, labels = self._data.read(self._indices(step))
+        if self._device.type == "cuda":
+            return Batch(stored.pin_memory(), labels.pin_memory())
+        return Batch(stored, labels)
+
+    def _to_device(self, batch: Batch) -> Batch:
+        return Batch(*(part.to(self._device, non_blocking=True) for part in batch))
+
+
+def _hold(data: Dataset, device: torch.device) -> Batch:
+    """The whole set on the device. Raises UsageError when it does not fit there."""
+    stored = data.everything()
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        if stored.nbytes > LARGEST_SHARE * free:
+            raise UsageError(
+                f"{data.name} takes {stored.nbytes / 2**30:.1f} GiB and the GPU has {free / 2**30:.1f} GiB free, part "
+                "of which training needs; say --set residency=host."
+            )
+    return Batch(stored.to(device), data.labels.to(device))

@@ -1,0 +1,43 @@
+"""Published checkpoints as run folders, so that they can be sampled and evaluated without training."""
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import harness
+from harness.config import RunConfig
+from harness.errors import DataError
+from harness.results.schema import Import, write_atomically, write_record
+from harness.training import checkpoint, published_weights, registry
+
+RECORD = "import.json"
+
+
+def import_checkpoint(file: Path, cfg: RunConfig, out: Path) -> Path:
+    """The run folder made of an official checkpoint: `cfg`'s network with the weights in `file`.
+
+    Raises DataError when the file is not what `cfg` describes, key by key, and when the folder cannot be written.
+    """
+    network = registry.build(cfg).network
+    official = published_weights.read(file)
+    network.load_state_dict(published_weights.convert(cfg.method, network, official))
+    with open(file, "rb") as opened:
+        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+    folder = out / cfg.recipe / f"imported-{sha256[:10]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error.strerror or error}. Choose another --out.") from error
+    checkpoint.save_ema(folder / "checkpoints", 0, network.state_dict(), cfg.sha256)
+    write_atomically(folder / "config.yaml", cfg.to_yaml())
+    record = Import(
+        harness_version=harness.__version__,
+        file_name=file.name,
+        file_sha256=sha256,
+        method=cfg.method,
+        config_sha256=cfg.sha256,
+        vae=cfg.protocol.vae,
+        imported_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_record(folder / RECORD, record)
+    return folder

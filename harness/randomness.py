@@ -1,0 +1,54 @@
+"""Random numbers as a function of where a run is: an interruption leaves no trace, nor does the number of processes.
+
+B images of the global batch, R rows of it that one process, or one micro-batch, works on.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def mix(*parts: int | str) -> int:
+    """A 63-bit seed from its parts; different parts, different seeds, with no pattern between neighbours."""
+    text = "/".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Reseed every generator for one training step, alike in all processes: their rows of a Draw differ."""
+    torch.manual_seed(mix("train", seed, step))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Random numbers for the rows [start, stop) of a global batch of `batch_size` images.
+
+    The numbers of the whole batch are drawn and these rows taken, so that an image gets the same noise, level, mask and
+    label dropout however the batch is cut into processes and micro-batches. All share the order of their draws.
+    """
+
+    batch_size: int
+    start: int
+    stop: int
+    device: torch.device
+
+    @classmethod
+    def all_of(cls, batch: Tensor) -> "Draw":
+        """For a global batch that is worked on in one piece."""
+        return cls(len(batch), 0, len(batch), batch.device)
+
+    @property
+    def share(self) -> float:
+        """These rows' part of the batch: what a mean over them weighs in a mean over the batch."""
+        return (self.stop - self.start) / self.batch_size
+
+    def normal(self, *shape: int) -> Tensor:  # (R, *shape)
+        return torch.randn(self.batch_size, *shape, device=self.device)[self.start : self.stop]
+
+    def uniform(self, *shape: int) -> Tensor:  # (R, *shape) in [0, 1)
+        return torch.rand(self.batch_size, *shape, device=self.device)[self.start : self.stop]
+
+    def integers(self, high: int) -> Tensor:  # (R,) in [0, high)
+        return torch.randint(high, (self.batch_size,), device=self.device)[self.start : self.stop]

@@ -1,0 +1,127 @@
+"""The recipes: what each sets, where each value comes from, and where its sources disagree.
+
+A recipe is <method>-<size>. recipes/<method>.yaml says what the method brings; recipes/protocols.yaml what all methods
+of a size share, so that two methods cannot drift apart. Every value in them is written {value: ..., source: ...}; the
+defaults of a method's knobs, and their sources, are the fields of Config in baselines/<method>.py.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import yaml
+
+from harness.config import Knobs, RunConfig
+from harness.errors import UsageError, unknown
+
+SHARED = "protocols.yaml"
+NAMES = ("recipe", "method", "size", "seed")  # what a run is called; everything else has a value with a source
+SECTIONS = ("input", "network", "protocol", "evaluation", "execution")  # in protocols.yaml: base, then each size's own
+
+
+class Recipe(NamedTuple):
+    """One recipe, resolved but for the knobs' own defaults."""
+
+    document: dict[str, Any]  # nested, as RunConfig takes it
+    sources: dict[str, str]  # "protocol.steps" -> where the value comes from
+    conflicts: list[dict[str, Any]]  # setting, taken, others: [{value, source}], why
+    repeats: str  # which published results it is there to repeat
+
+
+class Setting(NamedTuple):
+    path: str  # "protocol.steps"
+    value: Any
+    source: str
+
+
+def recipe_names() -> list[str]:
+    return sorted(f"{family}-{size}" for family in families() for size in _read(f"{family}.yaml")["sizes"])
+
+
+def families() -> list[str]:
+    folder = files("harness") / "recipes"
+    return sorted(
+        p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml") and p.name != SHARED
+    )
+
+
+def load_recipe(name: str, formulation: str | None = None) -> Recipe:
+    """The recipe called `name`; another `formulation` than its own brings that formulation's sampler with it.
+
+    Raises UsageError, with the nearest names, when there is none.
+    """
+    if name not in recipe_names():
+        raise unknown("recipe", name, recipe_names())
+    method, size = name.split("-", 1)
+    family, shared = _read(f"{method}.yaml"), _read(SHARED)
+    own = family["sizes"][size] or {}
+    chosen = {"value": formulation, "source": "asked for"} if formulation else family["formulation"]
+    if chosen["value"] not in shared["sampling"]:
+        raise UsageError(f"formulation is {formulation!r}; it must be {' or '.join(sorted(shared['sampling']))}.")
+    annotated = {
+        "formulation": chosen,
+        "knobs": own.get("knobs", {}),
+        "sampling": _merged(shared["sampling"][chosen["value"]], size),
+        **{section: _merged(shared[section], size) for section in SECTIONS},
+    }
+    leaves = dict(_leaves(annotated))
+    document: dict[str, Any] = {"recipe": name, "method": method, "size": size, "seed": 0, "knobs": {}}
+    for path, leaf in leaves.items():
+        _set(document, path.split("."), leaf["value"])
+    sources = {path: leaf["source"] for path, leaf in leaves.items()}
+    conflicts = [*_conflicts(shared, size), *_conflicts(family, size)]
+    return Recipe(document, sources, conflicts, own.get("repeats", "nothing"))
+
+
+def settings(recipe: Recipe, knobs: type[Knobs]) -> list[Setting]:
+    """What a recipe sets, in the order of a run's configuration, with the `knobs` that it leaves to the method."""
+    own = knobs.model_validate(recipe.document["knobs"]).model_dump(mode="json")
+    described = {f"knobs.{name}": field.description or "" for name, field in knobs.model_fields.items()}
+    sources = {**described, **recipe.sources}
+    run = {**recipe.document, "knobs": own}
+    leaves = _flat({name: run[name] for name in RunConfig.model_fields})
+    return [Setting(path, value, sources[path]) for path, value in leaves if path not in NAMES]
+
+
+def _merged(section: Mapping[str, Any], size: str) -> dict[str, Any]:
+    """A section for one size: base, and what the size says otherwise, which may be one value for the whole section."""
+    own = section.get(size, {})
+    return own if _is_leaf(own) else {**section.get("base", {}), **own}
+
+
+def _conflicts(part: Mapping[str, Any], size: str) -> list[dict[str, Any]]:
+    """Those of a file's conflicts that this size has."""
+    here = [conflict for conflict in part.get("conflicts", []) if size in conflict.get("sizes", [size])]
+    return [{key: value for key, value in conflict.items() if key != "sizes"} for conflict in here]
+
+
+def _is_leaf(node: Mapping[str, Any]) -> bool:
+    return set(node) == {"value", "source"}
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    for key, value in node.items():
+        if _is_leaf(value):
+            yield f"{prefix}{key}", value
+        else:
+            yield from _leaves(value, f"{prefix}{key}.")
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _set(document: dict[str, Any], path: list[str], value: Any) -> None:
+    for parent in path[:-1]:
+        document = document.setdefault(parent, {})
+    document[path[-1]] = value
+
+
+@lru_cache
+def _read(name: str) -> dict[str, Any]:
+    return yaml.safe_load((files("harness") / "recipes" / name).read_text(encoding="utf-8"))

@@ -1,0 +1,127 @@
+"""One training step: forward, backward, optimizer, teacher, average. Its result does not depend on how many processes
+share the batch, nor on how many pieces each takes its share in, except for the rounding of sums.
+
+B images of the global batch, R of this process, M of a micro-batch.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from harness.config import RunConfig
+from harness.data.dataset import Dataset
+from harness.data.loader import Batch
+from harness.errors import UsageError
+from harness.launch import World
+from harness.randomness import Draw, seed_step
+from harness.training.ema import Ema
+from harness.training.method import Method, Progress
+
+Losses = dict[str, Tensor]  # of one step, this process's share of the batch, without gradient
+
+
+def rows_of(cfg: RunConfig, world: World) -> slice:
+    """The rows of the global batch that belong to this process.
+
+    Raises UsageError when the batch does not divide over the processes, or a process's share over micro-batches.
+    """
+    batch_size, micro_batch = cfg.protocol.batch_size, cfg.execution.micro_batch
+    if batch_size % world.size:
+        raise UsageError(
+            f"a batch of {batch_size} does not divide over {world.size} processes; take a number of processes that "
+            f"divides {batch_size}, or another --set batch_size."
+        )
+    share = batch_size // world.size
+    if micro_batch is not None and share % micro_batch:
+        raise UsageError(
+            f"--micro-batch {micro_batch} does not divide the {share} images that each process has of the batch of "
+            f"{batch_size}; take a divisor of {share}."
+        )
+    return slice(world.rank * share, (world.rank + 1) * share)
+
+
+def set_precision(precision: str) -> None:
+    """Let matrix products and convolutions round to TF32, or forbid it, for the whole process."""
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+class TrainStep:
+    """What a step changes: the method's weights, the optimizer's moments, and the average."""
+
+    def __init__(self, method: Method, cfg: RunConfig, data: Dataset, *, world: World, device: torch.device):
+        self.method, self.data = method.to(device).train(), data
+        self._cfg, self._device = cfg, device
+        self._rows = rows_of(cfg, world)
+        self._micro_batch = cfg.execution.micro_batch or self._rows.stop - self._rows.start
+        protocol = cfg.protocol
+        self.optimizer = torch.optim.AdamW(
+            [p for p in method.parameters() if p.requires_grad],
+            lr=protocol.learning_rate,
+            betas=protocol.betas,
+            weight_decay=protocol.weight_decay,
+            fused=True,
+        )
+        self.ema = Ema(method.network, protocol.ema_decay, warmup=protocol.ema_warmup)
+        if protocol.compile:
+            # In place, so that no name of a weight changes; and drawing the numbers that are drawn without it.
+            method.compile(dynamic=False, options={"fallback_random": True})
+        self._parallel = _parallel(method) if world.size > 1 else None
+
+    def __call__(self, batch: Batch, step: int, *, measure_gradient: bool) -> tuple[Losses, Tensor | None]:
+        """Take `step` (counted from 0). Returns its losses and, if asked for, the gradient's norm; nothing waits."""
+        protocol = self._cfg.protocol
+        progress = Progress(step / protocol.steps, step * protocol.batch_size / len(self.data))
+        self.optimizer.zero_grad(set_to_none=True)
+        totals: Losses = {}
+        for micro_batch, draw, synchronised in self._micro_batches(batch):
+            seed_step(self._cfg.seed, step)
+            with synchronised:
+                losses = self._losses(micro_batch, draw, progress)
+                weight = len(micro_batch.labels) / len(batch.labels)
+                (losses["loss"] * weight).backward()
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0) + value.detach() * weight
+        gradient_norm = self._gradient_norm() if measure_gradient else None
+        self.optimizer.step()
+        self.method.after_step(progress)
+        self.ema.update(step)
+        return totals, gradient_norm
+
+    def _micro_batches(self, batch: Batch) -> Iterator[tuple[Batch, Draw, AbstractContextManager]]:
+        """Each with its random numbers, and with whether its backward exchanges gradients: only the last one does."""
+        size, total = self._micro_batch, len(batch.labels)
+        for start in range(0, total, size):
+            first = self._rows.start + start
+            draw = Draw(self._cfg.protocol.batch_size, first, first + size, self._device)
+            last = start + size == total
+            part = Batch(*(values[start : start + size] for values in batch))
+            yield part, draw, self._parallel.no_sync() if self._parallel and not last else nullcontext()
+
+    def _losses(self, batch: Batch, draw: Draw, progress: Progress) -> Losses:
+        clean = self.data.to_clean(batch.stored, draw)
+        labels = drop_labels(batch.labels, self._cfg.protocol.label_dropout, draw, null_label=self.data.num_classes)
+        bf16 = self._cfg.protocol.precision == "bf16"
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
+            return (self._parallel or self.method)(clean, labels, progress, draw)
+
+    def _gradient_norm(self) -> Tensor:
+        gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
+        return nn.utils.get_total_norm(gradients)
+
+
+def _parallel(method: Method) -> DistributedDataParallel:
+    """Gradients averaged over processes. Buffers are centres, which methods keep equal themselves."""
+    new = "forward_sync_buffers" in signature(DistributedDataParallel).parameters  # torch renames broadcast_buffers
+    return DistributedDataParallel(
+        method, gradient_as_bucket_view=True, **{"forward_sync_buffers" if new else "broadcast_buffers": False}
+    )
+
+
+def drop_labels(labels: Tensor, probability: float, draw: Draw, *, null_label: int) -> Tensor:
+    """Labels with each replaced by "no label" at `probability`, for classifier-free guidance: here, once, for all."""
+    return torch.where(draw.uniform() < probability, null_label, labels)

@@ -1,0 +1,90 @@
+"""What the loop costs over a bare forward, backward and optimizer step of the same method. Recorded, never gated."""
+
+import os
+import statistics
+import time
+
+import pytest
+import torch
+from small import tiny_config
+
+from harness import experiment
+from harness.data import sources
+from harness.randomness import Draw, seed_step
+from harness.training import engine, registry
+from harness.training.method import Progress
+
+CPU = torch.device("cpu")
+PAIRS = 5  # of bare and loop, in turn, so that what drifts meets both
+STEPS = {"tiny": 60, "s": 4}  # timed, of each
+
+
+@pytest.fixture(autouse=True)
+def _all_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(before)
+
+
+def config(name, size):
+    if size == "tiny":
+        return tiny_config(name, "log_every=20", "checkpoint_every=1000000")
+    return experiment.resolve(
+        f"{name}-s", ["data=synthetic", "batch_size=8", "log_every=2", "checkpoint_every=1000000"]
+    )
+
+
+def seconds_of_bare_steps(method, cfg, data, num_steps):
+    """Per step: fixed images, no data reading, no label dropout, no average, no log."""
+    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], 1e-4, fused=True)
+    clean, labels = data.read(torch.arange(cfg.protocol.batch_size))
+    progress, draw = Progress(0.1, 1.0), Draw.all_of(clean)
+    for step in range(num_steps + 2):
+        if step == 2:
+            start = time.perf_counter()
+        seed_step(0, step)
+        optimizer.zero_grad(set_to_none=True)
+        method(clean, labels, progress, draw)["loss"].backward()
+        optimizer.step()
+        method.after_step(progress)
+    return (time.perf_counter() - start) / num_steps
+
+
+def seconds_of_the_loop(method, cfg, data, num_steps, folder):
+    """Per step, from the first log line to the last: reading, label dropout, average, logging and all."""
+    every = cfg.execution.log_every
+    cfg = cfg.model_copy(update={"protocol": cfg.protocol.model_copy(update={"steps": num_steps + 2 * every})})
+    times = {}
+
+    def report(line):
+        times[line["step"]] = time.perf_counter()
+
+    folder.mkdir()
+    engine.train(method, cfg, data, folder, device=CPU, report=report, note=print)
+    return (times[num_steps + every] - times[every]) / num_steps
+
+
+@pytest.mark.parametrize("size", STEPS)
+@pytest.mark.parametrize("name", registry.names())
+def test_loop_over_bare_step(benchmark, name, size, tmp_path):
+    cfg = config(name, size)
+    data = sources.of(cfg)
+    pairs = []
+
+    def pair():
+        bare = seconds_of_bare_steps(registry.build(cfg), cfg, data, STEPS[size])
+        pairs.append(
+            (bare, seconds_of_the_loop(registry.build(cfg), cfg, data, STEPS[size], tmp_path / str(len(pairs))))
+        )
+
+    benchmark.pedantic(pair, rounds=PAIRS)
+    ratios = [loop / bare for bare, loop in pairs]
+    benchmark.extra_info["loop over bare step"] = {
+        "median": statistics.median(ratios),
+        "lowest": min(ratios),
+        "highest": max(ratios),
+        "bare_seconds": [bare for bare, _ in pairs],
+        "loop_seconds": [loop for _, loop in pairs],
+    }
+    print(f"{name}-{size}: loop / bare = {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")

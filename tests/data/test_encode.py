@@ -1,0 +1,238 @@
+"""A store of latents is the same however many processes made it and however often they were stopped."""
+
+import hashlib
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from harness.data import encode, image_folder, latents, vae
+from harness.errors import DataError, Preempted, SetupError, UsageError
+from harness.signals import preemption_raises
+
+SIZE, PER_CLASS, PER_SHARD = 64, 54, 12
+SETTINGS = {"vae_id": "random-tiny", "image_size": SIZE, "flips": True, "batch_size": 5, "device": "cpu"}
+NUM_SHARDS = 9
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """108 pieces of two photographs, a class each."""
+    root = tmp_path_factory.mktemp("images") / "photos"
+    for name, photograph in zip(("temple", "flower"), load_sample_images().images, strict=True):
+        (root / name).mkdir(parents=True)
+        for number in range(PER_CLASS):
+            top, left = 37 * number % (427 - SIZE), 53 * number % (640 - 2 * SIZE)
+            piece = Image.fromarray(photograph[top : top + SIZE, left : left + SIZE + number])
+            piece.save(root / name / f"{number:04d}.{'png' if number % 3 else 'JPEG'}")
+    return root
+
+
+def encoded(images: Path, out: Path, **changes) -> latents.Manifest:
+    return encode.encode(images, out, **{**SETTINGS, "nproc": 1, "shard_images": PER_SHARD, **changes})
+
+
+@pytest.fixture(scope="module")
+def whole(photos, tmp_path_factory) -> Path:
+    """Made by two processes without an interruption."""
+    out = tmp_path_factory.mktemp("whole") / "latents"
+    encoded(photos, out, nproc=2)
+    return out
+
+
+@pytest.fixture
+def copy(whole, tmp_path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "latents"))
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("shard-*.npy")}
+
+
+# What is stored --------------------------------------------------------------------------------------------------
+
+
+def test_every_latent_is_the_posterior_of_its_image_and_of_its_mirror_image(photos, whole):
+    store, files = latents.LatentStore(whole), image_folder.listing(photos).files
+    assert (len(store), store.channels, store.side, store.num_classes, store.vae) == (108, 4, 8, 2, "random-tiny")
+    assert store.labels.tolist() == [0] * PER_CLASS + [1] * PER_CLASS
+    pixels = image_folder.Decoder(photos, SIZE).decode(files)
+    both = vae.load("random-tiny").moments(torch.cat([pixels, pixels.flip(-1)]))
+    stored, _ = store.read(torch.arange(2 * len(store)))
+    assert torch.allclose(stored.float(), both, rtol=2e-3, atol=1e-4)  # half precision
+
+
+def test_the_store_says_how_it_was_made_and_is_sound(whole):
+    manifest = latents.read_manifest(whole)
+    assert latents.verify(whole, expected_images=108) == []
+    assert [shard.count for shard in manifest.shards] == [PER_SHARD] * NUM_SHARDS
+    assert manifest.class_names == ["flower", "temple"]
+    assert (manifest.layout, manifest.flips, manifest.crop, manifest.scale) == (
+        "mean,std",
+        "stored",
+        "adm-centre",
+        0.18215,
+    )
+    assert manifest.vae == vae.load("random-tiny").identity
+    assert manifest.source.startswith("encoded by dit-harness from photos ")
+
+
+# Interruptions ---------------------------------------------------------------------------------------------------
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from harness.data import encode
+if __name__ == "__main__":
+    encode.encode(Path(sys.argv[1]), Path(sys.argv[2]), {settings})
+"""
+
+
+def test_one_process_that_was_killed_and_continued_makes_the_same_bytes_as_two_that_were_not(photos, whole, tmp_path):
+    settings = ", ".join(f"{key}={value!r}" for key, value in {**SETTINGS, "shard_images": PER_SHARD}.items())
+    (tmp_path / "script.py").write_text(SCRIPT.format(settings=f"{settings}, nproc=1"))
+    out = tmp_path / "latents"
+    root = str(Path(encode.__file__).parents[2])
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py"), str(photos), str(out)],
+        env={**os.environ, "PYTHONPATH": root}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while len(list(out.glob("shard-*.json"))) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    process.kill()
+    process.communicate(timeout=30)  # its processes hold the pipe open while they live
+    finished, kept = latents.finished_shards(out), times(out)
+    assert 1 < len(finished) < NUM_SHARDS
+    damage(out / "shard-00001.flip.npy")  # while nobody looked
+
+    encoded(photos, out)
+    assert content(out) == content(whole)
+    again = times(out)
+    assert {number for number in finished if again[f"shard-{number:05d}.npy"] != kept[f"shard-{number:05d}.npy"]} == {1}
+
+
+def damage(path: Path) -> None:
+    changed = bytearray(path.read_bytes())
+    changed[-1] ^= 1
+    path.write_bytes(changed)
+
+
+class Watch:
+    """Progress that does something once images are being encoded."""
+
+    def __init__(self, act):
+        self.act, self.seen = act, []
+
+    def stage(self, name: str, total: int) -> None:
+        self.total = total
+
+    def advance(self, done: int) -> None:
+        self.seen.append(done)
+        if done and self.act:
+            self.act()
+
+
+def test_sigterm_ends_the_processes(photos, tmp_path):
+    with pytest.raises(Preempted), preemption_raises():
+        encoded(photos, tmp_path / "latents", progress=Watch(lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    assert multiprocessing.active_children() == []
+
+
+def test_a_process_that_the_system_ends_ends_the_command_instead_of_letting_it_wait(photos, tmp_path):
+    watch = Watch(lambda: [os.kill(child.pid, signal.SIGKILL) for child in multiprocessing.active_children()])
+    with pytest.raises(SetupError, match=r"ended with signal 9.*smaller --nproc or --batch\. The same command"):
+        encoded(photos, tmp_path / "latents", progress=watch)
+
+
+def test_a_damaged_image_ends_the_command_with_its_name_and_may_be_mended_under_way(photos, tmp_path):
+    images = Path(shutil.copytree(photos, tmp_path / "photos"))
+    damaged, out = images / "temple" / "0003.JPEG", tmp_path / "latents"
+    intact = damaged.read_bytes()
+    damaged.write_bytes(intact[:700])
+    with pytest.raises(DataError, match=r"temple/0003.JPEG in .* truncated"):
+        encoded(images, out)
+    assert multiprocessing.active_children() == []
+    assert len(latents.finished_shards(out)) == PER_CLASS // PER_SHARD
+    damaged.write_bytes(intact)
+    settings = encode.Settings(images, out, "random-tiny", SIZE, True, 5)
+    latents.begin(out, encode._description(settings, image_folder.listing(images), vae.load("random-tiny")))
+
+
+def test_a_finished_store_is_left_alone(photos, copy, monkeypatch):
+    before, watch = times(copy), Watch(None)
+    monkeypatch.setattr(BaseProcess, "start", lambda process: pytest.fail("a process was started"))
+    encoded(photos, copy, progress=watch)
+    assert times(copy) == before
+    assert (watch.seen, watch.total) == ([108], 108)
+
+
+# Refusals, before any work ---------------------------------------------------------------------------------------
+
+
+def test_too_little_space_is_told_before_any_work(photos, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=200_000))
+    with pytest.raises(DataError, match=r"has 0.00 GB free, and 108 latents take 0.00 GB"):
+        encoded(photos, tmp_path / "latents")
+    assert not list((tmp_path / "latents").glob("shard-*"))
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_work(photos, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"file/latents cannot be written: Not a directory"):
+        encoded(photos, tmp_path / "file" / "latents")
+
+
+def test_latents_of_another_kind_are_not_mixed_into_a_store(photos, copy):
+    before = content(copy)
+    with pytest.raises(DataError, match="already holds other latents: they differ in flips"):
+        encoded(photos, copy, flips=False)
+    assert content(copy) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"image_size": 36}, UsageError, "--size is 36; the VAE random-tiny needs a multiple of 8"),
+        ({"nproc": 0}, UsageError, "--nproc is 0"),
+        ({"batch_size": 0}, UsageError, "--batch is 0"),
+        ({"vae_id": "randon"}, UsageError, "Did you mean random"),
+        ({"images": Path("nowhere")}, DataError, "nowhere cannot be listed"),
+        ({"device": "cuda"}, SetupError, "no device cuda"),
+    ],
+)
+def test_a_wrong_setting_is_told_before_anything_is_written(change, error, says, photos, tmp_path):
+    if "device" in change and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(error, match=says):
+        encoded(change.pop("images", photos), tmp_path / "latents", **change)
+    assert not (tmp_path / "latents").exists()
+
+
+def test_shards_are_dealt_in_turn_and_no_more_processes_start_than_there_are_shards(photos):
+    tasks = encode._tasks(image_folder.listing(photos), 30)
+    settings = encode.Settings(photos, Path("out"), "random-tiny", SIZE, True, 4)
+    jobs = encode._deal(tasks, settings, "", ["cuda:0", "cuda:1", "cuda:0"])
+    assert [[task.number for task in job.tasks] for job in jobs] == [[0, 3], [1], [2]]
+    assert [job.device for job in jobs] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert len(encode._deal(tasks[:1], settings, "", ["cpu"] * 8)) == 1
+    assert np.concatenate([task.labels for task in tasks]).tolist() == [0] * PER_CLASS + [1] * PER_CLASS

@@ -1,0 +1,259 @@
+"""The VAE computes what diffusers' AutoencoderKL computes, and only from weights that are what they claim to be."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants as hub
+from safetensors.torch import load_file, save_file
+
+from harness.data import vae
+from harness.errors import DataError, UsageError
+
+EMA, MSE = "stabilityai/sd-vae-ft-ema", "stabilityai/sd-vae-ft-mse"
+PUBLISHED_BYTES = 334_643_276  # of both weight files
+OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+
+def images(count: int = 3, side: int = 64) -> torch.Tensor:
+    return torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(autouse=True)
+def _nowhere_to_find_weights(monkeypatch, tmp_path):
+    monkeypatch.delenv("HARNESS_VAE", raising=False)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory) -> Path:
+    """Untrained weights as the published file stores them: their sizes, order and old names."""
+    path = tmp_path_factory.mktemp("weights") / vae.WEIGHTS
+    weights = vae.load("random").model.state_dict()
+    save_file({old_name(name): weight for name, weight in weights.items()}, path, {"format": "pt"})
+    return path
+
+
+def old_name(name: str) -> str:
+    for now, before in OLD_NAMES.items():
+        name = name.replace(f".{now}.", f".{before}.") if "attentions" in name else name
+    return name
+
+
+def placed(weights: Path, folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    os.link(weights, folder / vae.WEIGHTS)
+    return folder
+
+
+@pytest.fixture
+def published(monkeypatch, weights_file):
+    """The published VAE, as if its weights had been these."""
+    digest = hashlib.sha256(weights_file.read_bytes()).hexdigest()
+    monkeypatch.setitem(vae.PUBLISHED, EMA, vae.Published(vae.PUBLISHED[EMA].revision, digest))
+    vae._on.cache_clear()
+    yield digest
+    vae._on.cache_clear()
+
+
+# What it computes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("id", ["random-tiny", "random"])
+def test_moments_are_the_posterior_of_autoencoder_kl(id):
+    loaded, pixels = vae.load(id), images()
+    with torch.no_grad():
+        posterior = loaded.model.encode(pixels.float() / 127.5 - 1).latent_dist
+    mean, std = loaded.moments(pixels).chunk(2, dim=1)
+    assert mean.shape == (3, 4, 8, 8)
+    assert torch.allclose(mean, posterior.mean, atol=1e-6)
+    assert torch.allclose(std, (0.5 * posterior.logvar).exp(), atol=1e-6)
+
+
+@pytest.mark.parametrize("id", ["random-tiny", "random"])
+def test_decode_is_autoencoder_kl_on_latents_that_are_not_scaled(id):
+    loaded, latents = vae.load(id), torch.randn(2, 4, 8, 8)
+    with torch.no_grad():
+        direct = loaded.model.decode(latents).sample
+    assert direct.shape == (2, 3, 64, 64)
+    assert torch.allclose(loaded.decode(latents.double()), direct, atol=1e-5)
+
+
+def test_what_is_computed_does_not_depend_on_how_many_images_one_pass_takes(monkeypatch):
+    loaded, pixels = vae.load("random-tiny"), images(5)
+    whole = loaded.moments(pixels)
+    monkeypatch.setattr(vae, "PIXELS_AT_ONCE", 8 * 2 * 64 * 64)
+    assert torch.allclose(loaded.moments(pixels), whole, atol=1e-4)
+    assert torch.allclose(
+        loaded.decode(whole[:, :4]), torch.cat([loaded.decode(w[None, :4]) for w in whole]), atol=1e-4
+    )
+
+
+def test_the_precision_of_the_step_around_it_changes_nothing_and_is_left_as_it_was():
+    loaded, pixels = vae.load("random-tiny"), images()
+    before = loaded.moments(pixels), torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            within = loaded.moments(pixels)
+            assert torch.is_autocast_enabled("cpu")
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before[1])
+        torch.backends.cudnn.allow_tf32 = before[2]
+    assert torch.equal(within, before[0])
+    assert not within.requires_grad
+    assert not within.is_inference()  # a training step multiplies it by weights that have gradients
+
+
+def test_random_weights_are_the_same_every_time_and_leave_the_callers_random_state_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first = vae.load("random-tiny")
+    assert torch.equal(torch.rand(1), expected)
+    vae._on.cache_clear()
+    assert vae.load("random-tiny").sha256 == first.sha256 != vae.load("random").sha256
+
+
+def test_a_vae_is_loaded_once():
+    assert vae.load("random-tiny") is vae.load("random-tiny", torch.device("cpu"))
+
+
+# Published weights -----------------------------------------------------------------------------------------------
+
+
+def test_the_architecture_is_that_of_the_published_config_to_the_byte():
+    """Its sha256 is what several public projects state for config.json of both published VAE."""
+    config = {"_class_name": "AutoencoderKL", "_diffusers_version": "0.4.2", "in_channels": 3, "out_channels": 3}
+    text = json.dumps(dict(sorted({**config, **vae.SD_VAE}.items())), indent=2) + "\n"
+    published = "92d3dfb746fca211a2c9e019e285f8597412211728dce3c5bcf4eda0f2d62e7e"
+    assert hashlib.sha256(text.encode()).hexdigest() == published
+
+
+def test_the_architecture_makes_a_weight_file_of_the_published_size(weights_file):
+    assert weights_file.stat().st_size == PUBLISHED_BYTES
+
+
+def test_its_scale_factor_and_channels_are_stable_diffusions():
+    loaded = vae.load("random")
+    assert (loaded.scale, loaded.factor, loaded.channels) == (0.18215, 8, 4)
+
+
+@pytest.mark.parametrize("place", ["given/sd-vae-ft-ema", "given", "cache/vae/sd-vae-ft-ema", "hub"])
+def test_published_weights_are_found_wherever_they_may_lie(place, published, weights_file, tmp_path, monkeypatch):
+    if place == "hub":
+        revision = vae.PUBLISHED[EMA].revision
+        place = f"hub/models--stabilityai--sd-vae-ft-ema/snapshots/{revision}"
+    placed(weights_file, tmp_path / place)
+    monkeypatch.setenv("HARNESS_VAE", str(tmp_path / "given"))
+    loaded = vae.load(EMA)
+    assert (loaded.id, loaded.revision, loaded.sha256) == (EMA, "f04b2c4b98319346dad8c65879f680b1997b204a", published)
+    if place == "given":  # the old names of the attention's layers reach their present places
+        for name, weight in vae.load("random").model.state_dict().items():
+            assert torch.equal(loaded.model.state_dict()[name], weight), name
+
+
+def test_other_weights_than_the_published_ones_are_refused(published, weights_file, tmp_path, monkeypatch):
+    folder = placed(weights_file, tmp_path / "given")
+    monkeypatch.setenv("HARNESS_VAE", str(folder))
+    with pytest.raises(DataError) as refused:
+        vae.load(MSE)
+    for said in (str(folder / vae.WEIGHTS), vae.PUBLISHED[MSE].sha256, published, f"it is {EMA}'s"):
+        assert said in str(refused.value)
+
+
+def test_one_changed_byte_of_published_weights_is_noticed(published, weights_file, tmp_path, monkeypatch):
+    content = bytearray(weights_file.read_bytes())
+    content[-1] ^= 1
+    (tmp_path / vae.WEIGHTS).write_bytes(content)
+    monkeypatch.setenv("HARNESS_VAE", str(tmp_path))
+    with pytest.raises(DataError, match=f"instead of {published}"):
+        vae.load(EMA)
+
+
+def test_offline_the_error_names_the_file_its_address_its_hash_and_where_to_put_it(tmp_path):
+    code = f"from harness.data import vae; vae.load({MSE!r})"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "HARNESS_CACHE": str(tmp_path / "c")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    error = done.stderr.strip().splitlines()[-1]
+    revision = "31f26fdeee1355a5c34592e401dd41e45d25a493"
+    assert error.startswith("harness.errors.DataError: ")
+    assert f"https://huggingface.co/{MSE}/resolve/{revision}/diffusion_pytorch_model.safetensors" in error
+    assert "sha256 a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815" in error
+    assert f"into {tmp_path / 'c' / 'vae' / 'sd-vae-ft-mse'}" in error
+    assert "offline" in error
+
+
+# Folders ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    vae._on.cache_clear()
+    vae.load("random-tiny").model.save_pretrained(tmp_path / "mine")
+    return tmp_path / "mine"
+
+
+def test_a_folder_as_diffusers_saves_it_loads_and_is_named_without_its_path(folder, monkeypatch):
+    loaded, original = vae.load(str(folder)), vae.load("random-tiny")
+    assert (loaded.id, loaded.revision) == ("local/mine", None)
+    assert loaded.sha256 == hashlib.sha256((folder / vae.WEIGHTS).read_bytes()).hexdigest()
+    assert torch.equal(loaded.moments(images()), original.moments(images()))
+    with pytest.raises(DataError, match="there is no folder of a VAE called local/mine: not at"):
+        vae.load("local/mine")
+    monkeypatch.setenv("HARNESS_VAE", str(folder.parent))
+    assert vae.load("local/mine", sha256=loaded.sha256).sha256 == loaded.sha256
+    with pytest.raises(DataError, match="and the latents were made by 0000"):
+        vae.load("local/mine", sha256="0" * 64)
+
+
+def test_a_copy_of_published_weights_keeps_its_name(published, weights_file, tmp_path):
+    loaded = vae.load(str(placed(weights_file, tmp_path / "copy")))
+    assert (loaded.id, loaded.revision) == (EMA, vae.PUBLISHED[EMA].revision)
+
+
+def test_half_precision_weights_compute_in_full_precision(folder):
+    halved = {name: weight.half() for name, weight in load_file(folder / vae.WEIGHTS).items()}
+    save_file(halved, folder / vae.WEIGHTS)
+    found, full = vae.load(str(folder)).moments(images()), vae.load("random-tiny").moments(images())
+    assert found.dtype == torch.float32
+    assert 0 < (found - full).norm() / full.norm() < 1e-2
+
+
+def rewritten(path: Path, **changes) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda f: (f / "config.json").unlink(), "config.json cannot be read"),
+        (lambda f: rewritten(f / "config.json", shift_factor=0.1), "sets shift_factor"),
+        (lambda f: rewritten(f / "config.json", _class_name="AutoencoderTiny"), "does not describe an AutoencoderKL"),
+        (lambda f: rewritten(f / "config.json", latent_channels=16), "does not fit its config.json"),
+        (lambda f: (f / vae.WEIGHTS).write_bytes((f / vae.WEIGHTS).read_bytes()[:5000]), "is damaged"),
+        (lambda f: (f / vae.WEIGHTS).rename(f / "diffusion_pytorch_model.bin"), "never pickled .bin files"),
+    ],
+)
+def test_a_folder_that_does_not_hold_a_usable_vae_says_why(damage, says, folder):
+    damage(folder)
+    with pytest.raises(DataError, match=says) as refused:
+        vae.load(str(folder))
+    assert "\n" not in str(refused.value)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(UsageError, match=f"Did you mean {EMA}"):
+        vae.load("stabilityai/sd-vae-ft-emma")
+    with pytest.raises(DataError, match=r"no folder of a VAE called \./nowhere"):
+        vae.load("./nowhere")

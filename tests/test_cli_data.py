@@ -1,0 +1,132 @@
+"""`harness data` as a user meets it: real processes on real photographs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+TINY = ["--vae", "random-tiny", "--size", "32", "--nproc", "1"]
+
+
+def command(*arguments) -> list[str]:
+    return [sys.executable, "-m", "harness", "data", *map(str, arguments)]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    nothing_cached = {"HF_HOME": str(folder / "hf"), "HARNESS_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+    return {**os.environ, "OMP_NUM_THREADS": "1", **nothing_cached}
+
+
+def harness(*arguments, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(command(*arguments), cwd=cwd, env=environment(cwd), capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Twelve pieces of two photographs, a class each."""
+    root = tmp_path_factory.mktemp("images") / "photos"
+    for name, photograph in zip(("temple", "flower"), load_sample_images().images, strict=True):
+        (root / name).mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(photograph[40 * number :][:150, :200]).save(root / name / f"{number}.jpg")
+    return root
+
+
+def test_encode_info_and_verify_agree_and_verify_names_the_shard_in_which_one_byte_changed(photos, tmp_path):
+    done = harness("encode", photos, *TINY, "--flips", "--out", "latents", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == ["data: encode", "data: encode: 12 of 12 images"]
+    made = json.loads(done.stdout)
+    assert (made["num_images"], made["num_classes"], made["flips"], made["side"]) == (12, 2, "stored", 4)
+    assert made["vae"] == "random-tiny"
+
+    assert json.loads(harness("info", "latents", "--json", cwd=tmp_path).stdout) == made
+    assert "num images            12" in harness("info", "latents", cwd=tmp_path).stdout
+    sound = harness("verify", "latents", "--images", "12", cwd=tmp_path)
+    assert (sound.returncode, sound.stdout) == (0, "latents: sound\n"), sound.stderr
+
+    shard = tmp_path / "latents" / "shard-00000.flip.npy"
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    spoilt = harness("verify", "latents", "--json", cwd=tmp_path)
+    assert spoilt.returncode == 4
+    answer = json.loads(spoilt.stdout)
+    assert not answer["sound"]
+    assert len(answer["problems"]) == 1
+    assert "shard-00000.flip.npy does not have the hash of the manifest" in answer["problems"][0]
+    assert "error: latents is not sound" in spoilt.stderr
+    listed = harness("verify", "latents", "--images", "13", cwd=tmp_path)
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["12", "shard-00000.flip.npy"]
+
+
+def test_without_the_weights_one_line_says_what_to_fetch_and_where_to_put_it(photos, tmp_path):
+    done = harness("encode", photos, "--out", "latents", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert len(done.stderr.splitlines()) == 1
+    for said in (
+        "https://huggingface.co/stabilityai/sd-vae-ft-ema/resolve/f04b2c4b98319346dad8c65879f680b1997b204a/",
+        "diffusion_pytorch_model.safetensors",
+        "32db726da04f06c1b6b14c0043ce115cc87a501482945c5add89a40d838fcb46",
+        str(tmp_path / "cache" / "vae" / "sd-vae-ft-ema"),
+    ):
+        assert said in done.stderr
+    assert not (tmp_path / "latents").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "says"),
+    [
+        (["encode", "nowhere", *TINY, "--out", "latents"], 4, "nowhere cannot be listed"),
+        (["encode", "photos", *TINY[2:], "--vae", "./mine", "--out", "latents"], 4, "no folder of a VAE called ./mine"),
+        (["encode", "photos", *TINY, "--size", "36", "--out", "latents"], 2, "needs a multiple of 8"),
+        (["encode", "."], 2, "--out"),
+        (["import", ".", "--from", "maskdit", "--out", "latents"], 2, "Did you mean maskdit-lmdb"),
+        (["verify", "nowhere"], 4, "nowhere is not sound"),
+        (["info", "nowhere"], 4, "nowhere holds no latents"),
+    ],
+)
+def test_a_wrong_command_says_what_why_and_how_to_mend_it(arguments, exit_code, says, photos, tmp_path):
+    (tmp_path / "photos").symlink_to(photos)
+    done = harness(*arguments, cwd=tmp_path)
+    assert done.returncode == exit_code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_ctrl_c_and_preemption_end_every_process_quietly(number, exit_code, photos, tmp_path):
+    process = subprocess.Popen(
+        command("encode", photos, *TINY, "--out", "latents"), cwd=tmp_path, env=environment(tmp_path),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "latents" / "description.json").exists():  # its process is about to start
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.5)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)  # as a terminal does
+    _, stderr = process.communicate(timeout=60)  # its processes hold the pipes open while they live
+    assert process.returncode == exit_code, stderr
+    assert "Traceback" not in stderr
+    assert "The same command continues" in stderr
+    assert not (tmp_path / "latents" / "manifest.json").exists()
+
+
+def test_help_and_its_examples_import_nothing_heavy():
+    code = (
+        "import sys; from typer.testing import CliRunner; from harness.cli import app;"
+        "done = CliRunner().invoke(app, ['data', 'encode', '--help']); assert done.exit_code == 0, done.output;"
+        "assert 'harness data encode' in done.output;"
+        "print([m for m in ('torch', 'numpy', 'diffusers', 'PIL') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,135 @@
+"""`harness recipes` as a user reads it: what it prints at 80 columns, as JSON, and for names that do not exist."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli.recipes import recipes_app
+from harness.recipes import load_recipe, recipe_names, settings
+from harness.training import registry
+
+RECIPES = ("dit-s", "maskdit-xl-512", "mdt-xl", "sddit-xl", "sddit-tiny")
+
+
+def ask(*arguments: str, columns: int = 80):
+    return CliRunner().invoke(recipes_app, list(arguments), env={"COLUMNS": str(columns)})
+
+
+def answer(*arguments: str) -> str:
+    done = ask(*arguments)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def flowing(text: str) -> str:
+    """The text as if no line were broken."""
+    return " ".join(text.split())
+
+
+def set_by(name: str):
+    recipe = load_recipe(name)
+    return settings(recipe, registry.load(recipe.document["method"]).Config)
+
+
+def test_list_has_a_line_for_every_recipe_and_imports_no_torch():
+    code = (
+        "import sys; from harness.cli.recipes import recipes_app; recipes_app(['list'], standalone_mode=False);"
+        "print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    head, *lines, heavy = done.stdout.splitlines()
+    assert heavy == "[]"
+    assert head.split() == ["recipe", "method", "blocks", "steps", "repeats"]
+    assert [line.split()[0] for line in lines] == recipe_names()
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_list_says_method_size_and_what_is_repeated():
+    rows = {row["recipe"]: row for row in json.loads(answer("list", "--json"))["recipes"]}
+    assert list(rows) == recipe_names()
+    assert rows["mdt-xl"] == {
+        "recipe": "mdt-xl",
+        "method": "MDT-lite",
+        "size": "xl",
+        "depth": 28,
+        "width": 1152,
+        "data": "imagenet-256",
+        "steps": 2_400_000,
+        "repeats": "SD-DiT Table 2 (2500k steps)",
+    }
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_show_prints_every_setting_with_its_value_and_source_in_80_columns(name):
+    text = answer("show", name)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.isascii()  # no boxes, no colours
+    assert "\x1b" not in text
+    for setting in set_by(name):
+        value = setting.value if isinstance(setting.value, str) else json.dumps(setting.value)
+        assert f" {setting.path.rpartition('.')[2]} {value} {flowing(setting.source)}" in flowing(text), setting.path
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_show_prints_the_conflicts_and_then_how_to_run_it(name):
+    text = flowing(answer("show", name))
+    for conflict in load_recipe(name).conflicts:
+        for other in conflict["others"]:
+            assert flowing(f"[{other['source']}]") in text
+        assert flowing(f"Why: {conflict['why']}") in text
+    assert text.endswith(f"Run it: harness run {name} (--dry-run counts parameters and arithmetic)")
+
+
+def test_show_uses_a_wider_window_but_no_endless_lines():
+    for columns, most in ((100, 100), (400, 120)):
+        lines = ask("show", "sddit-xl", columns=columns).stdout.splitlines()
+        assert most - 20 < max(map(len, lines)) <= most
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_show_as_json_is_the_whole_recipe(name):
+    document = json.loads(answer("show", name, "--json"))
+    assert document["recipe"] == name
+    assert document["settings"] == [{"setting": s.path, "value": s.value, "source": s.source} for s in set_by(name)]
+    assert document["conflicts"] == load_recipe(name).conflicts
+    assert document["run"] == f"harness run {name}"
+
+
+def test_diff_names_what_differs_and_counts_the_rest():
+    document = json.loads(answer("diff", "dit-xl", "dit-xl-512", "--json"))
+    assert document["recipes"] == ["dit-xl", "dit-xl-512"]
+    assert document["differing"] == [
+        {"setting": "input.side", "values": {"dit-xl": 32, "dit-xl-512": 64}},
+        {"setting": "protocol.data", "values": {"dit-xl": "imagenet-256", "dit-xl-512": "imagenet-512"}},
+        {"setting": "protocol.steps", "values": {"dit-xl": 2_400_000, "dit-xl-512": 3_000_000}},
+    ]
+    assert len(document["differing"]) + document["equal"] == len(set_by("dit-xl"))
+
+
+def test_diff_tells_a_setting_that_is_absent_from_one_that_is_null():
+    text = answer("diff", "dit-s", "sddit-s")
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.startswith("  ")}
+    assert rows["formulation"] == ["iddpm", "edm"]
+    assert rows["decoder_width"] == ["-", "null"]
+    values = {d["setting"]: d["values"] for d in json.loads(answer("diff", "dit-s", "sddit-s", "--json"))["differing"]}
+    assert values["knobs.decoder_width"] == {"sddit-s": None}
+    assert text.splitlines()[-1] == f"{len(rows)} settings differ, {len(set_by('dit-s')) - 3} are equal."
+
+
+def test_diff_of_methods_of_a_size_is_formulation_sampling_and_knobs_only():
+    document = json.loads(answer("diff", "mdt-s", "sddit-s", "--json"))
+    assert {d["setting"].partition(".")[0] for d in document["differing"]} == {"formulation", "knobs", "sampling"}
+
+
+def test_a_recipe_does_not_differ_from_itself():
+    assert answer("diff", "dit-s", "dit-s") == f"0 settings differ, {len(set_by('dit-s'))} are equal.\n"
+
+
+@pytest.mark.parametrize("arguments", [("show", "sdit-s"), ("diff", "sdit-s", "dit-s"), ("diff", "dit-s", "sdit-s")])
+def test_an_unknown_name_ends_with_2_and_names_the_nearest(arguments):
+    done = ask(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "no recipe is called 'sdit-s'. Did you mean sddit-s" in done.stderr

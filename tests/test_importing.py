@@ -1,0 +1,104 @@
+"""A published checkpoint becomes a run folder, and such a folder is sampled like any other."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from official import official_state
+from small import small_config
+
+from harness import experiment, importing, sampling
+from harness.errors import DataError
+from harness.evaluation.generation import choose_labels
+from harness.launch import World
+from harness.progress import NoProgress
+from harness.results.schema import Import, read_record
+from harness.training import published_weights, registry
+
+SMALL = {  # the tiny recipes with the sizes that tests/official.py has, on the digits
+    "dit": ["width=16", "depth=4", "num_heads=2"],
+    "maskdit": ["width=16", "depth=4", "num_heads=2", "decoder_width=8", "decoder_depth=2", "decoder_heads=4"],
+    "mdt": ["width=16", "depth=4", "num_heads=2", "relative_position=true"],
+}
+SAMPLED = {"seed": 0, "guidance_scale": None, "num_steps": 3, "npz": True, "progress": NoProgress(), "world": World()}
+
+
+def imported(method, folder):
+    cfg = experiment.resolve(f"{method}-tiny", SMALL[method])
+    state = official_state(method, registry.shape_of(cfg))
+    file = folder / "official.pt"
+    torch.save(
+        {"ema": {f"model.{name}": value for name, value in state.items()} if method == "maskdit" else state}, file
+    )
+    return importing.import_checkpoint(file, cfg, folder / "runs"), cfg, file
+
+
+@pytest.mark.parametrize("method", SMALL)
+def test_an_imported_checkpoint_is_sampled_like_a_run(method, tmp_path):
+    folder, cfg, file = imported(method, tmp_path)
+    opened = sampling.open_run(folder, torch.device("cpu"), NoProgress())
+    network = registry.build(cfg).network
+    network.load_state_dict(published_weights.convert(method, network, published_weights.read(file)))
+    inputs = torch.randn(2, 1, 8, 8), torch.tensor([0.1, 0.2]), torch.tensor([3, 10])
+    assert torch.equal(opened.network(*inputs), network.eval()(*inputs))
+    answer = sampling.sample(folder, 5, **SAMPLED)
+    with np.load(answer["files"][-1], allow_pickle=False) as samples:
+        assert samples["arr_0"].shape == (5, 8, 8, 1)
+        assert samples["arr_0"].dtype == np.uint8
+        assert samples["labels"].tolist() == choose_labels("balanced", 5, 10, 0).tolist()
+
+
+def test_the_record_says_where_the_weights_come_from_and_not_on_which_machine(tmp_path):
+    folder, cfg, _ = imported("dit", tmp_path)
+    record = read_record(folder / importing.RECORD, Import)
+    assert record.file_name == "official.pt"
+    assert record.config_sha256 == cfg.sha256
+    assert folder.name == f"imported-{record.file_sha256[:10]}"
+    assert str(tmp_path) not in (folder / importing.RECORD).read_text() + (folder / "config.yaml").read_text()
+
+
+def test_a_checkpoint_of_another_size_is_refused_and_nothing_is_written(tmp_path):
+    _, _, file = imported("dit", tmp_path)
+    with pytest.raises(DataError, match=r"of another shape|unexpected|missing"):
+        importing.import_checkpoint(file, small_config("dit"), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_same_images_come_again_and_more_of_them_begin_with_the_same(tmp_path):
+    folder, _, _ = imported("dit", tmp_path)
+
+    def images(num, **changes):
+        answer = sampling.sample(folder, num, **{**SAMPLED, **changes})
+        with np.load(answer["files"][-1], allow_pickle=False) as samples:
+            return samples["arr_0"]
+
+    few, many = images(4), images(7)
+    assert np.array_equal(few, many[:4])
+    assert not np.array_equal(few, images(4, seed=1))
+    assert not np.array_equal(few, images(4, guidance_scale=3.0))
+
+
+def test_the_conditions_stand_beside_the_images(tmp_path):
+    folder, _, _ = imported("dit", tmp_path)
+    answer = sampling.sample(folder, 4, **SAMPLED | {"guidance_scale": 2.0})
+    with open(answer["files"][1]) as file:
+        assert json.load(file) == {key: value for key, value in answer.items() if key != "files"}
+    assert (answer["sampler"], answer["num_steps"], answer["guidance_scale"], answer["seed"]) == ("ddpm", 3, 2.0, 0)
+    assert os.path.getsize(answer["files"][0]) > 0
+
+
+@pytest.mark.parametrize("make", ["nothing", "no checkpoint", "damaged weights"])
+def test_a_folder_that_cannot_be_sampled_says_why(make, tmp_path):
+    folder, _, _ = imported("dit", tmp_path)
+    expected = "holds no whole checkpoint"
+    if make == "nothing":
+        folder, expected = tmp_path, "is not a run folder"
+    elif make == "no checkpoint":
+        (folder / "checkpoints").rename(folder / "elsewhere")
+    else:
+        path = next(folder.glob("checkpoints/*/ema.safetensors"))
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=expected):
+        sampling.sample(folder, 4, **SAMPLED)

@@ -1,0 +1,412 @@
+"""Official weights in this project's networks, against the official forward passes restated over the official names.
+
+B batch, C channels, S side, L tokens, D width, H heads, E width of the conditioning.
+"""
+
+import argparse
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from official import DECODER, SHAPE, State, official_state
+from small import trained_a_little
+from torch import Tensor
+from torch.nn import functional as F
+
+from baselines import dit, maskdit, mdt
+from harness.diffusion.formulations import EDM, IDDPM
+from harness.diffusion.guidance import guided
+from harness.errors import DataError, UsageError
+from harness.nn.shape import Shape
+from harness.training import published_weights
+
+METHODS = ("dit", "maskdit", "mdt")
+
+
+def network_of(method: str, shape: Shape = SHAPE, *, relative_position: bool = True, learned_variance: bool = True):
+    """This project's network, with other weights than the official ones on every layer."""
+    if method == "dit":
+        network = dit.Network(shape, shape.channels * (1 + learned_variance))
+    elif method == "maskdit":
+        network = maskdit.Network(maskdit.Config(**DECODER), shape, shape.channels)
+    else:
+        network = mdt.Network(mdt.Config(relative_position=relative_position), shape, 2 * shape.channels)
+    return trained_a_little(network, seed=1).eval()
+
+
+def loaded(method: str, official: State, shape: Shape = SHAPE):
+    network = network_of(method, shape)
+    network.load_state_dict(published_weights.convert(method, network, official), strict=True)
+    return network
+
+
+# The official forward passes -------------------------------------------------------------------------------------
+
+
+def dense(state: State, name: str, x: Tensor) -> Tensor:
+    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+
+def shifted_and_scaled(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    mean, variance = x.mean(-1, keepdim=True), x.var(-1, unbiased=False, keepdim=True)
+    return (x - mean) / (variance + 1e-6).sqrt() * (1 + scale[:, None]) + shift[:, None]
+
+
+def tokens_of(state: State, x: Tensor) -> Tensor:  # (B, C, S, S) -> (B, L, D)
+    kernel = state["x_embedder.proj.weight"]
+    return F.conv2d(x, kernel, state["x_embedder.proj.bias"], stride=kernel.shape[-1]).flatten(2).transpose(1, 2)
+
+
+def condition(state: State, level: Tensor, label: Tensor) -> Tensor:  # (B,), (B, E) -> (B, E)
+    angle = level[:, None] * torch.exp(-math.log(10_000) * torch.arange(128) / 128)
+    hidden = dense(state, "t_embedder.mlp.0", torch.cat([angle.cos(), angle.sin()], 1))
+    return dense(state, "t_embedder.mlp.2", F.silu(hidden)) + label
+
+
+def attend(state: State, name: str, x: Tensor, heads: int) -> Tensor:  # (B, L, D) -> (B, L, D)
+    batch, length, width = x.shape
+    q, k, v = dense(state, f"{name}.qkv", x).reshape(batch, length, 3, heads, width // heads).unbind(2)
+    logits = torch.einsum("blhd,bmhd->bhlm", q, k) / math.sqrt(width // heads)
+    if f"{name}.rel_pos_bias.relative_position_index" in state:
+        table = state[f"{name}.rel_pos_bias.relative_position_bias_table"]
+        logits = logits + torch.einsum("lmh->hlm", table[state[f"{name}.rel_pos_bias.relative_position_index"]])
+    return dense(state, f"{name}.proj", torch.einsum("bhlm,bmhd->blhd", logits.softmax(-1), v).flatten(2))
+
+
+def transformer_block(state: State, name: str, x: Tensor, cond: Tensor, heads: int) -> Tensor:
+    a, b, gate, c, d, gate_mlp = dense(state, f"{name}.adaLN_modulation.1", F.silu(cond)).chunk(6, 1)
+    x = x + gate[:, None] * attend(state, f"{name}.attn", shifted_and_scaled(x, a, b), heads)
+    hidden = F.gelu(dense(state, f"{name}.mlp.fc1", shifted_and_scaled(x, c, d)), approximate="tanh")
+    return x + gate_mlp[:, None] * dense(state, f"{name}.mlp.fc2", hidden)
+
+
+def modulated(state: State, name: str, x: Tensor, cond: Tensor) -> Tensor:
+    return dense(state, f"{name}.linear", shifted_and_scaled(x, *dense_chunks(state, name, cond)))
+
+
+def dense_chunks(state: State, name: str, cond: Tensor) -> tuple[Tensor, Tensor]:
+    return dense(state, f"{name}.adaLN_modulation.1", F.silu(cond)).chunk(2, 1)
+
+
+def image_of(patches: Tensor, patch: int) -> Tensor:  # (B, L, p p C) -> (B, C, S, S)
+    grid = math.isqrt(patches.shape[1])
+    patches = patches.reshape(len(patches), grid, grid, patch, patch, -1)
+    return torch.einsum("brspqc->bcrpsq", patches).reshape(len(patches), -1, grid * patch, grid * patch)
+
+
+def official_forward(method: str, state: State, x: Tensor, level: Tensor, labels: Tensor) -> Tensor:
+    """The published network at sampling, without its EDM wrapper: (B, C, S, S) -> (B, C or 2C, S, S)."""
+    table, heads = state["y_embedder.embedding_table.weight"], SHAPE.num_heads
+    label = F.one_hot(labels, 6)[:, :5].float() @ table.T if method == "maskdit" else table[labels]
+    cond = condition(state, level, label)
+    x = tokens_of(state, x) + state["pos_embed"]
+    for i in range(SHAPE.depth):
+        if method == "mdt" and i == SHAPE.depth - 2:
+            x = x + state["decoder_pos_embed"]
+        x = transformer_block(state, f"blocks.{i}", x, cond, heads)
+    if method == "maskdit":
+        x = modulated(state, "decoder_layer", x, cond) + state["decoder_pos_embed"]
+        for i in range(DECODER["decoder_depth"]):
+            x = transformer_block(state, f"decoder_blocks.{i}", x, cond, DECODER["decoder_heads"])
+    return image_of(modulated(state, "final_layer", x, cond), SHAPE.patch)
+
+
+def official_denoised(state: State, x: Tensor, sigma: float, labels: Tensor) -> Tensor:
+    """MaskDiT's network in its EDM wrapper."""
+    inner = official_forward(
+        "maskdit", state, x / math.hypot(sigma, 0.5), torch.full((2,), math.log(sigma) / 4), labels
+    )
+    return (0.25 * x + sigma * 0.5 * math.hypot(sigma, 0.5) * inner) / (sigma**2 + 0.25)
+
+
+def assert_same(ours: Tensor, official: Tensor) -> None:
+    assert official.abs().max() > 0.1
+    assert (ours - official).abs().max() <= 1e-4 * official.abs().max()
+
+
+# The same function -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+@torch.no_grad()
+def test_a_network_with_official_weights_computes_what_the_official_one_does(method):
+    torch.manual_seed(0)
+    official = official_state(method)
+    network = loaded(method, official)
+    x, labels = torch.randn(4, 4, 8, 8), torch.tensor([0, 2, 4, 5])  # 5: no label
+    level = torch.tensor([-1.5, -0.3, 0.0, 1.1]) if method == "maskdit" else torch.tensor([0.0, 3.0, 500.0, 999.0])
+    assert_same(network(x, level, labels), official_forward(method, official, x, level, labels))
+
+
+@pytest.mark.parametrize("method", ["dit", "mdt"])
+@pytest.mark.parametrize(("step", "scale"), [(999, 4.0), (400, 1.5), (3, 1.0)])
+@torch.no_grad()
+def test_guidance_of_the_noise_of_three_channels_is_the_official_one(method, step, scale):
+    torch.manual_seed(0)
+    official, formulation, x = official_state(method), IDDPM(), torch.randn(2, 4, 8, 8)
+    network, labels, none = loaded(method, official), torch.tensor([1, 3]), torch.tensor([5, 5])
+    with_label, without = (
+        official_forward(method, official, x, torch.full((2,), float(step)), y) for y in (labels, none)
+    )
+    noise = without[:, :3] + scale * (with_label[:, :3] - without[:, :3])
+    noise = torch.cat([noise, with_label[:, 3:4]], 1)
+    alpha_bar = formulation.schedule.alpha_bar[step].item()
+
+    ours = guided(
+        lambda z, level: formulation.predict(network, z, level, labels),
+        lambda z, level: formulation.predict(network, z, level, none),
+        scale,
+        channels=3,
+    )(x, step)
+    expected = (x - math.sqrt(1 - alpha_bar) * noise) / math.sqrt(alpha_bar)
+    assert_same(ours.clean, expected)
+    assert_same(ours.variance_mix, (with_label[:, 4:] + 1) / 2)
+
+
+@pytest.mark.parametrize(("sigma", "scale"), [(80.0, 4.0), (0.7, 1.5), (0.002, 1.0)])
+@torch.no_grad()
+def test_guidance_of_the_denoised_image_is_the_official_one(sigma, scale):
+    torch.manual_seed(0)
+    official, formulation, x = official_state("maskdit"), EDM(), torch.randn(2, 4, 8, 8) * math.hypot(sigma, 0.5)
+    network, labels, none = loaded("maskdit", official), torch.tensor([1, 3]), torch.tensor([5, 5])
+    with_label, without = (official_denoised(official, x, sigma, y) for y in (labels, none))
+
+    ours = guided(
+        lambda z, level: formulation.predict(network, z, level, labels),
+        lambda z, level: formulation.predict(network, z, level, none),
+        scale,
+    )(x, sigma)
+    expected = without + scale * (with_label - without)
+    assert_same(ours.clean, expected)
+
+
+@torch.no_grad()
+def test_the_weights_of_a_larger_image_fit_a_network_for_it():
+    larger = replace(SHAPE, side=16)
+    official = official_state("dit", larger)
+    network, x, labels = loaded("dit", official, larger), torch.randn(2, 4, 16, 16), torch.tensor([0, 5])
+    level = torch.tensor([5.0, 700.0])
+    assert_same(network(x, level, labels), official_forward("dit", official, x, level, labels))
+
+
+def test_what_sampling_does_not_use_is_converted_too():
+    official = official_state("mdt")
+    network = loaded("mdt", official)
+    block = network.interpolator
+    assert torch.equal(network.mask_token, official["mask_token"])
+    assert torch.equal(block.block.attn.out.weight, official["sideblocks.0.attn.proj.weight"])
+    assert torch.equal(block.bias.table, official["sideblocks.0.attn.rel_pos_bias.relative_position_bias_table"])
+    token = official_state("maskdit")["mask_token"]
+    assert torch.equal(loaded("maskdit", official_state("maskdit")).mask_token, token)
+
+
+def test_converting_changes_neither_the_network_nor_the_official_weights():
+    official, network = official_state("maskdit"), network_of("maskdit")
+    before = [{name: value.clone() for name, value in state.items()} for state in (official, network.state_dict())]
+    published_weights.convert("maskdit", network, official)
+    for state, copied in zip((official, network.state_dict()), before, strict=True):
+        assert all(torch.equal(state[name], copied[name]) for name in copied)
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module.", "module.model.", "_orig_mod.model."])
+def test_the_prefix_of_a_wrapper_is_taken_off(prefix):
+    official, network = official_state("maskdit"), network_of("maskdit")
+    plain = published_weights.convert("maskdit", network, official)
+    wrapped = published_weights.convert("maskdit", network, {prefix + name: v for name, v in official.items()})
+    assert all(torch.equal(plain[name], wrapped[name]) for name in plain)
+
+
+# Files -----------------------------------------------------------------------------------------------------------
+
+
+def training_file(state: State) -> dict:
+    raw = {name: torch.zeros_like(value) for name, value in state.items()}
+    options = argparse.Namespace(model="DiT-S/2", ckpt_path=None, seeds=[0, 1], lr=1e-4)
+    return {"model": raw, "ema": state, "opt": {"state": {}, "param_groups": [{"lr": 1e-4}]}, "args": options}
+
+
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"ema": state}, training_file])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_averaged_weights_of_a_file_are_read(tmp_path, wrap, zipped):
+    state = official_state("dit")
+    torch.save(wrap(state), tmp_path / "official.pt", _use_new_zipfile_serialization=zipped)
+    read = published_weights.read(tmp_path / "official.pt")
+    assert read.keys() == state.keys()
+    assert all(torch.equal(read[name], state[name]) for name in state)
+
+
+class Planted:
+    """Pickled, it would make a file wherever it is loaded."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("where", ["ema", "args"])
+def test_code_in_a_file_is_refused_and_never_run(tmp_path, zipped, where):
+    path, victim = tmp_path / "official.pt", tmp_path / "victim"
+    document = training_file(official_state("dit"))
+    if where == "ema":
+        document["ema"]["extra"] = Planted(victim)
+    else:
+        document["args"].extra = Planted(victim)
+    torch.save(document, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(DataError, match=r"official\.pt is refused: loading it would call .* Nothing was run"):
+        published_weights.read(path)
+    assert not victim.exists()
+    torch.load(path, weights_only=False)
+    assert victim.exists()  # so the file was really armed
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.99])
+def test_a_truncated_file_is_said_to_be_damaged(tmp_path, zipped, kept):
+    path = tmp_path / "official.pt"
+    torch.save(official_state("dit"), path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(DataError, match="no PyTorch checkpoint, or a damaged one") as caught:
+        published_weights.read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "official.pt"
+    path.write_text("<html>Not found</html>")
+    with pytest.raises(DataError, match="no PyTorch checkpoint"):
+        published_weights.read(path)
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path):
+    with pytest.raises(DataError, match=r"absent\.pt cannot be read: No such file"):
+        published_weights.read(tmp_path / "absent.pt")
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        published_weights.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ([torch.zeros(1)], "holds no state dict"),
+        ({}, "holds no state dict"),
+        ({"ema": None}, "holds no state dict"),
+        ({"model": {"w": torch.zeros(1)}}, "it has model"),
+        ({0: torch.zeros(1)}, "it has 0"),
+        ({"w": torch.zeros(1), "step": 3, "lr": 0.1}, "it has step, lr"),
+    ],
+)
+def test_a_checkpoint_without_a_state_dict_is_refused(tmp_path, document, said):
+    torch.save(document, tmp_path / "official.pt")
+    with pytest.raises(DataError, match=said):
+        published_weights.read(tmp_path / "official.pt")
+
+
+# Weights that do not fit -------------------------------------------------------------------------------------------
+
+
+def refusal(method: str, official: State, network=None) -> str:
+    with pytest.raises(DataError) as caught:
+        published_weights.convert(method, network or network_of(method), official)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_kind_of_mismatch_is_listed_with_its_shapes(method):
+    official = official_state(method)
+    official["blocks.0.attn.q_norm.weight"] = torch.zeros(8)
+    del official["t_embedder.mlp.2.bias"]
+    official["blocks.1.mlp.fc1.weight"] = torch.zeros(60, 16)
+    said = refusal(method, official)
+    assert "1 unexpected: blocks.0.attn.q_norm.weight (8,)" in said
+    assert "1 missing: t_embedder.mlp.2.bias (16,)" in said
+    assert "1 of another shape: blocks.1.mlp.fc1.weight is (60, 16), not (64, 16)" in said
+
+
+def test_a_long_list_of_mismatches_is_cut_and_counted():
+    official = official_state("dit")
+    kept = {name: value for name, value in official.items() if "blocks.1" not in name and "blocks.2" not in name}
+    said = refusal("dit", kept)
+    assert "20 missing: blocks.1.attn.qkv.weight (48, 16), " in said
+    assert "and 10 more" in said
+    assert said.count("blocks.") == 10
+
+
+@pytest.mark.parametrize(
+    ("method", "shape", "said"),
+    [
+        (
+            "dit",
+            replace(SHAPE, width=24, depth=5),
+            "5 blocks of width 24 .* this network is of 4, 16 and 2: choose .* --as",
+        ),
+        ("maskdit", replace(SHAPE, depth=2), "2 blocks of width 16"),
+        ("dit", replace(SHAPE, patch=4), "4 blocks of width 16 on patches of 4"),
+        ("dit", replace(SHAPE, side=16), "latents of 16 x 16, .* this network is for 8 x 8: .* dit-xl-512 for 512"),
+        ("maskdit", replace(SHAPE, side=16), "latents of 16 x 16"),
+        ("mdt", replace(SHAPE, side=16), "latents of 16 x 16"),
+    ],
+)
+def test_weights_of_another_size_are_refused_with_the_size_they_are_of(method, shape, said):
+    assert re.search(said, refusal(method, official_state(method, shape)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("other", METHODS)
+def test_weights_of_another_method_are_refused_by_its_name(method, other):
+    if method != other:
+        assert f"look like weights of {other}; this network is {method}'s" in refusal(method, official_state(other))
+
+
+def test_weights_of_mdt_v2_are_told_from_those_of_v1():
+    official = {name.replace("blocks.0", "en_inblocks.0", 1): v for name, v in official_state("mdt").items()}
+    assert "MDT v2" in refusal("mdt", official)
+
+
+def test_mdt_without_relative_positions_is_told_to_switch_them_on():
+    said = refusal("mdt", official_state("mdt"), network_of("mdt", relative_position=False))
+    assert "add --set relative_position=true" in said
+    assert "10 unexpected" in said
+
+
+def test_a_network_without_a_learned_variance_is_told_of_the_formulation():
+    said = refusal("dit", official_state("dit"), network_of("dit", learned_variance=False))
+    assert "final_layer.linear.weight is (32, 16), not (16, 16)" in said
+    assert "gives 8 channels, this network's 4" in said
+
+
+@pytest.mark.parametrize(("method", "name"), [("dit", "pos_embed"), ("maskdit", "decoder_pos_embed")])
+def test_other_positions_than_ours_are_refused(method, name):
+    official = official_state(method)
+    official[name] = official[name].roll(official[name].shape[-1] // 2, -1)  # rows before columns
+    assert f"{name} in the file differs by 1.99" in refusal(method, official)
+    official[name] = torch.full_like(official[name], torch.nan)
+    assert f"{name} in the file differs by nan" in refusal(method, official)
+
+
+def test_another_index_of_relative_positions_than_ours_is_refused():
+    official = official_state("mdt")
+    name = "blocks.2.attn.rel_pos_bias.relative_position_index"
+    official[name] = official[name].T.contiguous()
+    assert f"{name} in the file differs" in refusal("mdt", official)
+
+
+def test_positions_that_official_training_averaged_are_accepted():
+    """DiT's train.py averages the fixed table too: rounding takes it off by up to 2e-4 in the end."""
+    official = official_state("dit")
+    averaged = official["pos_embed"].clone()
+    for _ in range(4000):
+        averaged.mul_(0.9999).add_(official["pos_embed"], alpha=1 - 0.9999)
+    assert (averaged - official["pos_embed"]).abs().max() > 5e-5
+    published_weights.convert("dit", network_of("dit"), official | {"pos_embed": averaged})
+
+
+def test_a_method_that_published_no_weights_is_refused():
+    with pytest.raises(UsageError, match=r"no method with official weights is called 'sddit'.*dit, maskdit, mdt"):
+        published_weights.convert("sddit", network_of("dit"), {})
