@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from harness.errors import DataError, UsageError, unknown
 
@@ -86,7 +94,17 @@ class Sampling(Settings):
     sampler: Literal["heun", "ddpm"]
     num_steps: int = Field(ge=2)
     guidance_scale: float | None = Field(ge=1)
-    guidance_channels: int | None = Field(ge=1)
+    guidance_channels: int | None = Field(ge=1)  # the first so many; null: all
+    guidance_power: float | None = Field(
+        gt=0
+    )  # of MDT's scale, which grows from 1 with the steps; null: it is constant
+
+    @field_validator("guidance_power")
+    @classmethod
+    def _of_steps(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and info.data.get("sampler") != "ddpm":
+            raise ValueError("null: MDT's scale is a function of the ddpm sampler's steps")
+        return value
 
 
 class EvaluationPlan(Settings):

@@ -6,11 +6,21 @@ from pathlib import Path
 
 import harness
 from harness.config import RunConfig
-from harness.errors import DataError
+from harness.errors import DataError, unknown
 from harness.results.schema import Import, write_atomically, write_record
 from harness.training import checkpoint, published_weights, registry
 
 RECORD = "import.json"
+
+
+def as_published(method: str) -> list[str]:
+    """Settings of the official network and its guidance that the recipes of `method` do not have.
+
+    Raises UsageError for a method of which no checkpoint can be read.
+    """
+    if method not in published_weights.AS_PUBLISHED:
+        raise unknown("published checkpoint's method", method, published_weights.AS_PUBLISHED)
+    return published_weights.AS_PUBLISHED[method]
 
 
 def import_checkpoint(file: Path, cfg: RunConfig, out: Path) -> Path:

@@ -98,3 +98,9 @@ def test_a_configuration_is_read_without_executing_it(tmp_path):
     path.write_text(yaml.safe_dump(["a", "list"]))
     with pytest.raises(config.DataError, match="not a run configuration"):
         config.read_config(path)
+
+
+def test_mdts_guidance_belongs_to_the_sampler_with_steps():
+    assert resolve("mdt-tiny", "guidance_power=4").sampling.guidance_power == 4
+    with pytest.raises(UsageError, match="guidance_power is 4; it must be null: MDT's scale"):
+        resolve("sddit-tiny", "guidance_power=4")

@@ -10,7 +10,7 @@ from official import official_state
 from small import small_config
 
 from harness import experiment, importing, sampling
-from harness.errors import DataError
+from harness.errors import DataError, UsageError
 from harness.evaluation.generation import choose_labels
 from harness.launch import World
 from harness.progress import NoProgress
@@ -20,13 +20,17 @@ from harness.training import published_weights, registry
 SMALL = {  # the tiny recipes with the sizes that tests/official.py has, on the digits
     "dit": ["width=16", "depth=4", "num_heads=2"],
     "maskdit": ["width=16", "depth=4", "num_heads=2", "decoder_width=8", "decoder_depth=2", "decoder_heads=4"],
-    "mdt": ["width=16", "depth=4", "num_heads=2", "relative_position=true"],
+    "mdt": [
+        "width=16",
+        "depth=4",
+        "num_heads=2",
+    ],
 }
 SAMPLED = {"seed": 0, "guidance_scale": None, "num_steps": 3, "npz": True, "progress": NoProgress(), "world": World()}
 
 
 def imported(method, folder):
-    cfg = experiment.resolve(f"{method}-tiny", SMALL[method])
+    cfg = experiment.resolve(f"{method}-tiny", [*importing.as_published(method), *SMALL[method]])
     state = official_state(method, registry.shape_of(cfg))
     file = folder / "official.pt"
     torch.save(
@@ -102,3 +106,16 @@ def test_a_folder_that_cannot_be_sampled_says_why(make, tmp_path):
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match=expected):
         sampling.sample(folder, 4, **SAMPLED)
+
+
+def test_an_imported_checkpoint_is_guided_as_its_official_code_guides(tmp_path):
+    for method, channels, power in (("dit", 3, None), ("maskdit", None, None), ("mdt", 3, 4.0)):
+        folder = tmp_path / method
+        folder.mkdir()
+        guidance = imported(method, folder)[1].sampling
+        assert (guidance.guidance_channels, guidance.guidance_power) == (channels, power)
+
+
+def test_a_method_without_published_checkpoints_cannot_be_imported():
+    with pytest.raises(UsageError, match="Available: dit, maskdit, mdt"):
+        importing.as_published("sddit")

@@ -27,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         "import-checkpoint",
         epilog="Examples: harness import-checkpoint DiT-XL-2-256x256.pt --as dit-xl · "
-        "harness import-checkpoint mdt.pt --as mdt-xl --set relative_position=true",
+        "harness import-checkpoint mdt.pt --as mdt-xl --out published",
     )(import_checkpoint)
 
 
@@ -199,11 +199,12 @@ def import_checkpoint(
     """Make a run folder of a published checkpoint, which `sample` and `evaluate` accept. Nothing in it is executed."""
     from harness import recipes
 
-    recipes.load_recipe(as_)
+    method = recipes.load_recipe(as_).document["method"]
 
     from harness import experiment, importing
 
-    folder = importing.import_checkpoint(file, experiment.resolve(as_, set_ or []), out)
+    assignments = [*importing.as_published(method), *(set_ or [])]
+    folder = importing.import_checkpoint(file, experiment.resolve(as_, assignments), out)
     show({"folder": str(folder)}, as_json, lambda answer: [answer["folder"]])
 
 

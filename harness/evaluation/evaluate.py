@@ -34,6 +34,7 @@ def protocol_of(cfg: RunConfig, data: Dataset, network: FeatureNetwork) -> Evalu
         nfe=evaluations_per_image(sampling.sampler, sampling.num_steps),
         guidance_scale=sampling.guidance_scale,
         guidance_channels=sampling.guidance_channels,
+        guidance_power=sampling.guidance_power,
         num_images=plan.num_images,
         label_rule=plan.label_rule,
         uint8_rule=UINT8_RULE,

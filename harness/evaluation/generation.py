@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from harness.config import Sampling
 from harness.diffusion.formulations import Formulation
-from harness.diffusion.guidance import guided
+from harness.diffusion.guidance import guided, power_cosine
 from harness.diffusion.samplers import SAMPLERS, Denoise
 from harness.evaluation.images import to_uint8
 from harness.randomness import mix
@@ -83,7 +83,10 @@ def _denoiser(
 
     if sampling.guidance_scale is None:
         return conditional
-    return guided(conditional, unconditional, sampling.guidance_scale, sampling.guidance_channels)
+    scale: float | Callable[[float], float] = sampling.guidance_scale
+    if sampling.guidance_power is not None:
+        scale = power_cosine(sampling.guidance_scale, sampling.guidance_power)
+    return guided(conditional, unconditional, scale, sampling.guidance_channels)
 
 
 class _ImageNoise:

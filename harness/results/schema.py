@@ -84,6 +84,7 @@ class EvaluationProtocol(Record):
     nfe: int  # network evaluations per image
     guidance_scale: float | None
     guidance_channels: int | None  # None: all channels are guided
+    guidance_power: float | None = None  # of a scale that grows with the steps (MDT); None: it is constant
     num_images: int
     label_rule: str
     uint8_rule: str

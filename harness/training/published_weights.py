@@ -151,6 +151,12 @@ def _mdt(network: nn.Module) -> tuple[Names, Tables]:
     return names, tables
 
 
+# How the official code uses the weights where a recipe does otherwise; `harness import-checkpoint` sets these.
+AS_PUBLISHED = {
+    "dit": ["sampling.guidance_channels=3"],
+    "maskdit": [],
+    "mdt": ["relative_position=true", "sampling.guidance_channels=3", "sampling.guidance_power=4"],
+}
 METHODS: dict[str, Callable[[nn.Module], tuple[Names, Tables]]] = {"dit": _dit, "maskdit": _maskdit, "mdt": _mdt}
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from harness.diffusion.formulations import EDM, IDDPM, Prediction
-from harness.diffusion.guidance import guided
+from harness.diffusion.guidance import guided, power_cosine
 from harness.diffusion.samplers import ddpm, evaluations_per_image, heun, sigma_grid
 
 MEAN, DEVIATION = 0.3, 0.5
@@ -89,3 +89,10 @@ def test_guidance_moves_away_from_the_unconditional_image_by_its_scale():
     three = guided(conditional, unconditional, 4.0, channels=3)(None, 0)
     assert three.clean[0, :, 0, 0].tolist() == [4, 4, 4, 1]
     assert three.variance_mix == 0
+
+
+def test_a_power_cosine_scale_is_none_at_the_noisiest_step_and_whole_at_the_last():
+    scale = power_cosine(3.8, 4.0)
+    assert scale(1000) == 1
+    assert scale(0) == pytest.approx(3.8)
+    assert [scale(step) for step in range(0, 1001, 50)] == sorted((scale(s) for s in range(0, 1001, 50)), reverse=True)

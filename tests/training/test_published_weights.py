@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from baselines import dit, maskdit, mdt
 from harness.diffusion.formulations import EDM, IDDPM
-from harness.diffusion.guidance import guided
+from harness.diffusion.guidance import guided, power_cosine
 from harness.errors import DataError, UsageError
 from harness.nn.shape import Shape
 from harness.training import published_weights
@@ -151,14 +151,18 @@ def test_guidance_of_the_noise_of_three_channels_is_the_official_one(method, ste
     with_label, without = (
         official_forward(method, official, x, torch.full((2,), float(step)), y) for y in (labels, none)
     )
-    noise = without[:, :3] + scale * (with_label[:, :3] - without[:, :3])
+    ours_scale, here = scale, scale
+    if method == "mdt":  # grows with the steps, by a cosine of the fourth power
+        ours_scale, grown = power_cosine(scale, 4.0), (1 - math.cos(math.pi * (1 - step / 1000) ** 4)) / 2
+        here = (scale - 1) * grown + 1
+    noise = without[:, :3] + here * (with_label[:, :3] - without[:, :3])
     noise = torch.cat([noise, with_label[:, 3:4]], 1)
     alpha_bar = formulation.schedule.alpha_bar[step].item()
 
     ours = guided(
         lambda z, level: formulation.predict(network, z, level, labels),
         lambda z, level: formulation.predict(network, z, level, none),
-        scale,
+        ours_scale,
         channels=3,
     )(x, step)
     expected = (x - math.sqrt(1 - alpha_bar) * noise) / math.sqrt(alpha_bar)
