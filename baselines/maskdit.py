@@ -58,6 +58,8 @@ class Network(nn.Module):
 
 
 class Method(method.Method):
+    formulations = ("edm",)  # its reconstruction compares denoised images: IDDPM's are 157 times the noise at step 999
+
     def __init__(self, cfg: Config, shape: Shape, formulation: Formulation):
         super().__init__()
         self.cfg, self.shape, self.formulation = cfg, shape, formulation

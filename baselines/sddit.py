@@ -135,7 +135,7 @@ class Method(method.Method):
         logits = self.head.logits(z[:, 0], z[:, 1:])  # (B, K), (B, V, K)
         temperature = self.cfg.student_temperature
         return tuple(
-            -(target * F.log_softmax(student / temperature, dim=-1)).sum(-1).mean()
+            -(target * F.log_softmax(student.float() / temperature, dim=-1)).sum(-1).mean()
             for student, target in zip(logits, targets, strict=True)
         )
 

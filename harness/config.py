@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -25,6 +25,9 @@ from harness.errors import DataError, UsageError, unknown
 
 DIGEST_LENGTH = 10
 NOT_IN_ID = {"recipe", "size", "execution"}  # these change a weight by rounding at most, and no image
+
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Settings(BaseModel):
@@ -68,11 +71,11 @@ class Protocol(Settings):
     vae: str | None  # that made the latents, or encodes in the step; null: the one the data names, if any
     batch_size: int = Field(ge=1)  # of all processes together
     steps: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    betas: tuple[float, float]
-    weight_decay: float = Field(ge=0)
+    learning_rate: float = Field(gt=0, allow_inf_nan=False)
+    betas: tuple[Decay, Decay]
+    weight_decay: float = Field(ge=0, allow_inf_nan=False)
     label_dropout: float = Field(ge=0, lt=1)
-    ema_decay: float = Field(ge=0, lt=1)
+    ema_decay: Decay
     ema_warmup: bool
     flips: Literal["none", "random"]  # random: each image of a batch is mirrored with probability 1/2
     precision: Literal["fp32", "tf32", "bf16"]  # of matrix products; weights, their average and losses stay fp32
@@ -173,6 +176,9 @@ def apply_overrides(document: dict[str, Any], assignments: Iterable[str], knob_n
         key, separator, text = assignment.partition("=")
         if not separator:
             raise UsageError(f"--set {assignment!r} has no '='; write --set key=value, like --set mask_ratio=0.3.")
+        if key == "input":  # a section that may be left open as a whole
+            document["input"] = _parsed(key, text)
+            continue
         matches = [p for p in paths - fixed if p == key or p.rsplit(".", 1)[-1] == key]
         if key in matches:
             matches = [key]
@@ -180,16 +186,20 @@ def apply_overrides(document: dict[str, Any], assignments: Iterable[str], knob_n
             raise unknown("setting", key, {p.removeprefix("knobs.") for p in paths - fixed})
         if len(matches) > 1:
             raise UsageError(f"--set {key} could mean {' or '.join(sorted(matches))}; write the full name.")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UsageError(f"--set {key}: the value {text!r} is not valid YAML.") from None
+        value = _parsed(key, text)
         *parents, last = matches[0].split(".")
         target = document
         for parent in parents:
             target = target[parent]
         target[last] = value
     return document
+
+
+def _parsed(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {key}: the value {text!r} is not valid YAML.") from None
 
 
 def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterable[str]:

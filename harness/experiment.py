@@ -10,17 +10,18 @@ from typing import Any, Protocol
 import torch
 
 from harness import provenance
-from harness.config import RunConfig, apply_overrides, read_config, validate
+from harness.config import Execution, RunConfig, apply_overrides, read_config, validate
 from harness.data import sources
+from harness.data.dataset import Dataset, InMemory
 from harness.errors import DataError, UsageError
 from harness.evaluation import features, images
-from harness.launch import World
 from harness.recipes import load_recipe
 from harness.results.schema import Evaluation, Manifest, Result, read_record, write_atomically, write_record
-from harness.training import engine, registry, telemetry
+from harness.training import checkpoint, engine, registry, telemetry
 from harness.training.cost import Cost, count
 from harness.training.estimate import Estimate, estimate
 from harness.training.step import rows_of, set_precision
+from harness.world import World
 
 USABLE_MEMORY = 0.8  # of what is free: the rest is for kernels and for what lives within one operation
 
@@ -77,11 +78,11 @@ def run(
     with_evaluation: bool,
     force: bool,
     world: World = World(),
-) -> Result:
+) -> Result | None:
     """Train, sample and evaluate one configuration under `out`, or go on where it stopped; a finished run is returned.
 
-    Every process of `world` calls this alike, and the main one writes. Raises the HarnessErrors of its parts; DataError
-    before any step when the folder cannot be written.
+    Every process of `world` calls this alike; the main one writes and has the answer. Raises the HarnessErrors of its
+    parts; DataError before any step when the folder cannot be written.
     """
     rows_of(cfg, world)
     set_precision(cfg.protocol.precision)
@@ -89,30 +90,32 @@ def run(
     if cfg.execution.residency == "gpu" and device.type != "cuda":
         raise UsageError("--data-residency is gpu, and this machine has none; leave it out or say host.")
     folder = out / cfg.recipe / cfg.run_id
-    if force and world.is_main and (folder / "config.yaml").exists():
-        shutil.rmtree(folder)
-    world.wait()
-    finished = _finished(folder, needs_evaluation=with_evaluation)
+    evaluates = with_evaluation and cfg.protocol.data != sources.SYNTHETIC
+    finished = None if force else _finished(folder, needs_evaluation=evaluates)
     if finished:
         progress.note(f"{folder} is finished; nothing to do. --force starts over.")
         return finished
     data = sources.of(cfg)
-    evaluates = with_evaluation and data.real
     if evaluates:
-        features.require_available(cfg.evaluation.features)
+        _refuse_unmeasurable(cfg, data)
     elif with_evaluation:
         progress.note(f"{data.name} is random numbers, for speed only: it is not evaluated.")
     if data.num_files:
         progress.stage("checking the data", data.num_files, "files")
     data.check(progress.advance)
     cost = _cost(cfg)
-    cfg = _in_pieces_that_fit(cfg, cost, device, world, progress)
+    begun = folder if not force and any((folder / "checkpoints").glob("step-*")) else None
+    cfg = world.agreed(_in_pieces_that_fit(cfg, cost, device, world, begun, progress))
     method = registry.build(cfg)
     hardware = telemetry.describe(device, world.size)
     if world.is_main:
         _prepare(folder, _estimate(cfg, cost, world.size).disk_parts["checkpoints"])
-        write_atomically(folder / "config.yaml", cfg.to_yaml())
+        if force:  # now that nothing stands against the new run
+            shutil.rmtree(folder)
+            (folder / "checkpoints").mkdir(parents=True)
+        checkpoint.refuse_foreign(folder / "checkpoints", cfg.sha256)
         _keep_manifest(folder, provenance.describe(cfg, data, hardware, world.size, command), progress)
+        write_atomically(folder / "config.yaml", cfg.to_yaml())
     world.wait()
 
     telemetry.reset_peak_memory(device)
@@ -121,7 +124,10 @@ def run(
         method, cfg, data, folder, device=device, report=progress.metrics, note=progress.note, world=world
     )
     started = time.perf_counter()
+    set_precision("fp32")  # of sampling and evaluation, whatever trained
     evaluations = _evaluate_both(trained.network, cfg, data, folder, device, world, progress) if evaluates else {}
+    if not world.is_main:
+        return None
     result = Result(
         **_identity(cfg, world.size),
         **cost._asdict(),
@@ -132,8 +138,7 @@ def run(
         wall_seconds=trained.seconds + time.perf_counter() - started,
         device=hardware,
     )
-    if world.is_main:
-        write_record(folder / "result.json", result)
+    write_record(folder / "result.json", result)
     return result
 
 
@@ -162,13 +167,33 @@ def _estimate(cfg: RunConfig, cost: Cost, world_size: int) -> Estimate:
     return estimate(cfg, registry.shape_of(cfg), cost, registry.build(cfg, device="meta"), world_size)
 
 
+def _refuse_unmeasurable(cfg: RunConfig, data: Dataset) -> None:
+    """Find out before training, not after it, that this run could not be evaluated."""
+    features.require_available(cfg.evaluation.features)
+    network = features.load(cfg.evaluation.features)
+    shape = (cfg.input.side, cfg.input.side, cfg.input.channels)
+    if not isinstance(data, InMemory) or network.image_shape != shape:
+        raise UsageError(
+            f"{cfg.evaluation.features} features are of images of {' x '.join(map(str, network.image_shape))}, and "
+            f"{data.name} is not a set of them. Train with --no-eval; `harness sample` draws images."
+        )
+
+
 def _in_pieces_that_fit(
-    cfg: RunConfig, cost: Cost, device: torch.device, world: World, progress: Progress
+    cfg: RunConfig, cost: Cost, device: torch.device, world: World, begun: Path | None, progress: Progress
 ) -> RunConfig:
-    """`cfg` with a micro-batch, where it has none and a process's whole share would not fit into memory."""
+    """`cfg` with a micro-batch, where it has none and a process's whole share would not fit into memory.
+
+    A run that has `begun` keeps the pieces it began with, or it would not continue bit for bit.
+    """
     rows = rows_of(cfg, world)
     share, available = rows.stop - rows.start, telemetry.available_memory(device)
-    if cfg.execution.micro_batch is not None or available is None:
+    if cfg.execution.micro_batch is not None:
+        return cfg
+    if begun is not None:
+        execution = read_config(begun / "config.yaml").get("execution") or {}
+        return _with_micro_batch(cfg, execution.get("micro_batch"))
+    if available is None:
         return cfg
     parts = _estimate(cfg, cost, world.size).memory_parts
     fixed = sum(parts.values()) - parts["activations"]
@@ -183,7 +208,12 @@ def _in_pieces_that_fit(
         f"a batch of {share} would take {(fixed + parts['activations']) / 1e9:.0f} GB of {available / 1e9:.0f} GB: it "
         f"is taken in {pieces} pieces of {share // pieces}, which add up to the same gradient (--micro-batch)."
     )
-    return cfg.model_copy(update={"execution": cfg.execution.model_copy(update={"micro_batch": share // pieces})})
+    return _with_micro_batch(cfg, share // pieces)
+
+
+def _with_micro_batch(cfg: RunConfig, micro_batch: int | None) -> RunConfig:
+    execution = Execution.model_validate(cfg.execution.model_dump() | {"micro_batch": micro_batch})
+    return cfg.model_copy(update={"execution": execution})
 
 
 def _keep_manifest(folder: Path, manifest: Manifest, progress: Progress) -> None:
@@ -273,10 +303,10 @@ def _evaluate_both(network, cfg, data, folder, device, world, progress) -> dict[
                 world=world,
                 advance=progress.advance,
             )
-            if world.is_main:
+            if generated:
                 path.parent.mkdir(exist_ok=True)
-                grid = images.class_grid(generated.images, generated.labels)
                 if name == "final":
+                    grid = images.class_grid(generated.images, generated.labels)
                     images.save_png(folder / "samples" / "grid.png", grid)
                 write_record(path, known)
         evaluations[name] = known

@@ -33,7 +33,7 @@ def import_checkpoint(file: Path, cfg: RunConfig, out: Path) -> Path:
     network.load_state_dict(published_weights.convert(cfg.method, network, official))
     with open(file, "rb") as opened:
         sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-    folder = out / cfg.recipe / f"imported-{sha256[:10]}"
+    folder = out / cfg.recipe / f"imported-{sha256[:10]}-{cfg.sha256[:6]}"  # the weights, and how they are used
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

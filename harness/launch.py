@@ -21,6 +21,7 @@ from typing import NamedTuple
 from harness import slurm
 from harness.errors import HarnessError, Interrupted, Preempted, SetupError, UsageError
 from harness.slurm import number
+from harness.world import World
 
 JOIN = timedelta(minutes=10)  # for all processes to start and meet
 PATIENCE = timedelta(hours=2)  # of a collective: the main process measures images while the others wait
@@ -33,27 +34,6 @@ STOPPED = {signal.SIGTERM: Preempted.exit_code, signal.SIGINT: Interrupted.exit_
 CONTINUES = "The same command continues from the last checkpoint."
 STORE = "harness, attempt {}"  # torchrun may try again with the same store
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-
-
-class World(NamedTuple):
-    """The processes of a run, seen from one of them."""
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0  # among those on this machine: the index of its GPU
-    local_size: int = 1
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes files and answers the user."""
-        return self.rank == 0
-
-    def wait(self) -> None:
-        """Until every process has come here."""
-        if self.size > 1:
-            import torch.distributed as dist
-
-            dist.barrier()
 
 
 def current() -> World:

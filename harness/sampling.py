@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from harness.config import RunConfig, apply_overrides, read_config, validate
+from harness.config import RunConfig, apply_overrides, digest, read_config, validate
 from harness.data import sources
 from harness.errors import DataError, UsageError
 from harness.evaluation import features, images
@@ -15,10 +15,10 @@ from harness.evaluation.evaluate import evaluate, generate_in_parts
 from harness.evaluation.generation import choose_labels, decoder
 from harness.experiment import Progress, default_device
 from harness.importing import RECORD
-from harness.launch import World
 from harness.results.schema import Evaluation, Import, Manifest, read_record, write_atomically, write_record
 from harness.training import checkpoint, registry
 from harness.training.step import set_precision
+from harness.world import World
 
 
 class Opened(NamedTuple):
@@ -91,7 +91,8 @@ def sample(
     name = f"step{run.step}-{cfg.sampling.sampler}{cfg.sampling.num_steps}-" + (
         f"cfg{scale:g}-" if scale is not None else ""
     )
-    target = folder / "samples" / f"{name}n{num_images}-seed{seed}"
+    conditions = digest({"sampling": cfg.sampling.model_dump(), "config": run.cfg.sha256, "vae": run.vae_sha256})
+    target = folder / "samples" / f"{name}n{num_images}-seed{seed}-{conditions[:6]}"
     progress.stage("sampling", num_images)
     generated = generate_in_parts(
         target / "parts", run.network, cfg, labels,
@@ -110,7 +111,7 @@ def sample(
         "vae": run.vae,
         "uint8_rule": images.UINT8_RULE,
     }
-    if not world.is_main:
+    if generated is None:
         return document
     images.save_png(target / "grid.png", images.square_grid(generated.images))
     write_atomically(target / "sampling.json", json.dumps(document, indent=2) + "\n")
@@ -142,7 +143,7 @@ def evaluate_run(
         name=name, step=run.step, weights_id=f"{cfg.sha256} {run.step}", folder=folder / "samples",
         device=device, world=world, advance=progress.advance,
     )  # fmt: skip
-    if world.is_main:
+    if evaluation:
         (folder / "evaluations").mkdir(exist_ok=True)
         write_record(folder / "evaluations" / f"{name}.json", evaluation)
     return evaluation

@@ -17,9 +17,10 @@ class Inbox:
     def __init__(self) -> None:
         self.received: Signal | None = None
 
-    def error(self, step: int) -> HarnessError:
-        name = self.received.name
-        return WATCHED[self.received](f"{name} at step {step}: saved. The same command continues from there.")
+
+def error(received: Signal, step: int) -> HarnessError:
+    """What a run ends with that was told to stop and has saved."""
+    return WATCHED[received](f"{received.name} at step {step}: saved. The same command continues from there.")
 
 
 @contextmanager

@@ -104,3 +104,21 @@ def test_mdts_guidance_belongs_to_the_sampler_with_steps():
     assert resolve("mdt-tiny", "guidance_power=4").sampling.guidance_power == 4
     with pytest.raises(UsageError, match="guidance_power is 4; it must be null: MDT's scale"):
         resolve("sddit-tiny", "guidance_power=4")
+
+
+def test_a_section_may_be_left_to_the_data():
+    document = apply_overrides(load_recipe("dit-s").document, ["input=null"], [])
+    assert document["input"] is None
+
+
+@pytest.mark.parametrize("assignment", ["betas=[1.0, 0.9]", "learning_rate=.inf", "weight_decay=.nan"])
+def test_numbers_no_optimizer_takes_are_refused(assignment):
+    with pytest.raises(UsageError, match="it must be"):
+        resolve("dit-tiny", assignment)
+
+
+def test_sampling_that_cannot_work_is_told_before_training():
+    with pytest.raises(UsageError, match="take at most as many"):
+        registry.build(resolve("dit-tiny", "sampling.num_steps=2000"))
+    with pytest.raises(UsageError, match="the input has 1 channels"):
+        registry.build(resolve("dit-tiny", "guidance_channels=3"))

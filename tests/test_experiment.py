@@ -1,6 +1,7 @@
 """A whole run in this process: what its folder holds, and what the same command does to it again."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import yaml
 from small import small_config
 
 from harness import experiment
+from harness.data import sources
+from harness.data.dataset import InMemory
 from harness.errors import DataError, UsageError
 from harness.results.schema import Manifest, Result, read_record
 from harness.training import telemetry
@@ -148,3 +151,51 @@ def test_data_that_changed_under_a_run_is_refused(tmp_path):
 def test_data_on_a_gpu_needs_a_gpu(tmp_path):
     with pytest.raises(UsageError, match="this machine has none"):
         run(tmp_path, "residency=gpu")
+
+
+def test_force_removes_nothing_before_the_new_run_can_begin(tmp_path, monkeypatch):
+    _, folder, _ = run(tmp_path)
+
+    def damaged(self, advance):
+        raise DataError("a shard was damaged.")
+
+    monkeypatch.setattr(InMemory, "check", damaged)
+    with pytest.raises(DataError, match="a shard was damaged"):
+        run(tmp_path, force=True)
+    assert (folder / "result.json").exists()
+
+
+def test_a_continued_run_keeps_the_pieces_it_began_with(tmp_path, monkeypatch):
+    _, folder, _ = run(tmp_path)
+    (folder / "result.json").unlink()
+    monkeypatch.setattr(telemetry, "available_memory", lambda device: 900_000)
+    _, _, notes = run(tmp_path)
+    assert not any("it is taken in" in note for note in notes)
+    assert yaml.safe_load((folder / "config.yaml").read_text())["execution"]["micro_batch"] is None
+
+
+def test_what_cannot_be_evaluated_is_told_before_training(tmp_path, digits, monkeypatch):
+    cut = InMemory("cut", digits.clean[..., :4, :4], digits.labels, 10)
+    monkeypatch.setitem(sources._MADE, "cut", lambda: cut)
+    with pytest.raises(UsageError, match="cut is not a set of them"):
+        run(tmp_path, "data=cut", "input={channels: 1, side: 4, num_classes: 10}", with_evaluation=True)
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_a_finished_run_on_random_numbers_is_reported_too(tmp_path):
+    run(tmp_path, "data=synthetic", "steps=1", with_evaluation=True)
+    _, _, notes = run(tmp_path, "data=synthetic", "steps=1", with_evaluation=True)
+    assert "is finished; nothing to do" in notes[0]
+
+
+def test_a_checkpoint_of_another_configuration_stops_the_run_before_anything_is_written(tmp_path):
+    _, folder, _ = run(tmp_path)
+    _, other, _ = run(tmp_path, "seed=1")
+    (other / "result.json").unlink()
+    for path in sorted((folder / "checkpoints").iterdir()):
+        shutil.rmtree(other / "checkpoints" / path.name)
+        path.rename(other / "checkpoints" / path.name)
+    before = (other / "config.yaml").stat().st_mtime_ns
+    with pytest.raises(DataError, match="belongs to another configuration"):
+        run(tmp_path, "seed=1")
+    assert (other / "config.yaml").stat().st_mtime_ns == before

@@ -12,6 +12,7 @@ SOURCES = sorted([*ROOT.glob("harness/**/*.py"), *ROOT.glob("baselines/*.py")])
 # The first prefix that fits a module gives its floor. Imports go to the same floor or below.
 FLOORS = [
     ("harness.errors", 0),
+    ("harness.world", 0),
     ("harness.randomness", 1),
     ("harness.signals", 1),
     ("harness.torchvision_guard", 1),

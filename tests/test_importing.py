@@ -12,10 +12,10 @@ from small import small_config
 from harness import experiment, importing, sampling
 from harness.errors import DataError, UsageError
 from harness.evaluation.generation import choose_labels
-from harness.launch import World
 from harness.progress import NoProgress
 from harness.results.schema import Import, read_record
 from harness.training import published_weights, registry
+from harness.world import World
 
 SMALL = {  # the tiny recipes with the sizes that tests/official.py has, on the digits
     "dit": ["width=16", "depth=4", "num_heads=2"],
@@ -24,13 +24,14 @@ SMALL = {  # the tiny recipes with the sizes that tests/official.py has, on the 
         "width=16",
         "depth=4",
         "num_heads=2",
+        "relative_position=true",
     ],
 }
 SAMPLED = {"seed": 0, "guidance_scale": None, "num_steps": 3, "npz": True, "progress": NoProgress(), "world": World()}
 
 
 def imported(method, folder):
-    cfg = experiment.resolve(f"{method}-tiny", [*importing.as_published(method), *SMALL[method]])
+    cfg = experiment.resolve(f"{method}-tiny", SMALL[method])
     state = official_state(method, registry.shape_of(cfg))
     file = folder / "official.pt"
     torch.save(
@@ -59,7 +60,7 @@ def test_the_record_says_where_the_weights_come_from_and_not_on_which_machine(tm
     record = read_record(folder / importing.RECORD, Import)
     assert record.file_name == "official.pt"
     assert record.config_sha256 == cfg.sha256
-    assert folder.name == f"imported-{record.file_sha256[:10]}"
+    assert folder.name == f"imported-{record.file_sha256[:10]}-{cfg.sha256[:6]}"
     assert str(tmp_path) not in (folder / importing.RECORD).read_text() + (folder / "config.yaml").read_text()
 
 
@@ -108,12 +109,17 @@ def test_a_folder_that_cannot_be_sampled_says_why(make, tmp_path):
         sampling.sample(folder, 4, **SAMPLED)
 
 
-def test_an_imported_checkpoint_is_guided_as_its_official_code_guides(tmp_path):
-    for method, channels, power in (("dit", 3, None), ("maskdit", None, None), ("mdt", 3, 4.0)):
-        folder = tmp_path / method
-        folder.mkdir()
-        guidance = imported(method, folder)[1].sampling
-        assert (guidance.guidance_channels, guidance.guidance_power) == (channels, power)
+@pytest.mark.parametrize(("method", "channels", "power"), [("dit", 3, None), ("maskdit", None, None), ("mdt", 3, 4.0)])
+def test_an_imported_checkpoint_is_guided_as_its_official_code_guides(method, channels, power):
+    guidance = experiment.resolve(f"{method}-xl", importing.as_published(method)).sampling
+    assert (guidance.guidance_channels, guidance.guidance_power) == (channels, power)
+
+
+def test_the_same_file_used_in_another_way_is_another_folder(tmp_path):
+    """Or images of one way would stand beside, or be taken for, those of the other."""
+    folder, cfg, file = imported("dit", tmp_path)
+    other = cfg.model_copy(update={"sampling": cfg.sampling.model_copy(update={"guidance_scale": 2.0})})
+    assert importing.import_checkpoint(file, other, tmp_path / "runs") != folder
 
 
 def test_a_method_without_published_checkpoints_cannot_be_imported():

@@ -13,7 +13,7 @@ import pytest
 
 from harness import errors, launch
 from harness.errors import SetupError, UsageError
-from harness.launch import World
+from harness.world import World
 
 LAUNCH = (
     "import sys; from harness import launch; launch.run_processes(2, sys.argv[2:], entry=[sys.executable, sys.argv[1]])"

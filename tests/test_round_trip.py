@@ -10,9 +10,9 @@ from harness import experiment, sampling
 from harness.data import encode, latents, sources
 from harness.errors import DataError, UsageError
 from harness.evaluation.generation import decoder
-from harness.launch import World
 from harness.progress import NoProgress
 from harness.results.schema import Manifest, read_record
+from harness.world import World
 
 SIDE = 64  # pixels; 8 x 8 latents
 

@@ -59,7 +59,9 @@ class Loader:
     def next(self) -> Batch:
         """The next step's rows, on the device. Raises what reading them raised."""
         if self._resident is not None:
-            indices = self._indices(self._advance()).to(self._device)
+            indices = self._indices(self._advance())
+            if self._device.type == "cuda":  # a copy from ordinary memory would wait for the step before
+                indices = indices.pin_memory().to(self._device, non_blocking=True)
             return Batch(self._resident.stored[indices], self._resident.labels[indices % len(self._data)])
         if self._reader is None:
             return self._to_device(self._read(self._advance()))

@@ -15,7 +15,7 @@ from harness.data.dataset import Dataset, InMemory
 from harness.errors import DataError, UsageError, unknown
 
 LATENT_SETS = ("imagenet-256", "imagenet-512")  # folders of latents in the data folder, made by `harness data encode`
-SYNTHETIC_IMAGES = 512
+SYNTHETIC, SYNTHETIC_IMAGES = "synthetic", 512
 SD_LATENT = InputShape(channels=4, side=32, num_classes=1000)  # what a 256 x 256 image is behind the SD VAE
 
 
@@ -61,7 +61,7 @@ def shape_of(protocol: object) -> InputShape:
 
 
 def _open(name: str, shape: InputShape | None, pipeline: str, vae: str | None) -> Dataset:
-    if name == "synthetic":
+    if name == SYNTHETIC:
         return _synthetic(shape or SD_LATENT)
     folder = Path(name)
     if pipeline == "online-vae":
@@ -122,11 +122,11 @@ def _synthetic(shape: InputShape) -> Dataset:
     generator = torch.Generator().manual_seed(0)
     clean = torch.randn(SYNTHETIC_IMAGES, shape.channels, shape.side, shape.side, generator=generator)
     labels = torch.randint(shape.num_classes, (SYNTHETIC_IMAGES,), generator=generator)
-    return InMemory("synthetic", clean, labels, shape.num_classes, real=False)
+    return InMemory(SYNTHETIC, clean, labels, shape.num_classes, real=False)
 
 
 _MADE: dict[str, Callable[[], Dataset]] = {
     "digits": _digits,
     "cifar10": _cifar10,
-    "synthetic": lambda: _synthetic(SD_LATENT),
+    SYNTHETIC: lambda: _synthetic(SD_LATENT),
 }

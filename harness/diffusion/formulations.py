@@ -87,7 +87,7 @@ class EDM:
     def _D(self, raw: Tensor, noisy: Tensor, s: Tensor) -> Tensor:
         """D = c_skip x + c_out F, EDM eq. 7."""
         d = self.sigma_data
-        return d**2 / (s**2 + d**2) * noisy + s * d * (s**2 + d**2).rsqrt() * raw
+        return d**2 / (s**2 + d**2) * noisy + s * d * (s**2 + d**2).rsqrt() * raw.float()
 
 
 class Schedule(NamedTuple):
@@ -153,11 +153,11 @@ class IDDPM:
         return Noised(noisy, step.float(), clean, noisy, step, noise)
 
     def denoised(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, 2C, S, S) -> (B, C, S, S)
-        return self._clean(raw.chunk(2, dim=1)[0], noised)
+        return self._clean(raw.float().chunk(2, dim=1)[0], noised)
 
     def loss_map(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, 2C, S, S) -> (B, C, S, S)
         """Squared error of the noise plus the variational bound, which trains the variance alone (IDDPM eq. 16)."""
-        noise, v = raw.chunk(2, dim=1)
+        noise, v = raw.float().chunk(2, dim=1)
         bound = self._variational_bound(noise.detach(), v, noised)
         return (noise - noised.noise) ** 2 + bound * (self.num_steps / 1000)
 

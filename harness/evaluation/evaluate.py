@@ -20,8 +20,8 @@ from harness.evaluation.features import FeatureNetwork, Features
 from harness.evaluation.generation import Advance, Decode, Generated, choose_labels, decoder, generate
 from harness.evaluation.images import UINT8_RULE, to_uint8
 from harness.evaluation.parts import draw_in_parts
-from harness.launch import World
 from harness.results.schema import Evaluation, EvaluationProtocol
+from harness.world import World
 
 
 def protocol_of(cfg: RunConfig, data: Dataset, network: FeatureNetwork) -> EvaluationProtocol:
@@ -60,11 +60,11 @@ def evaluate(
     device: torch.device,
     world: World = World(),
     advance: Advance = lambda done: None,
-) -> tuple[Evaluation, Generated]:
+) -> tuple[Evaluation | None, Generated | None]:
     """Metrics of `network` (the averaged weights after `step` steps) against all of `data`, and the images.
 
     The images are drawn in parts under `folder`, so that a repetition after an interruption draws the rest;
-    `weights_id` says which weights they are of.
+    `weights_id` says which weights they are of. Processes other than the main one draw their share and get None.
     """
     started = time.perf_counter()
     plan = cfg.evaluation
@@ -82,6 +82,8 @@ def evaluate(
         world=world,
         advance=advance,
     )
+    if generated is None:
+        return None, None
     metrics = measure(
         feature_network(generated.images), generated.labels, _reference(data, plan.features), feature_network.name
     )
@@ -107,8 +109,11 @@ def generate_in_parts(
     device: torch.device,
     world: World,
     advance: Advance,
-) -> Generated:
-    """An image for each label, as `cfg` samples; processes share the work through `folder`, which is then removed."""
+) -> Generated | None:
+    """An image for each label, as `cfg` samples; processes share the work through `folder`, which is then removed.
+
+    The main process has them, the others get None.
+    """
     shape, formulation, network = cfg.input, FORMULATIONS[cfg.formulation](), network.eval()
 
     def draw(first: int, stop: int) -> torch.Tensor:
@@ -128,9 +133,9 @@ def generate_in_parts(
 
     part = min(cfg.evaluation.sample_batch, math.ceil(len(labels) / world.size))
     images = draw_in_parts(folder, len(labels), part, draw, world=world, advance=advance)
-    world.wait()  # nobody removes what another still reads
-    if world.is_main:
-        shutil.rmtree(folder)
+    if images is None:
+        return None
+    shutil.rmtree(folder)
     return Generated(images, labels)
 
 

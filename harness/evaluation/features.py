@@ -31,6 +31,8 @@ class FeatureNetwork(Protocol):
     @property
     def sha256(self) -> str: ...  # of the weights
     @property
+    def image_shape(self) -> tuple[int, int, int]: ...  # (H, W, C)
+    @property
     def pool_size(self) -> int: ...  # D
     @property
     def spatial_size(self) -> int: ...  # S

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.launch import World
+from harness.world import World
 
 DrawImages = Callable[[int, int], Tensor]  # (first, stop) -> images first .. stop - 1, (stop - first, H, W, C) uint8
 
@@ -24,10 +24,11 @@ def draw_in_parts(
     *,
     world: World,
     advance: Callable[[int], None] = lambda done: None,
-) -> Tensor:
+) -> Tensor | None:
     """All images, in order, of which each process of `world` draws every world.size-th part.   (N, H, W, C) uint8
 
-    The parts stay in `folder`, whose name must say everything that decides the images; the caller removes it.
+    The main process has them; the others get None. The parts stay in `folder`, whose name must say everything that
+    decides the images; the caller removes it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     bounds = [(first, min(first + part_images, num_images)) for first in range(0, num_images, part_images)]
@@ -37,6 +38,8 @@ def draw_in_parts(
             _write(path, draw(first, stop))
         advance(stop)
     world.wait()
+    if not world.is_main:
+        return None
     return torch.cat([torch.from_numpy(np.load(_path(folder, *part), allow_pickle=False)) for part in bounds])
 
 

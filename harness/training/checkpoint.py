@@ -4,7 +4,7 @@ checkpoints/step-<number>/ holds
   method.safetensors  every weight and buffer of the method; the raw network's begin with "network."
   ema.safetensors     the averaged network
   optimizer.pt        loadable with weights_only=True
-  state.json          step, config hash, seconds so far, and the sha256 of the other three
+  state.json          step, config hash, seconds so far, the sha256 of the other three and of itself
 An imported checkpoint has ema.safetensors and state.json alone, and so has a milestone that is no longer new.
 """
 
@@ -13,7 +13,8 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from harness.config import digest
 from harness.errors import DataError
 from harness.results.schema import SCHEMA_VERSION
 
@@ -96,12 +98,21 @@ def save(folder: Path, checkpoint: Checkpoint, config_sha256: str, keep: Keep) -
 
     _write(folder, checkpoint.step, checkpoint.seconds, config_sha256, write_files)
     newest_first = list(reversed(_folders(folder)))
-    for old in newest_first[keep.last :]:
-        if keep.every is None or _step_of(old) % keep.every:
-            shutil.rmtree(old)
-            continue
-        for name in set(FILES) - {EMA_FILE}:  # a milestone is sampled, not continued: a fifth of the room
-            (old / name).unlink(missing_ok=True)
+    with _disk(f"old checkpoints in {folder} could not be removed"):
+        for old in newest_first[keep.last :]:
+            if keep.every is None or _step_of(old) % keep.every:
+                shutil.rmtree(old)
+                continue
+            for name in set(FILES) - {EMA_FILE}:  # a milestone is sampled, not continued: a fifth of the room
+                (old / name).unlink(missing_ok=True)
+
+
+def go_back_to(folder: Path, step: int) -> None:
+    """Remove what lies after `step`, the newest that verifies: damaged, it would be kept as newer than the next one."""
+    with _disk(f"damaged checkpoints in {folder} could not be removed"):
+        for path in _folders(folder):
+            if _step_of(path) > step:
+                shutil.rmtree(path)
 
 
 def save_ema(folder: Path, step: int, ema: Mapping[str, Tensor], config_sha256: str) -> None:
@@ -112,7 +123,7 @@ def save_ema(folder: Path, step: int, ema: Mapping[str, Tensor], config_sha256: 
 def _write(folder: Path, step: int, seconds: float, config_sha256: str, write_files: Callable[[Path], None]) -> None:
     final = folder / f"step-{step:09d}"
     temporary = folder / f".{final.name}.tmp"
-    try:
+    with _disk(f"the checkpoint of step {step} could not be written to {folder}", temporary):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         write_files(temporary)
@@ -123,23 +134,52 @@ def _write(folder: Path, step: int, seconds: float, config_sha256: str, write_fi
             "config_sha256": config_sha256,
             "files": {path.name: _sha256(path) for path in sorted(temporary.iterdir())},
         }
+        state["sha256"] = digest(state)
         (temporary / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         for path in [*temporary.iterdir(), temporary]:
             _sync(path)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         _sync(folder)
+
+
+@contextmanager
+def _disk(failure: str, temporary: Path | None = None) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
         raise DataError(
-            f"the checkpoint of step {step} could not be written to {folder}: {error.strerror or error}. "
+            f"{failure}: {error.strerror or error}. "
             "Free some space or choose another --out, then repeat the command: it continues from the last checkpoint."
         ) from error
 
 
 def load_newest(folder: Path, config_sha256: str, note: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint that verifies, or None. Each one that does not is passed over with a note."""
+    """The newest checkpoint that verifies, or None. Each one that does not is passed over with a note.
+
+    Raises DataError for a whole one of another configuration: continuing would end in overwriting it.
+    """
     return _newest(folder, config_sha256, FILES, note, _load)
+
+
+def refuse_foreign(folder: Path, config_sha256: str) -> None:
+    """Raises DataError when a checkpoint in `folder` is of another configuration. Reads no weights."""
+    for path in _folders(folder):
+        try:
+            state = _verified_state(path, ())
+        except DataError:
+            continue  # damaged: loading passes over it and says so
+        _refuse_foreign(path, state, config_sha256)
+
+
+def _refuse_foreign(path: Path, state: dict[str, Any], config_sha256: str) -> None:
+    if state["config_sha256"] != config_sha256:
+        raise DataError(
+            f"{path} belongs to another configuration than this run's config.yaml. Move it away, choose another "
+            "--out, or start over with --force."
+        )
 
 
 def load_newest_ema(
@@ -158,22 +198,25 @@ def _newest(
 ) -> R | None:
     for path in reversed(_folders(folder)):
         try:
-            return load(path, _verified_state(path, config_sha256, files))
+            state = _verified_state(path, files)
         except DataError as error:
             note(f"checkpoint {path.name} is left out: {error}")
+            continue
+        _refuse_foreign(path, state, config_sha256)
+        return load(path, state)
     return None
 
 
-def _verified_state(path: Path, config_sha256: str, files: tuple[str, ...]) -> dict[str, Any]:
+def _verified_state(path: Path, files: tuple[str, ...]) -> dict[str, Any]:
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        if state.pop("sha256") != digest(state):
+            raise DataError("state.json was changed.")
         damaged = [name for name in files if _sha256(path / name) != state["files"][name]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"it cannot be read: {error}.") from None
     if damaged:
         raise DataError(f"{', '.join(damaged)} differs from the sha256 written with it.")
-    if state["config_sha256"] != config_sha256:
-        raise DataError("it belongs to another configuration.")
     return state
 
 
@@ -187,7 +230,7 @@ def _tensors(path: Path, name: str) -> dict[str, Tensor]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"))
+    return sorted(folder.glob("step-" + 9 * "[0-9]"))
 
 
 def _step_of(folder: Path) -> int:

@@ -14,14 +14,14 @@ from harness import signals
 from harness.config import RunConfig
 from harness.data.dataset import Dataset
 from harness.data.loader import Loader
-from harness.errors import DataError, Diverged
-from harness.launch import World
+from harness.errors import DataError, Diverged, HarnessError
 from harness.training import checkpoint
 from harness.training.checkpoint import Checkpoint, Keep, Writer
 from harness.training.logbook import Logbook, Report, Speed
 from harness.training.method import Method
 from harness.training.step import Losses, TrainStep, rows_of
 from harness.training.telemetry import StepClock, peak_memory
+from harness.world import World
 
 
 class Trained(NamedTuple):
@@ -95,18 +95,24 @@ class _Run:
                         self._pause(inbox, gradient_norm, saves=saves)
             finally:
                 self.writer.join()
+            if inbox.received and self.world.size == 1:
+                raise self._stopped(inbox.received)  # while the last checkpoint was written
         return Trained(self.train_step.ema.network, self._seconds(), self.log.speed())
 
     def _pause(self, inbox: signals.Inbox, gradient_norm: Tensor | None, *, saves: bool) -> None:
         """Between two steps: read the losses, log, save, and stop if a signal has come to any process."""
         with self.clock.paused():
-            inbox.received = self._agreed(inbox)
             self._log(gradient_norm)
-            if saves or inbox.received:
+            received = self._agreed(inbox)  # one that comes after this is for the next pause
+            if saves or received:
                 self._save()
-        if inbox.received and self.step < self.cfg.protocol.steps:
-            self.log.event("preemption", step=self.step, signal=inbox.received.name)
-            raise inbox.error(self.step)
+        if received:
+            self.writer.join()
+            raise self._stopped(received)
+
+    def _stopped(self, received: signals.Signal) -> HarnessError:
+        self.log.event("preemption", step=self.step, signal=received.name)
+        return signals.error(received, self.step)
 
     def _agreed(self, inbox: signals.Inbox) -> signals.Signal | None:
         """The signal that any process received, in all of them: they stop after the same step or not at all."""
@@ -119,8 +125,12 @@ class _Run:
     def _log(self, gradient_norm: Tensor | None) -> None:
         window = self.clock.read()
         table = torch.stack([torch.stack(list(losses.values())) for losses in self.losses])  # (steps, parts)
+        peak = peak_memory(self.device)[0]
         if self.world.size > 1:
             dist.all_reduce(table.div_(self.world.size))
+            highest = torch.tensor(peak or 0, device=self.device)
+            dist.all_reduce(highest, dist.ReduceOp.MAX)
+            peak = highest.item() or None
         names, values = list(self.losses[0]), table.tolist()
         self.losses.clear()
         self._refuse_non_finite_loss([row[names.index("loss")] for row in values])
@@ -138,7 +148,7 @@ class _Run:
                 "data_wait_share": window.data_wait_share,
                 "timed_steps": window.steps,
                 "timed_seconds": window.seconds,
-                "peak_memory_bytes": peak_memory(self.device)[0],
+                "peak_memory_bytes": peak,
                 "mfu": None,  # no table of device peaks yet
             }
         )
@@ -171,6 +181,7 @@ class _Run:
         self._refuse_non_finite_weights()
         if not self.world.is_main:
             return  # all processes hold the same weights
+        self.writer.join()  # before there is a second copy
         step = self.train_step
         self.writer.write(
             Checkpoint(
@@ -187,6 +198,8 @@ class _Run:
         saved = checkpoint.load_newest(self.folder / "checkpoints", self.cfg.sha256, self.log.note)
         step = saved.step if saved else 0
         self._same_everywhere(step)
+        if self.world.is_main:  # all have read
+            checkpoint.go_back_to(self.folder / "checkpoints", step)
         self.log.go_back_to(step)
         if not saved:
             return 0, 0.0

@@ -8,7 +8,7 @@ import torch
 
 import baselines
 from harness.config import RunConfig
-from harness.diffusion.formulations import FORMULATIONS
+from harness.diffusion.formulations import FORMULATIONS, IDDPM
 from harness.diffusion.samplers import FORMULATION_OF
 from harness.errors import UsageError, unknown
 from harness.nn.shape import Shape
@@ -53,9 +53,20 @@ def build(cfg: RunConfig, *, device: str = "cpu") -> Method:
             f"sampling.sampler is {cfg.sampling.sampler!r}, which draws from {FORMULATION_OF[cfg.sampling.sampler]}; "
             f"with formulation {cfg.formulation} take --set sampler={' or '.join(fitting)}."
         )
+    formulation = FORMULATIONS[cfg.formulation]()
+    if isinstance(formulation, IDDPM) and cfg.sampling.num_steps > formulation.num_steps:
+        raise UsageError(
+            f"sampling.num_steps is {cfg.sampling.num_steps}, and the diffusion has {formulation.num_steps} steps; "
+            "take at most as many."
+        )
+    if cfg.sampling.guidance_channels is not None and cfg.sampling.guidance_channels > cfg.input.channels:
+        raise UsageError(
+            f"sampling.guidance_channels is {cfg.sampling.guidance_channels}, and the input has {cfg.input.channels} "
+            "channels; null guides all."
+        )
     torch.manual_seed(cfg.seed)
     try:
         with torch.device(device):
-            return module.Method(cfg.knobs, shape_of(cfg), FORMULATIONS[cfg.formulation]())
+            return module.Method(cfg.knobs, shape_of(cfg), formulation)
     except ValueError as error:
         raise UsageError(f"{cfg.recipe} cannot be built: {error}.") from None

@@ -16,10 +16,10 @@ from harness.config import RunConfig
 from harness.data.dataset import Dataset
 from harness.data.loader import Batch
 from harness.errors import UsageError
-from harness.launch import World
 from harness.randomness import Draw, seed_step
 from harness.training.ema import Ema
 from harness.training.method import Method, Progress
+from harness.world import World
 
 Losses = dict[str, Tensor]  # of one step, this process's share of the batch, without gradient
 
@@ -68,8 +68,11 @@ class TrainStep:
         )
         self.ema = Ema(method.network, protocol.ema_decay, warmup=protocol.ema_warmup)
         if protocol.compile:
-            # In place, so that no name of a weight changes; and drawing the numbers that are drawn without it.
-            method.compile(dynamic=False, options={"fallback_random": True})
+            # In place, so that no name of a weight changes; and drawing the numbers that are drawn without it. What
+            # changes from step to step, as progress does, becomes a variable: compiling for each value would end, at a
+            # limit, in running uncompiled without a word.
+            torch._dynamo.config.fail_on_recompile_limit_hit = True
+            method.compile(options={"fallback_random": True})
         self._parallel = _parallel(method) if world.size > 1 else None
 
     def __call__(self, batch: Batch, step: int, *, measure_gradient: bool) -> tuple[Losses, Tensor | None]:

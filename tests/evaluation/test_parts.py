@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from harness.evaluation.parts import draw_in_parts
-from harness.launch import World
+from harness.world import World
 
 
 class Drawer:
@@ -43,11 +43,10 @@ def test_parts_of_another_cut_are_not_mistaken_for_these(tmp_path):
 
 
 def test_each_process_draws_every_other_part_and_none_twice(tmp_path):
-    """What two processes do, one after the other: the second finds the parts of the first."""
+    """What two processes do, one after the other: the main one finds the other's parts, and has all images."""
     zero, one = Drawer(), Drawer()
-    with pytest.raises(FileNotFoundError):  # it does not wait here, so the other's parts are missing
-        drawn(tmp_path, zero, world=Alone(0, 2))
-    assert drawn(tmp_path, one, world=Alone(1, 2)) == list(range(10))
+    assert draw_in_parts(tmp_path, 10, 4, one, world=Alone(1, 2)) is None
+    assert drawn(tmp_path, zero, world=Alone(0, 2)) == list(range(10))
     assert (zero.calls, one.calls) == ([(0, 4), (8, 10)], [(4, 8)])
 
 

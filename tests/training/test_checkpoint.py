@@ -68,6 +68,17 @@ def test_a_damaged_checkpoint_is_passed_over_and_said_so(folder, name, damage):
     assert "step-000000030 is left out" in notes[0]
 
 
+def test_a_run_that_goes_back_keeps_what_it_saves_next_and_not_what_was_damaged(folder):
+    for path in folder.glob("*/ema.safetensors"):
+        path.write_bytes(b"")
+    assert load(folder) is None
+    checkpoint.go_back_to(folder, 0)
+    for step in (5, 10):
+        checkpoint.save(folder, some(step), CONFIG, Keep())
+    assert sorted(p.name for p in folder.iterdir()) == ["step-000000005", "step-000000010"]
+    assert load(folder).step == 10
+
+
 def test_without_a_good_checkpoint_there_is_none(folder):
     for path in folder.glob("*/ema.safetensors"):
         path.write_bytes(b"")
@@ -76,10 +87,10 @@ def test_without_a_good_checkpoint_there_is_none(folder):
     assert len(notes) == 2
 
 
-def test_a_checkpoint_of_another_configuration_is_not_used(folder):
-    notes = []
-    assert checkpoint.load_newest(folder, "d" * 64, notes.append) is None
-    assert "belongs to another configuration" in notes[0]
+def test_a_checkpoint_of_another_configuration_is_neither_used_nor_overwritten(folder):
+    with pytest.raises(DataError, match=r"belongs to another configuration .* choose another --out"):
+        checkpoint.load_newest(folder, "d" * 64, print)
+    assert load(folder).step == 30
 
 
 def test_a_save_that_was_cut_off_leaves_no_trace_in_the_next(folder):

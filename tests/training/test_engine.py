@@ -10,7 +10,7 @@ from small import small_config
 
 from harness.errors import Diverged, Interrupted, Preempted
 from harness.randomness import Draw
-from harness.training import engine, registry
+from harness.training import checkpoint, engine, registry
 from harness.training.step import drop_labels
 from harness.training.telemetry import WARMUP_STEPS, StepClock
 
@@ -108,6 +108,33 @@ def test_a_second_sigterm_does_not_cut_off_the_save(digits, tmp_path):
     with pytest.raises(Preempted, match="at step 3: saved"):
         train(small_config("dit", "steps=6", "log_every=1", "checkpoint_every=100"), digits, tmp_path, interrupt)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000003"]
+
+
+def test_a_run_whose_checkpoints_were_all_damaged_starts_again_and_can_be_continued(digits, tmp_path):
+    cfg = small_config("dit", "steps=8", "log_every=2", "checkpoint_every=2")
+    whole = weights(*train(cfg, digits, tmp_path))
+    for path in tmp_path.glob("checkpoints/*/method.safetensors"):
+        path.write_bytes(b"")
+    with pytest.raises(Stop):
+        train(cfg, digits, tmp_path, stop_after(6))
+    notes = []
+    assert_equal_bit_for_bit(weights(*train(cfg, digits, tmp_path, notes=notes)), whole)
+    assert notes == ["continuing from the checkpoint of step 4."]
+
+
+def test_a_signal_during_the_last_save_ends_the_run_after_it(digits, tmp_path, monkeypatch):
+    """Evaluation may take longer than a scheduler waits; the same command does it."""
+    sync, sent = checkpoint._sync, []
+
+    def interrupted(path):
+        if "step-000000004" in str(path) and not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
+        sync(path)
+
+    monkeypatch.setattr(checkpoint, "_sync", interrupted)
+    with pytest.raises(Preempted, match="at step 4: saved"):
+        train(small_config("dit"), digits, tmp_path)
+    assert train(small_config("dit"), digits, tmp_path)[1].network is not None
 
 
 def test_a_loss_that_is_not_finite_stops_at_its_step_and_spoils_no_checkpoint(digits, tmp_path):

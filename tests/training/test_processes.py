@@ -11,9 +11,9 @@ from small import small_config
 
 from harness.data import sources
 from harness.errors import UsageError
-from harness.launch import World
 from harness.training import engine, registry
 from harness.training.step import rows_of
+from harness.world import World
 
 METHODS = registry.names()
 STEPS = 20

@@ -1,0 +1,74 @@
+"""Compiled and half-precision steps: the same training, said to be what it is."""
+
+import pytest
+import torch
+from small import small_config
+from torch import nn
+
+from harness.data import sources
+from harness.training import engine, registry
+
+METHODS = registry.names()
+CPU = torch.device("cpu")
+
+
+def train(name, folder, *assignments):
+    folder.mkdir()
+    cfg = small_config(name, "steps=12", "log_every=1", "checkpoint_every=100", *assignments)
+    method, losses = registry.build(cfg), []
+    engine.train(
+        method,
+        cfg,
+        sources.load("digits"),
+        folder,
+        device=CPU,
+        report=lambda line: losses.append(line["loss"]),
+        note=print,
+    )
+    return method, losses
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Compiles to Python instead of machine code, which takes a minute; returns the list of compiled graphs."""
+    compiled, compile_in_place = [], nn.Module.compile
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(nn.Module, "compile", lambda self, options: compile_in_place(self, backend=backend))
+    torch._dynamo.reset()
+    yield compiled
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("pieces", ["micro_batch=null", "micro_batch=1"])
+def test_a_compiled_step_trains_the_same_and_is_compiled_a_few_times_in_all(name, pieces, graphs, tmp_path):
+    """Whatever changes between steps and pieces must not be compiled anew: after eight times torch would give up."""
+    plain, losses = train(name, tmp_path / "plain", pieces)
+    compiled, losses_compiled = train(name, tmp_path / "compiled", pieces, "compile=true")
+    assert losses_compiled == losses
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    assert 1 <= len(graphs) <= 4
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_half_precision_is_in_the_products_and_nowhere_else(name, tmp_path):
+    method, losses = train(name, tmp_path / "half", "precision=bf16")
+    _, whole = train(name, tmp_path / "whole")
+    assert {tensor.dtype for tensor in method.state_dict().values()} == {torch.float32}
+    assert losses != whole
+    assert losses == pytest.approx(whole, rel=0.05)
+
+
+def test_tf32_is_allowed_for_the_run_that_asks_and_no_other():
+    from harness.training.step import set_precision
+
+    set_precision("tf32")
+    assert torch.get_float32_matmul_precision() == "high"
+    assert torch.backends.cudnn.allow_tf32
+    set_precision("bf16")
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not torch.backends.cudnn.allow_tf32
