@@ -37,7 +37,8 @@ def config(name, size):
 
 def seconds_of_bare_steps(method, cfg, data, num_steps):
     """Per step: fixed images, no data reading, no label dropout, no average, no log."""
-    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], 1e-4, fused=True)
+    parameters = [p for p in method.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, cfg.protocol.learning_rate, fused=True)
     clean, labels = data.read(torch.arange(cfg.protocol.batch_size))
     progress, draw = Progress(0.1, 1.0), Draw.all_of(clean)
     for step in range(num_steps + 2):
