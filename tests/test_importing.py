@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from harness import experiment, importing, sampling
 from harness.errors import DataError, UsageError
 from harness.evaluation.generation import choose_labels
 from harness.progress import NoProgress
-from harness.results.schema import Import, read_record
+from harness.results.schema import Evaluation, Import, read_record
 from harness.training import published_weights, registry
 from harness.world import World
 
@@ -53,6 +55,26 @@ def test_an_imported_checkpoint_is_sampled_like_a_run(method, tmp_path):
         assert samples["arr_0"].shape == (5, 8, 8, 1)
         assert samples["arr_0"].dtype == np.uint8
         assert samples["labels"].tolist() == choose_labels("balanced", 5, 10, 0).tolist()
+
+
+def test_an_imported_checkpoint_is_evaluated_like_a_run(tmp_path):
+    folder, _, _ = imported("maskdit", tmp_path)
+    evaluation = sampling.evaluate_run(folder, num_images=60, seed=1, progress=NoProgress(), world=World())
+    assert evaluation.metrics["fd-digits@60"] > 0
+    assert (evaluation.protocol.seed, evaluation.step) == (1, 0)
+    assert read_record(folder / "evaluations" / f"{evaluation.name}.json", Evaluation) == evaluation
+
+
+def test_the_command_line_imports_and_names_the_folder(tmp_path):
+    _, _, file = imported("maskdit", tmp_path)
+    settings = [part for assignment in SMALL["maskdit"] for part in ("--set", assignment)]
+    command = [sys.executable, "-m", "harness", "import-checkpoint", str(file), "--as", "maskdit-tiny", *settings]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / done.stdout.strip() / "import.json").is_file()
+    wrong = subprocess.run([*command, "--set", "depth=5"], cwd=tmp_path, capture_output=True, text=True)
+    assert wrong.returncode == 4
+    assert wrong.stderr.startswith("error: ")
 
 
 def test_the_record_says_where_the_weights_come_from_and_not_on_which_machine(tmp_path):
