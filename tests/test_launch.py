@@ -51,7 +51,7 @@ def train(saving: float) -> str:
             time.sleep(0.01)
         time.sleep({saving} if rank == 0 else 0)
         (folder / f"saved{{rank}}").touch()
-    raise inbox.error(7)
+    raise signals.error(inbox.received, 7)
 """
 
 
@@ -198,7 +198,7 @@ def test_a_signal_reaches_all_processes_and_a_slow_save_is_waited_for(number, ex
 def test_a_signal_to_one_process_that_stops_the_others_lets_the_main_one_save(run, tmp_path):
     body = train(saving=launch.FAIL_SECONDS + 1)
     body = body.replace("not inbox.received", "not inbox.received and not (folder / 'saved1').exists()")
-    body = body.replace("raise inbox", "inbox.received = inbox.received or signal.SIGTERM\n    raise inbox")
+    body = body.replace("raise signals", "inbox.received = inbox.received or signal.SIGTERM\n    raise signals")
     code, _, _ = run(body, meanwhile=lambda: os.kill(int((tmp_path / "pid1").read_text()), signal.SIGTERM))
     assert code == 75
     assert (tmp_path / "saved0").exists()
