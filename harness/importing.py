@@ -1,12 +1,12 @@
 """Published checkpoints as run folders, so that they can be sampled and evaluated without training."""
 
-import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 
 import harness
 from harness.config import RunConfig
 from harness.errors import DataError, unknown
+from harness.files import sha256_of
 from harness.results.schema import Import, write_atomically, write_record
 from harness.training import checkpoint, published_weights, registry
 
@@ -31,8 +31,7 @@ def import_checkpoint(file: Path, cfg: RunConfig, out: Path) -> Path:
     network = registry.build(cfg).network
     official = published_weights.read(file)
     network.load_state_dict(published_weights.convert(cfg.method, network, official))
-    with open(file, "rb") as opened:
-        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+    sha256 = sha256_of(file)
     folder = out / cfg.recipe / f"imported-{sha256[:10]}-{cfg.sha256[:6]}"  # the weights, and how they are used
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ SOURCES = sorted([*ROOT.glob("harness/**/*.py"), *ROOT.glob("baselines/*.py")])
 FLOORS = [
     ("harness.errors", 0),
     ("harness.world", 0),
+    ("harness.files", 0),
     ("harness.randomness", 1),
     ("harness.signals", 1),
     ("harness.torchvision_guard", 1),

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness import files
 from harness.config import digest
 from harness.data import npy, verified
 from harness.data.dataset import Dataset
@@ -195,7 +196,7 @@ def _shard_problems(folder: Path, shard: Shard, manifest: Manifest) -> list[str]
     if problems := _shape_problems(folder, shard, manifest):
         return problems
     for file, sha256 in shard.files.items():
-        if npy.sha256_of(folder / file) != sha256:
+        if files.sha256_of(folder / file) != sha256:
             problems.append(f"{file} does not have the hash of the manifest: it was changed or damaged. {MEND}")
         if problem := content_problem(npy.mapped(folder / file, (shard.count, *manifest.shape)), manifest):
             problems.append(f"{file} holds {problem}. Remove the folder and make it anew.")

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from harness import files
 from harness.data import npy
 from harness.errors import DataError
 from harness.results.schema import SCHEMA_VERSION, Record, read_record, write_record
@@ -160,7 +161,7 @@ def write_shard(
     written = [(file, npy.save(folder / file, array)) for file, array in arrays.items()]
     (file, sha256), (flip_file, flip_sha256) = (*written, (None, None))[:2]
     shard = Shard(file=file, count=len(labels), sha256=sha256, flip_file=flip_file, flip_sha256=flip_sha256)
-    npy.sync(folder)  # before the sidecar that vouches for them
+    files.sync(folder)  # before the sidecar that vouches for them
     with npy.writing(folder):
         write_record(folder / f"{name}.json", Sidecar(shard=shard, labels=labels.tolist()))
 
@@ -200,10 +201,10 @@ def finish(folder: Path) -> Manifest:
             shards=[sidecar.shard for sidecar in sidecars],
             labels_sha256=npy.save(folder / "labels.npy", labels),
         )
-        npy.sync(folder)
+        files.sync(folder)
         with npy.writing(folder):
             write_record(folder / "manifest.json", manifest)
-        npy.sync(folder)
+        files.sync(folder)
     for left_over in (*folder.glob(SIDECARS), *folder.glob(".shard-*.tmp"), folder / "description.json"):
         left_over.unlink(missing_ok=True)
     return read_manifest(folder)
@@ -276,7 +277,7 @@ def read_labels(folder: Path, manifest: Manifest) -> np.ndarray:  # (N,) int64
     path = folder / "labels.npy"
     if problem := npy.problem(path, (manifest.num_images,), np.dtype(np.int64)):
         raise DataError(f"{path} {problem}. {MEND}")
-    if npy.sha256_of(path) != manifest.labels_sha256:
+    if files.sha256_of(path) != manifest.labels_sha256:
         raise DataError(f"{path} does not have the hash of the manifest: it was changed or damaged. {MEND}")
     labels = np.load(path, allow_pickle=False)
     if labels.min() < 0 or labels.max() >= manifest.num_classes:
@@ -313,7 +314,7 @@ def _number(sidecar: Path) -> int:
 
 def _intact(folder: Path, shard: Shard) -> bool:
     try:
-        return all(npy.sha256_of(folder / file) == sha256 for file, sha256 in shard.files.items())
+        return all(files.sha256_of(folder / file) == sha256 for file, sha256 in shard.files.items())
     except OSError:  # missing, or the disk cannot read it
         return False
 

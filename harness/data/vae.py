@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from platformdirs import user_cache_dir
 from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from harness import torchvision_guard
 from harness.data.shards import VaeIdentity
 from harness.errors import DataError, HarnessError, unknown
+from harness.files import cache_folder
 from harness.randomness import mix
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -261,8 +261,7 @@ def _random(id: str) -> Vae:
 
 def _home(id: str) -> Path:
     """The folder of the harness cache that is this VAE's."""
-    cache = os.environ.get("HARNESS_CACHE") or user_cache_dir("dit-harness")
-    return Path(cache) / "vae" / Path(id).name
+    return cache_folder() / "vae" / Path(id).name
 
 
 def _folders(id: str) -> list[Path]:

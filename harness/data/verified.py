@@ -2,28 +2,25 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from platformdirs import user_cache_dir
-
-from harness.data import npy
+from harness import files
 from harness.results.schema import write_atomically
 
 
-def damaged(folder: Path, files: Mapping[str, str], advance: Callable[[int], None] = lambda done: None) -> list[str]:
-    """Those of `files`, name -> sha256, that have another hash. `advance` is told how many are done.
+def damaged(folder: Path, expected: Mapping[str, str], advance: Callable[[int], None] = lambda done: None) -> list[str]:
+    """Those of the files `expected`, name -> sha256, that have another hash. `advance` is told how many are done.
 
     A file of the size and time of change it had when it last had that hash is not read again. That is remembered in
     the harness cache; `harness data verify` does not rely on it.
     """
     path = _record(folder)
     known, found, wrong = _read(path), {}, []
-    for done, (name, sha256) in enumerate(files.items(), start=1):
+    for done, (name, sha256) in enumerate(expected.items(), start=1):
         status = (folder / name).stat()
         now = [status.st_size, status.st_mtime_ns, sha256]
-        if known.get(name) == now or npy.sha256_of(folder / name) == sha256:
+        if known.get(name) == now or files.sha256_of(folder / name) == sha256:
             found[name] = now
         else:
             wrong.append(name)
@@ -34,8 +31,7 @@ def damaged(folder: Path, files: Mapping[str, str], advance: Callable[[int], Non
 
 
 def _record(folder: Path) -> Path:
-    cache = Path(os.environ.get("HARNESS_CACHE") or user_cache_dir("dit-harness"))
-    return cache / "verified" / f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}.json"
+    return files.cache_folder() / "verified" / f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}.json"
 
 
 def _read(path: Path) -> dict[str, list]:

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from platformdirs import user_cache_dir
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from harness.data import sources
 from harness.data.sources import Dataset
 from harness.evaluation.images import to_uint8
+from harness.files import cache_folder
 
 IMAGE_SHAPE = (8, 8, 1)
 POOL_SIZE = 64
@@ -185,8 +185,7 @@ def _cache_path(data: Dataset) -> Path:
     """The file's name changes with everything that could change the weights, so an old file is never taken for new."""
     key = {"data": data.sha256, "recipe": asdict(RECIPE), "torch": str(torch.__version__)}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    folder = os.environ.get("HARNESS_CACHE") or user_cache_dir("dit-harness")
-    return Path(folder) / f"digits-classifier-{digest[:16]}.safetensors"
+    return cache_folder() / f"digits-classifier-{digest[:16]}.safetensors"
 
 
 def _fingerprint(weights: dict[str, Tensor]) -> str:

@@ -70,6 +70,7 @@ def evaluate(
     plan = cfg.evaluation
     feature_network = features.load(plan.features)
     protocol = protocol_of(cfg, data, feature_network)
+    reference = _reference(data, plan.features)  # refuses what cannot be measured before anything is drawn
     labels = choose_labels(plan.label_rule, plan.num_images, cfg.input.num_classes, plan.seed)
     generated = generate_in_parts(
         folder / f"parts-{digest({'protocol': protocol.model_dump(), 'weights': weights_id})[:16]}",
@@ -84,9 +85,7 @@ def evaluate(
     )
     if generated is None:
         return None, None
-    metrics = measure(
-        feature_network(generated.images), generated.labels, _reference(data, plan.features), feature_network.name
-    )
+    metrics = measure(feature_network(generated.images), generated.labels, reference, feature_network.name)
     evaluation = Evaluation(
         name=name,
         step=step,

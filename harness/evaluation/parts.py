@@ -3,7 +3,6 @@
 N images, H height, W width, C channels.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.data import npy
 from harness.world import World
 
 DrawImages = Callable[[int, int], Tensor]  # (first, stop) -> images first .. stop - 1, (stop - first, H, W, C) uint8
@@ -35,7 +35,7 @@ def draw_in_parts(
     for number, (first, stop) in enumerate(bounds):
         path = _path(folder, first, stop)
         if number % world.size == world.rank and not path.exists():
-            _write(path, draw(first, stop))
+            npy.save(path, draw(first, stop).numpy())
         advance(stop)
     world.wait()
     if not world.is_main:
@@ -45,13 +45,3 @@ def draw_in_parts(
 
 def _path(folder: Path, first: int, stop: int) -> Path:
     return folder / f"images-{first:07d}-{stop:07d}.npy"
-
-
-def _write(path: Path, images: Tensor) -> None:
-    """Whole or absent: a part is renamed into place when it is on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        np.save(file, images.numpy(), allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -8,9 +8,7 @@ checkpoints/step-<number>/ holds
 An imported checkpoint has ema.safetensors and state.json alone, and so has a milestone that is no longer new.
 """
 
-import hashlib
 import json
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +22,7 @@ from torch import Tensor
 
 from harness.config import digest
 from harness.errors import DataError
+from harness.files import sha256_of, sync
 from harness.results.schema import SCHEMA_VERSION
 
 R = TypeVar("R")
@@ -132,15 +131,15 @@ def _write(folder: Path, step: int, seconds: float, config_sha256: str, write_fi
             "step": step,
             "seconds": seconds,
             "config_sha256": config_sha256,
-            "files": {path.name: _sha256(path) for path in sorted(temporary.iterdir())},
+            "files": {path.name: sha256_of(path) for path in sorted(temporary.iterdir())},
         }
         state["sha256"] = digest(state)
         (temporary / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         for path in [*temporary.iterdir(), temporary]:
-            _sync(path)
+            sync(path)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-        _sync(folder)
+        sync(folder)
 
 
 @contextmanager
@@ -212,7 +211,7 @@ def _verified_state(path: Path, files: tuple[str, ...]) -> dict[str, Any]:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         if state.pop("sha256") != digest(state):
             raise DataError("state.json was changed.")
-        damaged = [name for name in files if _sha256(path / name) != state["files"][name]]
+        damaged = [name for name in files if sha256_of(path / name) != state["files"][name]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"it cannot be read: {error}.") from None
     if damaged:
@@ -239,16 +238,3 @@ def _step_of(folder: Path) -> int:
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in state.items()}
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

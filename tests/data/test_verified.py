@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from harness.data import npy, verified
+from harness import files as files_module
+from harness.data import verified
 
 
 @pytest.fixture
@@ -19,13 +20,13 @@ def files(tmp_path):
 @pytest.fixture
 def hashed(monkeypatch):
     """The names of the files that are hashed from here on."""
-    names, original = [], npy.sha256_of
+    names, original = [], files_module.sha256_of
 
     def noted(path):
         names.append(path.name)
         return original(path)
 
-    monkeypatch.setattr(npy, "sha256_of", noted)
+    monkeypatch.setattr(files_module, "sha256_of", noted)
     return names
 
 

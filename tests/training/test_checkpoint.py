@@ -107,7 +107,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_in_place(folder, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_sync", full)
+    monkeypatch.setattr(checkpoint, "sync", full)
     with pytest.raises(DataError, match="No space left on device"):
         checkpoint.save(folder, some(40), CONFIG, Keep())
     monkeypatch.undo()
@@ -149,14 +149,14 @@ def test_a_checkpoint_is_what_it_was_when_it_was_taken_though_training_goes_on(t
 
 
 def test_training_goes_on_while_the_disk_is_slow_and_waits_before_the_next_save(tmp_path, monkeypatch):
-    release, started, sync = threading.Event(), threading.Event(), checkpoint._sync
+    release, started, sync = threading.Event(), threading.Event(), checkpoint.sync
 
     def slow(path):
         started.set()
         assert release.wait(30)
         sync(path)
 
-    monkeypatch.setattr(checkpoint, "_sync", slow)
+    monkeypatch.setattr(checkpoint, "sync", slow)
     done = []
     writer = Writer(tmp_path, CONFIG, Keep(), written=done.append)
     writer.write(some(10))  # returns although the disk has not

@@ -124,14 +124,14 @@ def test_a_run_whose_checkpoints_were_all_damaged_starts_again_and_can_be_contin
 
 def test_a_signal_during_the_last_save_ends_the_run_after_it(digits, tmp_path, monkeypatch):
     """Evaluation may take longer than a scheduler waits; the same command does it."""
-    sync, sent = checkpoint._sync, []
+    sync, sent = checkpoint.sync, []
 
     def interrupted(path):
         if "step-000000004" in str(path) and not sent:
             sent.append(os.kill(os.getpid(), signal.SIGTERM))
         sync(path)
 
-    monkeypatch.setattr(checkpoint, "_sync", interrupted)
+    monkeypatch.setattr(checkpoint, "sync", interrupted)
     with pytest.raises(Preempted, match="at step 4: saved"):
         train(small_config("dit"), digits, tmp_path)
     assert train(small_config("dit"), digits, tmp_path)[1].network is not None
