@@ -104,12 +104,13 @@ def run(
         progress.stage("checking the data", data.num_files, "files")
     data.check(progress.advance)
     cost = _cost(cfg)
-    begun = folder if not force and any((folder / "checkpoints").glob("step-*")) else None
-    cfg = world.agreed(_in_pieces_that_fit(cfg, cost, device, world, begun, progress))
+    needs = _estimate(cfg, cost, world.size)
+    begun = folder if not force and _begun(folder) else None
+    cfg = world.agreed(_in_pieces_that_fit(cfg, needs.memory_parts, device, world, begun, progress))
     method = registry.build(cfg)
     hardware = telemetry.describe(device, world.size)
     if world.is_main:
-        _prepare(folder, _estimate(cfg, cost, world.size).disk_parts["checkpoints"])
+        _prepare(folder, needs.disk_parts["checkpoints"])
         if force:  # now that nothing stands against the new run
             shutil.rmtree(folder)
             (folder / "checkpoints").mkdir(parents=True)
@@ -180,9 +181,14 @@ def _refuse_unmeasurable(cfg: RunConfig, data: Dataset) -> None:
 
 
 def _in_pieces_that_fit(
-    cfg: RunConfig, cost: Cost, device: torch.device, world: World, begun: Path | None, progress: Progress
+    cfg: RunConfig,
+    parts: dict[str, int],
+    device: torch.device,
+    world: World,
+    begun: Path | None,
+    progress: Progress,
 ) -> RunConfig:
-    """`cfg` with a micro-batch, where it has none and a process's whole share would not fit into memory.
+    """`cfg` with a micro-batch, where it has none and a process's share, of these `parts`, would not fit into memory.
 
     A run that has `begun` keeps the pieces it began with, or it would not continue bit for bit.
     """
@@ -195,7 +201,6 @@ def _in_pieces_that_fit(
         return _with_micro_batch(cfg, execution.get("micro_batch"))
     if available is None:
         return cfg
-    parts = _estimate(cfg, cost, world.size).memory_parts
     fixed = sum(parts.values()) - parts["activations"]
     room = USABLE_MEMORY * available / (1 if device.type == "cuda" else world.local_size) - fixed
     fitting = [
@@ -222,7 +227,7 @@ def _keep_manifest(folder: Path, manifest: Manifest, progress: Progress) -> None
     One number for the speed of two machines would be nobody's. Raises DataError on other hardware.
     """
     path = folder / "manifest.json"
-    if not any((folder / "checkpoints").glob("step-*")):
+    if not _begun(folder):
         return write_record(path, manifest)
     try:
         begun = read_record(path, Manifest)
@@ -241,6 +246,10 @@ def _keep_manifest(folder: Path, manifest: Manifest, progress: Progress) -> None
         )
     if (begun.git_commit, begun.git_diff_sha256) != (manifest.git_commit, manifest.git_diff_sha256):
         progress.note("the code has changed since this run began; its manifest names the code it began with.")
+
+
+def _begun(folder: Path) -> bool:
+    return any((folder / "checkpoints").glob("step-*"))
 
 
 def _finished(folder: Path, *, needs_evaluation: bool) -> Result | None:
