@@ -15,12 +15,13 @@ from harness.data import sources
 from harness.data.dataset import Dataset, InMemory
 from harness.errors import DataError, UsageError
 from harness.evaluation import features, images
+from harness.precision import set_precision
 from harness.recipes import load_recipe
 from harness.results.schema import Evaluation, Manifest, Result, read_record, write_atomically, write_record
 from harness.training import checkpoint, engine, registry, telemetry
 from harness.training.cost import Cost, count
 from harness.training.estimate import Estimate, estimate
-from harness.training.step import rows_of, set_precision
+from harness.training.step import rows_of
 from harness.world import World
 
 USABLE_MEMORY = 0.8  # of what is free: the rest is for kernels and for what lives within one operation

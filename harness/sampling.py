@@ -15,9 +15,9 @@ from harness.evaluation.evaluate import evaluate, generate_in_parts
 from harness.evaluation.generation import choose_labels, decoder
 from harness.experiment import Progress, default_device
 from harness.importing import RECORD
+from harness.precision import set_precision
 from harness.results.schema import Evaluation, Import, Manifest, read_record, write_atomically, write_record
 from harness.training import checkpoint, registry
-from harness.training.step import set_precision
 from harness.world import World
 
 

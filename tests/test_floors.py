@@ -17,6 +17,7 @@ FLOORS = [
     ("harness.randomness", 1),
     ("harness.signals", 1),
     ("harness.torchvision_guard", 1),
+    ("harness.precision", 1),
     ("harness.config", 1),
     ("harness.recipes", 1),
     ("harness.results.schema", 1),

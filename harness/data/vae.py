@@ -7,8 +7,6 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +21,7 @@ from harness import torchvision_guard
 from harness.data.shards import VaeIdentity
 from harness.errors import DataError, HarnessError, unknown
 from harness.files import cache_folder
+from harness.precision import no_autocast, plain_fp32
 from harness.randomness import mix
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -112,13 +111,13 @@ class Vae:
         """
         assert images.dtype == torch.uint8, f"images are {images.dtype}, not uint8"
         at_once = self._at_once(images.shape[-1])
-        with _plain_fp32(self.device) if exact else _no_autocast(self.device):
+        with plain_fp32(self.device) if exact else no_autocast(self.device):
             return torch.cat([self._encode(part.to(self.device)) for part in images.split(at_once)])
 
     def decode(self, latents: Tensor) -> Tensor:  # (B, C, s, s) not scaled -> (B, 3, S, S) in about [-1, 1]
         """Latents as pixels, in float32 on the VAE's device."""
         at_once = max(1, self._at_once(latents.shape[-1] * self.factor) // 4)  # a decoder holds more than an encoder
-        with _plain_fp32(self.device):
+        with plain_fp32(self.device):
             parts = latents.split(at_once)
             return torch.cat([self.model.decode(part.to(self.device, torch.float32)).sample for part in parts])
 
@@ -129,29 +128,6 @@ class Vae:
     def _encode(self, images: Tensor) -> Tensor:
         posterior = self.model.encode(images.float() / 127.5 - 1).latent_dist
         return torch.cat([posterior.mean, posterior.std], dim=1)
-
-
-@contextmanager
-def _plain_fp32(device: torch.device) -> Iterator[None]:
-    """Latents are data: they must not depend on the precision that a training step chose for itself.
-
-    no_grad and not inference_mode, whose tensors could not take part in the training step that follows.
-    """
-    matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        with _no_autocast(device):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(matmul)
-        torch.backends.cudnn.allow_tf32 = convolution
-
-
-@contextmanager
-def _no_autocast(device: torch.device) -> Iterator[None]:
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        yield
 
 
 # Loading ---------------------------------------------------------------------------------------------------------

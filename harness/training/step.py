@@ -44,12 +44,6 @@ def rows_of(cfg: RunConfig, world: World) -> slice:
     return slice(world.rank * share, (world.rank + 1) * share)
 
 
-def set_precision(precision: str) -> None:
-    """Let matrix products and convolutions round to TF32, or forbid it, for the whole process."""
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-
-
 class TrainStep:
     """What a step changes: the method's weights, the optimizer's moments, and the average."""
 

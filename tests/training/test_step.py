@@ -65,7 +65,7 @@ def test_half_precision_is_in_the_products_and_nowhere_else(name, tmp_path):
 
 
 def test_tf32_is_allowed_for_the_run_that_asks_and_no_other():
-    from harness.training.step import set_precision
+    from harness.precision import set_precision
 
     set_precision("tf32")
     assert torch.get_float32_matmul_precision() == "high"
