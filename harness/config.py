@@ -98,9 +98,17 @@ class Sampling(Settings):
     num_steps: int = Field(ge=2)
     guidance_scale: float | None = Field(ge=1)
     guidance_channels: int | None = Field(ge=1)  # the first so many; null: all
+    guidance_interval: tuple[float, float] | None  # guided only at noise levels low < sigma <= high; null: at all
     guidance_power: float | None = Field(
         gt=0
     )  # of MDT's scale, which grows from 1 with the steps; null: it is constant
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _low_to_high(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 <= value[0] < value[1]:
+            raise ValueError("null or two noise levels, the lower one first, like [0.28, 5.42]")
+        return value
 
     @field_validator("guidance_power")
     @classmethod
@@ -112,10 +120,14 @@ class Sampling(Settings):
 
 class EvaluationPlan(Settings):
     features: str
+    reference: str  # "data": the training images themselves; else an .npz as ADM's, by path or name in the data folder
+    metrics: tuple[str, ...] = Field(min_length=1)
     num_images: int = Field(ge=50)
     label_rule: Literal["random", "balanced"]
     seed: int = Field(ge=0)
     sample_batch: int = Field(ge=1)
+    sample_precision: Literal["fp32", "bf16"]  # of the network that is sampled; the sampler's state stays float
+    untrained: bool  # also measure the network before its first step
 
 
 class RunConfig(Settings):

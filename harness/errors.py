@@ -35,6 +35,12 @@ class Diverged(HarnessError):
     exit_code = 5
 
 
+class OutOfTolerance(HarnessError):
+    """A check was carried out and failed."""
+
+    exit_code = 6
+
+
 class Preempted(HarnessError):
     """SIGTERM arrived: the same command continues from the checkpoint."""
 

@@ -5,17 +5,19 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from harness import provenance
 from harness.config import Execution, RunConfig, apply_overrides, read_config, validate
 from harness.data import sources
-from harness.data.dataset import Dataset, InMemory
-from harness.errors import DataError, UsageError
-from harness.evaluation import features, images
+from harness.data.dataset import Dataset
+from harness.errors import DataError, HarnessError, UsageError
+from harness.evaluation import features, metric_names
+from harness.evaluation.generation import image_shape
 from harness.precision import set_precision
+from harness.progress import Progress
 from harness.recipes import load_recipe
 from harness.results.schema import Evaluation, Manifest, Result, read_record, write_atomically, write_record
 from harness.training import checkpoint, engine, registry, telemetry
@@ -24,16 +26,10 @@ from harness.training.estimate import Estimate, estimate
 from harness.training.step import rows_of
 from harness.world import World
 
+if TYPE_CHECKING:
+    from harness.evaluation.evaluate import Yardstick
+
 USABLE_MEMORY = 0.8  # of what is free: the rest is for kernels and for what lives within one operation
-
-
-class Progress(Protocol):
-    """What a run tells whoever watches it."""
-
-    def note(self, text: str) -> None: ...
-    def stage(self, name: str, total: int, unit: str = "images") -> None: ...
-    def metrics(self, line: dict[str, Any]) -> None: ...
-    def advance(self, done: int) -> None: ...
 
 
 def resolve(recipe: str | Path, assignments: list[str]) -> RunConfig:
@@ -53,6 +49,7 @@ def resolve(recipe: str | Path, assignments: list[str]) -> RunConfig:
         document["input"] = sources.shape_of(document.get("protocol")).model_dump()
     cfg = validate(document, knobs)
     features.require(cfg.evaluation.features)
+    metric_names.require(cfg.evaluation.metrics)
     return cfg
 
 
@@ -97,9 +94,8 @@ def run(
         progress.note(f"{folder} is finished; nothing to do. --force starts over.")
         return finished
     data = sources.of(cfg)
-    if evaluates:
-        _refuse_unmeasurable(cfg, data)
-    elif with_evaluation:
+    yard = _yardstick(cfg, data, device) if evaluates else None
+    if with_evaluation and not evaluates:
         progress.note(f"{data.name} is random numbers, for speed only: it is not evaluated.")
     if data.num_files:
         progress.stage("checking the data", data.num_files, "files")
@@ -127,7 +123,7 @@ def run(
     )
     started = time.perf_counter()
     set_precision("fp32")  # of sampling and evaluation, whatever trained
-    evaluations = _evaluate_both(trained.network, cfg, data, folder, device, world, progress) if evaluates else {}
+    evaluations = _evaluate_both(trained.network, cfg, data, yard, folder, world, progress) if yard else {}
     if not world.is_main:
         return None
     result = Result(
@@ -169,16 +165,17 @@ def _estimate(cfg: RunConfig, cost: Cost, world_size: int) -> Estimate:
     return estimate(cfg, registry.shape_of(cfg), cost, registry.build(cfg, device="meta"), world_size)
 
 
-def _refuse_unmeasurable(cfg: RunConfig, data: Dataset) -> None:
-    """Find out before training, not after it, that this run could not be evaluated."""
-    features.require_available(cfg.evaluation.features)
-    network = features.load(cfg.evaluation.features)
-    shape = (cfg.input.side, cfg.input.side, cfg.input.channels)
-    if not isinstance(data, InMemory) or network.image_shape != shape:
-        raise UsageError(
-            f"{cfg.evaluation.features} features are of images of {' x '.join(map(str, network.image_shape))}, and "
-            f"{data.name} is not a set of them. Train with --no-eval; `harness sample` draws images."
-        )
+def _yardstick(cfg: RunConfig, data: Dataset, device: torch.device) -> "Yardstick":
+    """What the run will be measured with. Opened before training: after it is too late to find that it is missing."""
+    from harness.evaluation.evaluate import yardstick  # torch-fidelity takes seconds to import
+
+    plan = cfg.evaluation
+    try:
+        yard = yardstick(plan.features, plan.reference, plan.metrics, device=device, data=data)
+        yard.network.refuse(image_shape(cfg.input, data.vae, device, data.vae_sha256))
+    except HarnessError as error:
+        raise type(error)(f"{error} Or train with --no-eval: the same command without it evaluates later.") from None
+    return yard
 
 
 def _in_pieces_that_fit(
@@ -285,39 +282,39 @@ def _prepare(folder: Path, needed: int) -> None:
         )
 
 
-def _evaluate_both(network, cfg, data, folder, device, world, progress) -> dict[str, Evaluation]:
-    """Metrics of the network before and after training: what it learned is the difference."""
-    from harness.evaluation.evaluate import evaluate, protocol_of  # torch-fidelity takes seconds to import
+def _evaluate_both(
+    network: torch.nn.Module,
+    cfg: RunConfig,
+    data: Dataset,
+    yard: "Yardstick",
+    folder: Path,
+    world: World,
+    progress: Progress,
+) -> dict[str, Evaluation]:
+    """Metrics of the network after training and, if the plan says so, before it: what it learned is the difference."""
+    from harness.evaluation.evaluate import evaluate, protocol_of
 
     networks: dict[str, tuple[int, Callable[[], torch.nn.Module]]] = {
-        "untrained": (0, lambda: registry.build(cfg).network.to(device)),
+        "untrained": (0, lambda: registry.build(cfg).network.to(yard.device)),
         "final": (cfg.protocol.steps, lambda: network),
     }
-    wanted = protocol_of(cfg, data, features.load(cfg.evaluation.features))
+    if not cfg.evaluation.untrained:
+        del networks["untrained"]
+    wanted = protocol_of(cfg, yard, data.vae, data.vae_sha256)
     evaluations = {}
     for name, (step, make) in networks.items():
         path = folder / "evaluations" / f"{name}.json"
         known = _known_evaluation(path)
         world.wait()  # all have looked before the main process writes
         if known is None or known.protocol != wanted:
-            progress.stage(f"evaluating the {name} network", cfg.evaluation.num_images)
-            known, generated = evaluate(
-                make(),
-                cfg,
-                data,
-                name=name,
-                step=step,
-                weights_id=f"{cfg.sha256} {step}",
-                folder=folder / "samples",
-                device=device,
-                world=world,
-                advance=progress.advance,
-            )
-            if generated:
+            progress.note(f"evaluating the {name} network")
+            known = evaluate(
+                make(), cfg, yard,
+                name=name, step=step, vae=data.vae, vae_sha256=data.vae_sha256, folder=folder, world=world,
+                progress=progress, grid=folder / "samples" / "grid.png" if name == "final" else None,
+            )  # fmt: skip
+            if known:
                 path.parent.mkdir(exist_ok=True)
-                if name == "final":
-                    grid = images.class_grid(generated.images, generated.labels)
-                    images.save_png(folder / "samples" / "grid.png", grid)
                 write_record(path, known)
         evaluations[name] = known
     return evaluations

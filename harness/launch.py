@@ -351,8 +351,7 @@ class _Processes:
 
 def _environment(rank: int, nproc: int, port: int) -> dict[str, str]:
     """What torchrun tells its processes, and, where nothing else is said, a share of the cores and the loopback."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    unless_set = {"OMP_NUM_THREADS": str(max(1, cores // nproc))}
+    unless_set = {"OMP_NUM_THREADS": str(max(1, processors() // nproc))}
     if sys.platform == "linux":
         unless_set["GLOO_SOCKET_IFNAME"] = "lo"  # gloo would look up the name of the host
     return {
@@ -377,3 +376,8 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def processors() -> int:
+    """How many this program may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

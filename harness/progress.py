@@ -2,9 +2,41 @@
 
 import sys
 import time
-from typing import Any
+from collections import deque
+from typing import Any, Protocol
 
 LINE_EVERY_SECONDS = 10.0
+PACE_SECONDS = 60.0  # the pace is that of the last minute: parts kept from an earlier try take no time at all
+
+
+class Progress(Protocol):
+    """What a command tells whoever watches it."""
+
+    def note(self, text: str) -> None: ...
+    def stage(self, name: str, total: int, unit: str = "images") -> None: ...
+    def metrics(self, line: dict[str, Any]) -> None: ...
+    def advance(self, done: int) -> None: ...
+
+
+class Pace:
+    """How many a second, over the last minute, and how long the rest will take at that."""
+
+    def __init__(self, total: int, unit: str):
+        self._total, self._unit = total, unit
+        self._seen = deque([(time.monotonic(), 0)])
+
+    def after(self, done: int) -> str:
+        """ "52.1 images/s, 0:15:58 left", or nothing before two moments can be compared."""
+        now = time.monotonic()
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and now - self._seen[1][0] > PACE_SECONDS:
+            self._seen.popleft()
+        (since, before) = self._seen[0]
+        if now - since < 1 or done <= before:
+            return ""
+        pace = (done - before) / (now - since)
+        hours, seconds = divmod(round((self._total - done) / pace), 3600)
+        return f"{pace:.3g} {self._unit}/s, {hours}:{seconds // 60:02d}:{seconds % 60:02d} left"
 
 
 class NoProgress:
@@ -22,12 +54,14 @@ class PlainProgress:
 
     def __init__(self, label: str):
         self._label, self._stage, self._total, self._unit, self._last = label, "", 0, "", 0.0
+        self._pace = Pace(0, "")
 
     def note(self, text: str) -> None:
         _say(f"{self._label}: {text}")
 
     def stage(self, name: str, total: int, unit: str = "images") -> None:
         self._stage, self._total, self._unit, self._last = name, total, unit, time.monotonic()
+        self._pace = Pace(total, unit)
         _say(f"{self._label}: {name}")
 
     def metrics(self, line: dict[str, Any]) -> None:
@@ -37,7 +71,8 @@ class PlainProgress:
         """Nothing to put away."""
 
     def advance(self, done: int) -> None:
-        self._tick(done, f"{self._stage}: {done:,} of {self._total:,} {self._unit}")
+        pace = self._pace.after(done)
+        self._tick(done, f"{self._stage}: {done:,} of {self._total:,} {self._unit}" + (f", {pace}" if pace else ""))
 
     def _tick(self, done: int, text: str) -> None:
         now = time.monotonic()
@@ -63,6 +98,7 @@ class BarProgress:
             console=self._console,
         )
         self._task = None
+        self._pace = Pace(0, "")
 
     def note(self, text: str) -> None:
         self._console.print(f"{self._label}: {text}", markup=False, highlight=False)
@@ -72,13 +108,14 @@ class BarProgress:
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(f"{self._label} {name}", total=total, detail="")
+        self._pace = Pace(total, unit)
         self._bar.start()
 
     def metrics(self, line: dict[str, Any]) -> None:
         self._bar.update(self._task, completed=line["step"], detail=describe(line))
 
     def advance(self, done: int) -> None:
-        self._bar.update(self._task, completed=done)
+        self._bar.update(self._task, completed=done, detail=self._pace.after(done).partition(",")[0])
 
     def close(self) -> None:
         self._bar.stop()

@@ -14,7 +14,9 @@ from harness.config import RunConfig
 from harness.data.dataset import Dataset
 from harness.results.schema import DataIdentity, Device, Manifest
 
-PACKAGES = ("torch", "torch-fidelity", "numpy", "scipy", "scikit-learn", "safetensors", "pydantic", "diffusers")
+PACKAGES = (
+    "torch", "torch-fidelity", "numpy", "scipy", "scikit-learn", "safetensors", "pydantic", "diffusers", "pillow",
+)  # fmt: skip
 
 
 def describe(cfg: RunConfig, data: Dataset, device: Device, world_size: int, command: str) -> Manifest:

@@ -1,22 +1,23 @@
-"""What can be done with a trained or imported run afterwards: draw images from it, measure it."""
+"""Trained and imported runs opened again, and images drawn from them."""
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from harness.config import RunConfig, apply_overrides, digest, read_config, validate
-from harness.data import sources
 from harness.errors import DataError, UsageError
-from harness.evaluation import features, images
-from harness.evaluation.evaluate import evaluate, generate_in_parts
-from harness.evaluation.generation import choose_labels, decoder
-from harness.experiment import Progress, default_device
+from harness.evaluation import images
+from harness.evaluation.generation import choose_labels, draw_images
+from harness.evaluation.npz import write_npz
+from harness.experiment import default_device
 from harness.importing import RECORD
 from harness.precision import set_precision
-from harness.results.schema import Evaluation, Import, Manifest, read_record, write_atomically, write_record
+from harness.progress import Progress
+from harness.results.schema import Import, Manifest, read_record, write_atomically
 from harness.training import checkpoint, registry
 from harness.world import World
 
@@ -24,7 +25,6 @@ from harness.world import World
 class Opened(NamedTuple):
     """A run folder's averaged network, ready to be sampled."""
 
-    folder: Path
     cfg: RunConfig
     network: torch.nn.Module
     step: int  # training steps behind it; 0 for an imported one, whose training is not known
@@ -32,25 +32,29 @@ class Opened(NamedTuple):
     vae_sha256: str | None  # of its weights, where known
 
 
-def open_run(folder: Path, device: torch.device, progress: Progress) -> Opened:
-    """The newest averaged network in `folder` that verifies.
+def open_run(folder: Path, device: torch.device, progress: Progress, step: int | None = None) -> Opened:
+    """The averaged network of `folder` after `step` training steps, or the newest one that verifies.
 
-    Raises DataError when the folder is no run, or holds no checkpoint of its configuration.
+    Raises DataError when the folder is no run, or holds no such checkpoint of its configuration.
     """
     if not (folder / "config.yaml").is_file():
         raise DataError(f"{folder} is not a run folder: it has no config.yaml. `harness run` makes one in runs/.")
     document = read_config(folder / "config.yaml")
     cfg = validate(document, registry.load(str(document["method"])).Config)
-    found = checkpoint.load_newest_ema(folder / "checkpoints", cfg.sha256, progress.note)
+    found = checkpoint.load_ema(folder / "checkpoints", cfg.sha256, progress.note, step)
     if found is None:
-        raise DataError(f"{folder} holds no whole checkpoint of its configuration; `harness run` continues the run.")
+        which = "no whole checkpoint" if step is None else f"no whole checkpoint of step {step}"
+        there = ", ".join(map(str, checkpoint.steps(folder / "checkpoints"))) or "none"
+        raise DataError(
+            f"{folder} holds {which} of its configuration (steps there: {there}); `harness run` continues the run."
+        )
     step, weights = found
     network = registry.build(cfg).network
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise DataError(f"the checkpoint in {folder} does not fit its configuration: {error}.") from None
-    return Opened(folder, cfg, network.to(device).eval(), step, *_vae_of(folder))
+    return Opened(cfg, network.to(device).eval(), step, *_vae_of(folder))
 
 
 def _vae_of(folder: Path) -> tuple[str | None, str | None]:
@@ -60,11 +64,26 @@ def _vae_of(folder: Path) -> tuple[str | None, str | None]:
     return data.vae, data.vae_sha256
 
 
-def _changed(cfg: RunConfig, values: dict[str, float | None]) -> RunConfig:
-    """`cfg` with those of the values that are not None, validated."""
+def changed(cfg: RunConfig, assignments: Sequence[str]) -> RunConfig:
+    """`cfg` sampled or evaluated in another way. Raises UsageError for a setting that would need another training."""
     knobs = registry.load(cfg.method).Config
-    assignments = [f"{key}={value}" for key, value in values.items() if value is not None]
-    return validate(apply_overrides(cfg.model_dump(mode="json"), assignments, knobs.model_fields), knobs)
+    other = validate(apply_overrides(cfg.model_dump(mode="json"), assignments, knobs.model_fields), knobs)
+    fixed = {"sampling", "evaluation"}
+    before, after = cfg.model_dump(mode="json", exclude=fixed), other.model_dump(mode="json", exclude=fixed)
+    for section in before:
+        if before[section] != after[section]:
+            raise UsageError(
+                f"{section} was settled when the run was trained; only settings of sampling and evaluation can be "
+                "changed now. `harness run` trains another run."
+            )
+    return other
+
+
+def described(cfg: RunConfig, step: int) -> str:
+    """A name for images of a network after `step` steps, readable but not complete."""
+    sampling = cfg.sampling
+    guidance = "" if sampling.guidance_scale is None else f"-cfg{sampling.guidance_scale:g}"
+    return f"step{step}-{sampling.sampler}{sampling.num_steps}{guidance}"
 
 
 def sample(
@@ -72,78 +91,51 @@ def sample(
     num_images: int,
     *,
     seed: int,
-    guidance_scale: float | None,
-    num_steps: int | None,
+    label_rule: str,
+    assignments: Sequence[str] = (),
     npz: bool,
+    step: int | None = None,
     progress: Progress,
     world: World,
 ) -> dict[str, Any]:
     """Draw images from a run into <run>/samples/<conditions>/: grid.png, sampling.json and, if asked, samples.npz.
 
-    Image i depends only on (seed, i), on whatever many processes it is drawn.
+    Image i depends only on (seed, i), on whatever many processes it is drawn. samples.npz is what ADM's evaluator
+    reads: arr_0, N x H x W x C uint8.
     """
     device = default_device()
     set_precision("fp32")
-    run = open_run(folder, device, progress)
-    cfg = _changed(run.cfg, {"sampling.guidance_scale": guidance_scale, "sampling.num_steps": num_steps})
-    labels = choose_labels("balanced", num_images, cfg.input.num_classes, seed)
-    scale = cfg.sampling.guidance_scale
-    name = f"step{run.step}-{cfg.sampling.sampler}{cfg.sampling.num_steps}-" + (
-        f"cfg{scale:g}-" if scale is not None else ""
-    )
-    conditions = digest({"sampling": cfg.sampling.model_dump(), "config": run.cfg.sha256, "vae": run.vae_sha256})
-    target = folder / "samples" / f"{name}n{num_images}-seed{seed}-{conditions[:6]}"
-    progress.stage("sampling", num_images)
-    generated = generate_in_parts(
-        target / "parts", run.network, cfg, labels,
-        seed=seed, decode=decoder(run.vae, device, run.vae_sha256), device=device, world=world,
-        advance=progress.advance,
-    )  # fmt: skip
+    run = open_run(folder, device, progress, step)
+    cfg = changed(run.cfg, assignments)
+    labels = choose_labels(label_rule, num_images, cfg.input.num_classes, seed)
     document = {
         "run": f"{folder.parent.name}/{folder.name}",
         "step": run.step,
         "weights": "ema",
         "formulation": cfg.formulation,
         **cfg.sampling.model_dump(),
+        "precision": cfg.evaluation.sample_precision,
         "num_images": num_images,
-        "label_rule": "balanced",
+        "label_rule": label_rule,
         "seed": seed,
         "vae": run.vae,
+        "vae_sha256": run.vae_sha256,
         "uint8_rule": images.UINT8_RULE,
     }
-    if generated is None:
+    conditions = digest({**document, "config": run.cfg.sha256})
+    target = folder / "samples" / f"{described(cfg, run.step)}-n{num_images}-seed{seed}-{conditions[:6]}"
+    progress.stage("drawing images", num_images)
+    drawn = draw_images(
+        target / "parts", run.network, cfg, labels,
+        seed=seed, vae=run.vae, vae_sha256=run.vae_sha256, device=device, world=world, advance=progress.advance,
+    )  # fmt: skip
+    if not world.is_main:
         return document
-    images.save_png(target / "grid.png", images.square_grid(generated.images))
+    images.save_png(target / "grid.png", images.square_grid(drawn.read(0, min(num_images, images.GRID_IMAGES))))
     write_atomically(target / "sampling.json", json.dumps(document, indent=2) + "\n")
     files = [target / "grid.png", target / "sampling.json"]
     if npz:
-        temporary = target / ".samples.tmp.npz"
-        np.savez(temporary, arr_0=generated.images.numpy(), labels=generated.labels.numpy())
-        files.append(temporary.rename(target / "samples.npz"))
+        write_npz(target / "samples.npz", {"labels": labels.numpy()}, drawn)
+        files.append(target / "samples.npz")
+    shutil.rmtree(target / "parts")
     return {**document, "files": [str(file) for file in files]}
-
-
-def evaluate_run(
-    folder: Path, *, num_images: int | None, seed: int | None, progress: Progress, world: World
-) -> Evaluation:
-    """Measure a run's newest averaged network as its configuration says, and write evaluations/step<step>....json."""
-    device = default_device()
-    set_precision("fp32")
-    run = open_run(folder, device, progress)
-    cfg = _changed(run.cfg, {"evaluation.num_images": num_images, "evaluation.seed": seed})
-    plan = cfg.evaluation
-    features.require_available(plan.features)
-    data = sources.of(cfg)
-    if not data.real:
-        raise UsageError(f"{data.name} is random numbers: a distance to it would mean nothing.")
-    name = f"step{run.step}-n{plan.num_images}-seed{plan.seed}"
-    progress.stage("evaluating", plan.num_images)
-    evaluation, _ = evaluate(
-        run.network, cfg, data,
-        name=name, step=run.step, weights_id=f"{cfg.sha256} {run.step}", folder=folder / "samples",
-        device=device, world=world, advance=progress.advance,
-    )  # fmt: skip
-    if evaluation:
-        (folder / "evaluations").mkdir(exist_ok=True)
-        write_record(folder / "evaluations" / f"{name}.json", evaluation)
-    return evaluation

@@ -32,3 +32,13 @@ class World(NamedTuple):
         values = [value]
         dist.broadcast_object_list(values)
         return values[0]
+
+    def gathered(self, value: Any) -> list[Any]:
+        """Every process's value, in the order of their ranks, in all of them."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values

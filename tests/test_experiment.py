@@ -177,7 +177,7 @@ def test_a_continued_run_keeps_the_pieces_it_began_with(tmp_path, monkeypatch):
 def test_what_cannot_be_evaluated_is_told_before_training(tmp_path, digits, monkeypatch):
     cut = InMemory("cut", digits.clean[..., :4, :4], digits.labels, 10)
     monkeypatch.setitem(sources._MADE, "cut", lambda: cut)
-    with pytest.raises(UsageError, match="cut is not a set of them"):
+    with pytest.raises(DataError, match=r"takes images of shape \(8, 8, 1\); these are \(4, 4, 1\).*--no-eval"):
         run(tmp_path, "data=cut", "input={channels: 1, side: 4, num_classes: 10}", with_evaluation=True)
     assert not list(tmp_path.rglob("*.jsonl"))
 

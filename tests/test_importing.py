@@ -11,7 +11,7 @@ import torch
 from official import official_state
 from small import small_config
 
-from harness import experiment, importing, sampling
+from harness import experiment, importing, measuring, sampling
 from harness.errors import DataError, UsageError
 from harness.evaluation.generation import choose_labels
 from harness.progress import NoProgress
@@ -29,7 +29,15 @@ SMALL = {  # the tiny recipes with the sizes that tests/official.py has, on the 
         "relative_position=true",
     ],
 }
-SAMPLED = {"seed": 0, "guidance_scale": None, "num_steps": 3, "npz": True, "progress": NoProgress(), "world": World()}
+SAMPLED = {
+    "seed": 0,
+    "label_rule": "balanced",
+    "assignments": ["sampling.num_steps=3"],
+    "npz": True,
+    "progress": NoProgress(),
+    "world": World(),
+}
+GUIDED = ["sampling.num_steps=3", "guidance_scale=2"]
 
 
 def imported(method, folder):
@@ -59,7 +67,9 @@ def test_an_imported_checkpoint_is_sampled_like_a_run(method, tmp_path):
 
 def test_an_imported_checkpoint_is_evaluated_like_a_run(tmp_path):
     folder, _, _ = imported("maskdit", tmp_path)
-    evaluation = sampling.evaluate_run(folder, num_images=60, seed=1, progress=NoProgress(), world=World())
+    evaluation = measuring.evaluate_run(
+        folder, ["num_images=60", "evaluation.seed=1"], progress=NoProgress(), world=World()
+    )
     assert evaluation.metrics["fd-digits@60"] > 0
     assert (evaluation.protocol.seed, evaluation.step) == (1, 0)
     assert read_record(folder / "evaluations" / f"{evaluation.name}.json", Evaluation) == evaluation
@@ -104,12 +114,12 @@ def test_the_same_images_come_again_and_more_of_them_begin_with_the_same(tmp_pat
     few, many = images(4), images(7)
     assert np.array_equal(few, many[:4])
     assert not np.array_equal(few, images(4, seed=1))
-    assert not np.array_equal(few, images(4, guidance_scale=3.0))
+    assert not np.array_equal(few, images(4, assignments=GUIDED))
 
 
 def test_the_conditions_stand_beside_the_images(tmp_path):
     folder, _, _ = imported("dit", tmp_path)
-    answer = sampling.sample(folder, 4, **SAMPLED | {"guidance_scale": 2.0})
+    answer = sampling.sample(folder, 4, **SAMPLED | {"assignments": GUIDED})
     with open(answer["files"][1]) as file:
         assert json.load(file) == {key: value for key, value in answer.items() if key != "files"}
     assert (answer["sampler"], answer["num_steps"], answer["guidance_scale"], answer["seed"]) == ("ddpm", 3, 2.0, 0)

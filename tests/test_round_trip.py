@@ -49,8 +49,9 @@ def test_photographs_become_latents_a_trained_run_and_images_again(store, tmp_pa
     data = read_record(folder / "manifest.json", Manifest).data
     assert (data.vae, data.num_images, data.real) == ("random-tiny", 48, True)
     answer = sampling.sample(
-        folder, 3, seed=0, guidance_scale=1.5, num_steps=3, npz=True, progress=NoProgress(), world=World()
-    )
+        folder, 3, seed=0, label_rule="random", assignments=["guidance_scale=1.5", "sampling.num_steps=3"], npz=True,
+        progress=NoProgress(), world=World(),
+    )  # fmt: skip
     with np.load(answer["files"][-1], allow_pickle=False) as samples:
         assert samples["arr_0"].shape == (3, SIDE, SIDE, 3)
         assert samples["arr_0"].std() > 0

@@ -1,4 +1,4 @@
-"""Commands that make and use runs: run, sample, evaluate, import-checkpoint."""
+"""Commands that make runs: run, import-checkpoint."""
 
 import sys
 from pathlib import Path
@@ -6,12 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.answer import Assignments, Json, answers, count, progress_for, show
+from harness.cli.answer import Assignments, Json, answers, count, show
+from harness.cli.processes import Nproc, start_all, together
 from harness.errors import UsageError
 
 Out = Annotated[Path, typer.Option(help="Where run folders go.")]
-Nproc = Annotated[int | None, typer.Option("--nproc", metavar="N", help="Processes on this machine, one a GPU.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: runs/<recipe>/<run>.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -20,10 +19,6 @@ def add_to(app: typer.Typer) -> None:
         epilog="Examples: harness run sddit-tiny · harness run sddit-s --steps 400k --nproc 8 · "
         "harness run dit-tiny --steps 2k --set learning_rate=5e-4"
     )(run)
-    app.command(epilog="Example: harness sample runs/sddit-tiny/seed0-0123456789 --num 64 --cfg-scale 1.5 --npz")(
-        sample
-    )
-    app.command(epilog="Example: harness evaluate runs/sddit-tiny/seed0-0123456789 --num 500")(evaluate)
     app.command(
         "import-checkpoint",
         epilog="Examples: harness import-checkpoint DiT-XL-2-256x256.pt --as dit-xl · "
@@ -81,7 +76,7 @@ def run(
     }
     assignments = [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
 
-    from harness import launch, recipes
+    from harness import recipes
 
     if recipe:
         recipes.load_recipe(recipe)  # a wrong name is told before torch is imported
@@ -89,8 +84,8 @@ def run(
         return _slurm(recipe or config.parent.name, print_sbatch, nodes, nproc, time, partition, out, as_json)
     if launcher != "local":
         raise UsageError(f"--launcher is {launcher!r}; it must be local or slurm.")
-    if nproc is not None and not dry_run and launch.current().size == 1:
-        raise typer.Exit(launch.run_processes(nproc, launch.without(sys.argv[1:], "--nproc")))
+    if not dry_run:
+        start_all(nproc)
 
     from harness import experiment
 
@@ -98,94 +93,18 @@ def run(
     if dry_run:
         return show(experiment.plan(cfg, nproc or 1), as_json, _plan_lines)
     command = " ".join(["harness run", recipe or "--config config.yaml", *(f"--set {a}" for a in assignments)])
-    with launch.joined() as world:
-        progress = progress_for(cfg.recipe, shown=world.is_main)
-        try:
-            result = experiment.run(
-                cfg,
-                out,
-                command=command,
-                progress=progress,
-                with_evaluation=not no_eval,
-                force=force,
-                world=world,
-            )
-        finally:
-            progress.close()
+    with together(cfg.recipe) as (world, progress):
+        result = experiment.run(
+            cfg,
+            out,
+            command=command,
+            progress=progress,
+            with_evaluation=not no_eval,
+            force=force,
+            world=world,
+        )
     if world.is_main:
         show(result.model_dump(mode="json"), as_json, _result_lines)
-
-
-@answers
-def sample(
-    run: RunFolder,
-    num: Annotated[int, typer.Option(help="How many images.")] = 16,
-    cfg_scale: Annotated[
-        float | None, typer.Option(help="Scale of classifier-free guidance; 1 is none. Default: the run's.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of the sampler. Default: the run's.")] = None,
-    seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
-    npz: Annotated[bool, typer.Option("--npz", help="Also write samples.npz: arr_0, N x H x W x 3 uint8.")] = False,
-    nproc: Nproc = None,
-    as_json: Json = False,
-) -> None:
-    """Draw images from a run or an imported checkpoint, into its samples/ folder."""
-    from harness import launch
-
-    if num < 1:
-        raise UsageError(f"--num is {num}; it must be at least 1.")
-    if nproc is not None and launch.current().size == 1:
-        raise typer.Exit(launch.run_processes(nproc, launch.without(sys.argv[1:], "--nproc")))
-
-    from harness import sampling
-
-    with launch.joined() as world:
-        progress = progress_for("sample", shown=world.is_main)
-        try:
-            document = sampling.sample(
-                run,
-                num,
-                seed=seed,
-                guidance_scale=cfg_scale,
-                num_steps=steps,
-                npz=npz,
-                progress=progress,
-                world=world,
-            )
-        finally:
-            progress.close()
-    if world.is_main:
-        show(document, as_json, lambda answer: answer["files"])
-
-
-@answers
-def evaluate(
-    run: RunFolder,
-    num: Annotated[int | None, typer.Option(help="How many images. Default: the run's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the images. Default: the run's.")] = None,
-    nproc: Nproc = None,
-    as_json: Json = False,
-) -> None:
-    """Measure a run's newest checkpoint against its data, with its own feature network."""
-    from harness import launch
-
-    if nproc is not None and launch.current().size == 1:
-        raise typer.Exit(launch.run_processes(nproc, launch.without(sys.argv[1:], "--nproc")))
-
-    from harness import sampling
-
-    with launch.joined() as world:
-        progress = progress_for("evaluate", shown=world.is_main)
-        try:
-            evaluation = sampling.evaluate_run(run, num_images=num, seed=seed, progress=progress, world=world)
-        finally:
-            progress.close()
-    if world.is_main:
-        show(
-            evaluation.model_dump(mode="json"),
-            as_json,
-            lambda answer: [f"{name:<26}{value:>10.4f}" for name, value in answer["metrics"].items()],
-        )
 
 
 @answers
@@ -261,5 +180,5 @@ def _result_lines(result: dict[str, Any]) -> list[str]:
     ]
     before = result["evaluations"].get("untrained", {}).get("metrics", {})
     for name, value in result["evaluations"].get("final", {}).get("metrics", {}).items():
-        lines.append(f"  {name:<24}{value:>10.4f}   untrained {before[name]:.4f}")
+        lines.append(f"  {name:<24}{value:>10.4f}" + (f"   untrained {before[name]:.4f}" if name in before else ""))
     return lines

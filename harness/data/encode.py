@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness import launch
 from harness.data import image_folder, latents, vae
 from harness.data.image_folder import Decoder, Listing
 from harness.data.latents import SHARD_IMAGES, Description, Manifest
@@ -122,7 +123,7 @@ def _devices(device: str | None, nproc: int | None) -> list[str]:
     """One for each process."""
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if kind == "cpu":
-        return ["cpu"] * (nproc or min(CPU_PROCESSES, image_folder.processors()))
+        return ["cpu"] * (nproc or min(CPU_PROCESSES, launch.processors()))
     if not torch.cuda.is_available():
         raise SetupError(f"there is no device {kind} on this machine. Use the CPU, or install a torch that has it.")
     count = torch.cuda.device_count()
@@ -177,7 +178,7 @@ def _check_room(out: Path, description: Description, missing: int) -> None:
 
 def _deal(tasks: list[Task], settings: Settings, vae_sha256: str, devices: list[str]) -> list[Job]:
     devices = devices[: len(tasks)]
-    num_decoders = max(1, image_folder.processors() // max(1, len(devices)))
+    num_decoders = max(1, launch.processors() // max(1, len(devices)))
     return [
         Job(settings, vae_sha256, device, num_decoders, tasks[number :: len(devices)])
         for number, device in enumerate(devices)

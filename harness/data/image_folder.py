@@ -51,7 +51,7 @@ class Listing:
 def listing(folder: Path) -> Listing:
     """The images under `folder`. Raises DataError unless it holds one folder of images for every class."""
     classes = class_names(folder)
-    with ThreadPoolExecutor(processors(), "lister") as pool:  # a network disk answers several questions at once
+    with ThreadPoolExecutor(launch.processors(), "lister") as pool:  # a network disk answers several questions at once
         contents = list(pool.map(lambda name: _images_in(folder / name), classes))
     digest, files, labels = hashlib.sha256(), [], []
     for label, (name, images) in enumerate(zip(classes, contents, strict=True)):
@@ -85,7 +85,7 @@ class Decoder:
     def __init__(self, folder: Path, image_size: int, num_threads: int | None = None):
         self._folder, self._size = folder, image_size
         shared_by = launch.current().local_size
-        self._pool = ThreadPoolExecutor(num_threads or max(1, min(16, processors() // shared_by)), "decoder")
+        self._pool = ThreadPoolExecutor(num_threads or max(1, min(16, launch.processors() // shared_by)), "decoder")
 
     def decode(self, files: Sequence[str], mirrored: Sequence[bool] | None = None) -> Tensor:  # (B, 3, S, S) uint8
         """Raises DataError for the first file that is no sound image."""
@@ -196,8 +196,3 @@ def _remark(classes: list[str], num_images: int) -> None:
         log.warning("1,000 classes of ImageNet with %s images; %s. Some may be missing.", f"{num_images:,}", sets)
     elif synsets == len(classes) > 900 and len(classes) != 1000:
         log.warning("%d classes of ImageNet; ILSVRC2012 has 1,000. Labels depend on all being there.", len(classes))
-
-
-def processors() -> int:
-    """How many this program may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

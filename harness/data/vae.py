@@ -23,6 +23,7 @@ from harness.errors import DataError, HarnessError, unknown
 from harness.files import cache_folder
 from harness.precision import no_autocast, plain_fp32
 from harness.randomness import mix
+from harness.weights import fingerprint
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PIXELS_AT_ONCE = 2**21  # that one pass encodes on a GPU, 32 images of 256 x 256; an eighth of it elsewhere
@@ -226,10 +227,7 @@ def _random(id: str) -> Vae:
         means, _ = model.quant_conv.weight.chunk(2)
         means *= RANDOM_GAIN
         model.quant_conv.bias.zero_()[len(means) :] = RANDOM_LOG_VARIANCE
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(name.encode() + weight.numpy().tobytes())
-    return Vae(id, None, digest.hexdigest(), model.eval().requires_grad_(False))
+    return Vae(id, None, fingerprint(model.state_dict()), model.eval().requires_grad_(False))
 
 
 # Files -----------------------------------------------------------------------------------------------------------

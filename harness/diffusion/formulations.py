@@ -58,6 +58,10 @@ class EDM:
     def out_channels(self, channels: int) -> int:
         return channels
 
+    def sigma_of(self, sigma: float) -> float:
+        """The noise level, in units of the clean images: what a sampler of this formulation calls a level."""
+        return sigma
+
     def noised(self, clean: Tensor, draw: Draw, sigma: Tensor | None = None) -> Noised:
         """Noise added at `sigma` (B,), or at levels drawn with ln sigma ~ N(P_mean, P_std^2)."""
         if sigma is None:
@@ -132,6 +136,11 @@ class IDDPM:
 
     def out_channels(self, channels: int) -> int:
         return 2 * channels
+
+    def sigma_of(self, step: float) -> float:
+        """The noise level at a step, in units of the clean images: sqrt((1 - alpha_bar) / alpha_bar)."""
+        alpha_bar = self.schedule.alpha_bar[int(step)].item()
+        return math.sqrt((1 - alpha_bar) / alpha_bar)
 
     def respaced(self, num_steps: int) -> Schedule:
         """The schedule over `num_steps` of the steps, evenly spread, first and last included (IDDPM Sec. 4).

@@ -12,6 +12,23 @@ def power_cosine(scale: float, power: float, num_steps: int = 1000) -> Callable[
     return lambda step: 1 + (scale - 1) * (1 - math.cos(math.pi * (1 - step / num_steps) ** power)) / 2
 
 
+def within(
+    interval: tuple[float, float], scale: float | Callable[[float], float], sigma_of: Callable[[float], float]
+) -> Callable[[float], float]:
+    """`scale` at noise levels low < sigma <= high, and no guidance elsewhere.
+
+    Kynkaanniemi et al. 2024, arXiv:2404.07724. `sigma_of` gives the noise level of what the sampler calls a level.
+    """
+    low, high = interval
+
+    def limited(level: float) -> float:
+        if not low < sigma_of(level) <= high:
+            return 1.0
+        return scale(level) if callable(scale) else scale
+
+    return limited
+
+
 def guided(
     conditional: Denoise,
     unconditional: Denoise,
@@ -20,15 +37,18 @@ def guided(
 ) -> Denoise:
     """Denoises towards the label: unconditional + scale (conditional - unconditional); scale 1 is no guidance.
 
-    `scale` may be a function of the level.
+    `scale` may be a function of the level; where it is 1, the network is not asked for the unconditional image.
     `channels` guides only the first so many and leaves the others conditional: DiT guides three of a latent's four,
     and its published numbers have it so. Guiding denoised images or noise is the same, one being linear in the other.
     The learned variance is the conditional one.
     """
 
     def denoise(x, level) -> Prediction:
-        with_label, without = conditional(x, level), unconditional(x, level)
         here = scale(level) if callable(scale) else scale
+        with_label = conditional(x, level)
+        if here == 1:
+            return with_label
+        without = unconditional(x, level)
         clean = without.clean + here * (with_label.clean - without.clean)
         if channels is not None:
             clean[:, channels:] = with_label.clean[:, channels:]

@@ -26,6 +26,7 @@ from harness.data import sources
 from harness.data.sources import Dataset
 from harness.evaluation.images import to_uint8
 from harness.files import cache_folder
+from harness.weights import fingerprint
 
 IMAGE_SHAPE = (8, 8, 1)
 POOL_SIZE = 64
@@ -117,7 +118,7 @@ def train(data: Dataset, recipe: Recipe) -> Trained:
         weights = {name: _rounded(weight, recipe.weight_step) for name, weight in module.state_dict().items()}
         module = _with_weights(weights)
         correct = module.taps(x[held_out])[2].argmax(1) == labels[held_out]
-    return Trained(module, _fingerprint(weights), correct.double().mean().item())
+    return Trained(module, fingerprint(weights), correct.double().mean().item())
 
 
 def _descend(module: DigitsClassifier, x: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator) -> None:
@@ -188,20 +189,13 @@ def _cache_path(data: Dataset) -> Path:
     return cache_folder() / f"digits-classifier-{digest[:16]}.safetensors"
 
 
-def _fingerprint(weights: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, weight in sorted(weights.items()):
-        digest.update(name.encode() + weight.numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _read(path: Path) -> Trained | None:
     """The classifier cached at `path`; None when there is none or it is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             metadata = file.metadata() or {}
-        if _fingerprint(weights) != metadata["sha256"]:
+        if fingerprint(weights) != metadata["sha256"]:
             raise ValueError("its weights do not match their checksum")
         return Trained(_with_weights(weights), metadata["sha256"], float(metadata["held_out_accuracy"]))
     except FileNotFoundError:

@@ -1,148 +1,268 @@
-"""A network's metrics: generate, extract features, compare with the reference, and write down every condition."""
+"""Images to metrics: draw or open them, extract features, compare with the reference, write every condition down."""
 
-import math
+import json
 import shutil
 import time
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness.config import RunConfig, digest
-from harness.data.dataset import Dataset, InMemory
-from harness.diffusion.formulations import FORMULATIONS
+from harness.data.dataset import Dataset
 from harness.diffusion.samplers import evaluations_per_image
 from harness.errors import DataError
-from harness.evaluation import features
-from harness.evaluation.distances import measure
+from harness.evaluation import extract, features, metrics, references
 from harness.evaluation.features import FeatureNetwork, Features
-from harness.evaluation.generation import Advance, Decode, Generated, choose_labels, decoder, generate
-from harness.evaluation.images import UINT8_RULE, to_uint8
-from harness.evaluation.parts import draw_in_parts
-from harness.results.schema import Evaluation, EvaluationProtocol
+from harness.evaluation.generation import choose_labels, draw_images, image_shape
+from harness.evaluation.image_sets import ImageSet, content_of, refuse_unusable
+from harness.evaluation.images import UINT8_RULE, class_grid, save_png
+from harness.evaluation.references import Source
+from harness.progress import Progress
+from harness.results.schema import CrossCheck, Evaluation, EvaluationProtocol, write_atomically
+from harness.weights import fingerprint
 from harness.world import World
 
+GRID_IMAGES = 1000  # of which the sample grid shows the first ten of ten classes
 
-def protocol_of(cfg: RunConfig, data: Dataset, network: FeatureNetwork) -> EvaluationProtocol:
-    """Every condition that changes a metric's value, as this run's configuration sets it."""
-    sampling, plan = cfg.sampling, cfg.evaluation
-    return EvaluationProtocol(
-        formulation=cfg.formulation,
-        sampler=sampling.sampler,
-        num_steps=sampling.num_steps,
-        nfe=evaluations_per_image(sampling.sampler, sampling.num_steps),
-        guidance_scale=sampling.guidance_scale,
-        guidance_channels=sampling.guidance_channels,
-        guidance_power=sampling.guidance_power,
-        num_images=plan.num_images,
-        label_rule=plan.label_rule,
-        uint8_rule=UINT8_RULE,
-        vae=data.vae,
-        features=network.name,
-        features_sha256=network.sha256,
-        reference=data.name,
-        reference_sha256=data.sha256,
-        reference_images=len(data),
-        seed=plan.seed,
+
+@dataclass(frozen=True, eq=False)
+class Yardstick:
+    """What images are measured with: a feature network, a reference, and the metrics that are wanted."""
+
+    network: FeatureNetwork
+    source: Source
+    wanted: tuple[str, ...]
+    device: torch.device
+    with_errors: bool = False  # a standard error for each metric
+    with_cross_check: bool = False  # the distances once more, by clean-fid
+
+    @property
+    def with_points(self) -> bool:
+        """Whether a metric needs the features of the reference's images, not their statistics alone."""
+        return any(metric in metrics.OF_POINTS for metric in self.wanted)
+
+
+def yardstick(
+    feature_name: str,
+    reference: str,
+    wanted: Sequence[str],
+    *,
+    device: torch.device,
+    data: Dataset | None = None,
+    weights: str | None = None,
+    with_errors: bool = False,
+    with_cross_check: bool = False,
+) -> Yardstick:
+    """Opens and judges everything that measuring needs, before anything is spent on it.
+
+    `weights` are the feature network's, where not the published ones. Raises SetupError when they are not on this
+    machine, DataError when the reference is missing, damaged, of another network, or cannot give a metric wanted.
+    """
+    network = features.load(feature_name, weights, device)
+    source = references.open_reference(reference, data)
+    source.refuse(network)
+    metrics.refuse(
+        wanted,
+        has_points=source.images is not None,
+        has_spatial_statistics=source.has_spatial,
+        network=network,
     )
+    if source.images is not None:
+        network.refuse(source.images.shape)
+    return Yardstick(network, source, tuple(wanted), device, with_errors, with_cross_check)
 
 
 def evaluate(
     network: nn.Module,
     cfg: RunConfig,
-    data: Dataset,
+    yard: Yardstick,
     *,
     name: str,
     step: int,
-    weights_id: str,
+    vae: str | None,
+    vae_sha256: str | None,
     folder: Path,
-    device: torch.device,
-    world: World = World(),
-    advance: Advance = lambda done: None,
-) -> tuple[Evaluation | None, Generated | None]:
-    """Metrics of `network` (the averaged weights after `step` steps) against all of `data`, and the images.
+    world: World,
+    progress: Progress,
+    grid: Path | None = None,
+) -> Evaluation | None:
+    """Metrics of `network` (the averaged weights after `step` steps), its images drawn as `cfg` says.
 
-    The images are drawn in parts under `folder`, so that a repetition after an interruption draws the rest;
-    `weights_id` says which weights they are of. Processes other than the main one draw their share and get None.
+    Under `folder`, the run's, images are drawn in samples/ in parts that are removed once their features are kept in
+    features/: a repetition after an interruption goes on with the rest, and one with the same weights and conditions
+    draws nothing. `grid` is where to put a picture of the first images, when they are drawn. Every process draws and
+    extracts its share; those other than the main one get None.
+    """
+    started, plan, device = time.perf_counter(), cfg.evaluation, yard.device
+    shape = image_shape(cfg.input, vae, device, vae_sha256)
+    yard.network.refuse(shape)
+    reference = _prepared(yard, world, progress)
+    labels = choose_labels(plan.label_rule, plan.num_images, cfg.input.num_classes, plan.seed)
+    weights_sha256 = fingerprint(network.state_dict())
+    protocol = protocol_of(cfg, yard, vae, vae_sha256)
+    samples = digest({**_of_the_images(protocol), "input": cfg.input.model_dump(), "weights": weights_sha256})
+    home = folder / "features"
+    record = home / samples[:16] / "images.json"
+    place = extract.kept_in(home, samples, yard.network, device)
+    generated = extract.known(place, plan.num_images) if world.is_main and record.is_file() else None
+    parts = folder / "samples" / f"parts-{samples[:16]}"
+    if not world.agreed(generated is not None):
+        progress.stage("drawing images", plan.num_images)
+        images = draw_images(
+            parts, network, cfg, labels,
+            seed=plan.seed, vae=vae, vae_sha256=vae_sha256, device=device, world=world, advance=progress.advance,
+        )  # fmt: skip
+        if world.is_main:
+            _keep_record(record, images, grid, labels, protocol)
+        progress.stage(f"extracting {yard.network.name} features", plan.num_images)
+        generated = extract.features_of(images, yard.network, place, world=world, advance=progress.advance)
+    if not world.is_main:
+        return None
+    shutil.rmtree(parts, ignore_errors=True)
+    return _measured(
+        generated, labels, reference, yard, protocol, progress,
+        name=name, step=step, weights="ema", weights_sha256=weights_sha256,
+        samples_sha256=json.loads(record.read_text(encoding="utf-8"))["sha256"], started=started,
+    )  # fmt: skip
+
+
+def evaluate_images(
+    images: ImageSet, yard: Yardstick, *, folder: Path, world: World, progress: Progress
+) -> Evaluation | None:
+    """Metrics of images that came in a file; their features are kept in `folder`, under the hash of their pixels.
+
+    Raises DataError when they are of no use: all alike, mostly copies, or of a kind the feature network cannot take.
     """
     started = time.perf_counter()
-    plan = cfg.evaluation
-    feature_network = features.load(plan.features)
-    protocol = protocol_of(cfg, data, feature_network)
-    reference = _reference(data, plan.features)  # refuses what cannot be measured before anything is drawn
-    labels = choose_labels(plan.label_rule, plan.num_images, cfg.input.num_classes, plan.seed)
-    generated = generate_in_parts(
-        folder / f"parts-{digest({'protocol': protocol.model_dump(), 'weights': weights_id})[:16]}",
-        network,
-        cfg,
-        labels,
-        seed=plan.seed,
-        decode=decoder(data.vae, device, data.vae_sha256),
-        device=device,
-        world=world,
-        advance=advance,
-    )
+    yard.network.refuse(images.shape)
+    sha256 = None
+    if world.is_main:
+        progress.stage("reading images", len(images))
+        content = content_of(images, progress.advance)
+        refuse_unusable(images, content)
+        sha256 = content.sha256
+    sha256 = world.agreed(sha256)
+    reference = _prepared(yard, world, progress)
+    progress.stage(f"extracting {yard.network.name} features", len(images))
+    place = extract.kept_in(folder, sha256, yard.network, yard.device)
+    generated = extract.features_of(images, yard.network, place, world=world, advance=progress.advance)
     if generated is None:
-        return None, None
-    metrics = measure(feature_network(generated.images), generated.labels, reference, feature_network.name)
-    evaluation = Evaluation(
-        name=name,
-        step=step,
-        weights="ema",
-        metrics=metrics,
+        return None
+    unknown = dict.fromkeys(_OF_THE_SAMPLER)
+    protocol = EvaluationProtocol(**unknown, num_images=len(images), **_of_the_yardstick(yard))
+    return _measured(
+        generated, images.labels, reference, yard, protocol, progress,
+        name=images.name, step=None, weights=None, weights_sha256=None, samples_sha256=sha256, started=started,
+    )  # fmt: skip
+
+
+def protocol_of(cfg: RunConfig, yard: Yardstick, vae: str | None, vae_sha256: str | None) -> EvaluationProtocol:
+    """Every condition that changes a metric's value, as this run's configuration sets it."""
+    sampling, plan = cfg.sampling, cfg.evaluation
+    return EvaluationProtocol(
+        formulation=cfg.formulation,
+        **sampling.model_dump(),
+        nfe=evaluations_per_image(sampling.sampler, sampling.num_steps),
+        num_images=plan.num_images,
+        label_rule=plan.label_rule,
+        uint8_rule=UINT8_RULE,
+        vae=vae,
+        vae_sha256=vae_sha256,
+        sample_precision=plan.sample_precision,
+        seed=plan.seed,
+        **_of_the_yardstick(yard),
+    )
+
+
+_OF_THE_SAMPLER = (
+    "formulation", "sampler", "num_steps", "nfe", "guidance_scale", "guidance_channels", "guidance_interval",
+    "guidance_power", "label_rule", "uint8_rule", "vae", "vae_sha256", "sample_precision", "seed",
+)  # fmt: skip
+
+
+def _of_the_images(protocol: EvaluationProtocol) -> dict[str, Any]:
+    """Those conditions that decide the images' pixels, besides the weights."""
+    return protocol.model_dump(include={*_OF_THE_SAMPLER, "num_images", "features_device"})
+
+
+def _of_the_yardstick(yard: Yardstick) -> dict[str, Any]:
+    source, network = yard.source, yard.network
+    return {
+        "features": network.name,
+        "features_sha256": network.sha256,
+        "features_batch": network.batch_size,
+        "features_device": yard.device.type,
+        "reference": source.name,
+        "reference_sha256": source.sha256,
+        "reference_images": source.num_images,
+        "reference_points": len(source.images) if source.images is not None and yard.with_points else None,
+    }
+
+
+def _prepared(yard: Yardstick, world: World, progress: Progress) -> metrics.Reference | None:
+    if yard.source.images is not None:
+        progress.stage(f"the reference, {yard.source.name}", len(yard.source.images))
+    return references.prepare(
+        yard.source,
+        yard.network,
+        extract.cache(),
+        device=yard.device,
+        with_points=yard.with_points,
+        world=world,
+        advance=progress.advance,
+    )
+
+
+def _keep_record(path: Path, images: ImageSet, grid: Path | None, labels: Tensor, protocol: EvaluationProtocol) -> None:
+    """images.json: the hash of the pixels and how they were made, which outlasts them; and the grid, if wanted."""
+    if grid is not None:
+        first = images.read(0, min(len(images), GRID_IMAGES))
+        save_png(grid, class_grid(first, labels[: len(first)]))
+    document = {"sha256": content_of(images).sha256, **_of_the_images(protocol)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(document, indent=2) + "\n")
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}. Free some space and repeat.") from None
+
+
+def _measured(
+    generated: Features,
+    labels: Tensor | None,
+    reference: metrics.Reference,
+    yard: Yardstick,
+    protocol: EvaluationProtocol,
+    progress: Progress,
+    *,
+    started: float,
+    **identity: Any,
+) -> Evaluation:
+    progress.note(f"computing {', '.join(yard.wanted)}")
+
+    def named(values: dict[str, float]) -> dict[str, float]:
+        return {metrics.metric_name(m, yard.network.name, protocol.num_images): v for m, v in values.items()}
+
+    found = metrics.measure(generated, reference, yard.wanted, labels=labels, device=yard.device)
+    notes = [*found.notes, *yard.source.remarks(yard.network)]
+    errors, checks = {}, []
+    if yard.with_errors:
+        progress.note("computing standard errors")
+        errors = metrics.standard_errors(generated, reference, list(found.values), labels=labels, device=yard.device)
+        if missing := metrics.unmeasurable_spread(list(found.values), protocol.num_images):
+            notes.append(missing)
+    if yard.with_cross_check:
+        progress.note("computing distances once more, by clean-fid")
+        checks = metrics.cross_check(generated, reference, yard.wanted, values=found.values)
+    return Evaluation(
+        **identity,
+        metrics=named(found.values),
+        standard_errors=named(errors),
+        cross_checks=[CrossCheck(**check._asdict()) for check in checks],
+        notes=notes,
         protocol=protocol,
         seconds=time.perf_counter() - started,
     )
-    return evaluation, generated
-
-
-def generate_in_parts(
-    folder: Path,
-    network: nn.Module,
-    cfg: RunConfig,
-    labels: torch.Tensor,
-    *,
-    seed: int,
-    decode: Decode,
-    device: torch.device,
-    world: World,
-    advance: Advance,
-) -> Generated | None:
-    """An image for each label, as `cfg` samples; processes share the work through `folder`, which is then removed.
-
-    The main process has them, the others get None.
-    """
-    shape, formulation, network = cfg.input, FORMULATIONS[cfg.formulation](), network.eval()
-
-    def draw(first: int, stop: int) -> torch.Tensor:
-        return generate(
-            network,
-            formulation,
-            cfg.sampling,
-            labels[first:stop],
-            image_shape=(shape.channels, shape.side, shape.side),
-            null_label=shape.num_classes,
-            seed=seed,
-            batch_size=cfg.evaluation.sample_batch,
-            device=device,
-            first=first,
-            decode=decode,
-        ).images
-
-    part = min(cfg.evaluation.sample_batch, math.ceil(len(labels) / world.size))
-    images = draw_in_parts(folder, len(labels), part, draw, world=world, advance=advance)
-    if images is None:
-        return None
-    shutil.rmtree(folder)
-    return Generated(images, labels)
-
-
-@lru_cache(maxsize=1)  # two evaluations of one run share it
-def _reference(data: Dataset, feature_name: str) -> Features:
-    if not isinstance(data, InMemory):
-        raise DataError(
-            f"{data.name} holds latents, and {feature_name} measures images. Evaluating against ImageNet's reference "
-            "statistics is not part of this version; train with --no-eval, and draw images with `harness sample`."
-        )
-    return features.load(feature_name)(to_uint8(data.clean))

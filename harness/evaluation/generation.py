@@ -3,18 +3,23 @@
 N images, B images of a batch, C channels, S side.
 """
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from harness.config import Sampling
-from harness.diffusion.formulations import Formulation
-from harness.diffusion.guidance import guided, power_cosine
+from harness.config import InputShape, RunConfig, Sampling
+from harness.diffusion.formulations import FORMULATIONS, Formulation, Network
+from harness.diffusion.guidance import guided, power_cosine, within
 from harness.diffusion.samplers import SAMPLERS, Denoise
+from harness.evaluation.image_sets import PartImages
 from harness.evaluation.images import to_uint8
+from harness.evaluation.parts import draw_in_parts
 from harness.randomness import mix
+from harness.world import World
 
 Advance = Callable[[int], None]  # told how many images are done
 Decode = Callable[[Tensor], Tensor]  # what the network made (B, C, S, S) -> pixels (B, 1 or 3, H, W) in about [-1, 1]
@@ -30,6 +35,19 @@ def choose_labels(rule: str, num_images: int, num_classes: int, seed: int) -> Te
     if rule == "balanced":
         return torch.arange(num_images) % num_classes
     return torch.tensor([mix("label", seed, index) % num_classes for index in range(num_images)])
+
+
+def image_shape(
+    network_input: InputShape, vae_id: str | None, device: torch.device, sha256: str | None = None
+) -> tuple[int, int, int]:
+    """Of the images that a network for `network_input` and this VAE make together: (H, W, C)."""
+    side = network_input.side
+    if vae_id is None:
+        return side, side, network_input.channels
+    from harness.data import vae  # diffusers takes seconds to import
+
+    side *= vae.load(vae_id, device, sha256=sha256).factor
+    return side, side, 3
 
 
 def decoder(vae_id: str | None, device: torch.device, sha256: str | None = None) -> Decode:
@@ -54,14 +72,17 @@ def generate(
     batch_size: int,
     device: torch.device,
     first: int = 0,
+    precision: str = "fp32",
     decode: Decode = lambda clean: clean,
     advance: Advance = lambda done: None,
 ) -> Generated:
     """An image of `image_shape` (C, S, S) for each label (N,), sampled as `sampling` says: images first, first + 1, ...
 
-    `decode` turns what the network made into pixels.
+    The network computes in `precision`, fp32 or bf16; the sampler's state does not. `decode` turns what was made into
+    pixels.
     """
     draw, batches = SAMPLERS[sampling.sampler], []
+    network = _in_precision(network, precision, device)
     for start in range(0, len(labels), batch_size):
         wanted = labels[start : start + batch_size]
         noise = _ImageNoise(seed, range(first + start, first + start + len(wanted)), image_shape, device)
@@ -72,8 +93,61 @@ def generate(
     return Generated(torch.cat(batches), labels)
 
 
+def draw_images(
+    folder: Path,
+    network: nn.Module,
+    cfg: RunConfig,
+    labels: Tensor,
+    *,
+    seed: int,
+    vae: str | None,
+    vae_sha256: str | None,
+    device: torch.device,
+    world: World = World(),
+    advance: Advance = lambda done: None,
+) -> PartImages:
+    """An image for each label (N,), as `cfg` samples, in parts under `folder` that the processes share out.
+
+    Parts that are there are not drawn again; the folder's name must say everything that decides the images.
+    """
+    formulation, network = FORMULATIONS[cfg.formulation](), network.eval()
+    latent, shape = (
+        (cfg.input.channels, cfg.input.side, cfg.input.side),
+        image_shape(cfg.input, vae, device, vae_sha256),
+    )
+    decode = decoder(vae, device, vae_sha256)
+
+    def draw(first: int, stop: int) -> Tensor:
+        return generate(
+            network,
+            formulation,
+            cfg.sampling,
+            labels[first:stop],
+            image_shape=latent,
+            null_label=cfg.input.num_classes,
+            seed=seed,
+            batch_size=cfg.evaluation.sample_batch,
+            device=device,
+            first=first,
+            precision=cfg.evaluation.sample_precision,
+            decode=decode,
+        ).images
+
+    part = min(cfg.evaluation.sample_batch, math.ceil(len(labels) / world.size))
+    paths = draw_in_parts(folder, len(labels), part, shape, draw, world=world, advance=advance)
+    return PartImages("generated", paths, shape, labels)
+
+
+def _in_precision(network: Network, precision: str, device: torch.device) -> Network:
+    def computed(net_input: Tensor, net_noise: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            return network(net_input, net_noise, labels).float()
+
+    return computed
+
+
 def _denoiser(
-    network: nn.Module, formulation: Formulation, sampling: Sampling, labels: Tensor, null_label: int
+    network: Network, formulation: Formulation, sampling: Sampling, labels: Tensor, null_label: int
 ) -> Denoise:
     def conditional(x: Tensor, level: float):
         return formulation.predict(network, x, level, labels)
@@ -86,6 +160,8 @@ def _denoiser(
     scale: float | Callable[[float], float] = sampling.guidance_scale
     if sampling.guidance_power is not None:
         scale = power_cosine(sampling.guidance_scale, sampling.guidance_power)
+    if sampling.guidance_interval is not None:
+        scale = within(sampling.guidance_interval, scale, formulation.sigma_of)
     return guided(conditional, unconditional, scale, sampling.guidance_channels)
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from harness.errors import DataError
 
 UINT8_RULE = "floor(127.5 x + 128) clipped to 0..255"
-_GRID_SIDE = 10  # images
+GRID_SIDE = 10  # images
+GRID_IMAGES = GRID_SIDE**2
 _LINE_LEVEL = 128
 _SMALLEST_SIDE = 512  # pixels: a written image is enlarged by a whole factor until its longer side has at least these
 
@@ -53,14 +54,14 @@ def class_grid(images: Tensor, labels: Tensor) -> Tensor:  # (N, H, W, C), (N,) 
     """
     line = max(1, images.shape[2] // 16)
     images = F.pad(images, (0, 0, 0, line, 0, line), value=_LINE_LEVEL)
-    rows = [images[labels == label][:_GRID_SIDE] for label in labels.unique()[:_GRID_SIDE]]
+    rows = [images[labels == label][:GRID_SIDE] for label in labels.unique()[:GRID_SIDE]]
     columns = max(len(row) for row in rows)
     return grid(torch.cat([F.pad(row, (0, 0) * 3 + (0, columns - len(row))) for row in rows]), len(rows))
 
 
 def square_grid(images: Tensor) -> Tensor:  # (N, H, W, C) -> (rows * H, columns * W, C)
     """The first images in order, at most 100, in about as many rows as columns; empty places are black."""
-    shown = images[: _GRID_SIDE**2]
+    shown = images[:GRID_IMAGES]
     columns = math.ceil(math.sqrt(len(shown)))
     rows = math.ceil(len(shown) / columns)
     return grid(F.pad(shown, (0, 0) * 3 + (0, rows * columns - len(shown))), rows)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from harness.data import npy
@@ -20,28 +19,28 @@ def draw_in_parts(
     folder: Path,
     num_images: int,
     part_images: int,
+    shape: tuple[int, int, int],
     draw: DrawImages,
     *,
     world: World,
     advance: Callable[[int], None] = lambda done: None,
-) -> Tensor | None:
-    """All images, in order, of which each process of `world` draws every world.size-th part.   (N, H, W, C) uint8
+) -> list[Path]:
+    """The files of all N images of `shape` (H, W, C) in order, of which each process draws every world.size-th.
 
-    The main process has them; the others get None. The parts stay in `folder`, whose name must say everything that
-    decides the images; the caller removes it.
+    Every process gets all of them. A file that was cut short, or holds something else, is drawn again. The parts stay
+    in `folder`, whose name must say everything that decides the images; the caller removes it. Raises DataError when
+    they cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with npy.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     bounds = [(first, min(first + part_images, num_images)) for first in range(0, num_images, part_images)]
-    for number, (first, stop) in enumerate(bounds):
-        path = _path(folder, first, stop)
-        if number % world.size == world.rank and not path.exists():
-            npy.save(path, draw(first, stop).numpy())
+    paths = [folder / f"images-{first:07d}-{stop:07d}.npy" for first, stop in bounds]
+    for number, (path, (first, stop)) in enumerate(zip(paths, bounds, strict=True)):
+        expected = (stop - first, *shape)
+        if number % world.size == world.rank and npy.problem(path, expected, np.dtype(np.uint8)):
+            images = draw(first, stop)
+            assert images.shape == expected, f"drew images of shape {tuple(images.shape)}, expected {expected}"
+            npy.save(path, images.contiguous().numpy())
         advance(stop)
     world.wait()
-    if not world.is_main:
-        return None
-    return torch.cat([torch.from_numpy(np.load(_path(folder, *part), allow_pickle=False)) for part in bounds])
-
-
-def _path(folder: Path, first: int, stop: int) -> Path:
-    return folder / f"images-{first:07d}-{stop:07d}.npy"
+    return paths

@@ -76,25 +76,42 @@ class Manifest(Record):
 
 
 class EvaluationProtocol(Record):
-    """Every condition that changes a metric's value."""
+    """Every condition that changes a metric's value. Of images that came in a file, how they were made is not known."""
 
-    formulation: str
-    sampler: str
-    num_steps: int
-    nfe: int  # network evaluations per image
+    formulation: str | None
+    sampler: str | None
+    num_steps: int | None
+    nfe: int | None  # network evaluations per image
     guidance_scale: float | None
     guidance_channels: int | None  # None: all channels are guided
+    guidance_interval: tuple[float, float] | None = None  # of noise levels; None: all are guided
     guidance_power: float | None = None  # of a scale that grows with the steps (MDT); None: it is constant
     num_images: int
-    label_rule: str
-    uint8_rule: str
+    label_rule: str | None
+    uint8_rule: str | None
     vae: str | None
+    vae_sha256: str | None = None
+    sample_precision: str | None = None  # of the network that was sampled
     features: str
     features_sha256: str
+    features_batch: int | None = None  # images the feature network sees at once
+    features_precision: str = "fp32"
+    features_device: Literal["cpu", "cuda"] | None = None
     reference: str
     reference_sha256: str
-    reference_images: int
-    seed: int
+    reference_images: int | None  # behind the reference's statistics; None: its file does not say
+    reference_points: int | None = None  # images behind precision and recall; None: there are none
+    seed: int | None
+
+
+class CrossCheck(Record):
+    """One metric computed a second time from the same features, by another package."""
+
+    metric: str
+    ours: float
+    theirs: float
+    difference: float
+    by: str
 
 
 class Evaluation(Record):
@@ -102,9 +119,14 @@ class Evaluation(Record):
 
     schema_version: int = SCHEMA_VERSION
     name: str
-    step: int
-    weights: Literal["ema", "raw"]
+    step: int | None  # training steps behind the network; None: the images came in a file
+    weights: Literal["ema", "raw"] | None
+    weights_sha256: str | None = None
+    samples_sha256: str | None = None  # of the images' pixels, whatever file or parts they lay in
     metrics: dict[str, float]
+    standard_errors: dict[str, float] = {}
+    cross_checks: list[CrossCheck] = []
+    notes: list[str] = []  # what was left out, and why
     protocol: EvaluationProtocol
     seconds: float
 

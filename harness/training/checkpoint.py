@@ -181,11 +181,18 @@ def _refuse_foreign(path: Path, state: dict[str, Any], config_sha256: str) -> No
         )
 
 
-def load_newest_ema(
-    folder: Path, config_sha256: str, note: Callable[[str], None]
+def load_ema(
+    folder: Path, config_sha256: str, note: Callable[[str], None], step: int | None = None
 ) -> tuple[int, dict[str, Tensor]] | None:
-    """Step and averaged network of the newest checkpoint whose average verifies, or None."""
-    return _newest(folder, config_sha256, (EMA_FILE,), note, lambda path, state: (state["step"], _tensors(path, "ema")))
+    """Step and averaged network of the checkpoint of `step`, or of the newest whose average verifies; None: of none."""
+    return _newest(
+        folder, config_sha256, (EMA_FILE,), note, lambda path, state: (state["step"], _tensors(path, "ema")), step
+    )
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of which there is a checkpoint, whole or not."""
+    return [_step_of(path) for path in _folders(folder)]
 
 
 def _newest(
@@ -194,8 +201,11 @@ def _newest(
     files: tuple[str, ...],
     note: Callable[[str], None],
     load: Callable[[Path, dict[str, Any]], R],
+    step: int | None = None,
 ) -> R | None:
     for path in reversed(_folders(folder)):
+        if step not in (None, _step_of(path)):
+            continue
         try:
             state = _verified_state(path, files)
         except DataError as error:

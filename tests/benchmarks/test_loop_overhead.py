@@ -1,6 +1,5 @@
 """What the loop costs over a bare forward, backward and optimizer step of the same method. Recorded, never gated."""
 
-import os
 import statistics
 import time
 
@@ -17,14 +16,6 @@ from harness.training.method import Progress
 CPU = torch.device("cpu")
 PAIRS = 5  # of bare and loop, in turn, so that what drifts meets both
 STEPS = {"tiny": 60, "s": 4}  # timed, of each
-
-
-@pytest.fixture(autouse=True)
-def _all_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    yield
-    torch.set_num_threads(before)
 
 
 def config(name, size):

@@ -1,7 +1,5 @@
 """Throughput of a training step of each method at the tiny size. Recorded, never gated: `make bench`."""
 
-import os
-
 import pytest
 import torch
 from small import tiny_config
@@ -10,14 +8,6 @@ from harness.data.order import batch_indices
 from harness.randomness import Draw
 from harness.training import registry
 from harness.training.method import Progress
-
-
-@pytest.fixture(autouse=True)
-def _all_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", registry.names())

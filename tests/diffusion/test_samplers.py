@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from harness.diffusion.formulations import EDM, IDDPM, Prediction
-from harness.diffusion.guidance import guided, power_cosine
+from harness.diffusion.guidance import guided, power_cosine, within
 from harness.diffusion.samplers import ddpm, evaluations_per_image, heun, sigma_grid
 
 MEAN, DEVIATION = 0.3, 0.5
@@ -96,3 +96,34 @@ def test_a_power_cosine_scale_is_none_at_the_noisiest_step_and_whole_at_the_last
     assert scale(1000) == 1
     assert scale(0) == pytest.approx(3.8)
     assert [scale(step) for step in range(0, 1001, 50)] == sorted((scale(s) for s in range(0, 1001, 50)), reverse=True)
+
+
+def test_guidance_in_an_interval_asks_for_no_unconditional_image_outside_it():
+    asked = []
+
+    def conditional(x, level):
+        return Prediction(torch.full((1,), 2.0), None)
+
+    def unconditional(x, level):
+        asked.append(level)
+        return Prediction(torch.zeros(1), None)
+
+    denoise = guided(conditional, unconditional, within((0.28, 5.42), 3.0, EDM().sigma_of))
+    cleans = [denoise(None, level).clean.item() for level in (80.0, 5.43, 5.42, 1.0, 0.28, 0.002)]
+    assert cleans == [2, 2, 6, 6, 2, 2]
+    assert asked == [5.42, 1.0]
+
+
+def test_an_interval_of_noise_levels_means_the_same_in_both_formulations():
+    """Noise over signal: sqrt((1 - alpha_bar) / alpha_bar) at a step of the discrete schedule."""
+    iddpm = IDDPM()
+    clean, noise = torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    for step in (0, 250, 999):
+        alpha_bar = iddpm.schedule.alpha_bar[step]
+        signal, spread = alpha_bar.sqrt() * clean, (1 - alpha_bar).sqrt() * noise
+        assert iddpm.sigma_of(step) == pytest.approx((spread / signal).item())
+    scale = within((0.5, 2.0), power_cosine(3.8, 4.0), iddpm.sigma_of)
+    inside = [step for step in range(1000) if scale(step) != 1]
+    assert 0.5 < iddpm.sigma_of(inside[0]) < 0.51
+    assert 1.99 < iddpm.sigma_of(inside[-1]) <= 2
+    assert inside == list(range(inside[0], inside[-1] + 1))

@@ -30,13 +30,13 @@ def test_a_sampler_is_told_what_training_would_have_told_it(formulation, level):
     torch.testing.assert_close(prediction.clean, formulation.denoised(raw, noised))
 
 
-def draw(digits, name, *assignments, seed=0, batch_size=7, labels=None):
+def draw(digits, name, *assignments, seed=0, batch_size=7, labels=None, precision="fp32"):
     cfg = small_config(name, "sampling.num_steps=4", *assignments)
     network = trained_a_little(registry.build(cfg).network)
     labels = choose_labels("random", 11, 10, seed) if labels is None else labels
     return generate(
         network, FORMULATIONS[cfg.formulation](), cfg.sampling, labels,
-        image_shape=(1, 8, 8), null_label=10, seed=seed, batch_size=batch_size, device=torch.device("cpu"),
+        image_shape=(1, 8, 8), null_label=10, seed=seed, batch_size=batch_size, device=torch.device("cpu"), precision=precision,
     )  # fmt: skip
 
 
@@ -69,6 +69,24 @@ def test_guidance_of_an_image_without_a_label_changes_nothing(digits):
     plain = draw(digits, "sddit", labels=nobody)
     guided = draw(digits, "sddit", "guidance_scale=5", labels=nobody)
     assert (plain.images.int() - guided.images.int()).abs().max() <= 1
+
+
+def test_guidance_in_an_interval_that_holds_all_levels_is_guidance_and_in_one_that_holds_none_is_not(digits):
+    guided = draw(digits, "sddit", "guidance_scale=5")
+    everywhere = draw(digits, "sddit", "guidance_scale=5", "guidance_interval=[0, 100]")
+    nowhere = draw(digits, "sddit", "guidance_scale=5", "guidance_interval=[100, 200]")
+    middle = draw(digits, "sddit", "guidance_scale=5", "guidance_interval=[0.1, 2]")
+    assert torch.equal(guided.images, everywhere.images)
+    assert torch.equal(nowhere.images, draw(digits, "sddit").images)
+    assert not torch.equal(middle.images, guided.images)
+    assert not torch.equal(middle.images, nowhere.images)
+
+
+@pytest.mark.parametrize("name", ["dit", "sddit"])
+def test_a_network_in_bf16_draws_nearly_the_same_images_and_the_sampler_stays_float(digits, name):
+    plain, half = draw(digits, name), draw(digits, name, precision="bf16")
+    difference = (plain.images.int() - half.images.int()).abs().float()
+    assert 0 < difference.mean() < 3
 
 
 def test_labels_are_random_or_balanced_and_a_function_of_the_seed():

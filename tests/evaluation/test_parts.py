@@ -1,10 +1,15 @@
 """Images drawn in parts: shared out, kept over an interruption, the same however they were cut."""
 
+import numpy as np
 import pytest
 import torch
 
+from harness.errors import DataError
+from harness.evaluation.image_sets import PartImages
 from harness.evaluation.parts import draw_in_parts
 from harness.world import World
+
+SHAPE = (2, 2, 3)
 
 
 class Drawer:
@@ -17,11 +22,12 @@ class Drawer:
         if first == self.fails_at:
             raise KeyboardInterrupt
         self.calls.append((first, stop))
-        return torch.arange(first, stop, dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 2, 2, 3).contiguous()
+        return torch.arange(first, stop, dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, *SHAPE)
 
 
-def drawn(folder, drawer, part_images=4, world=World()):
-    return draw_in_parts(folder, 10, part_images, drawer, world=world)[:, 0, 0, 0].tolist()
+def drawn(folder, drawer, part_images=4, world=World(), **options):
+    paths = draw_in_parts(folder, 10, part_images, SHAPE, drawer, world=world, **options)
+    return PartImages("drawn", paths, SHAPE).read(0, 10)[:, 1, 0, 2].tolist()
 
 
 @pytest.mark.parametrize("part_images", [1, 3, 10, 99])
@@ -37,17 +43,48 @@ def test_after_an_interruption_only_the_missing_parts_are_drawn(tmp_path):
     assert again.calls == [(8, 10)]
 
 
+DAMAGES = {
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-3]),
+    "cut in its header": lambda path: path.write_bytes(path.read_bytes()[:20]),
+    "empty": lambda path: path.write_bytes(b""),
+    "of another shape": lambda path: np.save(path, np.zeros((4, 2, 2, 1), np.uint8)),
+    "of another kind": lambda path: np.save(path, np.zeros((4, *SHAPE), np.int8)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_part_is_drawn_again_and_the_others_are_not(damage, tmp_path):
+    drawn(tmp_path, Drawer())
+    damage(sorted(tmp_path.iterdir())[1])
+    again = Drawer()
+    assert drawn(tmp_path, again) == list(range(10))
+    assert again.calls == [(4, 8)]
+
+
 def test_parts_of_another_cut_are_not_mistaken_for_these(tmp_path):
     drawn(tmp_path, Drawer(), 5)
     assert drawn(tmp_path, Drawer(), 4) == list(range(10))
 
 
-def test_each_process_draws_every_other_part_and_none_twice(tmp_path):
-    """What two processes do, one after the other: the main one finds the other's parts, and has all images."""
+def test_each_process_draws_every_other_part_and_none_twice_and_all_get_all(tmp_path):
+    """What two processes do, one after the other: the main one finds the other's parts."""
     zero, one = Drawer(), Drawer()
-    assert draw_in_parts(tmp_path, 10, 4, one, world=Alone(1, 2)) is None
+    paths = draw_in_parts(tmp_path, 10, 4, SHAPE, one, world=Alone(1, 2))
     assert drawn(tmp_path, zero, world=Alone(0, 2)) == list(range(10))
+    assert PartImages("drawn", paths, SHAPE).read(0, 10)[:, 0, 0, 0].tolist() == list(range(10))
     assert (zero.calls, one.calls) == ([(0, 4), (8, 10)], [(4, 8)])
+
+
+def test_progress_counts_images_up_to_the_last(tmp_path):
+    told = []
+    drawn(tmp_path, Drawer(), advance=told.append)
+    assert told == [4, 8, 10]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="parts cannot be written"):
+        drawn(tmp_path / "file" / "parts", Drawer())
 
 
 class Alone(World):

@@ -128,7 +128,7 @@ def test_the_averages_of_milestones_can_be_sampled(tmp_path):
         checkpoint.save(tmp_path, some(step), CONFIG, Keep(last=2, every=20))
     shutil.rmtree(tmp_path / "step-000000030")
     shutil.rmtree(tmp_path / "step-000000035")
-    step, ema = checkpoint.load_newest_ema(tmp_path, CONFIG, print)
+    step, ema = checkpoint.load_ema(tmp_path, CONFIG, print)
     assert step == 20
     assert torch.equal(ema["w"], some(20).ema["w"])
 
@@ -184,7 +184,7 @@ def test_what_the_disk_refused_in_the_background_is_raised_in_the_foreground(tmp
 
 def test_an_averaged_network_alone_can_be_sampled_and_not_continued(tmp_path):
     checkpoint.save_ema(tmp_path, 0, {"w": torch.ones(2)}, CONFIG)
-    step, ema = checkpoint.load_newest_ema(tmp_path, CONFIG, print)
+    step, ema = checkpoint.load_ema(tmp_path, CONFIG, print)
     assert step == 0
     assert torch.equal(ema["w"], torch.ones(2))
     assert load(tmp_path) is None

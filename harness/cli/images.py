@@ -1,0 +1,214 @@
+"""Commands that draw images and measure them: sample, evaluate."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.answer import Assignments, Json, answers, show
+from harness.cli.processes import Nproc, start_all, together
+from harness.errors import DataError, OutOfTolerance, UsageError
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: runs/<recipe>/<run>.")]
+Step = Annotated[int | None, typer.Option("--step", metavar="N", help="The checkpoint of this step. Default: newest.")]
+Scale = Annotated[
+    float | None, typer.Option("--cfg-scale", help="Scale of classifier-free guidance; 1 is none. Default: the run's.")
+]
+Steps = Annotated[int | None, typer.Option("--steps", help="Steps of the sampler. Default: the run's.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands into the command line."""
+    app.command(epilog="Example: harness sample runs/sddit-tiny/seed0-0123456789 --num 64 --cfg-scale 1.5 --npz")(
+        sample
+    )
+    app.command(
+        epilog="Examples: harness evaluate runs/sddit-s/seed0-0123456789 --cfg-scale 1.5 · "
+        "harness evaluate samples.npz --reference VIRTUAL_imagenet256_labeled.npz · "
+        "harness evaluate IMAGENET/train --size 256 --make-reference mine.npz · harness evaluate --self-test"
+    )(evaluate)
+
+
+@answers
+def sample(
+    run: RunFolder,
+    num: Annotated[int, typer.Option(help="How many images.")] = 16,
+    cfg_scale: Scale = None,
+    steps: Steps = None,
+    seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
+    labels: Annotated[
+        str, typer.Option(help="balanced: every class in turn; random: as ADM and DiT draw.")
+    ] = "balanced",
+    npz: Annotated[bool, typer.Option("--npz", help="Also write samples.npz: arr_0, N x H x W x 3 uint8.")] = False,
+    step: Step = None,
+    set_: Assignments = None,
+    nproc: Nproc = None,
+    as_json: Json = False,
+) -> None:
+    """Draw images from a run or an imported checkpoint, into its samples/ folder."""
+    if num < 1:
+        raise UsageError(f"--num is {num}; it must be at least 1.")
+    if labels not in ("balanced", "random"):
+        raise UsageError(f"--labels is {labels!r}; it must be balanced or random.")
+    start_all(nproc)
+
+    from harness import sampling
+
+    given = {"sampling.guidance_scale": cfg_scale, "sampling.num_steps": steps}
+    with together("sample") as (world, progress):
+        document = sampling.sample(
+            run,
+            num,
+            seed=seed,
+            label_rule=labels,
+            assignments=[*(set_ or []), *_assigned(given)],
+            npz=npz,
+            step=step,
+            progress=progress,
+            world=world,
+        )
+    if world.is_main:
+        show(document, as_json, lambda answer: answer["files"])
+
+
+@answers
+def evaluate(
+    images: Annotated[
+        str | None, typer.Argument(metavar="IMAGES", help="A run folder, an .npz like ADM's, or a folder of PNGs.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="An .npz like ADM's, or a data set. Default: the run's.")
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="inception, digits, dinov2 or clip. Default: the run's, or inception.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Weights of the feature network; random: untrained ones.")
+    ] = None,
+    metrics: Annotated[str | None, typer.Option(help="Like fid,sfid,is,precision,recall (the default) or all.")] = None,
+    num: Annotated[int | None, typer.Option(help="How many images of a run. Default: the run's.")] = None,
+    cfg_scale: Scale = None,
+    steps: Steps = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of a run's images. Default: the run's.")] = None,
+    step: Step = None,
+    set_: Assignments = None,
+    spread: Annotated[bool, typer.Option("--spread", help="Also the standard error of every metric.")] = False,
+    cross_check: Annotated[
+        bool, typer.Option("--cross-check", help="Also clean-fid's distances, same features.")
+    ] = False,
+    make_reference: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="Write a reference of IMAGES (also a data set) instead.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="With --make-reference: crop photographs to this, as ADM.")] = None,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Check the metrics on sets with known answers.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Also write the answer there.")] = None,
+    nproc: Nproc = None,
+    as_json: Json = False,
+) -> None:
+    """Measure images against a reference: a run's newest checkpoint, or images that are already there."""
+    if self_test:
+        return _self_test(features or "digits", weights, as_json)
+    if images is None:
+        raise UsageError("name a run folder, an .npz or a folder of PNGs, or say --self-test.")
+    start_all(nproc)
+
+    from harness import measuring
+    from harness.evaluation import metric_names
+
+    if make_reference is not None:
+        with together("reference") as (world, progress):
+            document = measuring.make_reference(
+                images, make_reference, feature_name=features or "inception", weights=weights, size=size,
+                progress=progress, world=world,
+            )  # fmt: skip
+        if world.is_main:
+            show(document, as_json, lambda answer: [f"{key:<16}{value}" for key, value in answer.items()])
+        return
+    if size is not None:
+        raise UsageError("--size belongs to --make-reference; images are measured as they are.")
+    wanted = metric_names.called(metrics) if metrics else None
+    for_runs = {
+        "evaluation.num_images": num,
+        "sampling.guidance_scale": cfg_scale,
+        "sampling.num_steps": steps,
+        "evaluation.seed": seed,
+        "evaluation.reference": reference,
+        "evaluation.features": features,
+        "evaluation.metrics": wanted,
+    }
+    path = Path(images)
+    with together("evaluate") as (world, progress):
+        if (path / "config.yaml").is_file():
+            evaluation = measuring.evaluate_run(
+                path, [*(set_ or []), *_assigned(for_runs)],
+                weights=weights, with_errors=spread, with_cross_check=cross_check, step=step,
+                progress=progress, world=world,
+            )  # fmt: skip
+        else:
+            if not path.exists():
+                raise DataError(f"there is no {images}. Give a run folder, an .npz or a folder of PNGs.")
+            refuse_for_files = {
+                "--num": num,
+                "--cfg-scale": cfg_scale,
+                "--steps": steps,
+                "--seed": seed,
+                "--step": step,
+            }
+            given = [option for option, value in {**refuse_for_files, "--set": set_}.items() if value]
+            if given:
+                raise UsageError(f"{given[0]} says how a run is sampled, and {images} is no run folder.")
+            if reference is None:
+                raise UsageError("name the --reference, like VIRTUAL_imagenet256_labeled.npz, or a data set.")
+            evaluation = measuring.evaluate_file(
+                path, features or "inception", reference, wanted,
+                weights=weights, with_errors=spread, with_cross_check=cross_check, progress=progress, world=world,
+            )  # fmt: skip
+        if world.is_main and out is not None:
+            measuring.write_record(out, evaluation)
+    if world.is_main:
+        show(evaluation.model_dump(mode="json"), as_json, evaluation_lines)
+
+
+def _assigned(values: dict[str, Any]) -> list[str]:
+    return [f"{key}={value}" for key, value in values.items() if value is not None]
+
+
+def evaluation_lines(answer: dict[str, Any]) -> list[str]:
+    """An evaluation as text: every metric, its conditions, what was left out."""
+    errors, protocol = answer["standard_errors"], answer["protocol"]
+    width = max(28, *(len(name) + 2 for name in answer["metrics"]))
+    lines = [
+        f"{name:<{width}}{value:>12.5g}" + (f"  ± {errors[name]:.2g}" if name in errors else "")
+        for name, value in answer["metrics"].items()
+    ]
+    for check in answer["cross_checks"]:
+        lines.append(
+            f"  {check['metric']} by {check['by']}: {check['theirs']:.8g}, difference {check['difference']:.1e}"
+        )
+    sampler = "images from a file"
+    if protocol["sampler"] is not None:
+        guidance = protocol["guidance_scale"]
+        sampler = (
+            f"{protocol['sampler']}, {protocol['nfe']} evaluations, "
+            + (f"guidance scale {guidance:g}" if guidance is not None else "no guidance")
+            + f", {protocol['label_rule']} labels, seed {protocol['seed']}"
+        )
+    lines += [
+        f"{protocol['num_images']:,} images ({sampler})",
+        f"against {protocol['reference']} ({protocol['reference_sha256'][:8]}), "
+        f"{protocol['features']} features ({protocol['features_sha256'][:8]})",
+        *(f"note: {note}" for note in answer["notes"]),
+    ]
+    return lines
+
+
+def _self_test(features: str, weights: str | None, as_json: bool) -> None:
+    from harness.evaluation import self_test
+
+    checks = self_test.run(features, weights)
+    failed = [check for check in checks if not check.passed]
+    show({"checks": [check._asdict() for check in checks], "passed": not failed}, as_json, self_test.lines)
+    if failed:
+        raise OutOfTolerance(f"{len(failed)} of {len(checks)} checks failed: {', '.join(c.name for c in failed)}.")

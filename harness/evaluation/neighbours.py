@@ -1,0 +1,157 @@
+"""Precision, recall, density and coverage: how two sets of points lie among each other's nearest neighbours.
+
+All four read the same distances in blocks, so that no matrix of all pairs is ever held. Distances are squared.
+N generated points, R of the reference, D numbers of one; A, B points of a block.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.precision import plain_fp32
+
+NEIGHBOURS = 3  # of the manifold estimate behind precision and recall, as in ADM (Kynkaanniemi et al. 2019)
+DENSITY_NEIGHBOURS = 5  # behind density and coverage (Naeem et al. 2020, Sec. 5)
+METRICS = ("precision", "recall", "density", "coverage")
+BLOCK = {"cpu": 1024, "cuda": 8192}  # points: distances that stay in a CPU's cache, and enough to fill a GPU
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some points of a set, with what their distances need."""
+
+    points: Tensor  # (B, D)
+    norms: Tensor  # (B,), squared
+    rows: slice  # where they are in the set
+
+    def to(self, device: torch.device) -> "Block":
+        return replace(self, points=self.points.to(device), norms=self.norms.to(device))
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How the distances of two blocks are computed."""
+
+    distances: Callable[[Block, Block], Tensor]  # (A, D), (B, D) -> (A, B)
+    symmetric: bool  # from u to v as from v to u, so that one half serves for both
+    block: int | None  # points; None: what suits the device
+
+
+def _in_float32(u: Block, v: Block) -> Tensor:
+    """|u|² - 2uv + |v|² in ADM's order, but not yet clipped at 0: no comparison with a clipped radius would notice."""
+    products = _products(u.points, v.points)
+    return torch.add(u.norms[:, None], products, alpha=-2).add_(v.norms)
+
+
+def _as_adm(u: Block, v: Block) -> Tensor:
+    """The same with every operation rounded to float16, sums taken in float32; in float32 if any is not finite then."""
+    a, b = u.points.half(), v.points.half()
+    doubled = _products(a.float(), b.float()).half().mul_(2)
+    distances = torch.sub(_half_norms(a)[:, None], doubled, out=doubled).add_(_half_norms(b)).clamp_min_(0).float()
+    return distances if distances.isfinite().all() else _in_float32(u, v)
+
+
+def _products(u: Tensor, v: Tensor) -> Tensor:  # (A, D), (B, D) -> (A, B)
+    """Of every pair. On a CPU through oneDNN: MKL, torch's first choice, is half as fast on AMD's with AVX-512."""
+    if u.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        return F.linear(u.to_mkldnn(), v.to_mkldnn()).to_dense()
+    return u @ v.T
+
+
+def _half_norms(points: Tensor) -> Tensor:
+    return (points * points).float().sum(1).half()
+
+
+FLOAT32 = Arithmetic(_in_float32, symmetric=True, block=None)
+ADM_FP16 = Arithmetic(_as_adm, symmetric=False, block=10_000)  # ADM's blocks: each is float16 or float32 as a whole
+
+
+class Manifold:
+    """Points of a reference and how far their neighbours are, found once for any number of generated sets.
+
+    `device` is where distances are computed; points are moved there block by block.
+    """
+
+    def __init__(self, points: Tensor, device: torch.device | str = "cpu", arithmetic: Arithmetic = FLOAT32):
+        self._points, self._device, self._arithmetic = points, torch.device(device), arithmetic
+        self._nearest: Tensor | None = None
+
+    def radii(self, neighbours: int) -> Tensor:  # (R,) on the device
+        """Squared distance from each point to its so many'th neighbour, up to the 5th. Itself is not one."""
+        if self._nearest is None:
+            self._nearest = self._search()
+        return self._nearest[:, neighbours]
+
+    def shares(self, generated: Tensor, wanted: Collection[str] = METRICS) -> dict[str, float]:  # (N, D)
+        """Those of the four metrics that are wanted, for generated points.
+
+        Precision: share of generated points no farther from some reference point than its 3rd neighbour is. Recall: the
+        same with the sets swapped. Density: how many reference points a generated one is nearer to than their 5th
+        neighbours are, over 5. Coverage: share of reference points with a generated one nearer than their 5th
+        neighbour. The first two count ties and the last two do not, as in ADM and in prdc.
+        """
+        others = Manifold(generated, self._device, self._arithmetic)
+        around, theirs = self.radii(NEIGHBOURS), others.radii(NEIGHBOURS) if "recall" in wanted else None
+        within = self.radii(DENSITY_NEIGHBOURS)
+        within = within.masked_fill(within == 0, -torch.inf)  # nothing is nearer than 0, whatever rounding says
+        inside, recalled = self._empty(len(generated), torch.bool), self._empty(len(self._points), torch.bool)
+        count, nearest = self._empty((), torch.int64), self._empty(len(self._points), torch.float32) + torch.inf
+        with plain_fp32(self._device):
+            for v in others._blocks():
+                v = v.to(self._device)
+                for u in self._blocks():
+                    distances = self._arithmetic.distances(u.to(self._device), v)
+                    if "precision" in wanted:
+                        inside[v.rows] |= (distances <= around[u.rows, None]).any(0)
+                    if "recall" in wanted:
+                        recalled[u.rows] |= (distances <= theirs[v.rows]).any(1)
+                    if "density" in wanted:
+                        count += (distances < within[u.rows, None]).sum()
+                    if "coverage" in wanted:
+                        nearest[u.rows] = torch.minimum(nearest[u.rows], distances.amin(1))
+        shares = {
+            "precision": inside.double().mean(),
+            "recall": recalled.double().mean(),
+            "density": count.double() / (DENSITY_NEIGHBOURS * len(generated)),
+            "coverage": (nearest < within).double().mean(),
+        }
+        return {metric: shares[metric].item() for metric in wanted}
+
+    def _search(self) -> Tensor:  # (R, 6), ascending, the first its distance from itself
+        size = DENSITY_NEIGHBOURS + 1
+        nearest = self._empty((len(self._points), size), torch.float32) + torch.inf
+        blocks, arithmetic = self._blocks(), self._arithmetic
+        with plain_fp32(self._device):
+            for number, u in enumerate(blocks):
+                u = u.to(self._device)
+                for v in blocks[number if arithmetic.symmetric else 0 :]:
+                    distances = arithmetic.distances(u, v.to(self._device))
+                    _keep_smallest(nearest[u.rows], distances, dim=1)
+                    if arithmetic.symmetric and v.rows != u.rows:
+                        _keep_smallest(nearest[v.rows], distances, dim=0)
+        return nearest.sort(1).values.clamp_min(0)
+
+    def _blocks(self) -> list[Block]:
+        size = self._arithmetic.block or BLOCK[self._device.type]
+        starts = range(0, len(self._points), size)
+        parts = zip(starts, self._points.split(size), strict=True)
+        return [Block(part, (part * part).sum(1), slice(start, start + len(part))) for start, part in parts]
+
+    def _empty(self, shape: int | tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=self._device)
+
+
+def _keep_smallest(nearest: Tensor, distances: Tensor, dim: int) -> None:  # (A, 6), (A, B) or (B, A) if dim is 0
+    """Let `nearest` be the 6 smallest along `dim` of both.
+
+    Soon few rows have anything nearer in another block than in all before it: one pass for the minima finds them, and
+    only they are searched.
+    """
+    better = (distances.amin(dim) < nearest.amax(1)).nonzero()[:, 0]
+    rows = distances[better] if dim else distances[:, better].T.contiguous()
+    size = nearest.shape[1]
+    found = rows.topk(min(size, rows.shape[1]), largest=False, sorted=False).values
+    nearest[better] = torch.cat([nearest[better], found], 1).topk(size, largest=False, sorted=False).values

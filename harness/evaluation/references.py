@@ -1,0 +1,235 @@
+"""What generated images are measured against: the training images themselves, a data set, or a file like ADM's.
+
+R images of the reference, D features of one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import harness
+from harness.config import digest
+from harness.data import image_folder, sources
+from harness.data.dataset import Dataset, InMemory
+from harness.errors import DataError
+from harness.evaluation import extract, metrics
+from harness.evaluation.features import FeatureNetwork
+from harness.evaluation.image_sets import ImageSet, Subset, TensorImages, content_of
+from harness.evaluation.images import to_uint8
+from harness.evaluation.reference_file import ReferenceFile, read_reference, write_reference
+from harness.evaluation.statistics import Gaussian, Moments, gaussian_of
+from harness.randomness import mix
+from harness.world import World
+
+NUM_POINTS = 10_000  # images of a reference behind precision and recall, as in ADM's
+OF_THE_DATA = "data"  # what a configuration calls the training images themselves
+_ADM = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/imagenet/"
+PUBLISHED = {  # ADM's reference batches by the name of their file; nobody publishes their hashes
+    "VIRTUAL_imagenet256_labeled.npz": f"{_ADM}256/VIRTUAL_imagenet256_labeled.npz",
+    "VIRTUAL_imagenet512.npz": f"{_ADM}512/VIRTUAL_imagenet512.npz",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A reference that was found and judged, before features are extracted from it."""
+
+    name: str
+    sha256: str  # of the file, or of the data set
+    images: ImageSet | None  # None: the file holds statistics alone
+    pool: Gaussian | None = None  # given with it; None: to be computed from its images
+    spatial: Gaussian | None = None
+    features_sha256: str | None = None  # of the network its statistics were made with; None: it does not say
+    num_images: int | None = None  # behind its statistics; None: it does not say
+
+    @property
+    def has_spatial(self) -> bool:
+        return self.spatial is not None or self.pool is None
+
+    def refuse(self, network: FeatureNetwork) -> None:
+        """Raises DataError when its statistics are of another feature network."""
+        if self.pool is None:
+            return
+        if self.features_sha256 not in (None, network.sha256):
+            raise DataError(
+                f"the statistics in {self.name} were made with another feature network ({self.features_sha256[:8]}) "
+                f"than {network.name} ({network.sha256[:8]}). {_MAKE}"
+            )
+        for kind, own, size in (
+            ("mu", self.pool, network.pool_size),
+            ("mu_s", self.spatial, network.spatial_size),
+        ):
+            if own is not None and size is not None and len(own.mean) != size:
+                raise DataError(
+                    f"{kind} in {self.name} has {len(own.mean)} numbers, and {network.name} gives {size}: it was made "
+                    f"with another feature network. {_MAKE}"
+                )
+
+    def remarks(self, network: FeatureNetwork) -> list[str]:
+        """What cannot be checked, for the record."""
+        if self.pool is None or self.features_sha256 is not None:
+            return []
+        return [f"{self.name} does not say which network its statistics are of; they are taken for {network.name}'s."]
+
+
+_MAKE = "Make one for this network with `harness evaluate DATA --make-reference FILE.npz`."
+
+
+def of_data(data: Dataset) -> Source:
+    """The images of a data set held in memory. Raises DataError for latents, which no feature network takes."""
+    if not data.real:
+        raise DataError(f"{data.name} is random numbers: a distance to it would mean nothing. Name another reference.")
+    if not isinstance(data, InMemory) or data.channels not in (1, 3):
+        raise DataError(
+            f"{data.name} holds latents, and metrics are of images. Name a reference with --reference, like "
+            f"{next(iter(PUBLISHED))}, or make one of the images with `harness evaluate IMAGES --make-reference`."
+        )
+    images = TensorImages(data.name, to_uint8(data.clean), data.labels)
+    return Source(data.name, data.sha256, images, num_images=len(data))
+
+
+def open_reference(name: str, data: Dataset | None = None) -> Source:
+    """The reference called `name`: "data" (the training images), a data set, or a file by its path or name.
+
+    A file is looked for at its path and in the folder references/ of the data folder. Raises DataError when it is
+    neither, damaged, or latents.
+    """
+    if name == OF_THE_DATA and data is not None:
+        return of_data(data)
+    path = find(name)
+    if path is None:
+        return of_data(sources.load(name))
+    file = read_reference(path)
+    return _of_file(file)
+
+
+def find(name: str) -> Path | None:
+    """The reference file called `name`; None for a data set's name. Raises DataError when there is no such file."""
+    folder = sources.data_folder() / "references"
+    for path in (Path(name), folder / name):
+        if path.is_file():
+            return path
+    if name.endswith(".npz") or "/" in name:
+        address = f"Fetch {PUBLISHED[Path(name).name]} into {folder}" if Path(name).name in PUBLISHED else "Check it"
+        raise DataError(f"there is no reference {name}, here or in {folder}. {address}, or name another --reference.")
+    return None
+
+
+def _of_file(file: ReferenceFile) -> Source:
+    return Source(
+        file.name,
+        file.sha256,
+        file.images,
+        file.pool,
+        file.spatial,
+        file.features_sha256,
+        file.num_images or (len(file.images) if file.images is not None and file.pool is None else None),
+    )
+
+
+def prepare(
+    source: Source,
+    network: FeatureNetwork,
+    folder: Path,
+    *,
+    device: torch.device,
+    with_points: bool,
+    world: World = World(),
+    advance: Callable[[int], None] = lambda done: None,
+) -> metrics.Reference | None:
+    """Statistics and, if asked for, features of the reference; those of its images are kept in `folder`.
+
+    Where the file gives statistics they are used, as in ADM's evaluator, and its images are points alone. The main
+    process has it, the others get None.
+    """
+    source.refuse(network)
+    needed = with_points or source.pool is None
+    features = None
+    if needed and source.images is not None:
+        content = world.agreed(content_of(source.images).sha256 if world.is_main else None)
+        place = extract.kept_in(folder, content, network, device)
+        features = extract.features_of(source.images, network, place, world=world, advance=advance)
+    if not world.is_main:
+        return None
+    pool, spatial = source.pool, source.spatial
+    if pool is None:
+        pool = gaussian_of(features.pool)
+        spatial = None if features.spatial is None else gaussian_of(features.spatial)
+    return metrics.Reference(pool, spatial, features.pool if features is not None and with_points else None)
+
+
+class Photographs(ImageSet):
+    """A folder of photographs, one folder a class, cropped as ADM crops ImageNet."""
+
+    def __init__(self, folder: Path, size: int):
+        self._listing = image_folder.listing(folder)
+        self._decoder = image_folder.Decoder(folder, size)
+        self.name, self.shape, self.labels = folder.resolve().name, (size, size, 3), self._listing.labels
+
+    @property
+    def sha256(self) -> str:
+        """Of the files' names and sizes, and of how they are cropped."""
+        return digest({"files": self._listing.sha256, "size": self.shape[0]})
+
+    def __len__(self) -> int:
+        return len(self._listing.files)
+
+    def read(self, start: int, stop: int) -> Tensor:  # (B, S, S, 3) uint8
+        return self._decoder.decode(self._listing.files[start:stop]).permute(0, 2, 3, 1).contiguous()
+
+
+def make(
+    images: ImageSet,
+    network: FeatureNetwork,
+    path: Path,
+    *,
+    data_sha256: str,
+    world: World = World(),
+    advance: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
+    """Write the statistics of all `images` and 10,000 of them to `path`, as ADM's reference batches are made.
+
+    Nothing is held but sums, so that ImageNet's training set will do; processes share the images. Returns what the
+    file says about itself.
+    """
+    network.refuse(images.shape)
+    if len(images) < 2:
+        raise DataError(f"{images.name} holds {len(images)} image(s); statistics need at least 2.")
+    pool = Moments(network.pool_size)
+    spatial = None if network.spatial_size is None else Moments(network.spatial_size)
+    for number, first in enumerate(range(0, len(images), extract.PART_IMAGES)):
+        stop = min(first + extract.PART_IMAGES, len(images))
+        if number % world.size == world.rank:
+            features = network(images.read(first, stop))
+            pool.update(features.pool)
+            if spatial is not None:
+                spatial.update(features.spatial)
+        advance(stop)
+    for theirs in world.gathered((pool, spatial))[1:]:
+        if world.is_main:
+            pool.merge(theirs[0])
+            if spatial is not None:
+                spatial.merge(theirs[1])
+    provenance = {
+        "data": images.name,
+        "data_sha256": data_sha256,
+        "num_images": len(images),
+        "features": network.name,
+        "features_sha256": network.sha256,
+        "harness_version": harness.__version__,
+    }
+    if world.is_main:
+        generator = torch.Generator().manual_seed(mix("reference", len(images)))
+        chosen = torch.randperm(len(images), generator=generator)[:NUM_POINTS].sort().values
+        write_reference(
+            path,
+            pool=pool.gaussian(),
+            spatial=None if spatial is None else spatial.gaussian(),
+            images=Subset(images, chosen),
+            provenance=provenance,
+        )
+    return provenance

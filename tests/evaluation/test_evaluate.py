@@ -1,0 +1,169 @@
+"""From images to an evaluation's record: the same from a run, a file and a folder; nothing done twice."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from small import tiny_config, trained_a_little
+
+from harness.errors import DataError, UsageError
+from harness.evaluation import evaluate as module
+from harness.evaluation import extract
+from harness.evaluation.evaluate import evaluate, evaluate_images, yardstick
+from harness.evaluation.generation import choose_labels
+from harness.evaluation.image_sets import TensorImages, open_images
+from harness.evaluation.images import to_uint8
+from harness.progress import NoProgress
+from harness.training import registry
+from harness.weights import fingerprint
+from harness.world import World
+
+CPU = torch.device("cpu")
+SMALL = ("width=16", "depth=3", "num_heads=2", "num_images=60", "sampling.num_steps=3", "sample_batch=25")
+FIVE = ("fd", "sfd", "is", "precision", "recall")
+
+
+@pytest.fixture
+def cfg():
+    return tiny_config("dit", *SMALL)
+
+
+@pytest.fixture
+def made(cfg):
+    return trained_a_little(registry.build(cfg).network)
+
+
+def measured(network, cfg, folder, data, **changes):
+    yard = yardstick("digits", "data", cfg.evaluation.metrics, device=CPU, data=data)
+    arguments = {
+        "name": "final", "step": 4, "vae": None, "vae_sha256": None, "folder": folder, "world": World(),
+        "progress": NoProgress(), **changes,
+    }  # fmt: skip
+    return evaluate(network, cfg, yard, **arguments)
+
+
+def test_an_evaluation_says_everything_that_its_numbers_depend_on(made, cfg, digits, tmp_path):
+    evaluation = measured(made, cfg, tmp_path, digits)
+    protocol = evaluation.protocol
+    assert set(evaluation.metrics) == {
+        f"{metric}-digits@60" for metric in ("fd", "sfd", "is", "precision", "recall", "class_accuracy")
+    }
+    assert (protocol.sampler, protocol.nfe, protocol.num_images, protocol.label_rule) == ("ddpm", 3, 60, "random")
+    assert (protocol.reference, protocol.reference_images, protocol.reference_points) == ("digits", 1797, 1797)
+    assert (protocol.features_batch, protocol.features_device, protocol.sample_precision) == (256, "cpu", "fp32")
+    assert evaluation.weights_sha256 == fingerprint(made.state_dict())
+    assert len(evaluation.samples_sha256) == 64
+
+
+def test_the_same_network_is_drawn_once(made, cfg, digits, tmp_path, monkeypatch):
+    first = measured(made, cfg, tmp_path, digits)
+    monkeypatch.setattr(module, "draw_images", None)  # calling it now would fail
+    again = measured(made, cfg, tmp_path, digits, name="again")
+    assert (again.metrics, again.samples_sha256) == (first.metrics, first.samples_sha256)
+    assert not list((tmp_path / "samples").iterdir())  # the parts are gone
+
+
+def test_other_weights_or_conditions_under_the_same_name_are_drawn_anew(made, cfg, digits, tmp_path):
+    first = measured(made, cfg, tmp_path, digits)
+    other = measured(trained_a_little(made, seed=1), cfg, tmp_path, digits)
+    seeded = measured(made, tiny_config("dit", *SMALL, "evaluation.seed=1"), tmp_path, digits)
+    assert len({first.samples_sha256, other.samples_sha256, seeded.samples_sha256}) == 3
+
+
+def test_after_an_interruption_only_the_missing_parts_are_drawn(made, cfg, digits, tmp_path, monkeypatch):
+    whole = measured(made, cfg, tmp_path / "whole", digits)
+    calls = []
+
+    class Interrupted(Exception):
+        pass
+
+    def extracting(*args, **kwargs):
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            module.extract,
+            "features_of",
+            lambda images, *a, **k: (
+                (_ for _ in ()).throw(Interrupted) if images.name == "generated" else real_features_of(images, *a, **k)
+            ),
+        )
+        with pytest.raises(Interrupted):
+            measured(made, cfg, tmp_path / "cut", digits)
+    parts = sorted((tmp_path / "cut" / "samples").glob("*/*.npy"))
+    assert len(parts) == 3
+    parts[1].unlink()
+    original = module.draw_images.__globals__["generate"]
+    monkeypatch.setitem(
+        module.draw_images.__globals__, "generate",
+        lambda *a, **k: calls.append(k["first"]) or original(*a, **k),
+    )  # fmt: skip
+    again = measured(made, cfg, tmp_path / "cut", digits)
+    assert calls == [25]
+    assert again.samples_sha256 == whole.samples_sha256
+    assert again.metrics == whole.metrics
+
+
+real_features_of = extract.features_of
+
+
+def test_a_grid_of_the_first_images_is_put_where_it_is_wanted(made, cfg, digits, tmp_path):
+    (tmp_path / "samples").mkdir()
+    measured(made, cfg, tmp_path, digits, grid=tmp_path / "samples" / "grid.png")
+    assert (tmp_path / "samples" / "grid.png").stat().st_size > 500
+
+
+def test_images_from_a_file_a_folder_and_a_run_have_the_same_metrics(made, cfg, digits, tmp_path, cache):
+    from PIL import Image
+
+    from harness.evaluation.generation import draw_images
+
+    labels = choose_labels("random", 60, 10, 0)
+    run = measured(made, cfg, tmp_path, digits)
+    drawn = draw_images(
+        tmp_path / "parts", made, cfg, labels, seed=0, vae=None, vae_sha256=None, device=CPU
+    ).read(0, 60)  # fmt: skip
+    np.savez(tmp_path / "samples.npz", arr_0=drawn.numpy(), labels=labels.numpy())
+    (tmp_path / "pngs").mkdir()
+    for number, image in enumerate(drawn):
+        Image.fromarray(image[..., 0].numpy()).save(tmp_path / "pngs" / f"{number:03d}.png")
+    yard = yardstick("digits", "digits", cfg.evaluation.metrics[:5], device=CPU)
+    for path in (tmp_path / "samples.npz", tmp_path / "pngs"):
+        found = evaluate_images(open_images(path), yard, folder=tmp_path / "f", world=World(), progress=NoProgress())
+        assert found.samples_sha256 == run.samples_sha256
+        for name, value in found.metrics.items():
+            assert value == pytest.approx(run.metrics[name], rel=1e-9), (path, name)
+        assert (found.protocol.sampler, found.step, found.weights) == (None, None, None)
+    assert len(list((tmp_path / "f").iterdir())) == 1  # one content, one place, whatever the file
+
+
+def test_useless_images_in_a_file_are_refused_and_a_collapsed_run_is_measured(cfg, digits, tmp_path):
+    yard = yardstick("digits", "digits", FIVE, device=CPU)
+    flat = TensorImages("flat", torch.full((60, 8, 8, 1), 7, dtype=torch.uint8))
+    with pytest.raises(DataError):
+        evaluate_images(flat, yard, folder=tmp_path, world=World(), progress=NoProgress())
+    assert not list(tmp_path.iterdir())
+    collapsed = measured(registry.build(cfg).network, cfg, tmp_path, digits)  # untrained: its output is zero
+    assert collapsed.metrics["fd-digits@60"] > 10
+
+
+def test_what_a_reference_cannot_give_is_told_before_anything_is_drawn(network, tmp_path, digits):
+    np.savez(tmp_path / "statistics.npz", mu=np.zeros(64), sigma=np.eye(64))
+    with pytest.raises(DataError, match="precision"):
+        yardstick("digits", str(tmp_path / "statistics.npz"), ["fd", "precision"], device=CPU)
+    with pytest.raises(DataError, match="sfd cannot be had"):
+        yardstick("digits", str(tmp_path / "statistics.npz"), ["sfd"], device=CPU)
+    with pytest.raises(UsageError, match="precision"):
+        yardstick("digits", "digits", ["precison"], device=CPU)
+    assert yardstick("digits", str(tmp_path / "statistics.npz"), ["fd", "is"], device=CPU).wanted == ("fd", "is")
+
+
+def test_spread_and_second_opinion_are_given_when_asked_for(digits, network, tmp_path):
+    yard = yardstick("digits", "digits", FIVE, device=CPU)
+    yard = dataclasses.replace(yard, with_errors=True, with_cross_check=True)
+    images = TensorImages("half", to_uint8(digits.clean)[::2])
+    found = evaluate_images(images, yard, folder=tmp_path, world=World(), progress=NoProgress())
+    assert set(found.standard_errors) == set(found.metrics)
+    assert all(error >= 0 for error in found.standard_errors.values())
+    assert any(check.metric == "fd" and abs(check.difference) < 1e-5 for check in found.cross_checks)

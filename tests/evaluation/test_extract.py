@@ -1,0 +1,116 @@
+"""Features of a set of images: the same however they are cut, shared out or interrupted, and extracted once."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from harness.errors import DataError
+from harness.evaluation import extract
+from harness.evaluation.features import FeatureNetwork, Features
+from harness.evaluation.image_sets import TensorImages
+from harness.evaluation.images import to_uint8
+from harness.world import World
+
+
+class Counting:
+    """A feature network that counts the images it was asked for."""
+
+    def __init__(self, network: FeatureNetwork):
+        self._network, self.seen = network, 0
+
+    def __getattr__(self, name):
+        return getattr(self._network, name)
+
+    def __call__(self, images):
+        self.seen += len(images)
+        return self._network(images)
+
+
+class Alone(World):
+    """A process of two that has nobody to wait for."""
+
+    def wait(self):
+        pass
+
+
+@pytest.fixture
+def images(digits):
+    return TensorImages("digits", to_uint8(digits.clean))
+
+
+@pytest.fixture
+def counting(network):
+    return Counting(network)
+
+
+def same(a: Features, b: Features) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_features_of_a_set_are_the_network_s_in_order(images, real, network, tmp_path):
+    told = []
+    assert same(extract.features_of(images, network, tmp_path, advance=told.append), real)
+    assert told[-1] == len(images)
+
+
+def test_features_are_extracted_once(images, real, counting, tmp_path):
+    assert extract.known(tmp_path, len(images)) is None
+    extract.features_of(images, counting, tmp_path)
+    assert counting.seen == len(images)
+    assert same(extract.features_of(images, counting, tmp_path), real)
+    assert same(extract.known(tmp_path, len(images)), real)
+    assert counting.seen == len(images)
+
+
+def test_a_damaged_part_is_extracted_again(images, real, counting, tmp_path):
+    extract.features_of(images, counting, tmp_path)
+    damaged = sorted(tmp_path.iterdir())[1]
+    content = bytearray(damaged.read_bytes())
+    content[-5] ^= 1
+    damaged.write_bytes(content)
+    assert extract.known(tmp_path, len(images)) is None
+    counting.seen = 0
+    assert same(extract.features_of(images, counting, tmp_path), real)
+    assert counting.seen == extract.PART_IMAGES
+
+
+def test_after_an_interruption_only_the_missing_parts_are_extracted(images, real, counting, tmp_path):
+    extract.features_of(images, counting, tmp_path)
+    sorted(tmp_path.iterdir())[-1].unlink()
+    counting.seen = 0
+    assert same(extract.features_of(images, counting, tmp_path), real)
+    assert counting.seen == len(images) % extract.PART_IMAGES
+
+
+def test_two_processes_share_the_parts_and_the_main_one_has_all(images, real, network, tmp_path):
+    """What two processes do, one after the other."""
+    one, zero = Counting(network), Counting(network)
+    assert extract.features_of(images, one, tmp_path, world=Alone(1, 2)) is None
+    assert same(extract.features_of(images, zero, tmp_path, world=Alone(0, 2)), real)
+    assert (one.seen, zero.seen) == (len(images) - 2 * extract.PART_IMAGES, 2 * extract.PART_IMAGES)
+
+
+def test_features_are_kept_by_what_decides_them(network, tmp_path):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    other = dataclasses.replace(network, sha256="0" * 64)
+    places = {
+        extract.kept_in(tmp_path, "a" * 64, network, cpu),
+        extract.kept_in(tmp_path, "b" * 64, network, cpu),
+        extract.kept_in(tmp_path, "a" * 64, network, gpu),
+        extract.kept_in(tmp_path, "a" * 64, other, cpu),
+        extract.kept_in(tmp_path, "a" * 64, dataclasses.replace(network, batch_size=7), cpu),
+    }
+    assert len(places) == 5
+
+
+def test_a_folder_that_cannot_be_written_is_told(images, network, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot be written"):
+        extract.features_of(images, network, tmp_path / "file")
+
+
+def test_images_of_another_shape_are_refused_before_anything_is_written(network, tmp_path):
+    with pytest.raises(DataError):
+        extract.features_of(TensorImages("wide", torch.zeros(3, 8, 9, 1, dtype=torch.uint8)), network, tmp_path / "f")
+    assert not (tmp_path / "f").exists()

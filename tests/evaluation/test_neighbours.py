@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+import torch
+from agreement import adm_precision_recall, density_and_coverage, inception_like
+from torch import Tensor
+
+from harness import torchvision_guard
+from harness.evaluation import neighbours
+from harness.evaluation.features import Features
+from harness.evaluation.neighbours import ADM_FP16, Manifold
+
+torchvision_guard.install()
+
+from torch_fidelity.metric_prc import prc_features_to_metric  # noqa: E402
+
+BOTH = ("precision", "recall")
+
+
+def shares(generated: Tensor, reference: Tensor, wanted=neighbours.METRICS, **kinds) -> tuple[float, ...]:
+    return tuple(Manifold(reference, **kinds).shares(generated, wanted).values())
+
+
+@pytest.fixture(scope="module")
+def sets() -> tuple[Tensor, Tensor]:
+    """1,100 generated points and 700 of a reference, like Inception's: neither is cut evenly."""
+    return inception_like(1_100, seed=1, drift=0.05), inception_like(700, seed=2)
+
+
+@pytest.fixture(params=[64, 300, 1024], autouse=True)
+def block(request, monkeypatch) -> int:
+    """Every property holds however the points are cut into blocks."""
+    monkeypatch.setitem(neighbours.BLOCK, "cpu", request.param)
+    return request.param
+
+
+def test_precision_and_recall_are_torch_fidelity_s(sets):
+    theirs = prc_features_to_metric(*sets, prc_neighborhood=3, save_cpu_ram=True, verbose=False)
+    precision, recall = shares(*sets, BOTH)
+    assert (np.float32(precision), np.float32(recall)) == (theirs["precision"], theirs["recall"])
+    assert 0.1 < precision < 0.9
+    assert 0.1 < recall < 0.99
+
+
+def test_precision_and_recall_are_adm_s_formula_in_float32(sets, real: Features):
+    for generated, reference in (sets, sets[::-1], (real.pool[:800], real.pool[1000:])):
+        assert shares(generated, reference, BOTH) == adm_precision_recall(generated.numpy(), reference.numpy())
+
+
+def test_density_and_coverage_are_the_paper_s_formula(sets, real: Features):
+    for generated, reference in (sets, (real.pool[:800], real.pool[1000:])):
+        expected = density_and_coverage(generated.numpy(), reference.numpy())
+        assert shares(generated, reference, ("density", "coverage")) == pytest.approx(expected, abs=1e-12)
+
+
+def test_each_metric_is_the_same_alone_and_among_others(sets):
+    generated, reference = (points[:300] for points in sets)
+    together = Manifold(reference).shares(generated)
+    manifold = Manifold(reference)  # asked several times
+    for metric, value in together.items():
+        assert manifold.shares(generated, [metric]) == {metric: value}
+    assert list(manifold.shares(generated, ["coverage", "precision"])) == ["coverage", "precision"]
+
+
+def test_a_collapsed_generator_is_precise_and_recalls_nothing_and_a_scattered_one_the_opposite(real: Features):
+    few = real.pool[::3]
+    noise = torch.randn(300, few.shape[1], generator=torch.Generator().manual_seed(0))
+    collapsed = few[:1] + 1e-3 * noise
+    precision, recall, density, coverage = shares(collapsed, few)
+    assert precision == 1
+    assert recall < 0.01
+    assert density > 0
+    assert coverage < 0.05
+    assert shares(few, collapsed, BOTH) == (recall, precision)
+
+
+def test_a_tie_is_inside_for_precision_and_recall_and_outside_for_density_and_coverage():
+    same = torch.full((30, 16), 0.7)  # every distance and every radius is 0, or would be without rounding
+    assert shares(same, same) == (1, 1, 0, 0)
+
+
+def test_radii_do_not_count_a_point_as_its_own_neighbour():
+    line = torch.arange(10.0)[:, None] ** 2
+    radii = Manifold(line).radii(3)
+    assert radii[0] == (9 - 0) ** 2  # after 1 and 4
+    assert radii[3] == (9 - 1) ** 2  # after 4 and 16
+
+
+def test_the_precision_of_the_process_changes_nothing(sets):
+    generated, reference = (points[:200] for points in sets)
+    expected = shares(generated, reference)
+    matmul = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast("cpu", torch.bfloat16):
+            assert shares(generated, reference) == expected
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+
+
+def test_without_onednn_the_values_are_the_same(sets, monkeypatch):
+    generated, reference = (points[:200] for points in sets)
+    expected = shares(generated, reference)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert shares(generated, reference) == expected
+
+
+# ADM's float16 ---------------------------------------------------------------------------------------------------
+
+
+def test_the_fp16_variant_rounds_as_adm_s_formula_in_float16(sets, block):
+    generated, reference = sets
+    arithmetic = neighbours.Arithmetic(ADM_FP16.distances, symmetric=False, block=block)
+    expected = adm_precision_recall(generated.numpy(), reference.numpy(), half=True, block=block)
+    assert shares(generated, reference, BOTH, arithmetic=arithmetic) == expected
+
+
+def test_fp16_distances_raise_precision_and_recall_a_little(sets):
+    """0.0005 to 0.003 at the sizes that published numbers have; of sets as small as these, a little more."""
+    half, full = (shares(*sets, BOTH, **kind) for kind in ({"arithmetic": ADM_FP16}, {}))
+    assert half != full
+    for one, other in zip(half, full, strict=True):
+        assert -0.002 < one - other < 0.02
+
+
+def test_a_block_that_float16_cannot_hold_is_computed_in_float32(sets):
+    """Squared lengths of 230,000 overflow; as in ADM, the whole block is then not rounded at all."""
+    generated, reference = (points[:300] * 20 for points in sets)
+    expected = shares(generated, reference, BOTH)
+    assert shares(generated, reference, BOTH, arithmetic=ADM_FP16) == expected
+    one = torch.cat([sets[0][:299], generated[:1]])  # a single point is enough
+    assert shares(one, one.flip(0), BOTH, arithmetic=ADM_FP16) == shares(one, one.flip(0), BOTH)
+
+
+def test_adm_s_blocks_are_ten_thousand_points():
+    assert (ADM_FP16.block, ADM_FP16.symmetric) == (10_000, False)

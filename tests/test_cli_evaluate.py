@@ -1,0 +1,218 @@
+"""`harness evaluate` and `harness sample` as a user meets them: answers on stdout, one line for every bad input."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from small import small_config
+from typer.testing import CliRunner
+
+from harness import experiment
+from harness.cli import app
+from harness.evaluation.images import to_uint8
+from harness.progress import NoProgress
+from harness.results.schema import Evaluation, read_record
+
+DIGITS = ("--features", "digits", "--reference", "digits")
+
+
+def harness(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small trained run, not evaluated yet."""
+    cfg = small_config("dit", "num_images=60", "sampling.num_steps=3")
+    out = tmp_path_factory.mktemp("runs")
+    experiment.run(cfg, out, command="", progress=NoProgress(), with_evaluation=False, force=False)
+    return out / "dit-tiny" / cfg.run_id
+
+
+@pytest.fixture
+def samples(digits, tmp_path):
+    path = tmp_path / "samples.npz"
+    np.savez(path, arr_0=to_uint8(digits.clean)[:200].numpy(), labels=digits.labels[:200].numpy())
+    return path
+
+
+def test_a_file_is_measured_and_the_answer_is_one_document(samples, tmp_path):
+    command = [sys.executable, "-m", "harness", "evaluate", str(samples), *DIGITS, "--json", "--out", "answer.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert set(answer["metrics"]) == {
+        f"{metric}-digits@200" for metric in ("fd", "sfd", "is", "precision", "recall", "class_accuracy")
+    }
+    assert answer["metrics"]["class_accuracy-digits@200"] > 0.95
+    assert Evaluation.model_validate(answer) == read_record(tmp_path / "answer.json", Evaluation)
+    assert "computing" in done.stderr
+
+
+def test_evaluations_of_a_run_accumulate_and_the_record_names_the_conditions(folder):
+    before = set((folder / "evaluations").glob("*.json"))
+    first = harness("evaluate", folder, "--num", 50, "--json")
+    assert first.exit_code == 0, first.output
+    guided = harness("evaluate", folder, "--num", 50, "--cfg-scale", 2, "--set", "guidance_interval=[0.3, 5]", "--json")
+    assert guided.exit_code == 0, guided.output
+    assert len(set((folder / "evaluations").glob("*.json")) - before) == 2
+    protocol = json.loads(guided.stdout)["protocol"]
+    assert (protocol["guidance_scale"], protocol["guidance_interval"]) == (2, [0.3, 5])
+
+
+def test_a_run_is_measured_in_words_too(folder):
+    told = harness("evaluate", folder, "--num", 50, "--metrics", "fid,precision")
+    assert told.exit_code == 0, told.output
+    lines = told.stdout.splitlines()
+    assert lines[0].startswith("fd-digits@50")
+    assert "3 evaluations, no guidance, random labels, seed 0" in told.stdout
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_checkpoint_of_an_earlier_step_is_measured_when_asked_for(folder):
+    told = harness("evaluate", folder, "--step", 2, "--num", 50, "--metrics", "fd", "--json")
+    assert json.loads(told.stdout)["step"] == 2
+    missing = harness("evaluate", folder, "--step", 3)
+    assert missing.exit_code == 4
+    assert "no whole checkpoint of step 3" in missing.stderr
+    assert "steps there: 2, 4" in missing.stderr
+
+
+def test_drawn_samples_are_measured_as_the_run_is(folder):
+    """`sample --npz` writes what `evaluate` would draw: same seed, same label rule, same images."""
+    told = harness("sample", folder, "--num", 50, "--labels", "random", "--npz", "--json")
+    assert told.exit_code == 0, told.output
+    path = json.loads(told.stdout)["files"][-1]
+    with np.load(path, allow_pickle=False) as archive:
+        assert (archive["arr_0"].dtype, archive["arr_0"].shape) == (np.uint8, (50, 8, 8, 1))
+    run = json.loads(harness("evaluate", folder, "--num", 50, "--json").stdout)
+    file = json.loads(harness("evaluate", path, *DIGITS, "--json").stdout)
+    assert file["samples_sha256"] == run["samples_sha256"]
+    assert file["metrics"] == pytest.approx(run["metrics"], rel=1e-9)
+
+
+def test_a_reference_is_made_of_a_data_set_and_used(samples, tmp_path):
+    path = tmp_path / "mine.npz"
+    made = harness("evaluate", "digits", "--make-reference", path, "--features", "digits", "--json")
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout)["num_images"] == 1797
+    against_file = json.loads(
+        harness("evaluate", samples, "--features", "digits", "--reference", path, "--json").stdout
+    )
+    against_data = json.loads(harness("evaluate", samples, *DIGITS, "--json").stdout)
+    assert against_file["metrics"] == pytest.approx(against_data["metrics"], rel=1e-9)
+
+
+def test_the_self_test_passes_and_fails_when_a_metric_is_wrong(monkeypatch):
+    told = harness("evaluate", "--self-test")
+    assert told.exit_code == 0, told.output
+    assert "21 of 21 checks passed" in told.stdout
+    assert max(map(len, told.stdout.splitlines())) <= 80
+    from harness.evaluation import self_test
+
+    monkeypatch.setattr(self_test, "order_suspicion", lambda logits: None)
+    broken = harness("evaluate", "--self-test", "--json")
+    assert broken.exit_code == 6
+    assert json.loads(broken.stdout)["passed"] is False
+    assert "images sorted by class are noticed" in broken.stderr
+
+
+def bad(kind, tmp_path, digits):
+    """A file of images with something wrong, and what is said of it."""
+    images = to_uint8(digits.clean)[:60].numpy()
+    path = tmp_path / "bad.npz"
+    if kind == "absent":
+        return path, "there is no"
+    if kind == "truncated":
+        np.savez(path, arr_0=images)
+        path.write_bytes(path.read_bytes()[:-300])
+    elif kind == "pickled":
+        np.savez(path, arr_0=np.array([{"a": 1}], dtype=object))
+    elif kind == "other keys":
+        np.savez(path, images=images)
+    elif kind == "floats":
+        np.savez(path, arr_0=images / 127.5 - 1)
+    elif kind == "flat":
+        np.savez(path, arr_0=np.full_like(images, 9))
+    elif kind == "copies":
+        np.savez(path, arr_0=np.repeat(images[:2], 30, 0))
+    elif kind == "colour":
+        np.savez(path, arr_0=np.repeat(images, 3, -1))
+    elif kind == "bomb":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("arr_0.npy", "w") as member:
+            np.lib.format.write_array_header_1_0(
+                member, {"descr": "|u1", "fortran_order": False, "shape": (90_000, 64, 64, 1)}
+            )
+            for _ in range(90):
+                member.write(bytes(64 * 64 * 1000))
+    elif kind == "empty folder":
+        path = tmp_path / "empty"
+        path.mkdir()
+    return path, ""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["absent", "truncated", "pickled", "other keys", "floats", "flat", "copies", "colour", "bomb", "empty folder"],
+)
+def test_bad_images_end_with_4_and_one_line_and_leave_nothing(kind, tmp_path, digits, monkeypatch):
+    path, says = bad(kind, tmp_path, digits)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    done = harness("evaluate", path, *DIGITS, "--out", tmp_path / "answer.json")
+    assert done.exit_code == 4, done.output
+    assert done.stdout == ""
+    error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1
+    assert says in error[0]
+    assert not (tmp_path / "answer.json").exists()
+    assert not list((tmp_path / "cache").glob("features/*/*/*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "says"),
+    [
+        ((), 2, "name a run folder, an .npz or a folder of PNGs"),
+        (("SAMPLES",), 2, "name the --reference"),
+        (("SAMPLES", *DIGITS, "--metrics", "fidd"), 2, "no metric is called 'fidd'"),
+        (("SAMPLES", *DIGITS, "--cfg-scale", "2"), 2, "--cfg-scale says how a run is sampled"),
+        (("SAMPLES", *DIGITS, "--weights", "random"), 2, "Leave --weights out"),
+        (("SAMPLES", "--features", "digit", "--reference", "digits"), 2, "Did you mean digits"),
+        (("SAMPLES", "--features", "digits", "--reference", "absent.npz"), 4, "there is no reference absent.npz"),
+        (
+            ("SAMPLES", "--features", "digits", "--reference", "STATISTICS", "--metrics", "fd,recall"),
+            4,
+            "statistics only, no images",
+        ),
+        (("SAMPLES", "--features", "digits", "--reference", "OTHERS"), 4, "mu in others.npz has 2048 numbers"),
+        (("SAMPLES", *DIGITS, "--size", "64"), 2, "--size belongs to --make-reference"),
+        (("digits", "--make-reference", "reference.txt", "--features", "digits"), 2, "must end in .npz"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(arguments, exit_code, says, samples, tmp_path):
+    np.savez(tmp_path / "statistics.npz", mu=np.zeros(64), sigma=np.eye(64))
+    np.savez(tmp_path / "others.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    names = {"SAMPLES": samples, "STATISTICS": tmp_path / "statistics.npz", "OTHERS": tmp_path / "others.npz"}
+    done = harness("evaluate", *(names.get(argument, argument) for argument in arguments))
+    assert done.exit_code == exit_code, done.output
+    assert says in done.stderr
+
+
+def test_what_was_settled_in_training_cannot_be_changed_afterwards(folder):
+    done = harness("sample", folder, "--set", "learning_rate=1")
+    assert done.exit_code == 2
+    assert "protocol was settled when the run was trained" in done.stderr
+
+
+def test_inception_without_its_weights_says_where_to_put_them(samples, monkeypatch, tmp_path):
+    from harness.evaluation import inception
+
+    monkeypatch.setattr(inception, "URL", "http://127.0.0.1:9/weights.pth")
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    done = harness("evaluate", samples, "--reference", "digits")
+    assert done.exit_code == 3
+    assert str(tmp_path / "inception" / inception.FILE) in done.stderr
