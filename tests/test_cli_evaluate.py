@@ -185,7 +185,7 @@ def test_bad_images_end_with_4_and_one_line_and_leave_nothing(kind, tmp_path, di
         (
             ("SAMPLES", "--features", "digits", "--reference", "STATISTICS", "--metrics", "fd,recall"),
             4,
-            "statistics only, no images",
+            "this reference holds statistics alone",
         ),
         (("SAMPLES", "--features", "digits", "--reference", "OTHERS"), 4, "mu in others.npz has 2048 numbers"),
         (("SAMPLES", *DIGITS, "--size", "64"), 2, "--size belongs to --make-reference"),

@@ -57,7 +57,9 @@ class Taps(nn.Module):
         maps: list[Tensor] = []
         # TensorFlow's mixed_6/conv, after its ReLU, is this module: torch numbers the blocks in another way. The hook
         # lives for this call alone, so that no map outlives it.
-        hook = self.extractor.Mixed_6d.branch1x1.register_forward_hook(lambda module, given, map: maps.append(map))
+        hook = self.extractor.Mixed_6d.branch1x1.register_forward_hook(
+            lambda module, given, output: maps.append(output)
+        )
         try:
             pool, logits = self.extractor(images.permute(0, 3, 1, 2).contiguous())
         finally:
@@ -163,14 +165,11 @@ def _replaced(module: ModuleType, name: str, by: Callable[..., object]) -> Itera
 def find() -> Path | None:
     """Where the published file lies on this machine, not yet checked; None when it is at no known place.
 
-    Looked for at $HARNESS_INCEPTION, in the harness cache and in torch's, in this order. Raises DataError when
-    $HARNESS_INCEPTION names no file.
+    Looked for in $HARNESS_FEATURES, in the harness cache and in torch's, in this order.
     """
-    given = os.environ.get("HARNESS_INCEPTION")
-    if given and not Path(given).is_file():
-        raise DataError(f"HARNESS_INCEPTION is {given}, and there is no such file. Let it name {FILE}, or unset it.")
+    given = os.environ.get("HARNESS_FEATURES")
     checkpoints = Path(torch.hub.get_dir()) / "checkpoints"
-    places = [*([Path(given)] if given else []), _home(), checkpoints / FILE, checkpoints / SAME_FILE]
+    places = [*([Path(given) / FILE] if given else []), _home(), checkpoints / FILE, checkpoints / SAME_FILE]
     return next((path for path in places if path.is_file()), None)
 
 
@@ -196,14 +195,15 @@ def _download() -> Path:
         finally:
             temporary.unlink(missing_ok=True)
     except (OSError, HTTPException) as error:  # of net, server or disk
-        raise _absent(" ".join(str(error).split()) or type(error).__name__) from None
+        reason = " ".join(str(error).split()).removeprefix("<urlopen error ").removesuffix(">")
+        raise _absent(reason or type(error).__name__) from None
     return path
 
 
 def _absent(reason: str) -> SetupError:
     return SetupError(
         f"the published weights of Inception are not on this machine and could not be downloaded: {reason}. Fetch "
-        f"{URL} (sha256 {SHA256}) and put it at {_home()}, or name it with --weights FILE or HARNESS_INCEPTION."
+        f"{URL} (sha256 {SHA256}) to {_home()}, or into the folder that HARNESS_FEATURES names, or give --weights FILE."
     )
 
 

@@ -15,6 +15,7 @@ from harness.precision import plain_fp32
 
 NEIGHBOURS = 3  # of the manifold estimate behind precision and recall, as in ADM (Kynkaanniemi et al. 2019)
 DENSITY_NEIGHBOURS = 5  # behind density and coverage (Naeem et al. 2020, Sec. 5)
+_TILE = 1000  # of ADM's blocks, for the same reason
 METRICS = ("precision", "recall", "density", "coverage")
 BLOCK = {"cpu": 1024, "cuda": 8192}  # points: distances that stay in a CPU's cache, and enough to fill a GPU
 
@@ -48,9 +49,14 @@ def _in_float32(u: Block, v: Block) -> Tensor:
 
 def _as_adm(u: Block, v: Block) -> Tensor:
     """The same with every operation rounded to float16, sums taken in float32; in float32 if any is not finite then."""
+    distances = torch.empty(len(u.points), len(v.points), device=u.points.device)
     a, b = u.points.half(), v.points.half()
-    doubled = _products(a.float(), b.float()).half().mul_(2)
-    distances = torch.sub(_half_norms(a)[:, None], doubled, out=doubled).add_(_half_norms(b)).clamp_min_(0).float()
+    others = list(zip(b.float().split(_TILE), _half_norms(b).split(_TILE), distances.split(_TILE, dim=1), strict=True))
+    for number, (part, norms) in enumerate(zip(a.float().split(_TILE), _half_norms(a).split(_TILE), strict=True)):
+        rows = slice(number * _TILE, number * _TILE + len(part))
+        for other, other_norms, columns in others:
+            doubled = _products(part, other).half().mul_(2)
+            columns[rows] = torch.sub(norms[:, None], doubled, out=doubled).add_(other_norms).clamp_min_(0)
     return distances if distances.isfinite().all() else _in_float32(u, v)
 
 

@@ -133,7 +133,7 @@ def _provenance(archive: Archive) -> dict[str, Any]:
         raise _wrong(archive, f"its {PROVENANCE} is no JSON object ({error})") from None
     if not all(text is None or isinstance(text, str) for text in texts):
         raise _wrong(archive, f"its {PROVENANCE} names the features by something else than text")
-    if num_images is not None and (type(num_images) is not int or num_images < 2):
+    if num_images is not None and (not isinstance(num_images, int) or num_images < 2):
         raise _wrong(archive, f"its {PROVENANCE} counts {num_images!r} images")
     return document
 

@@ -84,7 +84,7 @@ def reference_set() -> tuple[Tensor, Tensor]:
 # The harness -----------------------------------------------------------------------------------------------------
 
 
-def run_harness(count: int) -> dict[str, dict[str, float]]:
+def run_harness(count: int, report: Callable[[str], None]) -> dict[str, dict[str, float]]:
     """Its values and seconds by metric, and what it needed altogether."""
     generated, labels = generated_set(count)
     pool, spatial = reference_set()
@@ -92,11 +92,13 @@ def run_harness(count: int) -> dict[str, dict[str, float]]:
         statistics.gaussian_of(pool), statistics.gaussian_of(spatial), pool[:POINTS].contiguous()
     )
     del pool, spatial
+    report("harness: features and the reference's statistics")
     values, seconds = {}, {}
     for group in GROUPS:
         started = time.perf_counter()
         values |= metrics.measure(generated, reference, group, labels=labels).values
         seconds[group[0]] = time.perf_counter() - started
+        report(f"harness: {', '.join(group)} in {seconds[group[0]]:.1f} s")
     started = time.perf_counter()
     values["cmmd"] = kernels.cmmd(*_for_cmmd(generated.pool, reference.points))
     seconds["cmmd"] = time.perf_counter() - started
@@ -300,17 +302,16 @@ def main() -> None:
     warnings.simplefilter("ignore")  # clean-fid's, of its own calls
     torch.set_num_threads(os.cpu_count() or 1)
     torch.set_grad_enabled(False)
-    if options.harness_only:
-        print(json.dumps(run_harness(options.images)))
-        return
-    command = [sys.executable, __file__, "--images", str(options.images), "--harness-only"]
     started = time.perf_counter()
-    ours = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
 
     def report(text: str) -> None:
         print(f"{time.perf_counter() - started:6.0f} s  {text}", file=sys.stderr, flush=True)
 
-    report("the harness")
+    if options.harness_only:
+        print(json.dumps(run_harness(options.images, report)))
+        return
+    command = [sys.executable, __file__, "--images", str(options.images), "--harness-only"]
+    ours = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
     text = table(options.images, ours, run_independent(options.images, report))
     print(text)
     if options.out:

@@ -36,7 +36,8 @@ def draw(digits, name, *assignments, seed=0, batch_size=7, labels=None, precisio
     labels = choose_labels("random", 11, 10, seed) if labels is None else labels
     return generate(
         network, FORMULATIONS[cfg.formulation](), cfg.sampling, labels,
-        image_shape=(1, 8, 8), null_label=10, seed=seed, batch_size=batch_size, device=torch.device("cpu"), precision=precision,
+        image_shape=(1, 8, 8), null_label=10, seed=seed, batch_size=batch_size, device=torch.device("cpu"),
+        precision=precision,
     )  # fmt: skip
 
 

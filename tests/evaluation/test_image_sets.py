@@ -124,6 +124,8 @@ def test_content_counts_copies_flat_images_and_the_brightest_value():
     images[3], images[5] = images[1], images[1]
     images[7] = torch.tensor([1, 2, 3], dtype=torch.uint8)  # one colour, three channels
     images[8] = images[8, :1]  # one row repeated is not flat
+    images[9] = 5
+    images[9, -1, -1] = 6
     content = content_of(TensorImages("images", images))
     assert (content.num_distinct, content.num_flat, content.brightest) == (21, 1, int(images.max()))
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import nn
 
 from harness import torchvision_guard
 from harness.errors import DataError, SetupError
-from harness.evaluation import features, inception
+from harness.evaluation import inception
 from harness.evaluation.features import Features, TappedNetwork
 
 NOWHERE = "http://127.0.0.1:9/refused.pth"
@@ -24,7 +25,7 @@ NOWHERE = "http://127.0.0.1:9/refused.pth"
 
 @pytest.fixture(autouse=True)
 def _nowhere_to_find_weights(monkeypatch, tmp_path):
-    monkeypatch.delenv("HARNESS_INCEPTION", raising=False)
+    monkeypatch.delenv("HARNESS_FEATURES", raising=False)
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("no_proxy", "*")
@@ -159,25 +160,9 @@ def test_features_depend_neither_on_the_other_images_nor_on_how_the_caller_cuts_
     assert same(network(images.flip(0)[:4]), of(Features(*(part.flip(0) for part in seen)), slice(0, 4)))
 
 
-def test_the_precision_around_it_changes_nothing_and_is_left_as_it_was(network, images, seen):
-    inside = []
-    hook = network.module.extractor.Conv2d_1a_3x3.register_forward_hook(
-        lambda *_: inside.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
-    )
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("medium")
-    torch.backends.cudnn.allow_tf32 = True
-    try:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            within = network(images[:2])
-            assert torch.is_autocast_enabled("cpu")
-        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("medium", True)
-    finally:
-        hook.remove()
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
-    assert inside == [("highest", False)]
-    assert same(within, of(seen, slice(0, 2)))
+def test_a_step_in_half_precision_around_it_changes_nothing(network, images, seen):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert same(network(images[:2]), of(seen, slice(0, 2)))
 
 
 def test_nothing_of_a_pass_stays_in_the_network_even_when_it_fails(network):
@@ -206,7 +191,7 @@ def as_if_published(monkeypatch, small) -> str:
 
 
 def places(tmp_path: Path) -> list[Path]:
-    """Where the published file is looked for besides $HARNESS_INCEPTION, in this order."""
+    """Where the published file is looked for besides $HARNESS_FEATURES, in this order."""
     checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
     return [tmp_path / "cache" / "inception" / inception.FILE, checkpoints / inception.FILE, checkpoints / SAME]
 
@@ -222,10 +207,8 @@ def test_the_file_is_looked_for_where_the_user_says_then_in_the_cache_and_then_w
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
         assert inception.find() == place
-    given = tmp_path / "given.pth"
-    monkeypatch.setenv("HARNESS_INCEPTION", str(given))
-    with pytest.raises(DataError, match=r"HARNESS_INCEPTION is .*given\.pth, and there is no such file"):
-        inception.find()
+    given = tmp_path / inception.FILE
+    monkeypatch.setenv("HARNESS_FEATURES", str(tmp_path))
     given.touch()
     assert inception.find() == given
 
@@ -247,19 +230,17 @@ def test_the_hash_is_the_one_that_the_files_name_begins():
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
 def test_another_file_in_the_published_ones_place_is_refused_with_both_hashes(tmp_path, monkeypatch, number):
-    place = [*places(tmp_path), tmp_path / "given.pth"][number]
+    place = [*places(tmp_path), tmp_path / inception.FILE][number]
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(b"others")
     if number == 3:
-        monkeypatch.setenv("HARNESS_INCEPTION", str(place))
+        monkeypatch.setenv("HARNESS_FEATURES", str(tmp_path))
     found = hashlib.sha256(b"others").hexdigest()
     with pytest.raises(DataError, match=f"{place.name} is not .*: its sha256 is {found} instead of {inception.SHA256}"):
         inception.load()
 
 
-@pytest.mark.parametrize(
-    "kind", ["safetensors", "an older torch.save", "halves", "doubles", "no counters", "trainable"]
-)
+@pytest.mark.parametrize("kind", ["safetensors", "older torch.save", "halves", "doubles", "no counters", "trainable"])
 def test_a_state_dict_is_read_in_any_form(tmp_path, kind):
     given = flat_weights({"halves": torch.half, "doubles": torch.double}.get(kind, torch.float))
     path = tmp_path / ("mine.safetensors" if kind == "safetensors" else "mine.pth")
@@ -372,12 +353,14 @@ def test_absent_weights_are_fetched_once_into_the_cache(small, tmp_path, monkeyp
 
 
 def test_offline_the_error_names_the_file_its_address_its_hash_and_where_to_put_it(tmp_path):
-    with pytest.raises(SetupError, match=r"could not be downloaded: .*refused") as refused:
+    with pytest.raises(
+        SetupError, match=r"could not be downloaded: \[Errno \d+\] Connection refused\. Fetch"
+    ) as refused:
         inception.load()
     error = str(refused.value)
-    assert f"Fetch {NOWHERE} (sha256 {inception.SHA256}) and put it at {places(tmp_path)[0]}" in error
+    assert f"Fetch {NOWHERE} (sha256 {inception.SHA256}) to {places(tmp_path)[0]}" in error
     assert "--weights FILE" in error
-    assert "HARNESS_INCEPTION" in error
+    assert "HARNESS_FEATURES" in error
     assert "\n" not in error
 
 
@@ -395,8 +378,10 @@ def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(inception, "PATIENCE_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(inception, "URL", f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        start = time.monotonic()
         with pytest.raises(SetupError, match="could not be downloaded: timed out"):
             inception.load()
+        assert time.monotonic() - start < 10
 
 
 def test_a_cache_that_cannot_be_written_is_told_as_such(small, tmp_path, monkeypatch, as_if_published):
@@ -404,9 +389,3 @@ def test_a_cache_that_cannot_be_written_is_told_as_such(small, tmp_path, monkeyp
     monkeypatch.setattr(inception, "URL", small.as_uri())
     with pytest.raises(SetupError, match=r"could not be downloaded: .*(Not a directory|File exists)"):
         inception.load()
-
-
-def test_features_finds_inception_by_name_and_loads_it_once():
-    first = features.load("inception", "random")
-    assert features.load("inception", "random", torch.device("cpu")) is first
-    assert first.name == "inception-random"

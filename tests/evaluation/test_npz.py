@@ -224,6 +224,16 @@ def test_a_header_that_describes_no_plain_array_is_refused(content, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_header_longer_than_any_array_needs_is_not_read(tmp_path):
+    text = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }".ljust(20_000)
+    content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(8)
+    with (
+        Archive(packed(tmp_path / "a.npz", {"x": content})) as opened,
+        pytest.raises(DataError, match="a header of 20,000 bytes is longer than any array needs"),
+    ):
+        opened.array("x")
+
+
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
     """64 MiB of zeros in 64 kB: with a limit of 1 MiB here, so that no test needs to pack a gigabyte."""
     path = packed(tmp_path / "bomb.npz", {"arr_0": npy(np.zeros((2**26 // 48, 4, 4, 3), np.uint8))})
@@ -375,6 +385,8 @@ def test_the_same_content_is_written_as_the_same_bytes(images, tmp_path):
     for name in ("a", "b"):
         write_npz(tmp_path / name, {"labels": np.arange(37)}, images)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a") as archive:  # which two writes within two seconds could not tell
+        assert {info.date_time[0] for info in archive.infolist()} == {1980}
 
 
 def test_an_interruption_while_writing_leaves_nothing_or_what_was_there(images, tmp_path, monkeypatch):
