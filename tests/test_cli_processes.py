@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -43,6 +44,33 @@ def samples(folder, *arguments):
 
 def test_images_do_not_depend_on_how_many_processes_draw_them(folder):
     assert np.array_equal(samples(folder), samples(folder, "--nproc", "2"))
+
+
+def test_metrics_do_not_depend_on_how_many_processes_draw_and_extract(folder):
+    def evaluation(*arguments):
+        shutil.rmtree(folder / "features", ignore_errors=True)
+        done = harness("evaluate", str(folder), "--num", "70", "--json", *arguments, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    one, two = evaluation(), evaluation("--nproc", "2")
+    assert two["samples_sha256"] == one["samples_sha256"]
+    assert two["metrics"] == one["metrics"]
+
+
+def test_a_reference_does_not_depend_on_how_many_processes_make_it(tmp_path):
+    made = []
+    for arguments in ((), ("--nproc", "2")):
+        path = tmp_path / f"reference{len(arguments)}.npz"
+        done = harness(
+            "evaluate", "digits", "--make-reference", str(path), "--features", "digits", *arguments, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        with np.load(path, allow_pickle=False) as file:
+            made.append({name: file[name] for name in ("mu", "sigma", "arr_0")})
+    np.testing.assert_allclose(made[1]["sigma"], made[0]["sigma"], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(made[1]["mu"], made[0]["mu"], rtol=1e-12)
+    assert np.array_equal(made[1]["arr_0"], made[0]["arr_0"])
 
 
 def test_a_run_of_two_processes_is_not_continued_by_one(folder):

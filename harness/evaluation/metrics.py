@@ -110,11 +110,13 @@ def refuse(wanted: Sequence[str], *, has_points: bool, has_spatial_statistics: b
         return
     remaining = [metric for metric in wanted if metric not in refused]
     remaining = remaining or [metric for metric in default(network.name) if not reason(metric)]
-    why = next(iter(refused.values()))
-    same = [metric for metric, other in refused.items() if other == why]
+    reasons: dict[str, list[str]] = {}
+    for metric, why in refused.items():
+        reasons.setdefault(why, []).append(metric)
+    told = "; ".join(f"{' and '.join(names)} cannot be had: {why}" for why, names in reasons.items())
     advice = f"Ask for what remains, --metrics {','.join(remaining)}" if remaining else "Nothing else remains"
-    where = ", or give a reference with images (arr_0)" if why == _NO_IMAGES else ""
-    raise DataError(f"{' and '.join(same)} cannot be had: {why}. {advice}{where}.")
+    where = ", or give a reference with images (arr_0)" if _NO_IMAGES in reasons else ""
+    raise DataError(f"{told}. {advice}{where}.")
 
 
 def _reason(metric: str, has_points: bool, has_spatial_statistics: bool, network: FeatureNetwork) -> str | None:

@@ -6,6 +6,7 @@ N generated points, R of the reference, D numbers of one; A, B points of a block
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,10 @@ class Block:
     norms: Tensor  # (B,), squared
     rows: slice  # where they are in the set
 
+    @cached_property
+    def operand(self) -> Tensor:
+        return _operand(self.points)
+
     def to(self, device: torch.device) -> "Block":
         return replace(self, points=self.points.to(device), norms=self.norms.to(device))
 
@@ -43,7 +48,7 @@ class Arithmetic:
 
 def _in_float32(u: Block, v: Block) -> Tensor:
     """|u|² - 2uv + |v|² in ADM's order, but not yet clipped at 0: no comparison with a clipped radius would notice."""
-    products = _products(u.points, v.points)
+    products = _products(u.operand, v.points)
     return torch.add(u.norms[:, None], products, alpha=-2).add_(v.norms)
 
 
@@ -53,18 +58,20 @@ def _as_adm(u: Block, v: Block) -> Tensor:
     a, b = u.points.half(), v.points.half()
     others = list(zip(b.float().split(_TILE), _half_norms(b).split(_TILE), distances.split(_TILE, dim=1), strict=True))
     for number, (part, norms) in enumerate(zip(a.float().split(_TILE), _half_norms(a).split(_TILE), strict=True)):
-        rows = slice(number * _TILE, number * _TILE + len(part))
+        rows, operand = slice(number * _TILE, number * _TILE + len(part)), _operand(part)
         for other, other_norms, columns in others:
-            doubled = _products(part, other).half().mul_(2)
+            doubled = _products(operand, other).half().mul_(2)
             columns[rows] = torch.sub(norms[:, None], doubled, out=doubled).add_(other_norms).clamp_min_(0)
     return distances if distances.isfinite().all() else _in_float32(u, v)
 
 
+def _operand(points: Tensor) -> Tensor:
+    """The first factor of products. In oneDNN's format on a CPU: MKL, torch's default, is half as fast on AMD's."""
+    return points.to_mkldnn() if points.device.type == "cpu" and torch.backends.mkldnn.is_available() else points
+
+
 def _products(u: Tensor, v: Tensor) -> Tensor:  # (A, D), (B, D) -> (A, B)
-    """Of every pair. On a CPU through oneDNN: MKL, torch's first choice, is half as fast on AMD's with AVX-512."""
-    if u.device.type == "cpu" and torch.backends.mkldnn.is_available():
-        return F.linear(u.to_mkldnn(), v.to_mkldnn()).to_dense()
-    return u @ v.T
+    return F.linear(u, v).to_dense() if u.is_mkldnn else u @ v.T
 
 
 def _half_norms(points: Tensor) -> Tensor:
@@ -100,16 +107,17 @@ class Manifold:
         neighbour. The first two count ties and the last two do not, as in ADM and in prdc.
         """
         others = Manifold(generated, self._device, self._arithmetic)
+        their_blocks = others._blocks()
         around, theirs = self.radii(NEIGHBOURS), others.radii(NEIGHBOURS) if "recall" in wanted else None
         within = self.radii(DENSITY_NEIGHBOURS)
         within = within.masked_fill(within == 0, -torch.inf)  # nothing is nearer than 0, whatever rounding says
         inside, recalled = self._empty(len(generated), torch.bool), self._empty(len(self._points), torch.bool)
         count, nearest = self._empty((), torch.int64), self._empty(len(self._points), torch.float32) + torch.inf
         with plain_fp32(self._device):
-            for v in others._blocks():
-                v = v.to(self._device)
-                for u in self._blocks():
-                    distances = self._arithmetic.distances(u.to(self._device), v)
+            for u in self._blocks():
+                u = u.to(self._device)
+                for v in their_blocks:
+                    distances = self._arithmetic.distances(u, v.to(self._device))
                     if "precision" in wanted:
                         inside[v.rows] |= (distances <= around[u.rows, None]).any(0)
                     if "recall" in wanted:

@@ -74,6 +74,14 @@ def test_images_in_random_or_balanced_order_are_not_suspicious(seed):
         assert order_suspicion(logits_like(labels, seed=seed), seed) is None
 
 
+def test_a_loss_of_score_too_small_to_matter_is_not_suspicious():
+    """52% and 48% of one class in two blocks: 20 times more uneven than chance, and 0.1% of the score."""
+    labels = (torch.arange(10_000) % 5_000 >= torch.tensor([2_600, 2_400]).repeat_interleave(5_000)).long()
+    logits = 100 * torch.eye(2)[labels]
+    assert inception_score(logits) < inception_score(shuffled(logits))
+    assert order_suspicion(logits) is None
+
+
 def test_the_order_of_one_block_cannot_matter():
     assert order_suspicion(100 * torch.eye(10).repeat_interleave(500, 0)) is None
 
