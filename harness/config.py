@@ -96,7 +96,7 @@ class Execution(Settings):
 class Sampling(Settings):
     sampler: Literal["heun", "ddpm"]
     num_steps: int = Field(ge=2)
-    guidance_scale: float | None = Field(ge=1)
+    guidance_scale: float | None = Field(ge=1, allow_inf_nan=False)
     guidance_channels: int | None = Field(ge=1)  # the first so many; null: all
     guidance_interval: tuple[float, float] | None  # guided only at noise levels low < sigma <= high; null: at all
     guidance_power: float | None = Field(
@@ -105,9 +105,11 @@ class Sampling(Settings):
 
     @field_validator("guidance_interval")
     @classmethod
-    def _low_to_high(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+    def _of_guidance(cls, value: tuple[float, float] | None, info: ValidationInfo) -> tuple[float, float] | None:
         if value is not None and not 0 <= value[0] < value[1]:
             raise ValueError("null or two noise levels, the lower one first, like [0.28, 5.42]")
+        if value is not None and info.data.get("guidance_scale") is None:
+            raise ValueError("null: without a guidance scale nothing is guided; give --cfg-scale too")
         return value
 
     @field_validator("guidance_power")

@@ -27,6 +27,7 @@ from harness.training.step import rows_of
 from harness.world import World
 
 if TYPE_CHECKING:
+    from harness.data.vae import Vae
     from harness.evaluation.evaluate import Yardstick
 
 USABLE_MEMORY = 0.8  # of what is free: the rest is for kernels and for what lives within one operation
@@ -172,7 +173,7 @@ def _yardstick(cfg: RunConfig, data: Dataset, device: torch.device) -> "Yardstic
     plan = cfg.evaluation
     try:
         yard = yardstick(plan.features, plan.reference, plan.metrics, device=device, data=data)
-        yard.network.refuse(image_shape(cfg.input, data.vae, device, data.vae_sha256))
+        yard.network.refuse(image_shape(cfg.input, _vae(data, device)))
     except HarnessError as error:
         raise type(error)(f"{error} Or train with --no-eval: the same command without it evaluates later.") from None
     return yard
@@ -300,17 +301,17 @@ def _evaluate_both(
     }
     if not cfg.evaluation.untrained:
         del networks["untrained"]
-    wanted = protocol_of(cfg, yard, data.vae, data.vae_sha256)
+    decoder = _vae(data, yard.device)
+    wanted = protocol_of(cfg, yard, decoder)
     evaluations = {}
     for name, (step, make) in networks.items():
         path = folder / "evaluations" / f"{name}.json"
-        known = _known_evaluation(path)
-        world.wait()  # all have looked before the main process writes
+        known = world.agreed(_known_evaluation(path) if world.is_main else None)
         if known is None or known.protocol != wanted:
             progress.note(f"evaluating the {name} network")
             known = evaluate(
                 make(), cfg, yard,
-                name=name, step=step, vae=data.vae, vae_sha256=data.vae_sha256, folder=folder, world=world,
+                name=name, step=step, weights="ema" if step else "raw", vae=decoder, folder=folder, world=world,
                 progress=progress, grid=folder / "samples" / "grid.png" if name == "final" else None,
             )  # fmt: skip
             if known:
@@ -318,6 +319,14 @@ def _evaluate_both(
                 write_record(path, known)
         evaluations[name] = known
     return evaluations
+
+
+def _vae(data: Dataset, device: torch.device) -> "Vae | None":
+    if data.vae is None:
+        return None
+    from harness.data import vae  # diffusers takes seconds to import
+
+    return vae.load(data.vae, device, sha256=data.vae_sha256)
 
 
 def _known_evaluation(path: Path) -> Evaluation | None:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import digest
-from harness.data import sources
+from harness.data import npy, sources
 from harness.errors import DataError, UsageError
 from harness.evaluation import extract, features, metric_names, references
 from harness.evaluation.evaluate import evaluate, evaluate_images, protocol_of, yardstick
-from harness.evaluation.image_sets import ImageSet, content_of, open_images
+from harness.evaluation.image_sets import ImageSet, content_of, open_images, refuse_unusable
 from harness.experiment import default_device
 from harness.precision import set_precision
 from harness.progress import Progress
@@ -37,7 +37,7 @@ def evaluate_run(
     """
     device = default_device()
     set_precision("fp32")
-    run = open_run(folder, device, progress, step)
+    run = open_run(folder, device, progress, step, world)
     cfg = changed(run.cfg, assignments)
     plan = cfg.evaluation
     data = sources.of(cfg) if plan.reference == references.OF_THE_DATA else None
@@ -45,11 +45,16 @@ def evaluate_run(
         plan.features, plan.reference, plan.metrics,
         device=device, data=data, weights=weights, with_errors=with_errors, with_cross_check=with_cross_check,
     )  # fmt: skip
-    conditions = digest({**protocol_of(cfg, yard, run.vae, run.vae_sha256).model_dump(), "metrics": plan.metrics})
+    conditions = digest(
+        {
+            **protocol_of(cfg, yard, run.vae).model_dump(),
+            "metrics": [*plan.metrics, *(["spread"] if with_errors else []), *(["check"] if with_cross_check else [])],
+        }
+    )
     name = f"{described(cfg, run.step)}-n{plan.num_images}-seed{plan.seed}-{conditions[:6]}"
     evaluation = evaluate(
         run.network, cfg, yard,
-        name=name, step=run.step, vae=run.vae, vae_sha256=run.vae_sha256, folder=folder, world=world, progress=progress,
+        name=name, step=run.step, vae=run.vae, folder=folder, world=world, progress=progress,
     )  # fmt: skip
     if evaluation:
         (folder / "evaluations").mkdir(exist_ok=True)
@@ -90,6 +95,11 @@ def make_reference(
     started = time.perf_counter()
     if path.suffix != ".npz":
         raise UsageError(f"--make-reference {path} must end in .npz.")
+    with npy.writing(path):  # found out now, not after hours
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.with_name(f".{path.name}.{world.rank}.probe")
+        probe.touch()
+        probe.unlink()
     set_precision("fp32")
     network = features.load(feature_name, weights, default_device())
     images, sha256 = _images_of(name, size, progress)
@@ -107,8 +117,12 @@ def _images_of(name: str, size: int | None, progress: Progress) -> tuple[ImageSe
         photographs = references.Photographs(path, size)
         return photographs, photographs.sha256
     if path.exists():
+        if (path / "config.yaml").is_file():
+            raise DataError(f"{name} is a run folder; a reference is made of a data set or of images.")
         images = open_images(path)
         progress.stage("reading images", len(images))
-        return images, content_of(images, progress.advance).sha256
+        content = content_of(images, progress.advance)
+        refuse_unusable(images, content)
+        return images, content.sha256
     source = references.of_data(sources.load(name))
     return source.images, source.sha256

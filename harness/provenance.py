@@ -4,6 +4,7 @@ import hashlib
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from harness.results.schema import DataIdentity, Device, Manifest
 
 PACKAGES = (
     "torch", "torch-fidelity", "numpy", "scipy", "scikit-learn", "safetensors", "pydantic", "diffusers", "pillow",
+    "transformers",
 )  # fmt: skip
 
 
@@ -28,7 +30,7 @@ def describe(cfg: RunConfig, data: Dataset, device: Device, world_size: int, com
         git_diff_sha256=diff,
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        packages={name: found for name in PACKAGES if (found := _version(name))},
+        packages=installed(),
         device=device,
         precision={
             "precision": cfg.protocol.precision,
@@ -50,6 +52,12 @@ def describe(cfg: RunConfig, data: Dataset, device: Device, world_size: int, com
         command=command,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+@lru_cache
+def installed() -> dict[str, str]:
+    """Versions of the packages that decide numbers."""
+    return {name: found for name in PACKAGES if (found := _version(name))}
 
 
 def _version(package: str) -> str | None:

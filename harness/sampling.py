@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 
 from harness.config import RunConfig, apply_overrides, digest, read_config, validate
+from harness.data import vae
+from harness.data.vae import Vae
 from harness.errors import DataError, UsageError
 from harness.evaluation import images
 from harness.evaluation.generation import choose_labels, draw_images
@@ -28,12 +30,15 @@ class Opened(NamedTuple):
     cfg: RunConfig
     network: torch.nn.Module
     step: int  # training steps behind it; 0 for an imported one, whose training is not known
-    vae: str | None  # between pixels and latents
-    vae_sha256: str | None  # of its weights, where known
+    vae: Vae | None  # between pixels and latents
 
 
-def open_run(folder: Path, device: torch.device, progress: Progress, step: int | None = None) -> Opened:
+def open_run(
+    folder: Path, device: torch.device, progress: Progress, step: int | None = None, world: World = World()
+) -> Opened:
     """The averaged network of `folder` after `step` training steps, or the newest one that verifies.
+
+    The main process chooses: training may go on meanwhile, and all must draw from the same weights.
 
     Raises DataError when the folder is no run, or holds no such checkpoint of its configuration.
     """
@@ -41,7 +46,12 @@ def open_run(folder: Path, device: torch.device, progress: Progress, step: int |
         raise DataError(f"{folder} is not a run folder: it has no config.yaml. `harness run` makes one in runs/.")
     document = read_config(folder / "config.yaml")
     cfg = validate(document, registry.load(str(document["method"])).Config)
-    found = checkpoint.load_ema(folder / "checkpoints", cfg.sha256, progress.note, step)
+    found = None
+    if world.is_main:
+        found = checkpoint.load_ema(folder / "checkpoints", cfg.sha256, progress.note, step)
+    step_found = world.agreed(found[0] if found else None)
+    if not world.is_main and step_found is not None:
+        found = checkpoint.load_ema(folder / "checkpoints", cfg.sha256, progress.note, step_found)
     if found is None:
         which = "no whole checkpoint" if step is None else f"no whole checkpoint of step {step}"
         there = ", ".join(map(str, checkpoint.steps(folder / "checkpoints"))) or "none"
@@ -54,14 +64,17 @@ def open_run(folder: Path, device: torch.device, progress: Progress, step: int |
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise DataError(f"the checkpoint in {folder} does not fit its configuration: {error}.") from None
-    return Opened(cfg, network.to(device).eval(), step, *_vae_of(folder))
+    return Opened(cfg, network.to(device).eval(), step, _vae_of(folder, device))
 
 
-def _vae_of(folder: Path) -> tuple[str | None, str | None]:
+def _vae_of(folder: Path, device: torch.device) -> Vae | None:
+    """The VAE that the run's latents were made with, or that the imported network was trained for."""
     if (folder / RECORD).is_file():
-        return read_record(folder / RECORD, Import).vae, None
-    data = read_record(folder / "manifest.json", Manifest).data
-    return data.vae, data.vae_sha256
+        id, sha256 = read_record(folder / RECORD, Import).vae, None
+    else:
+        data = read_record(folder / "manifest.json", Manifest).data
+        id, sha256 = data.vae, data.vae_sha256
+    return None if id is None else vae.load(id, device, sha256=sha256)
 
 
 def changed(cfg: RunConfig, assignments: Sequence[str]) -> RunConfig:
@@ -100,13 +113,17 @@ def sample(
 ) -> dict[str, Any]:
     """Draw images from a run into <run>/samples/<conditions>/: grid.png, sampling.json and, if asked, samples.npz.
 
-    Image i depends only on (seed, i), on whatever many processes it is drawn. samples.npz is what ADM's evaluator
-    reads: arr_0, N x H x W x C uint8.
+    Image i depends only on (seed, i), on whatever many processes it is drawn, but for the rounding of sums. samples.npz
+    is what ADM's evaluator reads: arr_0, N x H x W x C uint8.
     """
     device = default_device()
     set_precision("fp32")
-    run = open_run(folder, device, progress, step)
+    folder = folder.resolve()
+    run = open_run(folder, device, progress, step, world)
     cfg = changed(run.cfg, assignments)
+    own = {"sample_batch", "sample_precision"}
+    if cfg.evaluation.model_dump(exclude=own) != run.cfg.evaluation.model_dump(exclude=own):
+        raise UsageError(f"drawing images has no setting of evaluation but {' and '.join(sorted(own))}. Leave it out.")
     labels = choose_labels(label_rule, num_images, cfg.input.num_classes, seed)
     document = {
         "run": f"{folder.parent.name}/{folder.name}",
@@ -118,8 +135,9 @@ def sample(
         "num_images": num_images,
         "label_rule": label_rule,
         "seed": seed,
-        "vae": run.vae,
-        "vae_sha256": run.vae_sha256,
+        "vae": run.vae.id if run.vae else None,
+        "vae_sha256": run.vae.sha256 if run.vae else None,
+        "device": device.type,
         "uint8_rule": images.UINT8_RULE,
     }
     conditions = digest({**document, "config": run.cfg.sha256})
@@ -127,7 +145,7 @@ def sample(
     progress.stage("drawing images", num_images)
     drawn = draw_images(
         target / "parts", run.network, cfg, labels,
-        seed=seed, vae=run.vae, vae_sha256=run.vae_sha256, device=device, world=world, advance=progress.advance,
+        seed=seed, vae=run.vae, device=device, world=world, advance=progress.advance,
     )  # fmt: skip
     if not world.is_main:
         return document

@@ -188,6 +188,11 @@ def test_bad_images_end_with_4_and_one_line_and_leave_nothing(kind, tmp_path, di
             "this reference holds statistics alone",
         ),
         (("SAMPLES", "--features", "digits", "--reference", "OTHERS"), 4, "mu in others.npz has 2048 numbers"),
+        (("SAMPLES", *DIGITS, "--seed", "0"), 2, "--seed says how a run is sampled"),
+        (("SAMPLES", *DIGITS, "--out", "nowhere/answer.json"), 2, "there is no folder nowhere"),
+        (("--self-test", "--metrics", "fd"), 2, "--metrics says nothing beside --self-test"),
+        (("digits", "--make-reference", "r.npz", "--spread"), 2, "--spread says nothing beside --make-reference"),
+        (("SAMPLES", "--features", "digits", "--reference", "FOLDER"), 4, "Make a reference of its images"),
         (("SAMPLES", *DIGITS, "--size", "64"), 2, "--size belongs to --make-reference"),
         (("digits", "--make-reference", "reference.txt", "--features", "digits"), 2, "must end in .npz"),
     ],
@@ -195,10 +200,35 @@ def test_bad_images_end_with_4_and_one_line_and_leave_nothing(kind, tmp_path, di
 def test_what_cannot_be_done_is_told_in_one_line(arguments, exit_code, says, samples, tmp_path):
     np.savez(tmp_path / "statistics.npz", mu=np.zeros(64), sigma=np.eye(64))
     np.savez(tmp_path / "others.npz", mu=np.zeros(2048), sigma=np.eye(2048))
-    names = {"SAMPLES": samples, "STATISTICS": tmp_path / "statistics.npz", "OTHERS": tmp_path / "others.npz"}
+    names = {
+        "SAMPLES": samples,
+        "STATISTICS": tmp_path / "statistics.npz",
+        "OTHERS": tmp_path / "others.npz",
+        "FOLDER": tmp_path,
+    }
     done = harness("evaluate", *(names.get(argument, argument) for argument in arguments))
     assert done.exit_code == exit_code, done.output
     assert says in done.stderr
+
+
+def test_images_sorted_by_class_get_no_inception_score_and_are_told_why(digits, tmp_path, monkeypatch):
+    from harness.evaluation import scores
+
+    monkeypatch.setattr(scores, "SCORE_BLOCK", 300)  # the digits are fewer than two of ADM's blocks
+    order = digits.labels.argsort()
+    np.savez(tmp_path / "sorted.npz", arr_0=to_uint8(digits.clean)[order].numpy())
+    done = harness("evaluate", tmp_path / "sorted.npz", *DIGITS, "--metrics", "is", "--spread")
+    assert done.exit_code == 0, done.output
+    assert "is-digits" not in done.stdout
+    assert "sorted by class" in done.stdout
+
+
+def test_an_evaluation_with_errors_is_not_overwritten_by_one_without(folder):
+    with_errors = json.loads(harness("evaluate", folder, "--num", 55, "--spread", "--json").stdout)
+    without = json.loads(harness("evaluate", folder, "--num", 55, "--json").stdout)
+    kept = read_record(folder / "evaluations" / f"{with_errors['name']}.json", Evaluation)
+    assert kept.standard_errors
+    assert without["name"] != with_errors["name"]
 
 
 def test_what_was_settled_in_training_cannot_be_changed_afterwards(folder):

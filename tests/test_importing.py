@@ -16,7 +16,7 @@ from harness.errors import DataError, UsageError
 from harness.evaluation.generation import choose_labels
 from harness.progress import NoProgress
 from harness.results.schema import Evaluation, Import, read_record
-from harness.training import published_weights, registry
+from harness.training import checkpoint, published_weights, registry
 from harness.world import World
 
 SMALL = {  # the tiny recipes with the sizes that tests/official.py has, on the digits
@@ -157,3 +157,38 @@ def test_the_same_file_used_in_another_way_is_another_folder(tmp_path):
 def test_a_method_without_published_checkpoints_cannot_be_imported():
     with pytest.raises(UsageError, match="Available: dit, maskdit, mdt"):
         importing.as_published("sddit")
+
+
+def test_another_decoder_draws_other_images_and_stands_in_the_record(tmp_path):
+    """The VAE in a folder may be replaced: what was measured with the one before is not taken for it."""
+    from diffusers import AutoencoderKL
+
+    from harness.data import vae
+
+    model = AutoencoderKL(**vae.RANDOM["random-tiny"])
+    model.save_pretrained(tmp_path / "vae", safe_serialization=True)
+    cfg = experiment.resolve(
+        "maskdit-tiny",
+        [
+            *SMALL["maskdit"], "input={channels: 4, side: 4, num_classes: 10}", f"vae={tmp_path / 'vae'}",
+            "sampling.num_steps=3", "num_images=60", "reference=digits", "metrics=[fd]", "features=inception",
+        ],
+    )  # fmt: skip
+    run = tmp_path / "run"
+    checkpoint.save_ema(run / "checkpoints", 0, registry.build(cfg).network.state_dict(), cfg.sha256)
+    (run / "config.yaml").write_text(cfg.to_yaml())
+    (run / importing.RECORD).write_text(
+        Import(
+            harness_version="0", file_name="", file_sha256="", method="maskdit", config_sha256=cfg.sha256,
+            vae=str(tmp_path / "vae"), imported_at="",
+        ).model_dump_json()
+    )  # fmt: skip
+    first = sampling.sample(run, 4, **SAMPLED)
+    with torch.no_grad():
+        model.decoder.conv_out.bias += 0.5
+    model.save_pretrained(tmp_path / "vae", safe_serialization=True)
+    vae._on.cache_clear()
+    second = sampling.sample(run, 4, **SAMPLED)
+    assert first["vae"] == second["vae"] == "local/vae"
+    assert first["vae_sha256"] != second["vae_sha256"]
+    assert first["files"] != second["files"]

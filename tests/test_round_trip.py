@@ -7,7 +7,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from harness import experiment, sampling
-from harness.data import encode, latents, sources
+from harness.data import encode, latents, sources, vae
 from harness.errors import DataError, UsageError
 from harness.evaluation.generation import decoder
 from harness.progress import NoProgress
@@ -60,8 +60,7 @@ def test_photographs_become_latents_a_trained_run_and_images_again(store, tmp_pa
 def test_what_training_sees_is_the_posterior_that_the_vae_gives_and_decodes_with_its_scale(store):
     data = sources.load(str(store))
     mean, _ = data.read(torch.arange(4))[0].float().chunk(2, dim=1)
-    pixels = decoder(data.vae, torch.device("cpu"), data.vae_sha256)(data.manifest.scale * mean)
-    from harness.data import vae
+    pixels = decoder(vae.load(data.vae, sha256=data.vae_sha256))(data.manifest.scale * mean)
 
     torch.testing.assert_close(pixels, vae.load("random-tiny").decode(mean))
 

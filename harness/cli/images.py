@@ -1,5 +1,6 @@
 """Commands that draw images and measure them: sample, evaluate."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,14 +109,25 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure images against a reference: a run's newest checkpoint, or images that are already there."""
+    others = {
+        "--reference": reference, "--metrics": metrics, "--num": num, "--cfg-scale": cfg_scale, "--steps": steps,
+        "--seed": seed, "--step": step, "--set": set_ or None, "--spread": spread or None,
+        "--cross-check": cross_check or None, "--out": out,
+    }  # fmt: skip
     if self_test:
+        _refuse({"IMAGES": images, "--make-reference": make_reference, "--size": size, **others}, "--self-test")
         return _self_test(features or "digits", weights, as_json)
     if images is None:
         raise UsageError("name a run folder, an .npz or a folder of PNGs, or say --self-test.")
+    if make_reference is not None:
+        _refuse(others, "--make-reference")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {out.parent}.")
     start_all(nproc)
 
     from harness import measuring
     from harness.evaluation import metric_names
+    from harness.results.schema import write_record
 
     if make_reference is not None:
         with together("reference") as (world, progress):
@@ -156,7 +168,9 @@ def evaluate(
                 "--seed": seed,
                 "--step": step,
             }
-            given = [option for option, value in {**refuse_for_files, "--set": set_}.items() if value]
+            given = [
+                option for option, value in {**refuse_for_files, "--set": set_ or None}.items() if value is not None
+            ]
             if given:
                 raise UsageError(f"{given[0]} says how a run is sampled, and {images} is no run folder.")
             if reference is None:
@@ -165,20 +179,27 @@ def evaluate(
                 path, features or "inception", reference, wanted,
                 weights=weights, with_errors=spread, with_cross_check=cross_check, progress=progress, world=world,
             )  # fmt: skip
-        if world.is_main and out is not None:
-            measuring.write_record(out, evaluation)
     if world.is_main:
         show(evaluation.model_dump(mode="json"), as_json, evaluation_lines)
+        if out is not None:
+            write_record(out, evaluation)
+
+
+def _refuse(given: dict[str, Any], beside: str) -> None:
+    """Raises UsageError for an option that would be ignored."""
+    for option, value in given.items():
+        if value is not None:
+            raise UsageError(f"{option} says nothing beside {beside}; leave it out.")
 
 
 def _assigned(values: dict[str, Any]) -> list[str]:
-    return [f"{key}={value}" for key, value in values.items() if value is not None]
+    return [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]  # JSON is YAML
 
 
 def evaluation_lines(answer: dict[str, Any]) -> list[str]:
     """An evaluation as text: every metric, its conditions, what was left out."""
     errors, protocol = answer["standard_errors"], answer["protocol"]
-    width = max(28, *(len(name) + 2 for name in answer["metrics"]))
+    width = max([28, *(len(name) + 2 for name in answer["metrics"])])
     lines = [
         f"{name:<{width}}{value:>12.5g}" + (f"  ± {errors[name]:.2g}" if name in errors else "")
         for name, value in answer["metrics"].items()

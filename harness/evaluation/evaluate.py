@@ -6,13 +6,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+import harness
 from harness.config import RunConfig, digest
 from harness.data.dataset import Dataset
+from harness.data.vae import Vae
 from harness.diffusion.samplers import evaluations_per_image
 from harness.errors import DataError
 from harness.evaluation import extract, features, metrics, references
@@ -22,6 +24,7 @@ from harness.evaluation.image_sets import ImageSet, content_of, refuse_unusable
 from harness.evaluation.images import UINT8_RULE, class_grid, save_png
 from harness.evaluation.references import Source
 from harness.progress import Progress
+from harness.provenance import installed
 from harness.results.schema import CrossCheck, Evaluation, EvaluationProtocol, write_atomically
 from harness.weights import fingerprint
 from harness.world import World
@@ -83,14 +86,14 @@ def evaluate(
     *,
     name: str,
     step: int,
-    vae: str | None,
-    vae_sha256: str | None,
+    weights: Literal["ema", "raw"] = "ema",
+    vae: Vae | None,
     folder: Path,
     world: World,
     progress: Progress,
     grid: Path | None = None,
 ) -> Evaluation | None:
-    """Metrics of `network` (the averaged weights after `step` steps), its images drawn as `cfg` says.
+    """Metrics of `network` (the `weights` after `step` steps, averaged or raw), its images drawn as `cfg` says.
 
     Under `folder`, the run's, images are drawn in samples/ in parts that are removed once their features are kept in
     features/: a repetition after an interruption goes on with the rest, and one with the same weights and conditions
@@ -98,23 +101,23 @@ def evaluate(
     extracts its share; those other than the main one get None.
     """
     started, plan, device = time.perf_counter(), cfg.evaluation, yard.device
-    shape = image_shape(cfg.input, vae, device, vae_sha256)
-    yard.network.refuse(shape)
+    yard.network.refuse(image_shape(cfg.input, vae))
     reference = _prepared(yard, world, progress)
     labels = choose_labels(plan.label_rule, plan.num_images, cfg.input.num_classes, plan.seed)
     weights_sha256 = fingerprint(network.state_dict())
-    protocol = protocol_of(cfg, yard, vae, vae_sha256)
+    protocol = protocol_of(cfg, yard, vae)
     samples = digest({**_of_the_images(protocol), "input": cfg.input.model_dump(), "weights": weights_sha256})
     home = folder / "features"
     record = home / samples[:16] / "images.json"
     place = extract.kept_in(home, samples, yard.network, device)
     generated = extract.known(place, plan.num_images) if world.is_main and record.is_file() else None
-    parts = folder / "samples" / f"parts-{samples[:16]}"
+    # Another feature network's evaluation of the same images may be under way: it removes its own parts alone.
+    parts = folder / "samples" / f"parts-{samples[:16]}-{place.name}"
     if not world.agreed(generated is not None):
         progress.stage("drawing images", plan.num_images)
         images = draw_images(
             parts, network, cfg, labels,
-            seed=plan.seed, vae=vae, vae_sha256=vae_sha256, device=device, world=world, advance=progress.advance,
+            seed=plan.seed, vae=vae, device=device, world=world, advance=progress.advance,
         )  # fmt: skip
         if world.is_main:
             _keep_record(record, images, grid, labels, protocol)
@@ -125,7 +128,7 @@ def evaluate(
     shutil.rmtree(parts, ignore_errors=True)
     return _measured(
         generated, labels, reference, yard, protocol, progress,
-        name=name, step=step, weights="ema", weights_sha256=weights_sha256,
+        name=name, step=step, weights=weights, weights_sha256=weights_sha256,
         samples_sha256=json.loads(record.read_text(encoding="utf-8"))["sha256"], started=started,
     )  # fmt: skip
 
@@ -148,8 +151,9 @@ def evaluate_images(
     sha256 = world.agreed(sha256)
     reference = _prepared(yard, world, progress)
     progress.stage(f"extracting {yard.network.name} features", len(images))
-    place = extract.kept_in(folder, sha256, yard.network, yard.device)
-    generated = extract.features_of(images, yard.network, place, world=world, advance=progress.advance)
+    generated = extract.features_of_content(
+        images, sha256, yard.network, folder, device=yard.device, world=world, advance=progress.advance
+    )
     if generated is None:
         return None
     unknown = dict.fromkeys(_OF_THE_SAMPLER)
@@ -160,18 +164,21 @@ def evaluate_images(
     )  # fmt: skip
 
 
-def protocol_of(cfg: RunConfig, yard: Yardstick, vae: str | None, vae_sha256: str | None) -> EvaluationProtocol:
+def protocol_of(cfg: RunConfig, yard: Yardstick, vae: Vae | None) -> EvaluationProtocol:
     """Every condition that changes a metric's value, as this run's configuration sets it."""
     sampling, plan = cfg.sampling, cfg.evaluation
+    settings = sampling.model_dump()
+    if sampling.guidance_scale is None:  # then how it would have been has no effect
+        settings |= {"guidance_channels": None, "guidance_interval": None, "guidance_power": None}
     return EvaluationProtocol(
         formulation=cfg.formulation,
-        **sampling.model_dump(),
+        **settings,
         nfe=evaluations_per_image(sampling.sampler, sampling.num_steps),
         num_images=plan.num_images,
         label_rule=plan.label_rule,
         uint8_rule=UINT8_RULE,
-        vae=vae,
-        vae_sha256=vae_sha256,
+        vae=vae.id if vae else None,
+        vae_sha256=vae.sha256 if vae else None,
         sample_precision=plan.sample_precision,
         seed=plan.seed,
         **_of_the_yardstick(yard),
@@ -195,6 +202,7 @@ def _of_the_yardstick(yard: Yardstick) -> dict[str, Any]:
         "features": network.name,
         "features_sha256": network.sha256,
         "features_batch": network.batch_size,
+        "features_precision": network.precision,
         "features_device": yard.device.type,
         "reference": source.name,
         "reference_sha256": source.sha256,
@@ -249,7 +257,7 @@ def _measured(
     found = metrics.measure(generated, reference, yard.wanted, labels=labels, device=yard.device)
     notes = [*found.notes, *yard.source.remarks(yard.network)]
     errors, checks = {}, []
-    if yard.with_errors:
+    if yard.with_errors and found.values:
         progress.note("computing standard errors")
         errors = metrics.standard_errors(generated, reference, list(found.values), labels=labels, device=yard.device)
         if missing := metrics.unmeasurable_spread(list(found.values), protocol.num_images):
@@ -264,5 +272,7 @@ def _measured(
         cross_checks=[CrossCheck(**check._asdict()) for check in checks],
         notes=notes,
         protocol=protocol,
+        harness_version=harness.__version__,
+        packages=installed(),
         seconds=time.perf_counter() - started,
     )

@@ -4,6 +4,7 @@ N images, D, S and K numbers of pooled, spatial and class outputs.
 """
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from harness.config import digest
 from harness.data import npy
 from harness.errors import DataError
 from harness.evaluation.features import FeatureNetwork, Features
-from harness.evaluation.image_sets import ImageSet
+from harness.evaluation.image_sets import ImageSet, content_of
 from harness.files import cache_folder
+from harness.provenance import installed
 from harness.weights import fingerprint
 from harness.world import World
 
 PART_IMAGES = 512  # a multiple of every network's batch; 100 MB of 256 x 256 images at once
+_THAT_COMPUTE = ("torch", "torch-fidelity", "transformers", "pillow")
 VERSION = 1  # raise it when the code changes what features of the same images are
 
 
@@ -35,7 +38,10 @@ def kept_in(folder: Path, samples: str, network: FeatureNetwork, device: torch.d
 
     The name says everything that decides the numbers, so that no other features are ever taken for them.
     """
-    key = {"network": network.sha256, "batch": network.batch_size, "device": device.type, "version": VERSION}
+    key = {
+        "network": network.sha256, "batch": network.batch_size, "device": device.type, "version": VERSION,
+        "packages": {name: version for name, version in installed().items() if name in _THAT_COMPUTE},
+    }  # fmt: skip
     return folder / samples[:16] / f"{network.name}-{digest(key)[:16]}"
 
 
@@ -72,6 +78,29 @@ def features_of(
     if not all(parts):
         raise DataError(f"features in {folder} were damaged while they were extracted; repeat the command.")
     return _joined(parts)
+
+
+def features_of_content(
+    images: ImageSet,
+    sha256: str,
+    network: FeatureNetwork,
+    home: Path,
+    *,
+    device: torch.device,
+    world: World = World(),
+    advance: Callable[[int], None] = lambda done: None,
+) -> Features | None:
+    """`features_of` images whose pixels have this hash, kept in `home` under it.
+
+    The pixels are hashed once more afterwards: features of a file that changed meanwhile would for ever be taken for
+    those of the hash. Raises DataError then, and keeps none.
+    """
+    folder = kept_in(home, sha256, network, device)
+    features = features_of(images, network, folder, world=world, advance=advance)
+    if world.is_main and content_of(images).sha256 != sha256:
+        shutil.rmtree(folder)
+        raise DataError(f"{images.name} has changed while it was measured. Repeat the command when it is whole.")
+    return features
 
 
 def _bounds(num_images: int) -> list[tuple[int, int]]:

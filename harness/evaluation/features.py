@@ -42,6 +42,8 @@ class FeatureNetwork(Protocol):
     @property
     def spatial_size(self) -> int | None: ...  # S
     @property
+    def precision(self) -> str: ...  # what it computes in
+    @property
     def classes_of(self) -> str | None: ...  # the data set whose labels number its logits; None: no data set here
 
     def refuse(self, shape: tuple[int, int, int]) -> None: ...  # DataError when it cannot take such images (H, W, C)
@@ -64,6 +66,11 @@ class TappedNetwork:
     pool_size: int
     spatial_size: int | None
     classes_of: str | None = None
+
+    @property
+    def precision(self) -> str:
+        """What the module computes in, "fp32" or "fp64"."""
+        return f"fp{8 * next(self.module.parameters()).element_size()}"
 
     def refuse(self, shape: tuple[int, int, int]) -> None:
         """Raises DataError unless the network takes images of `shape` (H, W, C)."""

@@ -1,4 +1,4 @@
-"""Images from a network. Image i depends on (seed, i) alone, not on the batch or the process it was drawn in.
+"""Images from a network. Image i depends on (seed, i) alone; on the batch it is drawn in, by the rounding of sums.
 
 N images, B images of a batch, C channels, S side.
 """
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.config import InputShape, RunConfig, Sampling
+from harness.data.vae import Vae
 from harness.diffusion.formulations import FORMULATIONS, Formulation, Network
 from harness.diffusion.guidance import guided, power_cosine, within
 from harness.diffusion.samplers import SAMPLERS, Denoise
@@ -37,27 +38,18 @@ def choose_labels(rule: str, num_images: int, num_classes: int, seed: int) -> Te
     return torch.tensor([mix("label", seed, index) % num_classes for index in range(num_images)])
 
 
-def image_shape(
-    network_input: InputShape, vae_id: str | None, device: torch.device, sha256: str | None = None
-) -> tuple[int, int, int]:
-    """Of the images that a network for `network_input` and this VAE make together: (H, W, C)."""
-    side = network_input.side
-    if vae_id is None:
-        return side, side, network_input.channels
-    from harness.data import vae  # diffusers takes seconds to import
-
-    side *= vae.load(vae_id, device, sha256=sha256).factor
-    return side, side, 3
+def image_shape(network_input: InputShape, vae: Vae | None) -> tuple[int, int, int]:
+    """Of the images that a network for `network_input` and the VAE make together: (H, W, C)."""
+    if vae is None:
+        return network_input.side, network_input.side, network_input.channels
+    return network_input.side * vae.factor, network_input.side * vae.factor, 3
 
 
-def decoder(vae_id: str | None, device: torch.device, sha256: str | None = None) -> Decode:
-    """Latents to pixels through the VAE called `vae_id`, with weights of this hash; None: the network makes pixels."""
-    if vae_id is None:
+def decoder(vae: Vae | None) -> Decode:
+    """Latents to pixels; without a VAE, the network makes pixels itself."""
+    if vae is None:
         return lambda clean: clean
-    from harness.data import vae  # diffusers takes seconds to import
-
-    loaded = vae.load(vae_id, device, sha256=sha256)
-    return lambda clean: loaded.decode(clean / loaded.scale)
+    return lambda clean: vae.decode(clean / vae.scale)
 
 
 def generate(
@@ -100,8 +92,7 @@ def draw_images(
     labels: Tensor,
     *,
     seed: int,
-    vae: str | None,
-    vae_sha256: str | None,
+    vae: Vae | None,
     device: torch.device,
     world: World = World(),
     advance: Advance = lambda done: None,
@@ -113,9 +104,9 @@ def draw_images(
     formulation, network = FORMULATIONS[cfg.formulation](), network.eval()
     latent, shape = (
         (cfg.input.channels, cfg.input.side, cfg.input.side),
-        image_shape(cfg.input, vae, device, vae_sha256),
+        image_shape(cfg.input, vae),
     )
-    decode = decoder(vae, device, vae_sha256)
+    decode = decoder(vae)
 
     def draw(first: int, stop: int) -> Tensor:
         return generate(

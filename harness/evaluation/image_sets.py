@@ -275,6 +275,11 @@ def _labels_in(archive: Archive, num_images: int) -> Tensor | None:
             member = archive.member(name)
             if member.shape == (num_images,) and member.dtype.kind in "iu":
                 return torch.from_numpy(archive.array(name).astype(np.int64))
+            if name == "labels":  # arr_1 may be anything
+                raise DataError(
+                    f"{archive.path}: labels are {member.dtype} of shape {member.shape}, and there are {num_images:,} "
+                    "images. Save one whole number for each, or leave them out."
+                )
     return None
 
 

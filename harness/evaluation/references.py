@@ -18,7 +18,7 @@ from harness.data.dataset import Dataset, InMemory
 from harness.errors import DataError
 from harness.evaluation import extract, metrics
 from harness.evaluation.features import FeatureNetwork
-from harness.evaluation.image_sets import ImageSet, Subset, TensorImages, content_of
+from harness.evaluation.image_sets import ImageSet, Subset, TensorImages, content_of, refuse_unusable
 from harness.evaluation.images import to_uint8
 from harness.evaluation.reference_file import ReferenceFile, read_reference, write_reference
 from harness.evaluation.statistics import Gaussian, Moments, gaussian_of
@@ -113,6 +113,11 @@ def find(name: str) -> Path | None:
     for path in (Path(name), folder / name):
         if path.is_file():
             return path
+    if Path(name).is_dir():
+        raise DataError(
+            f"{name} is a folder. Make a reference of its images with `harness evaluate {name} --make-reference "
+            "FILE.npz`, and name that."
+        )
     if name.endswith(".npz") or "/" in name:
         address = f"Fetch {PUBLISHED[Path(name).name]} into {folder}" if Path(name).name in PUBLISHED else "Check it"
         raise DataError(f"there is no reference {name}, here or in {folder}. {address}, or name another --reference.")
@@ -150,9 +155,14 @@ def prepare(
     needed = with_points or source.pool is None
     features = None
     if needed and source.images is not None:
-        content = world.agreed(content_of(source.images).sha256 if world.is_main else None)
-        place = extract.kept_in(folder, content, network, device)
-        features = extract.features_of(source.images, network, place, world=world, advance=advance)
+        sha256 = None
+        if world.is_main:
+            content = content_of(source.images)
+            refuse_unusable(source.images, content)
+            sha256 = content.sha256
+        features = extract.features_of_content(
+            source.images, world.agreed(sha256), network, folder, device=device, world=world, advance=advance
+        )
     if not world.is_main:
         return None
     pool, spatial = source.pool, source.spatial

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from harness import torchvision_guard
 from harness.errors import DataError, HarnessError, SetupError
-from harness.evaluation.features import Features
+from harness.evaluation.features import RANDOM, Features
 from harness.files import cache_folder, sha256_of
 from harness.precision import plain_fp32
 from harness.randomness import mix
@@ -118,6 +118,7 @@ class TransformersNetwork:
     batch_size: int = BATCH_SIZE
     spatial_size: int | None = None
     classes_of: str | None = None
+    precision: str = "fp32"
 
     @property
     def pool_size(self) -> int:
@@ -241,7 +242,7 @@ def load(architecture: Architecture, weights: str | Path | None, device: torch.d
     a file is damaged, pickled or of another network.
     """
     model_class = _model_class(architecture)
-    if weights == "random":
+    if weights == RANDOM:
         model = _untrained(architecture, model_class)
         name, sha256 = f"{architecture.name}-random", fingerprint(model.state_dict())
     else:

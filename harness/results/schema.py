@@ -81,7 +81,7 @@ class EvaluationProtocol(Record):
     formulation: str | None
     sampler: str | None
     num_steps: int | None
-    nfe: int | None  # network evaluations per image
+    nfe: int | None  # network evaluations per image, those of guidance not counted
     guidance_scale: float | None
     guidance_channels: int | None  # None: all channels are guided
     guidance_interval: tuple[float, float] | None = None  # of noise levels; None: all are guided
@@ -128,6 +128,8 @@ class Evaluation(Record):
     cross_checks: list[CrossCheck] = []
     notes: list[str] = []  # what was left out, and why
     protocol: EvaluationProtocol
+    harness_version: str | None = None
+    packages: dict[str, str] = {}
     seconds: float
 
 

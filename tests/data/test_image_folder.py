@@ -219,7 +219,7 @@ def test_a_training_image_is_a_scaled_sample_of_the_posterior(data):
 
 def test_generated_latents_are_decoded_by_the_same_vae(data):
     clean = torch.randn(2, 4, 4, 4)
-    decode = decoder(data.vae, clean.device, data.vae_sha256)
+    decode = decoder(vae.load(data.vae, clean.device, sha256=data.vae_sha256))
     assert torch.equal(decode(clean), vae.load("random-tiny").decode(clean / 0.18215))
 
 

@@ -37,7 +37,7 @@ def made(cfg):
 def measured(network, cfg, folder, data, **changes):
     yard = yardstick("digits", "data", cfg.evaluation.metrics, device=CPU, data=data)
     arguments = {
-        "name": "final", "step": 4, "vae": None, "vae_sha256": None, "folder": folder, "world": World(),
+        "name": "final", "step": 4, "vae": None, "folder": folder, "world": World(),
         "progress": NoProgress(), **changes,
     }  # fmt: skip
     return evaluate(network, cfg, yard, **arguments)
@@ -122,7 +122,7 @@ def test_images_from_a_file_a_folder_and_a_run_have_the_same_metrics(made, cfg, 
     labels = choose_labels("random", 60, 10, 0)
     run = measured(made, cfg, tmp_path, digits)
     drawn = draw_images(
-        tmp_path / "parts", made, cfg, labels, seed=0, vae=None, vae_sha256=None, device=CPU
+        tmp_path / "parts", made, cfg, labels, seed=0, vae=None, device=CPU
     ).read(0, 60)  # fmt: skip
     np.savez(tmp_path / "samples.npz", arr_0=drawn.numpy(), labels=labels.numpy())
     (tmp_path / "pngs").mkdir()
@@ -167,3 +167,27 @@ def test_spread_and_second_opinion_are_given_when_asked_for(digits, network, tmp
     assert set(found.standard_errors) == set(found.metrics)
     assert all(error >= 0 for error in found.standard_errors.values())
     assert any(check.metric == "fd" and abs(check.difference) < 1e-5 for check in found.cross_checks)
+
+
+def test_a_file_that_changes_while_it_is_measured_leaves_no_features(digits, network, tmp_path):
+    class Changing(TensorImages):
+        reads = 0
+
+        def read(self, start, stop):
+            self.reads += 1
+            images = super().read(start, stop)
+            return images if self.reads == 1 else 255 - images
+
+    yard = yardstick("digits", "digits", FIVE, device=CPU)
+    images = Changing("changing", to_uint8(digits.clean)[:100])
+    with pytest.raises(DataError, match="changing has changed while it was measured"):
+        evaluate_images(images, yard, folder=tmp_path / "f", world=World(), progress=NoProgress())
+    assert not list((tmp_path / "f").rglob("*.safetensors"))
+
+
+def test_guidance_that_is_off_is_recorded_as_off(digits):
+    yard = yardstick("digits", "data", FIVE, device=CPU, data=digits)
+    plain, powered = tiny_config("dit"), tiny_config("dit", "guidance_power=4", "guidance_channels=3")
+    assert module.protocol_of(plain, yard, None) == module.protocol_of(powered, yard, None)
+    with pytest.raises(UsageError, match="without a guidance scale nothing is guided"):
+        tiny_config("dit", "guidance_interval=[0.3, 5]")
