@@ -43,11 +43,12 @@ class Arithmetic:
 
     distances: Callable[[Block, Block], Tensor]  # (A, D), (B, D) -> (A, B)
     symmetric: bool  # from u to v as from v to u, so that one half serves for both
+    centred: bool  # on the reference's mean: the same distances, with a fifth of the rounding errors
     block: int | None  # points; None: what suits the device
 
 
 def _in_float32(u: Block, v: Block) -> Tensor:
-    """|u|² - 2uv + |v|² in ADM's order, but not yet clipped at 0: no comparison with a clipped radius would notice."""
+    """|u|² - 2uv + |v|², not yet clipped at 0 as in ADM: no comparison with a clipped radius would notice."""
     products = _products(u.operand, v.points)
     return torch.add(u.norms[:, None], products, alpha=-2).add_(v.norms)
 
@@ -78,18 +79,28 @@ def _half_norms(points: Tensor) -> Tensor:
     return (points * points).float().sum(1).half()
 
 
-FLOAT32 = Arithmetic(_in_float32, symmetric=True, block=None)
-ADM_FP16 = Arithmetic(_as_adm, symmetric=False, block=10_000)  # ADM's blocks: each is float16 or float32 as a whole
+FLOAT32 = Arithmetic(_in_float32, symmetric=True, centred=True, block=None)
+# ADM's blocks, each of which is float16 or float32 as a whole.
+ADM_FP16 = Arithmetic(_as_adm, symmetric=False, centred=False, block=10_000)
 
 
 class Manifold:
     """Points of a reference and how far their neighbours are, found once for any number of generated sets.
 
-    `device` is where distances are computed; points are moved there block by block.
+    `device` is where distances are computed; points are moved there block by block. `centre` is where they are measured
+    from, if the arithmetic is centred; None: their mean.
     """
 
-    def __init__(self, points: Tensor, device: torch.device | str = "cpu", arithmetic: Arithmetic = FLOAT32):
+    def __init__(
+        self,
+        points: Tensor,  # (R, D)
+        device: torch.device | str = "cpu",
+        arithmetic: Arithmetic = FLOAT32,
+        *,
+        centre: Tensor | None = None,
+    ):
         self._points, self._device, self._arithmetic = points, torch.device(device), arithmetic
+        self._centre = points.mean(0) if centre is None else centre
         self._nearest: Tensor | None = None
 
     def radii(self, neighbours: int) -> Tensor:  # (R,) on the device
@@ -106,17 +117,16 @@ class Manifold:
         neighbours are, over 5. Coverage: share of reference points with a generated one nearer than their 5th
         neighbour. The first two count ties and the last two do not, as in ADM and in prdc.
         """
-        others = Manifold(generated, self._device, self._arithmetic)
-        their_blocks = others._blocks()
+        others = Manifold(generated, self._device, self._arithmetic, centre=self._centre)
         around, theirs = self.radii(NEIGHBOURS), others.radii(NEIGHBOURS) if "recall" in wanted else None
         within = self.radii(DENSITY_NEIGHBOURS)
         within = within.masked_fill(within == 0, -torch.inf)  # nothing is nearer than 0, whatever rounding says
         inside, recalled = self._empty(len(generated), torch.bool), self._empty(len(self._points), torch.bool)
         count, nearest = self._empty((), torch.int64), self._empty(len(self._points), torch.float32) + torch.inf
         with plain_fp32(self._device):
-            for u in self._blocks():
+            for u in self._blocks:
                 u = u.to(self._device)
-                for v in their_blocks:
+                for v in others._blocks:
                     distances = self._arithmetic.distances(u, v.to(self._device))
                     if "precision" in wanted:
                         inside[v.rows] |= (distances <= around[u.rows, None]).any(0)
@@ -137,7 +147,7 @@ class Manifold:
     def _search(self) -> Tensor:  # (R, 6), ascending, the first its distance from itself
         size = DENSITY_NEIGHBOURS + 1
         nearest = self._empty((len(self._points), size), torch.float32) + torch.inf
-        blocks, arithmetic = self._blocks(), self._arithmetic
+        blocks, arithmetic = self._blocks, self._arithmetic
         with plain_fp32(self._device):
             for number, u in enumerate(blocks):
                 u = u.to(self._device)
@@ -148,11 +158,14 @@ class Manifold:
                         _keep_smallest(nearest[v.rows], distances, dim=0)
         return nearest.sort(1).values.clamp_min(0)
 
+    @cached_property
     def _blocks(self) -> list[Block]:
-        size = self._arithmetic.block or BLOCK[self._device.type]
-        starts = range(0, len(self._points), size)
-        parts = zip(starts, self._points.split(size), strict=True)
-        return [Block(part, (part * part).sum(1), slice(start, start + len(part))) for start, part in parts]
+        size, blocks = self._arithmetic.block or BLOCK[self._device.type], []
+        for part in self._points.split(size):
+            part = part - self._centre if self._arithmetic.centred else part
+            start = len(blocks) * size
+            blocks.append(Block(part, (part * part).sum(1), slice(start, start + len(part))))
+        return blocks
 
     def _empty(self, shape: int | tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=self._device)

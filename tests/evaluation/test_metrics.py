@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,7 +26,6 @@ from harness.evaluation.metrics import (
     standard_errors,
     unmeasurable_spread,
 )
-from harness.evaluation.neighbours import Arithmetic
 from harness.evaluation.statistics import gaussian_of
 
 ALL = tuple(metric for metric in NAMED if metric != "cmmd")  # what digits give
@@ -119,7 +119,7 @@ def test_metrics_of_statistics_need_no_points_and_no_logits(halves):
 
 
 def test_adm_s_float16_is_used_for_the_metrics_named_so_and_no_others(halves, monkeypatch):
-    nothing_is_far = Arithmetic(lambda u, v: torch.zeros(len(u.points), len(v.points)), symmetric=False, block=100)
+    nothing_is_far = replace(neighbours.ADM_FP16, distances=lambda u, v: torch.zeros(len(u.points), len(v.points)))
     plain = measure(*halves, ["precision", "recall"]).values
     monkeypatch.setattr(neighbours, "ADM_FP16", nothing_is_far)
     values = measure(*halves, ["precision", "precision_adm_fp16", "recall_adm_fp16", "recall"]).values
