@@ -12,6 +12,7 @@ from harness.evaluation import extract, features, metric_names, references
 from harness.evaluation.evaluate import evaluate, evaluate_images, protocol_of, yardstick
 from harness.evaluation.image_sets import ImageSet, content_of, open_images, refuse_unusable
 from harness.experiment import default_device
+from harness.files import sha256_of
 from harness.precision import set_precision
 from harness.progress import Progress
 from harness.results.schema import Evaluation, write_record
@@ -59,6 +60,7 @@ def evaluate_run(
     if evaluation:
         (folder / "evaluations").mkdir(exist_ok=True)
         write_record(folder / "evaluations" / f"{name}.json", evaluation)
+        progress.note(f"written to {folder / 'evaluations' / name}.json")
     return evaluation
 
 
@@ -105,7 +107,8 @@ def make_reference(
     images, sha256 = _images_of(name, size, progress)
     progress.stage(f"extracting {network.name} features", len(images))
     provenance = references.make(images, network, path, data_sha256=sha256, world=world, advance=progress.advance)
-    return {"file": str(path), **provenance, "seconds": round(time.perf_counter() - started, 1)}
+    sha256 = sha256_of(path) if world.is_main else None
+    return {"file": str(path), "sha256": sha256, **provenance, "seconds": round(time.perf_counter() - started, 1)}
 
 
 def _images_of(name: str, size: int | None, progress: Progress) -> tuple[ImageSet, str]:
@@ -119,7 +122,10 @@ def _images_of(name: str, size: int | None, progress: Progress) -> tuple[ImageSe
     if path.exists():
         if (path / "config.yaml").is_file():
             raise DataError(f"{name} is a run folder; a reference is made of a data set or of images.")
-        images = open_images(path)
+        try:
+            images = open_images(path)
+        except DataError as error:
+            raise DataError(f"{error} Photographs, one folder a class, are taken with --size.") from None
         progress.stage("reading images", len(images))
         content = content_of(images, progress.advance)
         refuse_unusable(images, content)

@@ -32,7 +32,7 @@ class Pace:
         while len(self._seen) > 2 and now - self._seen[1][0] > PACE_SECONDS:
             self._seen.popleft()
         (since, before) = self._seen[0]
-        if now - since < 1 or done <= before:
+        if now - since < 1 or done <= before or done == self._total:
             return ""
         pace = (done - before) / (now - since)
         hours, seconds = divmod(round((self._total - done) / pace), 3600)

@@ -1,6 +1,7 @@
 """Commands that draw images and measure them: sample, evaluate."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,7 +76,8 @@ def sample(
 @answers
 def evaluate(
     images: Annotated[
-        str | None, typer.Argument(metavar="IMAGES", help="A run folder, an .npz like ADM's, or a folder of PNGs.")
+        str | None,
+        typer.Argument(metavar="IMAGES", help="A run folder; an .npz (arr_0: N x H x W x C uint8); a folder of PNGs."),
     ] = None,
     reference: Annotated[
         str | None, typer.Option(help="An .npz like ADM's, or a data set. Default: the run's.")
@@ -84,7 +86,7 @@ def evaluate(
         str | None, typer.Option(help="inception, digits, dinov2 or clip. Default: the run's, or inception.")
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Weights of the feature network; random: untrained ones.")
+        str | None, typer.Option(metavar="FILE", help="The feature network's weights, or the word random: untrained.")
     ] = None,
     metrics: Annotated[str | None, typer.Option(help="Like fid,sfid,is,precision,recall (the default) or all.")] = None,
     num: Annotated[int | None, typer.Option(help="How many images of a run. Default: the run's.")] = None,
@@ -161,6 +163,12 @@ def evaluate(
         else:
             if not path.exists():
                 raise DataError(f"there is no {images}. Give a run folder, an .npz or a folder of PNGs.")
+            if (path / "sampling.json").is_file():
+                raise UsageError(f"{images} is of `harness sample`: give its samples.npz, which --npz writes.")
+            if path.is_dir() and reference is None:
+                raise UsageError(
+                    f"{images} is no run folder (no config.yaml); of a folder of PNGs, name the --reference."
+                )
             refuse_for_files = {
                 "--num": num,
                 "--cfg-scale": cfg_scale,
@@ -210,19 +218,29 @@ def evaluation_lines(answer: dict[str, Any]) -> list[str]:
         )
     sampler = "images from a file"
     if protocol["sampler"] is not None:
-        guidance = protocol["guidance_scale"]
         sampler = (
-            f"{protocol['sampler']}, {protocol['nfe']} evaluations, "
-            + (f"guidance scale {guidance:g}" if guidance is not None else "no guidance")
-            + f", {protocol['label_rule']} labels, seed {protocol['seed']}"
+            f"{protocol['sampler']}, NFE {protocol['nfe']}, {_guidance(protocol)}, {protocol['label_rule']} labels, "
+            f"seed {protocol['seed']}"
         )
     lines += [
         f"{protocol['num_images']:,} images ({sampler})",
         f"against {protocol['reference']} ({protocol['reference_sha256'][:8]}), "
         f"{protocol['features']} features ({protocol['features_sha256'][:8]})",
-        *(f"note: {note}" for note in answer["notes"]),
+        *(line for note in answer["notes"] for line in textwrap.wrap(f"note: {note}", 80, subsequent_indent="  ")),
     ]
     return lines
+
+
+def _guidance(protocol: dict[str, Any]) -> str:
+    if protocol["guidance_scale"] is None:
+        return "no guidance"
+    text = f"guidance scale {protocol['guidance_scale']:g}"
+    if protocol["guidance_interval"] is not None:
+        low, high = protocol["guidance_interval"]
+        text += f" at {low:g} < sigma <= {high:g}"
+    if protocol["guidance_channels"] is not None:
+        text += f" of {protocol['guidance_channels']} channels"
+    return text + (f", power {protocol['guidance_power']:g}" if protocol["guidance_power"] is not None else "")
 
 
 def _self_test(features: str, weights: str | None, as_json: bool) -> None:

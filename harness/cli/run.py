@@ -180,5 +180,5 @@ def _result_lines(result: dict[str, Any]) -> list[str]:
     ]
     before = result["evaluations"].get("untrained", {}).get("metrics", {})
     for name, value in result["evaluations"].get("final", {}).get("metrics", {}).items():
-        lines.append(f"  {name:<24}{value:>10.4f}" + (f"   untrained {before[name]:.4f}" if name in before else ""))
+        lines.append(f"  {name:<28}{value:>10.4f}" + (f"   untrained {before[name]:.4f}" if name in before else ""))
     return lines

@@ -212,7 +212,7 @@ def _of_the_yardstick(yard: Yardstick) -> dict[str, Any]:
 
 
 def _prepared(yard: Yardstick, world: World, progress: Progress) -> metrics.Reference | None:
-    if yard.source.images is not None:
+    if yard.source.images is not None and (yard.with_points or yard.source.pool is None):
         progress.stage(f"the reference, {yard.source.name}", len(yard.source.images))
     return references.prepare(
         yard.source,
@@ -256,6 +256,11 @@ def _measured(
 
     found = metrics.measure(generated, reference, yard.wanted, labels=labels, device=yard.device)
     notes = [*found.notes, *yard.source.remarks(yard.network)]
+    if protocol.num_images <= yard.network.pool_size and "fd" in found.values:
+        notes.append(
+            f"{protocol.num_images:,} images are no more than the {yard.network.pool_size:,} features: a Fréchet "
+            "distance of so few is far above that of many, and only comparable at the same number."
+        )
     errors, checks = {}, []
     if yard.with_errors and found.values:
         progress.note("computing standard errors")

@@ -203,7 +203,8 @@ def _download() -> Path:
 def _absent(reason: str) -> SetupError:
     return SetupError(
         f"the published weights of Inception are not on this machine and could not be downloaded: {reason}. Fetch "
-        f"{URL} (sha256 {SHA256}) to {_home()}, or into the folder that HARNESS_FEATURES names, or give --weights FILE."
+        f"{URL} (sha256 {SHA256}) to {_home()}, or into the folder that HARNESS_FEATURES names, or give --weights FILE "
+        "(--weights random tries everything out without them)."
     )
 
 
