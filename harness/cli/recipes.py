@@ -4,7 +4,7 @@ import json
 import shutil
 import textwrap
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +15,7 @@ recipes_app = typer.Typer(help="Look up recipes.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Which recipe; harness recipes list names them.")]
 GAP = "  "
+WIDEST = 31  # characters of a value's column: a file's name fits, a list is wrapped
 
 
 @recipes_app.command("list", epilog="Example: harness recipes list --json")
@@ -155,15 +156,23 @@ def _section(path: str) -> str:
 
 
 def _columns(rows: list[Sequence[str]]) -> list[str]:
-    """Rows as aligned text; the last column takes what is left of the line, and is wrapped there."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    margin = sum(widths) + len(GAP) * len(widths)
+    """Rows as aligned text; what is too long for its column is wrapped there. The last takes what is left of a line."""
+    widths = [max(len(row[0]) for row in rows), *(_widest(rows, i) for i in range(1, len(rows[0]) - 1))]
+    left = max(_width() - sum(widths) - len(GAP) * len(widths), 20)
     lines = []
-    for *cells, last in rows:
-        start = GAP.join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), ""])
-        first, *others = textwrap.wrap(last, max(_width() - margin, 20), break_on_hyphens=False) or [""]
-        lines += [(start + first).rstrip(), *(" " * margin + line for line in others)]
+    for first, *cells in rows:
+        wrapped = [
+            textwrap.wrap(cell, width, break_on_hyphens=False) or [""]
+            for cell, width in zip(cells, [*widths[1:], left], strict=True)
+        ]
+        for parts in zip_longest([first], *wrapped, fillvalue=""):
+            aligned = [part.ljust(width) for part, width in zip(parts, [*widths, 0], strict=True)]
+            lines.append(GAP.join(aligned).rstrip())
     return lines
+
+
+def _widest(rows: list[Sequence[str]], column: int) -> int:
+    return min(max(len(row[column]) for row in rows), WIDEST)
 
 
 def _wrapped(text: str, indent: str) -> list[str]:
