@@ -250,7 +250,8 @@ REDUCES = """
         total = torch.tensor(float(world.rank + 1))
         dist.all_reduce(total)
         world.wait()
-    print(world, total.item(), os.environ["OMP_NUM_THREADS"])
+    # In one write: two processes share the stream, and unbuffered, print would write piece by piece.
+    print(" ".join(map(str, (world, total.item(), os.environ["OMP_NUM_THREADS"]))) + "\\n", end="")
 """
 
 

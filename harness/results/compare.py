@@ -5,6 +5,7 @@ panels is free of scale: speed and distance relative to DiT's in the same panel.
 """
 
 import math
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -148,7 +149,7 @@ def compare_runs(runs: Iterable[Run], left_out: Iterable[LeftOut]) -> Comparison
 
 def distance_metric(metrics: Iterable[str]) -> str | None:
     """The name of the Fréchet distance among `metrics`: fid50k where there is one, else the first fid... or fd-..."""
-    names = sorted(name for name in metrics if name.startswith(("fid", "fd-")))
+    names = sorted(name for name in metrics if re.fullmatch(r"fid[\d.]+k?|fd-.*", name))  # and not fid_infinity50k
     return PAPER_METRIC if PAPER_METRIC in names else next(iter(names), None)
 
 

@@ -15,7 +15,10 @@ from harness.results.schema import Manifest
 from harness.results.store import LeftOut, Run
 
 UNTRAINED = "untrained"  # the name of the evaluation before the first step
-METRIC_ORDER = ("fid", "fd", "sfid", "sfd", "is", "precision", "recall", "class_accuracy")
+METRIC_ORDER = (
+    "fid", "fd", "sfid", "sfd", "is", "precision", "recall", "kid", "density", "coverage",
+    "fid_infinity", "fd_infinity", "class_accuracy",
+)  # fmt: skip
 NOTHING = "–"
 GIB, MILLION = 2**30, 1e6
 

@@ -143,6 +143,7 @@ def test_a_run_without_its_numbers_is_left_out_with_the_reason(run_folder, tmp_p
 def test_only_50k_images_through_inception_are_called_fid(run_folder, tmp_path):
     run_folder("dit", metrics={"fid10k": 12.0})
     run_folder("mdt", metrics={"fid50k": 12.0, "fid10k": 13.0})
+    run_folder("sddit", metrics={"fid_infinity50k": 1.0, "kid50k": 0.1})  # neither is a FID
     titles = {panel.metric: panel.metric_title for panel in figure3(tmp_path).measured}
     assert titles == {"fid10k": "fid10k", "fid50k": "FID-50K"}
 
