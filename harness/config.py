@@ -79,7 +79,7 @@ class Protocol(Settings):
     ema_warmup: bool
     flips: Literal["none", "random"]  # random: each image of a batch is mirrored with probability 1/2
     precision: Literal["fp32", "tf32", "bf16"]  # of matrix products; weights, their average and losses stay fp32
-    compile: bool
+    compile: bool | Literal["auto"]  # auto: run uncompiled where compiling fails, and say so in the result
 
 
 class Execution(Settings):
@@ -91,6 +91,11 @@ class Execution(Settings):
     keep_every: int | None = Field(ge=1)  # steps; milestones are kept for good
     micro_batch: int | None = Field(ge=1)  # images that one process takes through the network at once; null: its share
     residency: Literal["host", "gpu"]  # where the training set lies: read ahead from the host, or on the GPU whole
+    # Each of these was added later and has a default, so that the run folders of before can still be opened.
+    activation_checkpointing: bool = False  # blocks compute their insides again in the backward pass, and keep none
+    attention: Literal["auto", "flash", "efficient", "cudnn", "math"] = "auto"  # kernel; auto: as torch chooses
+    cuda_graphs: bool = False  # a compiled step is replayed, not launched kernel by kernel
+    sample_compile: bool = False  # compile the network that is sampled
 
 
 class Sampling(Settings):
@@ -129,6 +134,7 @@ class EvaluationPlan(Settings):
     seed: int = Field(ge=0)
     sample_batch: int = Field(ge=1)
     sample_precision: Literal["fp32", "bf16"]  # of the network that is sampled; the sampler's state stays float
+    decode_precision: Literal["fp32", "tf32", "bf16"] = "fp32"  # of the VAE that turns latents into pixels
     untrained: bool  # also measure the network before its first step
 
 

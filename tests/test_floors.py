@@ -38,6 +38,7 @@ FLOORS = [
     ("harness.launch", 2),
     ("harness.slurm", 2),
     ("harness.processes", 2),
+    ("harness.bench", 5),
     ("harness.experiment", 5),
     ("harness.importing", 5),
     ("harness.sampling", 5),
