@@ -78,11 +78,14 @@ def _vae_of(folder: Path, device: torch.device) -> Vae | None:
 
 
 def changed(cfg: RunConfig, assignments: Sequence[str]) -> RunConfig:
-    """`cfg` sampled or evaluated in another way. Raises UsageError for a setting that would need another training."""
+    """`cfg` sampled or evaluated in another way. Raises UsageError for a setting that would need another training.
+
+    Of how a run is carried out, what concerns the network that is sampled can be chosen anew.
+    """
     knobs = registry.load(cfg.method).Config
     other = validate(apply_overrides(cfg.model_dump(mode="json"), assignments, knobs.model_fields), knobs)
-    fixed = {"sampling", "evaluation"}
-    before, after = cfg.model_dump(mode="json", exclude=fixed), other.model_dump(mode="json", exclude=fixed)
+    free = {"sampling": True, "evaluation": True, "execution": {"sample_compile", "cuda_graphs"}}
+    before, after = cfg.model_dump(mode="json", exclude=free), other.model_dump(mode="json", exclude=free)
     for section in before:
         if before[section] != after[section]:
             raise UsageError(
@@ -121,9 +124,9 @@ def sample(
     folder = folder.resolve()
     run = open_run(folder, device, progress, step, world)
     cfg = changed(run.cfg, assignments)
-    own = {"sample_batch", "sample_precision"}
+    own = {"sample_batch", "sample_precision", "decode_precision"}
     if cfg.evaluation.model_dump(exclude=own) != run.cfg.evaluation.model_dump(exclude=own):
-        raise UsageError(f"drawing images has no setting of evaluation but {' and '.join(sorted(own))}. Leave it out.")
+        raise UsageError(f"drawing images has no setting of evaluation but {', '.join(sorted(own))}. Leave it out.")
     labels = choose_labels(label_rule, num_images, cfg.input.num_classes, seed)
     document = {
         "run": f"{folder.parent.name}/{folder.name}",
@@ -137,6 +140,7 @@ def sample(
         "seed": seed,
         "vae": run.vae.id if run.vae else None,
         "vae_sha256": run.vae.sha256 if run.vae else None,
+        "decode_precision": cfg.evaluation.decode_precision if run.vae else None,
         "device": device.type,
         "uint8_rule": images.UINT8_RULE,
     }

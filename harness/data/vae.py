@@ -1,4 +1,4 @@
-"""The VAE between images and latents: found or fetched, checked against its hash, run in full fp32.
+"""The VAE between images and latents: found or fetched, checked against its hash. Encodes in full fp32.
 
 B images, C latent channels, S side in pixels, s = S / factor side of a latent.
 """
@@ -21,7 +21,7 @@ from harness import torchvision_guard
 from harness.data.shards import VaeIdentity
 from harness.errors import DataError, HarnessError, unknown
 from harness.files import cache_folder
-from harness.precision import no_autocast, plain_fp32
+from harness.precision import no_autocast, plain_fp32, set_precision
 from harness.randomness import mix
 from harness.weights import fingerprint
 
@@ -75,7 +75,7 @@ _RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_
 
 @dataclass(frozen=True, eq=False)
 class Vae:
-    """A loaded VAE. Computes in fp32 without TF32 or autocast, whatever surrounds it, and without gradients."""
+    """A loaded VAE. Computes without gradients, in fp32 without TF32 or autocast unless told otherwise."""
 
     id: str
     revision: str | None
@@ -115,12 +115,20 @@ class Vae:
         with plain_fp32(self.device) if exact else no_autocast(self.device):
             return torch.cat([self._encode(part.to(self.device)) for part in images.split(at_once)])
 
-    def decode(self, latents: Tensor) -> Tensor:  # (B, C, s, s) not scaled -> (B, 3, S, S) in about [-1, 1]
-        """Latents as pixels, in float32 on the VAE's device."""
+    def decode(self, latents: Tensor, precision: str = "fp32") -> Tensor:  # (B, C, s, s) not scaled -> (B, 3, S, S)
+        """Latents as pixels in about [-1, 1], in float32 on the VAE's device.
+
+        The products are of `precision`, fp32, tf32 or bf16, whatever surrounds the call. Weights and tensors stay in
+        the usual memory format: CUDA's group normalisation would turn channels_last back before every convolution
+        (PyTorch issue 111824).
+        """
+        assert precision in ("fp32", "tf32", "bf16"), f"a VAE decodes in fp32, tf32 or bf16, not {precision!r}"
         at_once = max(1, self._at_once(latents.shape[-1] * self.factor) // 4)  # a decoder holds more than an encoder
-        with plain_fp32(self.device):
-            parts = latents.split(at_once)
-            return torch.cat([self.model.decode(part.to(self.device, torch.float32)).sample for part in parts])
+        with plain_fp32(self.device):  # which also puts back, at its end, what is set here
+            set_precision(precision)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                parts = [part.to(self.device, torch.float32) for part in latents.split(at_once)]
+                return torch.cat([self.model.decode(part).sample.float() for part in parts])
 
     def _at_once(self, side: int) -> int:
         """Images of one pass: activations of 300 MB each would fill the memory. Depends on nothing but their size."""

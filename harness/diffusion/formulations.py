@@ -58,6 +58,9 @@ class EDM:
     def out_channels(self, channels: int) -> int:
         return channels
 
+    def prepare(self, device: torch.device) -> None:
+        """Put what is looked up in tables onto a device, ahead of a step that is compiled: EDM looks nothing up."""
+
     def sigma_of(self, sigma: float) -> float:
         """The noise level, in units of the clean images: what a sampler of this formulation calls a level."""
         return sigma
@@ -137,6 +140,11 @@ class IDDPM:
     def out_channels(self, channels: int) -> int:
         return 2 * channels
 
+    def prepare(self, device: torch.device) -> None:
+        """Put the schedule's tables onto a device, ahead of a step that is compiled."""
+        tables = {name: values.float().to(device) for name, values in self.schedule._asdict().items()}
+        self._float_tables[tables["alpha_bar"].device] = tables  # "cuda:0", where it was called "cuda"
+
     def sigma_of(self, step: float) -> float:
         """The noise level at a step, in units of the clean images: sqrt((1 - alpha_bar) / alpha_bar)."""
         alpha_bar = self.schedule.alpha_bar[int(step)].item()
@@ -197,9 +205,7 @@ class IDDPM:
 
     def _at(self, table: str, step: Tensor) -> Tensor:  # (B,) -> (B, 1, 1, 1) float32
         if step.device not in self._float_tables:
-            self._float_tables[step.device] = {
-                name: values.float().to(step.device) for name, values in self.schedule._asdict().items()
-            }
+            self.prepare(step.device)
         return _per_image(self._float_tables[step.device][table][step])
 
 

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 
+import torch
+
 from harness.diffusion.formulations import Prediction
 from harness.diffusion.samplers import Denoise
 
@@ -31,13 +33,15 @@ def within(
 
 def guided(
     conditional: Denoise,
-    unconditional: Denoise,
+    both: Denoise,
     scale: float | Callable[[float], float],
     channels: int | None = None,
 ) -> Denoise:
     """Denoises towards the label: unconditional + scale (conditional - unconditional); scale 1 is no guidance.
 
-    `scale` may be a function of the level; where it is 1, the network is not asked for the unconditional image.
+    `both` denoises two copies of a batch in one call, the first towards its labels, the second towards none: a GPU is
+    fuller with 2B images than with twice B. `scale` may be a function of the level; where it is 1, `conditional` is
+    asked, for the B images alone.
     `channels` guides only the first so many and leaves the others conditional: DiT guides three of a latent's four,
     and its published numbers have it so. Guiding denoised images or noise is the same, one being linear in the other.
     The learned variance is the conditional one.
@@ -45,13 +49,13 @@ def guided(
 
     def denoise(x, level) -> Prediction:
         here = scale(level) if callable(scale) else scale
-        with_label = conditional(x, level)
         if here == 1:
-            return with_label
-        without = unconditional(x, level)
-        clean = without.clean + here * (with_label.clean - without.clean)
+            return conditional(x, level)
+        pair = both(torch.cat([x, x]), level)
+        with_label, without = pair.clean.chunk(2)
+        clean = without + here * (with_label - without)
         if channels is not None:
-            clean[:, channels:] = with_label.clean[:, channels:]
-        return Prediction(clean, with_label.variance_mix)
+            clean[:, channels:] = with_label[:, channels:]
+        return Prediction(clean, None if pair.variance_mix is None else pair.variance_mix[: len(x)])
 
     return denoise

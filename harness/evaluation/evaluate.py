@@ -3,7 +3,8 @@
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,22 @@ class Yardstick:
     def with_points(self) -> bool:
         """Whether a metric needs the features of the reference's images, not their statistics alone."""
         return any(metric in metrics.OF_POINTS for metric in self.wanted)
+
+
+class StageClock:
+    """Seconds by stage. A stage ends when the GPU has done what was asked of it: once a stage and part, it waits."""
+
+    def __init__(self, device: torch.device):
+        self.seconds: dict[str, float] = {}
+        self._device = device
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
 def yardstick(
@@ -101,8 +118,10 @@ def evaluate(
     extracts its share; those other than the main one get None.
     """
     started, plan, device = time.perf_counter(), cfg.evaluation, yard.device
+    clock = StageClock(device)
     yard.network.refuse(image_shape(cfg.input, vae))
-    reference = _prepared(yard, world, progress)
+    with clock("reference"):
+        reference = _prepared(yard, world, progress)
     labels = choose_labels(plan.label_rule, plan.num_images, cfg.input.num_classes, plan.seed)
     weights_sha256 = fingerprint(network.state_dict())
     protocol = protocol_of(cfg, yard, vae)
@@ -117,19 +136,23 @@ def evaluate(
         progress.stage("drawing images", plan.num_images)
         images = draw_images(
             parts, network, cfg, labels,
-            seed=plan.seed, vae=vae, device=device, world=world, advance=progress.advance,
+            seed=plan.seed, vae=vae, device=device, world=world, advance=progress.advance, timed=clock,
         )  # fmt: skip
         if world.is_main:
-            _keep_record(record, images, grid, labels, protocol)
+            with clock("hashing"):
+                _keep_record(record, images, grid, labels, protocol)
         progress.stage(f"extracting {yard.network.name} features", plan.num_images)
-        generated = extract.features_of(images, yard.network, place, world=world, advance=progress.advance)
+        with clock("features"):
+            generated = extract.features_of(images, yard.network, place, world=world, advance=progress.advance)
     if not world.is_main:
         return None
     shutil.rmtree(parts, ignore_errors=True)
     return _measured(
         generated, labels, reference, yard, protocol, progress,
         name=name, step=step, weights=weights, weights_sha256=weights_sha256,
-        samples_sha256=json.loads(record.read_text(encoding="utf-8"))["sha256"], started=started,
+        samples_sha256=json.loads(record.read_text(encoding="utf-8"))["sha256"],
+        sample_execution=execution_of(cfg, device) if "drawing" in clock.seconds else None,
+        started=started, clock=clock,
     )  # fmt: skip
 
 
@@ -140,27 +163,31 @@ def evaluate_images(
 
     Raises DataError when they are of no use: all alike, mostly copies, or of a kind the feature network cannot take.
     """
-    started = time.perf_counter()
+    started, clock = time.perf_counter(), StageClock(yard.device)
     yard.network.refuse(images.shape)
     sha256 = None
     if world.is_main:
         progress.stage("reading images", len(images))
-        content = content_of(images, progress.advance)
+        with clock("hashing"):
+            content = content_of(images, progress.advance)
         refuse_unusable(images, content)
         sha256 = content.sha256
     sha256 = world.agreed(sha256)
-    reference = _prepared(yard, world, progress)
+    with clock("reference"):
+        reference = _prepared(yard, world, progress)
     progress.stage(f"extracting {yard.network.name} features", len(images))
-    generated = extract.features_of_content(
-        images, sha256, yard.network, folder, device=yard.device, world=world, advance=progress.advance
-    )
+    with clock("features"):
+        generated = extract.features_of_content(
+            images, sha256, yard.network, folder, device=yard.device, world=world, advance=progress.advance
+        )
     if generated is None:
         return None
     unknown = dict.fromkeys(_OF_THE_SAMPLER)
     protocol = EvaluationProtocol(**unknown, num_images=len(images), **_of_the_yardstick(yard))
     return _measured(
         generated, images.labels, reference, yard, protocol, progress,
-        name=images.name, step=None, weights=None, weights_sha256=None, samples_sha256=sha256, started=started,
+        name=images.name, step=None, weights=None, weights_sha256=None, samples_sha256=sha256,
+        started=started, clock=clock,
     )  # fmt: skip
 
 
@@ -180,14 +207,22 @@ def protocol_of(cfg: RunConfig, yard: Yardstick, vae: Vae | None) -> EvaluationP
         vae=vae.id if vae else None,
         vae_sha256=vae.sha256 if vae else None,
         sample_precision=plan.sample_precision,
+        decode_precision=plan.decode_precision if vae else None,
         seed=plan.seed,
         **_of_the_yardstick(yard),
     )
 
 
+def execution_of(cfg: RunConfig, device: torch.device) -> str:
+    """How the sampled network is called, which decides the speed of drawing and no more than the rounding of sums."""
+    if not cfg.execution.sample_compile:
+        return "eager"
+    return "compiled, CUDA graphs" if cfg.execution.cuda_graphs and device.type == "cuda" else "compiled"
+
+
 _OF_THE_SAMPLER = (
     "formulation", "sampler", "num_steps", "nfe", "guidance_scale", "guidance_channels", "guidance_interval",
-    "guidance_power", "label_rule", "uint8_rule", "vae", "vae_sha256", "sample_precision", "seed",
+    "guidance_power", "label_rule", "uint8_rule", "vae", "vae_sha256", "sample_precision", "decode_precision", "seed",
 )  # fmt: skip
 
 
@@ -247,8 +282,10 @@ def _measured(
     progress: Progress,
     *,
     started: float,
+    clock: StageClock,
     **identity: Any,
 ) -> Evaluation:
+    begun = time.perf_counter()
     progress.note(f"computing {', '.join(yard.wanted)}")
 
     def named(values: dict[str, float]) -> dict[str, float]:
@@ -280,4 +317,5 @@ def _measured(
         harness_version=harness.__version__,
         packages=installed(),
         seconds=time.perf_counter() - started,
+        stage_seconds={**clock.seconds, "metrics": time.perf_counter() - begun},
     )

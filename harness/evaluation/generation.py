@@ -5,17 +5,21 @@ N images, B images of a batch, C channels, S side.
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from harness.config import InputShape, RunConfig, Sampling
 from harness.data.vae import Vae
 from harness.diffusion.formulations import FORMULATIONS, Formulation, Network
 from harness.diffusion.guidance import guided, power_cosine, within
 from harness.diffusion.samplers import SAMPLERS, Denoise
+from harness.errors import SetupError
 from harness.evaluation.image_sets import PartImages
 from harness.evaluation.images import to_uint8
 from harness.evaluation.parts import draw_in_parts
@@ -24,6 +28,9 @@ from harness.world import World
 
 Advance = Callable[[int], None]  # told how many images are done
 Decode = Callable[[Tensor], Tensor]  # what the network made (B, C, S, S) -> pixels (B, 1 or 3, H, W) in about [-1, 1]
+Timed = Callable[[str], AbstractContextManager]  # told a stage's name, times what is done in it
+
+WORTH_A_THREAD = 1024  # random numbers of an image: with fewer, Python takes longer to ask for them than they take
 
 
 class Generated(NamedTuple):
@@ -45,15 +52,37 @@ def image_shape(network_input: InputShape, vae: Vae | None) -> tuple[int, int, i
     return network_input.side * vae.factor, network_input.side * vae.factor, 3
 
 
-def decoder(vae: Vae | None) -> Decode:
-    """Latents to pixels; without a VAE, the network makes pixels itself."""
+def decoder(vae: Vae | None, precision: str = "fp32") -> Decode:
+    """Latents to pixels, in `precision` (fp32, tf32, bf16); without a VAE, the network makes pixels itself."""
     if vae is None:
         return lambda clean: clean
-    return lambda clean: vae.decode(clean / vae.scale)
+    return lambda clean: vae.decode(clean / vae.scale, precision)
+
+
+def as_sampled(
+    network: nn.Module,
+    precision: str,
+    device: torch.device,
+    *,
+    compiled: bool = False,
+    cuda_graphs: bool = False,
+) -> Network:
+    """The network as a sampler calls it: it computes in `precision`, fp32 or bf16, and gives back float32.
+
+    Compiled, it is so once for each size of batch; `cuda_graphs` replays what was compiled, on a GPU. The weights stay
+    the network's own. Raises SetupError, when called, if it cannot be compiled here.
+    """
+    called: Network = _compiled(network, cuda_graphs=cuda_graphs and device.type == "cuda") if compiled else network
+
+    def computed(net_input: Tensor, net_noise: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            return called(net_input, net_noise, labels).float()
+
+    return computed
 
 
 def generate(
-    network: nn.Module,
+    network: Network,
     formulation: Formulation,
     sampling: Sampling,
     labels: Tensor,
@@ -64,23 +93,28 @@ def generate(
     batch_size: int,
     device: torch.device,
     first: int = 0,
-    precision: str = "fp32",
+    whole_batches: bool = False,
     decode: Decode = lambda clean: clean,
     advance: Advance = lambda done: None,
+    timed: Timed = lambda stage: nullcontext(),
 ) -> Generated:
     """An image of `image_shape` (C, S, S) for each label (N,), sampled as `sampling` says: images first, first + 1, ...
 
-    The network computes in `precision`, fp32 or bf16; the sampler's state does not. `decode` turns what was made into
-    pixels.
+    With `whole_batches` the last one is filled up, with images that are thrown away: a compiled network would be
+    compiled once more for a smaller one. `decode` turns what was made into pixels. `timed` is told of the stages
+    "drawing" and "decoding".
     """
     draw, batches = SAMPLERS[sampling.sampler], []
-    network = _in_precision(network, precision, device)
     for start in range(0, len(labels), batch_size):
         wanted = labels[start : start + batch_size]
-        noise = _ImageNoise(seed, range(first + start, first + start + len(wanted)), image_shape, device)
-        denoise = _denoiser(network, formulation, sampling, wanted.to(device), null_label)
-        with torch.inference_mode():
-            batches.append(to_uint8(decode(draw(denoise, noise, formulation, sampling.num_steps))).cpu())
+        asked = F.pad(wanted, (0, batch_size - len(wanted)), value=null_label) if whole_batches else wanted
+        noise = _ImageNoise(seed, range(first + start, first + start + len(asked)), image_shape, device)
+        denoise = _denoiser(network, formulation, sampling, asked.to(device), null_label)
+        with torch.no_grad():  # not inference_mode: what CUDA graphs record in it fails outside it (PyTorch 135892)
+            with timed("drawing"):
+                clean = draw(denoise, noise, formulation, sampling.num_steps)[: len(wanted)]
+            with timed("decoding"):
+                batches.append(to_uint8(decode(clean)).cpu())
         advance(start + len(wanted))
     return Generated(torch.cat(batches), labels)
 
@@ -96,73 +130,101 @@ def draw_images(
     device: torch.device,
     world: World = World(),
     advance: Advance = lambda done: None,
+    timed: Timed = lambda stage: nullcontext(),
 ) -> PartImages:
     """An image for each label (N,), as `cfg` samples, in parts under `folder` that the processes share out.
 
     Parts that are there are not drawn again; the folder's name must say everything that decides the images.
     """
-    formulation, network = FORMULATIONS[cfg.formulation](), network.eval()
-    latent, shape = (
-        (cfg.input.channels, cfg.input.side, cfg.input.side),
-        image_shape(cfg.input, vae),
-    )
-    decode = decoder(vae)
+    plan, execution, formulation = cfg.evaluation, cfg.execution, FORMULATIONS[cfg.formulation]()
+    latent, shape = (cfg.input.channels, cfg.input.side, cfg.input.side), image_shape(cfg.input, vae)
+    part = min(plan.sample_batch, math.ceil(len(labels) / world.size))
+    called = as_sampled(
+        network.eval(), plan.sample_precision, device,
+        compiled=execution.sample_compile, cuda_graphs=execution.cuda_graphs,
+    )  # fmt: skip
+    decode = decoder(vae, plan.decode_precision)
 
     def draw(first: int, stop: int) -> Tensor:
         return generate(
-            network,
+            called,
             formulation,
             cfg.sampling,
             labels[first:stop],
             image_shape=latent,
             null_label=cfg.input.num_classes,
             seed=seed,
-            batch_size=cfg.evaluation.sample_batch,
+            batch_size=part,
             device=device,
             first=first,
-            precision=cfg.evaluation.sample_precision,
+            whole_batches=execution.sample_compile,
             decode=decode,
+            timed=timed,
         ).images
 
-    part = min(cfg.evaluation.sample_batch, math.ceil(len(labels) / world.size))
     paths = draw_in_parts(folder, len(labels), part, shape, draw, world=world, advance=advance)
     return PartImages("generated", paths, shape, labels)
 
 
-def _in_precision(network: Network, precision: str, device: torch.device) -> Network:
-    def computed(net_input: Tensor, net_noise: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            return network(net_input, net_noise, labels).float()
+def _compiled(network: nn.Module, *, cuda_graphs: bool) -> Network:
+    from harness.training.compiling import FAILURES  # the compiler takes seconds to import
 
-    return computed
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # in place of running uncompiled without a word
+    compiled = torch.compile(network, dynamic=False, options={"triton.cudagraphs": cuda_graphs})
+
+    def called(net_input: Tensor, net_noise: Tensor, labels: Tensor) -> Tensor:
+        if cuda_graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+        try:
+            raw = compiled(net_input, net_noise, labels)
+        except FAILURES as error:
+            reason = " ".join(str(error).split())[:200]
+            raise SetupError(
+                f"torch.compile of the network that is sampled failed: {reason}. Sample it uncompiled, with "
+                "--set sample_compile=false."
+            ) from error
+        return raw.clone() if cuda_graphs else raw  # the next replay writes over it
+
+    return called
 
 
 def _denoiser(
     network: Network, formulation: Formulation, sampling: Sampling, labels: Tensor, null_label: int
 ) -> Denoise:
-    def conditional(x: Tensor, level: float):
-        return formulation.predict(network, x, level, labels)
-
-    def unconditional(x: Tensor, level: float):
-        return formulation.predict(network, x, level, torch.full_like(labels, null_label))
+    def towards(wanted: Tensor) -> Denoise:
+        return lambda x, level: formulation.predict(network, x, level, wanted)
 
     if sampling.guidance_scale is None:
-        return conditional
+        return towards(labels)
     scale: float | Callable[[float], float] = sampling.guidance_scale
     if sampling.guidance_power is not None:
         scale = power_cosine(sampling.guidance_scale, sampling.guidance_power)
     if sampling.guidance_interval is not None:
         scale = within(sampling.guidance_interval, scale, formulation.sigma_of)
-    return guided(conditional, unconditional, scale, sampling.guidance_channels)
+    both = torch.cat([labels, torch.full_like(labels, null_label)])
+    return guided(towards(labels), towards(both), scale, sampling.guidance_channels)
 
 
 class _ImageNoise:
-    """Draws unit noise for a batch, each image from a generator of its own.   () -> (B, C, S, S) float64"""
+    """Draws unit noise for a batch, each image from a generator of its own.   () -> (B, C, S, S) float64
+
+    On the CPU, by its threads: an image of 4 x 32 x 32 takes about 0.1 ms, of which the ddpm sampler needs 250 each.
+    """
 
     def __init__(self, seed: int, indices: range, image_shape: tuple[int, int, int], device: torch.device):
         self._generators = [torch.Generator().manual_seed(mix("image", seed, index)) for index in indices]
         self._shape, self._device = image_shape, device
+        self._threads = torch.get_num_threads() if math.prod(image_shape) >= WORTH_A_THREAD else 1
+        self._pool = ThreadPoolExecutor(self._threads, "noise")
 
     def __call__(self) -> Tensor:
-        draws = [torch.randn(self._shape, generator=g, dtype=torch.float64) for g in self._generators]
-        return torch.stack(draws).to(self._device)
+        on_gpu = self._device.type == "cuda"  # then nothing waits for the copy, which is made from pinned memory
+        noise = torch.empty(len(self._generators), *self._shape, dtype=torch.float64, pin_memory=on_gpu)
+
+        def draw(rows: range) -> None:
+            for row in rows:
+                torch.randn(self._shape, generator=self._generators[row], dtype=torch.float64, out=noise[row])
+
+        rows = range(len(noise))
+        list(self._pool.map(draw, (rows[thread :: self._threads] for thread in range(self._threads))))
+        return noise.to(self._device, non_blocking=on_gpu)

@@ -4,6 +4,7 @@ N images, H height, W width, C channels.
 """
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,20 +28,26 @@ def draw_in_parts(
 ) -> list[Path]:
     """The files of all N images of `shape` (H, W, C) in order, of which each process draws every world.size-th.
 
-    Every process gets all of them. A file that was cut short, or holds something else, is drawn again. The parts stay
-    in `folder`, whose name must say everything that decides the images; the caller removes it. Raises DataError when
-    they cannot be written.
+    Every process gets all of them. A file that was cut short, or holds something else, is drawn again. A part is
+    written while the next is drawn, so that a GPU does not wait for the disk. The parts stay in `folder`, whose name
+    must say everything that decides the images; the caller removes it. Raises DataError when they cannot be written.
     """
     with npy.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     bounds = [(first, min(first + part_images, num_images)) for first in range(0, num_images, part_images)]
     paths = [folder / f"images-{first:07d}-{stop:07d}.npy" for first, stop in bounds]
-    for number, (path, (first, stop)) in enumerate(zip(paths, bounds, strict=True)):
-        expected = (stop - first, *shape)
-        if number % world.size == world.rank and npy.problem(path, expected, np.dtype(np.uint8)):
-            images = draw(first, stop)
-            assert images.shape == expected, f"drew images of shape {tuple(images.shape)}, expected {expected}"
-            npy.save(path, images.contiguous().numpy())
-        advance(stop)
+    with ThreadPoolExecutor(1, "parts") as writer:
+        written: Future[str] | None = None
+        for number, (path, (first, stop)) in enumerate(zip(paths, bounds, strict=True)):
+            expected = (stop - first, *shape)
+            if number % world.size == world.rank and npy.problem(path, expected, np.dtype(np.uint8)):
+                images = draw(first, stop)
+                assert images.shape == expected, f"drew images of shape {tuple(images.shape)}, expected {expected}"
+                if written:
+                    written.result()  # what failed is told now, and no more than two parts are held
+                written = writer.submit(npy.save, path, images.contiguous().numpy())
+            advance(stop)
+        if written:
+            written.result()
     world.wait()
     return paths

@@ -92,6 +92,7 @@ class EvaluationProtocol(Record):
     vae: str | None
     vae_sha256: str | None = None
     sample_precision: str | None = None  # of the network that was sampled
+    decode_precision: str | None = None  # of the VAE's decoder; None: there is no VAE
     features: str
     features_sha256: str
     features_batch: int | None = None  # images the feature network sees at once
@@ -130,7 +131,9 @@ class Evaluation(Record):
     protocol: EvaluationProtocol
     harness_version: str | None = None
     packages: dict[str, str] = {}
+    sample_execution: str | None = None  # "eager", "compiled" or "compiled, CUDA graphs"; None: nothing was drawn
     seconds: float
+    stage_seconds: dict[str, float] = {}  # of these, by stage, in the main process; stages not gone through are absent
 
 
 class Result(Record):
@@ -157,6 +160,9 @@ class Result(Record):
     wall_seconds: float
     device: Device
     world_size: int
+    compiled: bool | None = None  # whether the step really was, as it was asked for; None: an older version did not say
+    attention: str | None = None  # the kernel of the blocks' attention
+    notes: list[str] = []  # how the run was carried out otherwise than asked
     complete: bool = True
 
 

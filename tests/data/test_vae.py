@@ -115,6 +115,41 @@ def test_the_precision_of_the_step_around_it_changes_nothing_and_is_left_as_it_w
     assert not within.is_inference()  # a training step multiplies it by weights that have gradients
 
 
+@pytest.mark.parametrize("id", ["random-tiny", "random"])
+def test_half_precision_decodes_to_nearly_the_same_pixels_and_leaves_the_encoder_alone(id):
+    loaded, pixels = vae.load(id), images(1, side=32)
+    latents = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    before, exact, half = loaded.moments(pixels), loaded.decode(latents), loaded.decode(latents, "bf16")
+    assert half.dtype == exact.dtype == torch.float32
+    assert 0 < (half - exact).norm() / exact.norm() < 0.05  # bfloat16 has 8 bits, and untrained weights many layers
+    assert torch.equal(loaded.moments(pixels), before)
+    assert torch.equal(loaded.decode(latents), exact)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_decoding_computes_in_the_precision_asked_for_and_leaves_the_callers_as_it_was(precision):
+    loaded, seen = vae.load("random-tiny"), []
+
+    def flags():
+        return (
+            torch.get_float32_matmul_precision(),
+            torch.backends.cudnn.allow_tf32,
+            torch.is_autocast_enabled("cpu"),
+        )
+
+    hook = loaded.model.decoder.register_forward_pre_hook(lambda module, inputs: seen.append(flags()))
+    before = flags()
+    try:
+        loaded.decode(torch.randn(1, 4, 8, 8), precision)
+    finally:
+        hook.remove()
+    tf32 = precision == "tf32"
+    assert seen == [("high" if tf32 else "highest", tf32, precision == "bf16")]
+    assert flags() == before
+    with pytest.raises(AssertionError, match="not 'fp16'"):
+        loaded.decode(torch.randn(1, 4, 8, 8), "fp16")
+
+
 def test_random_weights_are_the_same_every_time_and_leave_the_callers_random_state_alone():
     torch.manual_seed(3)
     expected = torch.rand(1)

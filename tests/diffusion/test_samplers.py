@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from small import small_config, trained_a_little
 
-from harness.diffusion.formulations import EDM, IDDPM, Prediction
+from harness.diffusion.formulations import EDM, FORMULATIONS, IDDPM, Prediction
 from harness.diffusion.guidance import guided, power_cosine, within
 from harness.diffusion.samplers import ddpm, evaluations_per_image, heun, sigma_grid
+from harness.training import registry
 
 MEAN, DEVIATION = 0.3, 0.5
 
@@ -79,16 +81,64 @@ def test_the_number_of_evaluations_is_the_papers(name, draw, denoise, formulatio
 
 
 def test_guidance_moves_away_from_the_unconditional_image_by_its_scale():
+    """The denoiser answers 1 where it is asked for the label and 0 where not, and the variance the other way round."""
+    x = torch.zeros(1, 4, 2, 2)
+
     def conditional(x, level):
-        return Prediction(torch.ones(1, 4, 2, 2), torch.zeros(1))
+        return Prediction(torch.ones_like(x), torch.zeros_like(x))
 
-    def unconditional(x, level):
-        return Prediction(torch.zeros(1, 4, 2, 2), torch.ones(1))
+    def both(x, level):
+        with_label = torch.tensor([1.0, 0.0]).reshape(2, 1, 1, 1).expand_as(x)
+        return Prediction(with_label, 1 - with_label)
 
-    assert torch.equal(guided(conditional, unconditional, 1.0)(None, 0).clean, torch.ones(1, 4, 2, 2))
-    three = guided(conditional, unconditional, 4.0, channels=3)(None, 0)
+    assert torch.equal(guided(conditional, both, 1.0)(x, 0).clean, torch.ones(1, 4, 2, 2))
+    three = guided(conditional, both, 4.0, channels=3)(x, 0)
     assert three.clean[0, :, 0, 0].tolist() == [4, 4, 4, 1]
-    assert three.variance_mix == 0
+    assert three.variance_mix.shape == x.shape
+    assert not three.variance_mix.any()
+
+
+class DoubleNetwork(torch.nn.Module):
+    """Convolves an image with its label's embedding added: a network whose every operation is in float64."""
+
+    def __init__(self):
+        super().__init__()
+        self.label, self.mix = torch.nn.Embedding(6, 4), torch.nn.Conv2d(4, 4, 3, padding=1)
+        trained_a_little(self.double())
+
+    def forward(self, x, labels):
+        return torch.tanh(self.mix(x + self.label(labels)[..., None, None]))
+
+
+@pytest.mark.parametrize("channels", [None, 3])
+def test_guidance_in_one_call_is_guidance_in_two_calls(channels):
+    network, labels, none = DoubleNetwork(), torch.tensor([0, 2, 4]), torch.full((3,), 5)
+
+    def towards(labels):
+        return lambda x, level: Prediction(network(x, labels), None)
+
+    x = torch.randn(3, 4, 8, 8, dtype=torch.float64)
+    found = guided(towards(labels), towards(torch.cat([labels, none])), 2.5, channels)(x, 0.7).clean
+    with_label, without = network(x, labels), network(x, none)
+    expected = without + 2.5 * (with_label - without)
+    expected[:, 3:] = expected[:, 3:] if channels is None else with_label[:, 3:]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "level"), [("dit", 400), ("mdt", 400), ("maskdit", 0.7), ("sddit", 0.7)])
+@torch.no_grad()
+def test_guidance_of_a_methods_network_in_one_call_is_guidance_in_two_calls_but_for_rounding(name, level):
+    cfg = small_config(name)
+    formulation, network = FORMULATIONS[cfg.formulation](), trained_a_little(registry.build(cfg).network)
+    labels, none, x = torch.tensor([0, 3, 9]), torch.full((3,), 10), torch.randn(3, 1, 8, 8)
+
+    def towards(labels):
+        return lambda x, level: formulation.predict(network, x, level, labels)
+
+    found = guided(towards(labels), towards(torch.cat([labels, none])), 2.5)(x, level)
+    with_label, without = towards(labels)(x, level), towards(none)(x, level)
+    torch.testing.assert_close(found.clean, without.clean + 2.5 * (with_label.clean - without.clean), rtol=0, atol=2e-5)
+    torch.testing.assert_close(found.variance_mix, with_label.variance_mix, rtol=0, atol=1e-5)
 
 
 def test_a_power_cosine_scale_is_none_at_the_noisiest_step_and_whole_at_the_last():
@@ -102,14 +152,14 @@ def test_guidance_in_an_interval_asks_for_no_unconditional_image_outside_it():
     asked = []
 
     def conditional(x, level):
-        return Prediction(torch.full((1,), 2.0), None)
+        return Prediction(torch.full_like(x, 2.0), None)
 
-    def unconditional(x, level):
+    def both(x, level):
         asked.append(level)
-        return Prediction(torch.zeros(1), None)
+        return Prediction(torch.tensor([2.0, 0.0]), None)
 
-    denoise = guided(conditional, unconditional, within((0.28, 5.42), 3.0, EDM().sigma_of))
-    cleans = [denoise(None, level).clean.item() for level in (80.0, 5.43, 5.42, 1.0, 0.28, 0.002)]
+    denoise = guided(conditional, both, within((0.28, 5.42), 3.0, EDM().sigma_of))
+    cleans = [denoise(torch.zeros(1), level).clean.item() for level in (80.0, 5.43, 5.42, 1.0, 0.28, 0.002)]
     assert cleans == [2, 2, 6, 6, 2, 2]
     assert asked == [5.42, 1.0]
 

@@ -7,6 +7,8 @@ import pytest
 import torch
 from small import tiny_config, trained_a_little
 
+from harness.config import digest
+from harness.data import vae
 from harness.errors import DataError, UsageError
 from harness.evaluation import evaluate as module
 from harness.evaluation import extract
@@ -56,10 +58,35 @@ def test_an_evaluation_says_everything_that_its_numbers_depend_on(made, cfg, dig
     assert len(evaluation.samples_sha256) == 64
 
 
+def test_an_evaluation_says_where_its_time_went(made, cfg, digits, tmp_path):
+    evaluation = measured(made, cfg, tmp_path, digits)
+    assert list(evaluation.stage_seconds) == ["reference", "drawing", "decoding", "hashing", "features", "metrics"]
+    assert all(seconds > 0 for seconds in evaluation.stage_seconds.values())
+    assert 0.5 * evaluation.seconds < sum(evaluation.stage_seconds.values()) <= evaluation.seconds
+    assert evaluation.sample_execution == "eager"
+
+
+def test_how_the_network_was_called_is_said_with_the_time_it_took():
+    compiled = tiny_config("dit", "sample_compile=true", "cuda_graphs=true")
+    assert module.execution_of(compiled, CPU) == "compiled"
+    assert module.execution_of(compiled, torch.device("cuda")) == "compiled, CUDA graphs"
+    assert module.execution_of(tiny_config("dit", "cuda_graphs=true"), torch.device("cuda")) == "eager"
+
+
+def test_how_latents_are_decoded_is_a_condition_of_the_images_and_without_a_vae_there_is_none(digits):
+    yard, decoder = yardstick("digits", "data", FIVE, device=CPU, data=digits), vae.load("random-tiny")
+    plain, half = (tiny_config("dit", f"decode_precision={precision}") for precision in ("fp32", "bf16"))
+    assert [module.protocol_of(cfg, yard, decoder).decode_precision for cfg in (plain, half)] == ["fp32", "bf16"]
+    conditions = [digest(module._of_the_images(module.protocol_of(cfg, yard, decoder))) for cfg in (plain, half)]
+    assert conditions[0] != conditions[1]
+    assert module.protocol_of(plain, yard, None) == module.protocol_of(half, yard, None)
+
+
 def test_the_same_network_is_drawn_once(made, cfg, digits, tmp_path, monkeypatch):
     first = measured(made, cfg, tmp_path, digits)
     monkeypatch.setattr(module, "draw_images", None)  # calling it now would fail
     again = measured(made, cfg, tmp_path, digits, name="again")
+    assert (again.sample_execution, set(again.stage_seconds)) == (None, {"reference", "metrics"})
     assert (again.metrics, again.samples_sha256) == (first.metrics, first.samples_sha256)
     assert not list((tmp_path / "samples").iterdir())  # the parts are gone
 
@@ -135,6 +162,7 @@ def test_images_from_a_file_a_folder_and_a_run_have_the_same_metrics(made, cfg, 
         for name, value in found.metrics.items():
             assert value == pytest.approx(run.metrics[name], rel=1e-9), (path, name)
         assert (found.protocol.sampler, found.step, found.weights) == (None, None, None)
+        assert list(found.stage_seconds) == ["hashing", "reference", "features", "metrics"]
     assert len(list((tmp_path / "f").iterdir())) == 1  # one content, one place, whatever the file
 
 

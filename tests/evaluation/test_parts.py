@@ -1,9 +1,12 @@
 """Images drawn in parts: shared out, kept over an interruption, the same however they were cut."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 
+from harness.data import npy
 from harness.errors import DataError
 from harness.evaluation.image_sets import PartImages
 from harness.evaluation.parts import draw_in_parts
@@ -79,6 +82,40 @@ def test_progress_counts_images_up_to_the_last(tmp_path):
     told = []
     drawn(tmp_path, Drawer(), advance=told.append)
     assert told == [4, 8, 10]
+
+
+def test_a_part_is_written_while_the_next_one_is_drawn(tmp_path, monkeypatch):
+    """Each write but the last waits until the next part is asked for, which would last for ever one after the other."""
+    asked, saved, save = [threading.Event() for _ in range(4)], [], npy.save
+
+    def waiting(path, array):
+        saved.append(asked[len(saved) + 1].wait(timeout=10))
+        return save(path, array)
+
+    class Asked(Drawer):
+        def __call__(self, first, stop):
+            asked[first // 4].set()
+            return super().__call__(first, stop)
+
+    monkeypatch.setattr(npy, "save", waiting)
+    asked[3].set()
+    assert drawn(tmp_path, Asked()) == list(range(10))
+    assert saved == [True, True, True]
+
+
+@pytest.mark.parametrize("failing", [0, 2])
+def test_a_part_that_cannot_be_written_is_told(failing, tmp_path, monkeypatch):
+    drawer, save = Drawer(), npy.save
+
+    def full(path, array):
+        if path.name.startswith(f"images-{4 * failing:07d}"):
+            raise DataError(f"{path} cannot be written: No space left on device.")
+        return save(path, array)
+
+    monkeypatch.setattr(npy, "save", full)
+    with pytest.raises(DataError, match="No space left"):
+        drawn(tmp_path, drawer)
+    assert len(drawer.calls) == min(failing + 2, 3)  # one part more is drawn meanwhile, and no other
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):

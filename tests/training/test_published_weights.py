@@ -161,7 +161,7 @@ def test_guidance_of_the_noise_of_three_channels_is_the_official_one(method, ste
 
     ours = guided(
         lambda z, level: formulation.predict(network, z, level, labels),
-        lambda z, level: formulation.predict(network, z, level, none),
+        lambda z, level: formulation.predict(network, z, level, torch.cat([labels, none])),
         ours_scale,
         channels=3,
     )(x, step)
@@ -180,7 +180,7 @@ def test_guidance_of_the_denoised_image_is_the_official_one(sigma, scale):
 
     ours = guided(
         lambda z, level: formulation.predict(network, z, level, labels),
-        lambda z, level: formulation.predict(network, z, level, none),
+        lambda z, level: formulation.predict(network, z, level, torch.cat([labels, none])),
         scale,
     )(x, sigma)
     expected = without + scale * (with_label - without)

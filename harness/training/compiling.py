@@ -1,0 +1,50 @@
+"""torch.compile around a method: in place and once, and never given up without a word."""
+
+import torch
+from torch._dynamo.exc import TorchDynamoException
+from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+
+from harness.errors import SetupError
+from harness.training.method import Method
+
+FAILURES = (TorchDynamoException, CppCompileError, InvalidCxxCompiler)  # what a first step may raise
+SHOWN = 200  # characters of a compiler's complaint
+
+
+def compile_in_place(method: Method, *, cuda_graphs: bool) -> None:
+    """Compile the method's forward and, through autograd, its backward, for the shapes it meets.
+
+    In place, so that no name of a weight changes. Random numbers are drawn as without compiling. With `cuda_graphs` the
+    compiled kernels are recorded once and replayed, which saves launching them: small networks are bound by that.
+    """
+    # Compiling for each value of a number that changes would end, at a limit, in running uncompiled without a word.
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    method.compile(dynamic=False, options={"fallback_random": True, "triton.cudagraphs": cuda_graphs})
+
+
+class FirstStep:
+    """Guards the step that compiles. Everything a failed attempt may have changed is put back before another one."""
+
+    def __init__(self, method: Method, *, optional: bool):
+        self._method, self._optional = method, optional
+        self._buffers = [buffer.clone() for buffer in method.buffers()]  # gradients are zeroed by every step
+
+    def failed(self, error: Exception) -> str:
+        """Uncompile the method and return why. Raises SetupError where compiling is not optional."""
+        reason = _reason(error)
+        if not self._optional:
+            raise SetupError(
+                f"torch.compile failed: {reason} Say --compile auto to run uncompiled where it fails, which the result "
+                "then says, or --compile off."
+            ) from error
+        self._method._compiled_call_impl = None  # there is no public way back
+        with torch.no_grad():
+            for buffer, before in zip(self._method.buffers(), self._buffers, strict=True):
+                buffer.copy_(before)
+        return reason
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = (lines or [type(error).__name__])[0]
+    return first[:SHOWN].rstrip(".") + "."

@@ -1,0 +1,51 @@
+"""Images drawn from a run: what can be chosen anew, and what their folder's name says."""
+
+import pytest
+from small import small_config, trained_a_little
+
+from harness import sampling
+from harness.data import vae
+from harness.errors import UsageError
+from harness.progress import NoProgress
+from harness.training import registry
+from harness.world import World
+
+LATENTS = "input={channels: 4, side: 8, num_classes: 10}"
+
+
+@pytest.fixture
+def sampled(tmp_path, monkeypatch):
+    """Draws two images from a run with a VAE, sampled as the assignments say; gives what is said of them."""
+    cfg = small_config("sddit", "sampling.num_steps=3", LATENTS)
+    network = trained_a_little(registry.build(cfg).network)
+    opened = sampling.Opened(cfg, network, 4, vae.load("random-tiny"))
+    monkeypatch.setattr(sampling, "open_run", lambda *args: opened)
+
+    def sample(*assignments):
+        return sampling.sample(
+            tmp_path / "run", 2, seed=0, label_rule="balanced", assignments=assignments, npz=False,
+            progress=NoProgress(), world=World(),
+        )  # fmt: skip
+
+    return sample
+
+
+def test_how_latents_are_decoded_is_said_and_names_the_folder(sampled):
+    plain, half = sampled(), sampled("decode_precision=bf16")
+    assert [answer["decode_precision"] for answer in (plain, half)] == ["fp32", "bf16"]
+    assert plain["files"] != half["files"]
+    assert sampled("decode_precision=fp32")["files"] == plain["files"]
+
+
+def test_drawing_images_knows_no_other_setting_of_evaluation(sampled):
+    with pytest.raises(UsageError, match="but decode_precision, sample_batch, sample_precision"):
+        sampled("evaluation.seed=3")
+
+
+def test_how_the_sampled_network_is_called_can_be_chosen_anew_and_how_training_went_cannot():
+    cfg = small_config("dit")
+    other = sampling.changed(cfg, ["sample_compile=true", "cuda_graphs=true"])
+    assert (other.execution.sample_compile, other.execution.cuda_graphs, other.sha256) == (True, True, cfg.sha256)
+    for training in ("micro_batch=4", "attention=math", "protocol.precision=bf16"):
+        with pytest.raises(UsageError, match="was settled when the run was trained"):
+            sampling.changed(cfg, [training])
