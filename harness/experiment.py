@@ -13,16 +13,19 @@ from harness import provenance
 from harness.config import Execution, RunConfig, apply_overrides, read_config, validate
 from harness.data import sources
 from harness.data.dataset import Dataset
-from harness.errors import DataError, HarnessError, UsageError
+from harness.errors import DataError, HarnessError, SetupError, UsageError
 from harness.evaluation import features, metric_names
 from harness.evaluation.generation import image_shape
+from harness.precision import require as require_precision
 from harness.precision import set_precision
 from harness.progress import Progress
 from harness.recipes import load_recipe
-from harness.results.schema import Evaluation, Manifest, Result, read_record, write_atomically, write_record
+from harness.results.schema import Device, Evaluation, Manifest, Result, read_record, write_atomically, write_record
 from harness.training import checkpoint, engine, registry, telemetry
-from harness.training.cost import Cost, count
-from harness.training.estimate import Estimate, estimate
+from harness.training.attention import kernel_of
+from harness.training.cost import GIGA, Cost, count
+from harness.training.devices import peak_flops
+from harness.training.estimate import Estimate, estimate, fitting_micro_batch, largest_micro_batch
 from harness.training.step import rows_of
 from harness.world import World
 
@@ -63,7 +66,7 @@ def plan(cfg: RunConfig, world_size: int) -> dict[str, Any]:
         **cost._asdict(),
         "device": telemetry.describe(default_device(), world_size).model_dump(),
         "complete": False,
-        "estimate": _estimate(cfg, cost, world_size).as_json(),
+        "estimate": estimate_of(cfg, cost, world_size=world_size).as_json(),
         "config": cfg.model_dump(mode="json"),
     }
 
@@ -84,8 +87,9 @@ def run(
     parts; DataError before any step when the folder cannot be written.
     """
     rows_of(cfg, world)
-    set_precision(cfg.protocol.precision)
     device = default_device()
+    require_precision(cfg.protocol.precision, device)
+    set_precision(cfg.protocol.precision)
     if cfg.execution.residency == "gpu" and device.type != "cuda":
         raise UsageError("--data-residency is gpu, and this machine has none; leave it out or say host.")
     folder = out / cfg.recipe / cfg.run_id
@@ -102,10 +106,11 @@ def run(
         progress.stage("checking the data", data.num_files, "files")
     data.check(progress.advance)
     cost = _cost(cfg)
-    needs = _estimate(cfg, cost, world.size)
+    needs = estimate_of(cfg, cost, world_size=world.size)
     begun = folder if not force and _begun(folder) else None
     cfg = world.agreed(_in_pieces_that_fit(cfg, needs.memory_parts, device, world, begun, progress))
     method = registry.build(cfg)
+    kernel = attention_kernel(cfg, device)
     hardware = telemetry.describe(device, world.size)
     if world.is_main:
         _prepare(folder, needs.disk_parts["checkpoints"])
@@ -119,9 +124,15 @@ def run(
 
     telemetry.reset_peak_memory(device)
     progress.stage("training", cfg.protocol.steps)
-    trained = engine.train(
-        method, cfg, data, folder, device=device, report=progress.metrics, note=progress.note, world=world
-    )
+    try:
+        trained = engine.train(
+            method, cfg, data, folder, device=device, report=progress.metrics, note=progress.note, world=world,
+            images_per_sec_at_peak=_images_per_sec_at_peak(cfg, cost, hardware),
+        )  # fmt: skip
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not telemetry.ran_out_of_memory(error):
+            raise
+        raise too_large(cfg, device, world.size) from error
     started = time.perf_counter()
     set_precision("fp32")  # of sampling and evaluation, whatever trained
     evaluations = _evaluate_both(trained.network, cfg, data, yard, folder, world, progress) if yard else {}
@@ -136,6 +147,9 @@ def run(
         evaluations=evaluations,
         wall_seconds=trained.seconds + time.perf_counter() - started,
         device=hardware,
+        compiled=trained.compiled,
+        attention=kernel,
+        notes=trained.notes,
     )
     write_record(folder / "result.json", result)
     return result
@@ -143,6 +157,30 @@ def run(
 
 def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def attention_kernel(cfg: RunConfig, device: torch.device) -> str:
+    """The kernel that computes attention in this run's blocks. Raises SetupError where the one asked for is missing."""
+    return kernel_of(
+        registry.shape_of(cfg), kernel=cfg.execution.attention, precision=cfg.protocol.precision, device=device
+    )
+
+
+def too_large(cfg: RunConfig, device: torch.device, world_size: int = 1) -> SetupError:
+    """What to say when a step did not fit into memory: the largest micro-batch that the estimate says would."""
+    available = telemetry.available_memory(device)
+    fits = None if available is None else largest_micro_batch(cfg, USABLE_MEMORY * available, world_size=world_size)
+    where = "the GPU's memory" if device.type == "cuda" else "this machine's memory"
+    said = f"--micro-batch {fits} should, by the estimate" if fits else "by the estimate not even single images do"
+    return SetupError(
+        f"a step of {cfg.recipe} did not fit into {where}; {said}. Pieces add up to the same gradient. "
+        "--set activation_checkpointing=true needs less memory and more time."
+    )
+
+
+def _images_per_sec_at_peak(cfg: RunConfig, cost: Cost, hardware: Device) -> float | None:
+    peak = peak_flops(hardware.name, cfg.protocol.precision) if hardware.kind == "cuda" else None
+    return peak and peak * hardware.count / (2 * cost.gmacs_step * GIGA)
 
 
 def _identity(cfg: RunConfig, world_size: int) -> dict[str, Any]:
@@ -162,8 +200,10 @@ def _cost(cfg: RunConfig) -> Cost:
     return count(lambda: registry.build(cfg, device="meta"), registry.shape_of(cfg))
 
 
-def _estimate(cfg: RunConfig, cost: Cost, world_size: int) -> Estimate:
-    return estimate(cfg, registry.shape_of(cfg), cost, registry.build(cfg, device="meta"), world_size)
+def estimate_of(cfg: RunConfig, cost: Cost | None = None, *, world_size: int = 1) -> Estimate:
+    """What each process of a run would need, its arithmetic counted anew unless it is given."""
+    method = registry.build(cfg, device="meta")
+    return estimate(cfg, registry.shape_of(cfg), cost or _cost(cfg), method, world_size)
 
 
 def _yardstick(cfg: RunConfig, data: Dataset, device: torch.device) -> "Yardstick":
@@ -200,19 +240,15 @@ def _in_pieces_that_fit(
         return _with_micro_batch(cfg, execution.get("micro_batch"))
     if available is None:
         return cfg
-    fixed = sum(parts.values()) - parts["activations"]
-    room = USABLE_MEMORY * available / (1 if device.type == "cuda" else world.local_size) - fixed
-    fitting = [
-        pieces for pieces in range(1, share + 1) if share % pieces == 0 and parts["activations"] / pieces <= room
-    ]
-    pieces = min(fitting, default=share)
-    if pieces == 1:
+    room = USABLE_MEMORY * available / (1 if device.type == "cuda" else world.local_size)
+    micro_batch = fitting_micro_batch(parts, share, room) or 1
+    if micro_batch == share:
         return cfg
     progress.note(
-        f"a batch of {share} would take {(fixed + parts['activations']) / 1e9:.0f} GB of {available / 1e9:.0f} GB: it "
-        f"is taken in {pieces} pieces of {share // pieces}, which add up to the same gradient (--micro-batch)."
+        f"a batch of {share} would take {sum(parts.values()) / 1e9:.0f} GB of {available / 1e9:.0f} GB: it is taken in "
+        f"{share // micro_batch} pieces of {micro_batch}, which add up to the same gradient (--micro-batch)."
     )
-    return _with_micro_batch(cfg, share // pieces)
+    return _with_micro_batch(cfg, micro_batch)
 
 
 def _with_micro_batch(cfg: RunConfig, micro_batch: int | None) -> RunConfig:

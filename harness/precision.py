@@ -5,6 +5,31 @@ from contextlib import contextmanager
 
 import torch
 
+from harness.errors import SetupError
+
+AMPERE = (8, 0)  # the first compute capability with TF32 and bfloat16 matrix units
+
+
+def require(precision: str, device: torch.device) -> None:
+    """Raises SetupError where the device cannot multiply in this precision, or only imitates it more slowly."""
+    if precision == "fp32" or (precision == "bf16" and device.type == "cpu" and _cpu_has_bf16()):
+        return
+    if device.type == "cpu":
+        has = "no TF32, which NVIDIA GPUs have" if precision == "tf32" else "no instructions for bfloat16"
+        raise SetupError(f"--precision is {precision}, and this processor has {has}; take --precision fp32.")
+    capability = torch.cuda.get_device_capability(device)
+    if capability < AMPERE:
+        name, mine = torch.cuda.get_device_name(device), ".".join(map(str, capability))
+        raise SetupError(
+            f"--precision is {precision}, which needs a GPU of compute capability 8.0 (A100) or newer, and {name} has "
+            f"{mine}; take --precision fp32."
+        )
+
+
+def _cpu_has_bf16() -> bool:
+    """AVX-512 or Arm's extension, where bfloat16 products are computed as such; elsewhere they are imitated."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
 
 def set_precision(precision: str) -> None:
     """Let matrix products and convolutions round to TF32, or forbid it, for the whole process."""

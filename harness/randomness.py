@@ -4,7 +4,7 @@ B images of the global batch, R rows of it that one process, or one micro-batch,
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ def seed_step(seed: int, step: int) -> None:
     torch.manual_seed(mix("train", seed, step))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Draw:
     """Random numbers for the rows [start, stop) of a global batch of `batch_size` images.
 
@@ -33,22 +33,28 @@ class Draw:
     start: int
     stop: int
     device: torch.device
+    share: float = field(init=False)  # these rows' part of the batch: what a mean over them weighs in the whole mean
+    _rows: Tensor | None = field(init=False)  # (R,) None: all. A tensor, since a compiled step takes numbers for fixed
+
+    def __post_init__(self) -> None:
+        whole = self.stop - self.start == self.batch_size
+        rows = None if whole else torch.arange(self.start, self.stop, device=self.device)
+        object.__setattr__(self, "share", (self.stop - self.start) / self.batch_size)
+        object.__setattr__(self, "_rows", rows)
 
     @classmethod
     def all_of(cls, batch: Tensor) -> "Draw":
         """For a global batch that is worked on in one piece."""
         return cls(len(batch), 0, len(batch), batch.device)
 
-    @property
-    def share(self) -> float:
-        """These rows' part of the batch: what a mean over them weighs in a mean over the batch."""
-        return (self.stop - self.start) / self.batch_size
-
     def normal(self, *shape: int) -> Tensor:  # (R, *shape)
-        return torch.randn(self.batch_size, *shape, device=self.device)[self.start : self.stop]
+        return self._mine(torch.randn(self.batch_size, *shape, device=self.device))
 
     def uniform(self, *shape: int) -> Tensor:  # (R, *shape) in [0, 1)
-        return torch.rand(self.batch_size, *shape, device=self.device)[self.start : self.stop]
+        return self._mine(torch.rand(self.batch_size, *shape, device=self.device))
 
     def integers(self, high: int) -> Tensor:  # (R,) in [0, high)
-        return torch.randint(high, (self.batch_size,), device=self.device)[self.start : self.stop]
+        return self._mine(torch.randint(high, (self.batch_size,), device=self.device))
+
+    def _mine(self, numbers: Tensor) -> Tensor:  # (B, ...) -> (R, ...)
+        return numbers if self._rows is None else numbers[self._rows]

@@ -76,6 +76,19 @@ def count(text: str) -> int:
         raise typer.BadParameter(str(error)) from None
 
 
+def listed(text: str) -> list[str]:
+    """The parts of an option like --precision bf16,fp32."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def compile_modes(text: str) -> str:
+    """Parses an option like --compile auto, or a list of them."""
+    for mode in listed(text):
+        if mode not in ("on", "off", "auto"):
+            raise typer.BadParameter(f"--compile is {mode!r}; it must be on, off or auto.")
+    return text
+
+
 def progress_for(label: str, *, shown: bool = True):
     """A bar on a terminal, plain lines elsewhere; nothing where another process shows it."""
     from harness import progress

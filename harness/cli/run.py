@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.answer import Assignments, Json, answers, count, show
+from harness.cli.answer import Assignments, Json, answers, compile_modes, count, show
 from harness.cli.processes import Nproc, start_all, together
 from harness.errors import UsageError
 
@@ -48,7 +48,10 @@ def run(
         str | None, typer.Option(help="cached, or online-vae: encode the images of --data in every step.")
     ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, tf32 or bf16.")] = None,
-    compile_: Annotated[bool, typer.Option("--compile", help="Compile the method with torch.compile.")] = False,
+    compile_: Annotated[
+        str | None,
+        typer.Option("--compile", parser=compile_modes, metavar="MODE", help="on, off, or auto: eager where it fails."),
+    ] = None,
     micro_batch: Annotated[
         int | None, typer.Option(metavar="N", help="Images a process takes at once; gradients add up to the batch.")
     ] = None,
@@ -69,7 +72,7 @@ def run(
         "protocol.data": data,
         "protocol.pipeline": pipeline,
         "protocol.precision": precision,
-        "protocol.compile": compile_ or None,
+        "protocol.compile": compile_,
         "execution.micro_batch": micro_batch,
         "execution.residency": data_residency,
         "seed": seed,

@@ -7,6 +7,7 @@ B batch, L tokens, D width, E width of the conditioning, H heads, P values of a 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
@@ -54,8 +55,11 @@ class DiTBlock(nn.Module):
     """Attention and MLP whose shift, scale and gate come from the conditioning; the identity before training.
 
     In an asymmetric decoder the conditioning keeps the encoder's width, hence cond_width. `bias` is added to the
-    attention logits (MDT's relative positions); the other methods have none.
+    attention logits (MDT's relative positions); the other methods have none. Where `checkpointed`, a training step
+    keeps the block's inputs alone and computes its insides a second time in the backward pass.
     """
+
+    checkpointed = False
 
     def __init__(self, width: int, num_heads: int, cond_width: int | None = None):
         super().__init__()
@@ -66,6 +70,12 @@ class DiTBlock(nn.Module):
         self.adaln = zero_linear(cond_width or width, 6 * width)
 
     def forward(self, x: Tensor, cond: Tensor, bias: Tensor | None = None) -> Tensor:  # (B, L, D), (B, E) -> (B, L, D)
+        if self.checkpointed and torch.is_grad_enabled():
+            # Nothing random happens in a block, so the state of the generators need not be kept.
+            return checkpoint(self._compute, x, cond, bias, use_reentrant=False, preserve_rng_state=False)
+        return self._compute(x, cond, bias)
+
+    def _compute(self, x: Tensor, cond: Tensor, bias: Tensor | None) -> Tensor:
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = self.adaln(F.silu(cond)).chunk(6, dim=-1)
         x = torch.addcmul(x, gate_attn[:, None], self.attn(modulate(self.norm_attn(x), shift_attn, scale_attn), bias))
         return torch.addcmul(x, gate_mlp[:, None], self.mlp(modulate(self.norm_mlp(x), shift_mlp, scale_mlp)))

@@ -1,16 +1,18 @@
-"""Arithmetic of a method, counted by running it on shapes alone.
+"""Arithmetic of a method: counted by running it on shapes alone, and from formulas where it has them.
 
 The papers' "Gflops" are multiply-accumulates; so are the numbers here (one MAC is two FLOPs).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.config import RunConfig
 from harness.nn.shape import Shape
 from harness.randomness import Draw
+from harness.training import formulas, registry
 from harness.training.method import Method, Progress
 
 GIGA = 1e9
@@ -20,6 +22,18 @@ class Cost(NamedTuple):
     params: int  # trainable, of the network that is sampled
     gmacs_forward: float  # per image, one forward of that network with all tokens
     gmacs_step: float  # per image, one training step: the method's forward and backward
+
+
+class StepCost(NamedTuple):
+    """GMACs of one image's training step, by part."""
+
+    source: Literal["formulas", "counted"]  # counted: of a method without a formula, whose parts are not known
+    parts: dict[str, float]  # formulas.StepMacs, or the "step" as one
+    recomputed: float  # besides the step, by activation checkpointing; 0 also where that is not known
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
 
 
 def count(build: Callable[[], Method], shape: Shape) -> Cost:
@@ -36,3 +50,17 @@ def count(build: Callable[[], Method], shape: Shape) -> Cost:
         method(clean, labels, Progress(0.0, 0.0), Draw.all_of(clean))["loss"].backward()
     params = sum(p.numel() for p in method.network.parameters() if p.requires_grad)
     return Cost(params, forward.get_total_flops() / 2 / GIGA, step.get_total_flops() / 2 / GIGA)
+
+
+def step_cost(cfg: RunConfig) -> StepCost:
+    """From the formulas of this run's method; counted for a method without one, which `source` then says."""
+    known = formulas.macs(cfg)
+    if known is None:
+        counted = count(lambda: registry.build(cfg, device="meta"), registry.shape_of(cfg))
+        return StepCost("counted", {"step": counted.gmacs_step}, 0.0)
+    recomputed = known.recomputed if cfg.execution.activation_checkpointing else 0
+    return StepCost(
+        "formulas",
+        {name: part / GIGA for name, part in known.step._asdict().items()},
+        recomputed / GIGA,
+    )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from harness import signals
 from harness.config import RunConfig
 from harness.data.dataset import Dataset
-from harness.data.loader import Loader
+from harness.data.loader import Batch, Loader
 from harness.errors import DataError, Diverged, HarnessError
 from harness.training import checkpoint
 from harness.training.checkpoint import Checkpoint, Keep, Writer
@@ -28,6 +28,8 @@ class Trained(NamedTuple):
     network: nn.Module  # the averaged one, in evaluation mode
     seconds: float  # wall time of training, over all the processes that worked on the run
     speed: Speed
+    compiled: bool
+    notes: list[str]  # how the steps were carried out otherwise than asked
 
 
 def train(
@@ -40,19 +42,24 @@ def train(
     report: Report,
     note: Callable[[str], None],
     world: World = World(),
+    images_per_sec_at_peak: float | None = None,
 ) -> Trained:
     """Train `method` to the end of its budget, continuing from the newest good checkpoint in `folder`.
+
+    `images_per_sec_at_peak` is what the devices would reach if they did nothing but the step's matrix products at their
+    data sheets' rate; the speed over it is logged as `mfu`, the model-FLOP utilisation.
 
     Every process of `world` calls this alike; the main one writes metrics.jsonl, events.jsonl and checkpoints/. Raises
     Diverged at a loss that is not finite, Preempted or Interrupted after saving when a signal arrives, DataError when
     the disk refuses a write, UsageError when the batch does not divide.
     """
-    return _Run(method, cfg, data, folder, world, device, report, note).to_the_end()
+    return _Run(method, cfg, data, folder, world, device, report, note, images_per_sec_at_peak).to_the_end()
 
 
 class _Run:
-    def __init__(self, method, cfg, data, folder, world, device, report, note):
+    def __init__(self, method, cfg, data, folder, world, device, report, note, images_per_sec_at_peak):
         self.cfg, self.data, self.folder, self.world, self.device = cfg, data, folder, world, device
+        self.at_peak = images_per_sec_at_peak
         self.log = Logbook(folder, report=report, note=note, writes=world.is_main)
         self.train_step = TrainStep(method, cfg, data, world=world, device=device)
         self.writer = Writer(
@@ -87,7 +94,7 @@ class _Run:
                     logs = saves or done % execution.log_every == 0  # no line averages across an interruption
                     with self.clock.waiting_for_data():
                         batch = loader.next()
-                    losses, gradient_norm = self.train_step(batch, self.step, measure_gradient=logs)
+                    losses, gradient_norm = self._one_step(batch, measure_gradient=logs)
                     self.losses.append(losses)
                     self.step = done
                     self.clock.step_done()
@@ -97,7 +104,16 @@ class _Run:
                 self.writer.join()
             if inbox.received and self.world.size == 1:
                 raise self._stopped(inbox.received)  # while the last checkpoint was written
-        return Trained(self.train_step.ema.network, self._seconds(), self.log.speed())
+        step = self.train_step
+        notes = [f"not compiled: {step.not_compiled}"] if step.not_compiled else []
+        return Trained(step.ema.network, self._seconds(), self.log.speed(), step.compiled, notes)
+
+    def _one_step(self, batch: Batch, *, measure_gradient: bool) -> tuple[Losses, Tensor | None]:
+        known = self.train_step.not_compiled
+        done = self.train_step(batch, self.step, measure_gradient=measure_gradient)
+        if self.train_step.not_compiled != known:
+            self.log.note(f"this run is not compiled: {self.train_step.not_compiled}")
+        return done
 
     def _pause(self, inbox: signals.Inbox, gradient_norm: Tensor | None, *, saves: bool) -> None:
         """Between two steps: read the losses, log, save, and stop if a signal has come to any process."""
@@ -136,6 +152,7 @@ class _Run:
         self._refuse_non_finite_loss([row[names.index("loss")] for row in values])
         batch_size = self.cfg.protocol.batch_size
         speed = window.steps_per_sec
+        images_per_sec = speed and speed * batch_size
         self.log.line(
             {
                 "step": self.step,
@@ -144,12 +161,12 @@ class _Run:
                 "lr": self.cfg.protocol.learning_rate,
                 "grad_norm": None if gradient_norm is None else gradient_norm.item(),
                 "steps_per_sec": speed,
-                "images_per_sec": speed and speed * batch_size,
+                "images_per_sec": images_per_sec,
                 "data_wait_share": window.data_wait_share,
                 "timed_steps": window.steps,
                 "timed_seconds": window.seconds,
                 "peak_memory_bytes": peak,
-                "mfu": None,  # no table of device peaks yet
+                "mfu": images_per_sec and self.at_peak and images_per_sec / self.at_peak,
             }
         )
 

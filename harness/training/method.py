@@ -4,14 +4,19 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from harness.diffusion.formulations import Formulation
 from harness.randomness import Draw
 
 
 class Progress(NamedTuple):
-    """How far a run has come; schedules are functions of it."""
+    """How far a run has come; schedules are functions of it.
 
-    fraction: float  # of the budget, in [0, 1)
-    epochs: float  # passes over the data so far
+    In `forward` the two are 0-dim tensors on the device, which a compiled or recorded step reads anew every time; in
+    `after_step`, which is never compiled, they are numbers.
+    """
+
+    fraction: float | Tensor  # of the budget, in [0, 1)
+    epochs: float | Tensor  # passes over the data so far
 
 
 class Method(nn.Module):
@@ -19,11 +24,13 @@ class Method(nn.Module):
 
     Built as Method(cfg: Config, shape: Shape, formulation: Formulation).
 
-    network   the module that is optimised, averaged (EMA) and sampled: network(net_input, net_noise, labels) -> raw
-    forward   the loss of one batch; every random decision of the method happens in it, with numbers from `draw`
+    formulation   what it was built with
+    network       the module that is optimised, averaged (EMA) and sampled: network(net_input, net_noise, labels) -> raw
+    forward       the loss of one batch; every random decision of the method happens in it, with numbers from `draw`
     """
 
     formulations: ClassVar[tuple[str, ...]] = ("edm", "iddpm")  # those it can be trained with
+    formulation: Formulation
     network: nn.Module
 
     def forward(self, clean: Tensor, labels: Tensor, progress: Progress, draw: Draw) -> dict[str, Tensor]:

@@ -16,7 +16,11 @@ from harness.config import RunConfig
 from harness.data.dataset import Dataset
 from harness.data.loader import Batch
 from harness.errors import UsageError
+from harness.nn.blocks import DiTBlock
 from harness.randomness import Draw, seed_step
+from harness.training import compiling
+from harness.training.attention import attention
+from harness.training.compiling import FirstStep
 from harness.training.ema import Ema
 from harness.training.method import Method, Progress
 from harness.world import World
@@ -61,54 +65,80 @@ class TrainStep:
             fused=True,
         )
         self.ema = Ema(method.network, protocol.ema_decay, warmup=protocol.ema_warmup)
+        for block in _blocks(method.network):
+            block.checkpointed = cfg.execution.activation_checkpointing
+        self.not_compiled: str | None = None  # why, where it was asked for with "auto" and failed
+        self._first: FirstStep | None = None
+        method.formulation.prepare(device)
         if protocol.compile:
-            # In place, so that no name of a weight changes; and drawing the numbers that are drawn without it. What
-            # changes from step to step, as progress does, becomes a variable: compiling for each value would end, at a
-            # limit, in running uncompiled without a word.
-            torch._dynamo.config.fail_on_recompile_limit_hit = True
-            method.compile(options={"fallback_random": True})
+            compiling.compile_in_place(method, cuda_graphs=cfg.execution.cuda_graphs and device.type == "cuda")
+            self._first = FirstStep(method, optional=protocol.compile == "auto")
         self._parallel = _parallel(method) if world.size > 1 else None
+        self._now = Progress(torch.zeros((), device=device), torch.zeros((), device=device))
+        first, size = self._rows.start, self._micro_batch
+        self._draws = [
+            Draw(protocol.batch_size, start, start + size, device) for start in range(first, self._rows.stop, size)
+        ]
+
+    @property
+    def compiled(self) -> bool:
+        return bool(self._cfg.protocol.compile) and self.not_compiled is None
 
     def __call__(self, batch: Batch, step: int, *, measure_gradient: bool) -> tuple[Losses, Tensor | None]:
         """Take `step` (counted from 0). Returns its losses and, if asked for, the gradient's norm; nothing waits."""
         protocol = self._cfg.protocol
         progress = Progress(step / protocol.steps, step * protocol.batch_size / len(self.data))
-        self.optimizer.zero_grad(set_to_none=True)
-        totals: Losses = {}
-        for micro_batch, draw, synchronised in self._micro_batches(batch):
-            seed_step(self._cfg.seed, step)
-            with synchronised:
-                losses = self._losses(micro_batch, draw, progress)
-                weight = len(micro_batch.labels) / len(batch.labels)
-                (losses["loss"] * weight).backward()
-            for name, value in losses.items():
-                totals[name] = totals.get(name, 0) + value.detach() * weight
+        for tensor, value in zip(self._now, progress, strict=True):
+            tensor.fill_(value)  # a launch, and no copy that waits for the device
+        try:
+            totals = self._gradients(batch, step)
+        except compiling.FAILURES as error:
+            if self._first is None:
+                raise
+            self.not_compiled = self._first.failed(error)
+            totals = self._gradients(batch, step)
+        self._first = None
         gradient_norm = self._gradient_norm() if measure_gradient else None
         self.optimizer.step()
         self.method.after_step(progress)
         self.ema.update(step)
         return totals, gradient_norm
 
+    def _gradients(self, batch: Batch, step: int) -> Losses:
+        """Forward and backward of all micro-batches: the gradients of the mean loss, and the losses."""
+        self.optimizer.zero_grad(set_to_none=True)
+        totals: Losses = {}
+        for micro_batch, draw, synchronised in self._micro_batches(batch):
+            seed_step(self._cfg.seed, step)
+            with synchronised, attention(self._cfg.execution.attention):
+                losses = self._losses(micro_batch, draw)
+                weight = len(micro_batch.labels) / len(batch.labels)
+                (losses["loss"] * weight).backward()
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0) + value.detach() * weight
+        return totals
+
     def _micro_batches(self, batch: Batch) -> Iterator[tuple[Batch, Draw, AbstractContextManager]]:
         """Each with its random numbers, and with whether its backward exchanges gradients: only the last one does."""
-        size, total = self._micro_batch, len(batch.labels)
-        for start in range(0, total, size):
-            first = self._rows.start + start
-            draw = Draw(self._cfg.protocol.batch_size, first, first + size, self._device)
-            last = start + size == total
-            part = Batch(*(values[start : start + size] for values in batch))
-            yield part, draw, self._parallel.no_sync() if self._parallel and not last else nullcontext()
+        size, last = self._micro_batch, self._draws[-1]
+        for index, draw in enumerate(self._draws):
+            part = Batch(*(values[index * size : (index + 1) * size] for values in batch))
+            yield part, draw, self._parallel.no_sync() if self._parallel and draw is not last else nullcontext()
 
-    def _losses(self, batch: Batch, draw: Draw, progress: Progress) -> Losses:
+    def _losses(self, batch: Batch, draw: Draw) -> Losses:
         clean = self.data.to_clean(batch.stored, draw)
         labels = drop_labels(batch.labels, self._cfg.protocol.label_dropout, draw, null_label=self.data.num_classes)
         bf16 = self._cfg.protocol.precision == "bf16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
-            return (self._parallel or self.method)(clean, labels, progress, draw)
+            return (self._parallel or self.method)(clean, labels, self._now, draw)
 
     def _gradient_norm(self) -> Tensor:
         gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
         return nn.utils.get_total_norm(gradients)
+
+
+def _blocks(network: nn.Module) -> Iterator[DiTBlock]:
+    return (module for module in network.modules() if isinstance(module, DiTBlock))
 
 
 def _parallel(method: Method) -> DistributedDataParallel:

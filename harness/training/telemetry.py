@@ -105,6 +105,11 @@ def available_memory(device: torch.device) -> int | None:
     return free if limit is None or used is None else min(free, limit - used)
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's or the host's allocator refused. The host's raises a bare RuntimeError, told by its words."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def _number(path: Path) -> int | None:
     text = path.read_text(encoding="utf-8").strip() if path.exists() else ""
     return int(text) if text.isdigit() else None  # a cgroup without a limit says "max"

@@ -37,7 +37,10 @@ def graphs(monkeypatch):
         compiled.append(graph)
         return graph.forward
 
-    monkeypatch.setattr(nn.Module, "compile", lambda self, options: compile_in_place(self, backend=backend))
+    def compile_to_python(self, *, dynamic, options):
+        compile_in_place(self, backend=backend, dynamic=dynamic)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_to_python)
     torch._dynamo.reset()
     yield compiled
     torch._dynamo.reset()

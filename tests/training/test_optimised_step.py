@@ -1,0 +1,99 @@
+"""What makes a step faster leaves its mathematics alone: twenty optimised steps end where twenty plain ones do."""
+
+import pytest
+import torch
+from small import small_config
+
+from harness.data import sources
+from harness.data.loader import Batch
+from harness.data.order import batch_indices
+from harness.errors import SetupError
+from harness.nn.blocks import DiTBlock
+from harness.training import registry
+from harness.training.step import TrainStep
+from harness.world import World
+
+METHODS = registry.names()
+CPU = torch.device("cpu")
+STEPS = 20
+
+
+def stepped(name, *assignments, steps=STEPS):
+    """The step after `steps` of them, with every loss on the way."""
+    cfg, data = small_config(name, "learning_rate=1e-3", "steps=20", *assignments), sources.load("digits")
+    step, losses = TrainStep(registry.build(cfg), cfg, data, world=World(), device=CPU), []
+    for number in range(steps):
+        batch = Batch(*data.read(batch_indices(len(data), cfg.seed, number, cfg.protocol.batch_size)))
+        losses.append(step(batch, number, measure_gradient=False)[0]["loss"].item())
+    return step, losses
+
+
+def weights(step):
+    return torch.cat([p.detach().flatten() for p in [*step.method.parameters(), *step.ema.network.parameters()]])
+
+
+def distance(a, b):
+    """Between the weights and averages of two steps, relative to how far the first has come from its start."""
+    start = torch.cat([p.detach().flatten() for p in registry.build(a._cfg).parameters()])
+    moved = weights(a)[: len(start)] - start
+    return ((weights(a) - weights(b)).norm() / moved.norm()).item()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_blocks_that_compute_their_insides_twice_train_bit_for_bit_the_same(name):
+    plain, losses = stepped(name)
+    checkpointed, losses_checkpointed = stepped(name, "activation_checkpointing=true")
+    blocks = [m for m in checkpointed.method.network.modules() if isinstance(m, DiTBlock)]
+    assert blocks
+    assert all(block.checkpointed for block in blocks)
+    assert losses_checkpointed == losses
+    assert torch.equal(weights(plain), weights(checkpointed))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_attention_by_its_plain_formula_trains_the_same_to_rounding(name):
+    plain, losses = stepped(name)
+    other, losses_other = stepped(name, "attention=math")
+    assert losses_other == pytest.approx(losses, rel=1e-4)
+    assert 0 < distance(plain, other) < 1e-2
+
+
+def test_a_really_compiled_step_with_all_else_switched_on_trains_the_same():
+    """SD-DiT, which has most to compile: teacher, head and centres, in pieces, with machine code and not a stand-in."""
+    torch._dynamo.reset()
+    plain, losses = stepped("sddit", "depth=2")
+    fast, losses_fast = stepped("sddit", "depth=2", "compile=true", "micro_batch=4", "activation_checkpointing=true")
+    assert fast.compiled
+    assert losses_fast == pytest.approx(losses, rel=1e-4)
+    assert distance(plain, fast) < 1e-2
+
+
+# Compiling that fails ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_compiler(monkeypatch, tmp_path):
+    """A machine whose C++ compiler is missing, which torch finds out at the first step."""
+    from torch._inductor import config
+
+    torch._dynamo.reset()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what was compiled before is not found there
+    with config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        yield
+    torch._dynamo.reset()
+
+
+def test_a_failed_compilation_is_an_error_that_says_how_to_go_on(no_compiler):
+    with pytest.raises(SetupError, match=r"torch.compile failed: .* --compile auto") as caught:
+        stepped("sddit", "compile=true", steps=1)
+    assert caught.value.exit_code == 3
+
+
+def test_where_compiling_is_optional_a_failure_is_remembered_and_the_run_is_the_uncompiled_one(no_compiler):
+    plain, losses = stepped("sddit", steps=3)
+    fallen, losses_fallen = stepped("sddit", "compile=auto", steps=3)
+    assert not fallen.compiled
+    assert "no-such-compiler" in fallen.not_compiled
+    assert losses_fallen == losses
+    assert torch.equal(weights(plain), weights(fallen))
+    assert torch.equal(plain.method.centre, fallen.method.centre)  # what the failed attempt added is taken back
