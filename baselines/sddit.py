@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from harness.config import Knobs
 from harness.diffusion.formulations import EDM
@@ -21,6 +20,7 @@ from harness.nn.asymmetric import Decoder, Encoder
 from harness.nn.embeddings import Condition
 from harness.nn.heads import ProjectionHead
 from harness.nn.shape import Shape
+from harness.nn.soft_cross_entropy import Logits, soft_cross_entropy
 from harness.randomness import Draw
 from harness.training import method
 from harness.training.method import Progress
@@ -125,44 +125,47 @@ class Method(method.Method):
         generate = self.formulation.loss_map(raw, noised).mean()  # eq. 9, over all tokens
         if not self.cfg.discriminate:
             return {"loss": generate}
-        cls, patches = self._discriminate(encoded, self._teacher_targets(clean, labels, keep, progress, draw))
+        cls, patches = self._discriminate(encoded, self._teacher_logits(clean, labels, keep, draw), progress)
         parts = {"loss/generate": generate, "loss/cls": cls, "loss/patches": patches}
         return {"loss": generate + cls + patches, **{name: part.detach() for name, part in parts.items()}}
 
-    def _discriminate(self, encoded: Tensor, targets: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _discriminate(self, encoded: Tensor, teacher: list[Logits], progress: Progress) -> list[Tensor]:
         """Cross-entropy of the student's distributions to the teacher's (eq. 10-12): [CLS], mean of visible patches."""
         z = self.head.embed(encoded)  # (B, 1 + V, Z)
-        logits = self.head.logits(z[:, 0], z[:, 1:])  # (B, K), (B, V, K)
-        temperature = self.cfg.student_temperature
-        return tuple(
-            -(target * F.log_softmax(student.float() / temperature, dim=-1)).sum(-1).mean()
-            for student, target in zip(logits, targets, strict=True)
-        )
+        student = map(Logits, (z[:, 0], z[:, 1:]), self.head.prototypes())
+        teacher_temperature = self._teacher_temperature(progress)
+        return [
+            soft_cross_entropy(
+                *pair,
+                centre=centre,
+                student_temperature=self.cfg.student_temperature,
+                teacher_temperature=teacher_temperature,
+            )
+            for *pair, centre in zip(student, teacher, self.centre, strict=True)
+        ]
 
     @torch.no_grad()
-    def _teacher_targets(self, clean, labels, keep: Tensor, progress: Progress, draw: Draw) -> tuple[Tensor, Tensor]:
-        """The teacher's centred, sharpened distributions of [CLS] and of the visible patches.   -> (B, K), (B, V, K)"""
+    def _teacher_logits(self, clean: Tensor, labels: Tensor, keep: Tensor, draw: Draw) -> list[Logits]:
+        """The teacher's, not yet centred, of [CLS] and of the visible patches.   -> (B, K), (B, V, K)"""
         sigma = self.cfg.teacher_sigma
         level = None if sigma == "student" else torch.full((len(clean),), sigma, device=clean.device)
         noised = self.formulation.noised(clean, draw, level)  # fresh noise
         encoder, head = self.teacher["encoder"], self.teacher["head"]
         cond = self.teacher["condition"](noised.net_noise, labels)
         z = head.embed(encoder(encoder.embed(noised.net_input), cond, None))  # (B, 1 + L, Z): no mask
+        prototypes = head.prototypes()
         # The centre is the mean over ALL patches, and the last layer is linear: the mean of its outputs is its output
         # for the mean, so only visible patches need K logits.
-        means = torch.stack(head.logits(z[:, 0].mean(0), z[:, 1:].mean((0, 1))))  # (2, K)
-        self.batch_mean.add_(means, alpha=draw.share)
-        temperature = self._teacher_temperature(progress)
-        cls, patches = head.logits(z[:, 0], tokens.gather(z[:, 1:], keep))
-        return (
-            F.softmax((cls - self.centre[0]) / temperature, dim=-1),
-            F.softmax((patches - self.centre[1]) / temperature, dim=-1),
-        )
+        means = map(Logits, (z[:, 0].mean(0), z[:, 1:].mean((0, 1))), prototypes)
+        self.batch_mean.add_(torch.stack([mean.multiplied() for mean in means]), alpha=draw.share)  # (2, K)
+        return list(map(Logits, (z[:, 0], tokens.gather(z[:, 1:], keep)), prototypes))
 
-    def _teacher_temperature(self, progress: Progress) -> float:
+    def _teacher_temperature(self, progress: Progress) -> Tensor:
+        """0-dim float32 on the device, where the progress may lie too: it is not read, so that nothing waits for it."""
         start, end = self.cfg.teacher_temperature
         warmup = self.cfg.teacher_temperature_epochs
-        return end if progress.epochs >= warmup else start + (end - start) * progress.epochs / warmup
+        epochs = self.centre.new_zeros(()).add_(progress.epochs)
+        return start + (end - start) * (epochs / warmup).clamp(max=1) if warmup else epochs.new_full((), end)
 
     def _momentum(self, progress: Progress) -> float:
         start, end = self.cfg.teacher_momentum

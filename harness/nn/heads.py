@@ -9,22 +9,22 @@ from torch.nn import functional as F
 
 
 class Prototypes(nn.Module):
-    """A linear layer without bias whose rows have unit length: weight normalisation with the gain fixed at 1."""
+    """The rows of a linear layer without bias, of unit length: weight normalisation with the gain fixed at 1."""
 
     def __init__(self, inputs: int, num_prototypes: int):
         super().__init__()
         self.direction = nn.Parameter(torch.empty(num_prototypes, inputs))
         nn.init.trunc_normal_(self.direction, std=0.02)
 
-    def forward(self, z: Tensor) -> Tensor:  # (..., Z) -> (..., K)
-        return F.linear(z, F.normalize(self.direction, dim=-1))
+    def forward(self) -> Tensor:  # (K, Z)
+        return F.normalize(self.direction, dim=-1)
 
 
 class ProjectionHead(nn.Module):
     """A 3-layer MLP, L2-normalised, then the prototypes: those of [CLS] and of patches are separate unless shared.
 
-    `embed` and `logits` are apart because the mean of the logits, which centring needs, is the prototypes of the mean:
-    nobody has to compute K logits for tokens that only enter a mean.
+    `embed` and `prototypes` are apart because nobody has to compute K logits for each token: the loss takes the two as
+    they are, and the mean of the logits, which centring needs, is the prototypes of the mean.
     """
 
     def __init__(self, width: int, *, hidden: int, bottleneck: int, num_prototypes: int, shared_prototypes: bool):
@@ -41,5 +41,6 @@ class ProjectionHead(nn.Module):
     def embed(self, x: Tensor) -> Tensor:  # (B, 1 + L, D) -> (B, 1 + L, Z), unit length
         return F.normalize(self.mlp(x), dim=-1)
 
-    def logits(self, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:  # (..., Z), (..., Z) -> (..., K), (..., K)
-        return (self.cls_prototypes or self.patch_prototypes)(cls), self.patch_prototypes(patches)
+    def prototypes(self) -> tuple[Tensor, Tensor]:  # (K, Z), (K, Z): of [CLS], of patches
+        patches = self.patch_prototypes()
+        return patches if self.cls_prototypes is None else self.cls_prototypes(), patches

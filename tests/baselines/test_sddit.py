@@ -18,6 +18,11 @@ def method(digits, *assignments):
     return trained_a_little(registry.build(small_config("sddit", *assignments)))
 
 
+def logits(head, encoded):
+    z, (cls, patches) = head.embed(encoded), head.prototypes()
+    return z[:, 0] @ cls.T, z[:, 1:] @ patches.T
+
+
 def softmax(logits):
     exponents = (logits - logits.max(-1, keepdim=True).values).exp()
     return exponents / exponents.sum(-1, keepdim=True)
@@ -39,9 +44,8 @@ def test_the_loss_is_equation_9_plus_equation_12(digits):
     teacher = sddit.teacher
     t_encoder = teacher["encoder"]
     t_encoded = t_encoder(t_encoder.embed(quiet.net_input), teacher["condition"](quiet.net_noise, labels), None)
-    s_z, t_z = sddit.head.embed(encoded), teacher["head"].embed(t_encoded)
-    s_cls, s_patch = sddit.head.logits(s_z[:, 0], s_z[:, 1:])
-    t_cls, t_patch = teacher["head"].logits(t_z[:, 0], t_z[:, 1:])
+    s_cls, s_patch = logits(sddit.head, encoded)
+    t_cls, t_patch = logits(teacher["head"], t_encoded)
 
     def cross_entropy(target, student, centre):
         return -(softmax((target - centre) / 0.09) * softmax(student / 0.1).log()).sum(-1)
@@ -111,10 +115,34 @@ def test_the_teacher_gets_no_gradient_and_starts_as_the_student(digits):
 def test_the_schedules_run_as_table_4_says(digits):
     sddit = method(digits)
     for epochs, temperature in ((0, 0.09), (2.5, 0.0945), (5, 0.099), (50, 0.099)):
-        assert sddit._teacher_temperature(Progress(0.5, epochs)) == pytest.approx(temperature)
+        for progress in (Progress(0.5, epochs), Progress(torch.tensor(0.5), torch.tensor(float(epochs)))):
+            torch.testing.assert_close(sddit._teacher_temperature(progress), torch.tensor(temperature))
+    without = method(digits, "teacher_temperature_epochs=0")
+    for epochs in (0.0, torch.tensor(0.0)):
+        torch.testing.assert_close(without._teacher_temperature(Progress(0.0, epochs)), torch.tensor(0.099))
     for fraction, momentum in ((0, 0.996), (0.5, 0.9975), (1, 0.999)):
         assert sddit._momentum(Progress(fraction, 9)) == pytest.approx(momentum)
     assert sddit._momentum(Progress(0.25, 9)) == pytest.approx(0.999 - 0.003 * (math.cos(math.pi / 4) + 1) / 2)
+
+
+@pytest.mark.parametrize("warmup", [0, 5])
+def test_the_loss_never_waits_for_a_number_from_the_device(warmup):
+    """On shapes alone there is no number to be had: asking for one raises."""
+    sddit = registry.build(small_config("sddit", f"teacher_temperature_epochs={warmup}"), device="meta")
+    clean, labels = torch.zeros(2, 1, 8, 8, device="meta"), torch.zeros(2, dtype=torch.long, device="meta")
+    nowhere = torch.zeros((), device="meta")
+    sddit(clean, labels, Progress(nowhere, nowhere), Draw.all_of(clean))["loss"].backward()
+
+
+def test_the_loss_follows_the_teachers_temperature(digits):
+    sddit = method(digits)
+    losses = []
+    for epochs in (0.0, torch.tensor(0.0), torch.tensor(5.0)):
+        torch.manual_seed(0)
+        progress, clean = Progress(0.0, epochs), digits.clean[:4]
+        losses.append(sddit(clean, digits.labels[:4], progress, Draw.all_of(clean))["loss"])
+    assert torch.equal(losses[0], losses[1])
+    assert not torch.equal(losses[1], losses[2])
 
 
 def test_the_centre_moves_a_tenth_of_the_way_to_the_batch_mean(digits):
@@ -159,9 +187,9 @@ def test_the_discrete_formulation_is_refused(digits):
 
 def test_prototypes_have_unit_length_and_cls_has_its_own(digits):
     sddit = method(digits)
-    z = torch.nn.functional.normalize(torch.randn(1000, 8), dim=-1)
-    cls, patches = sddit.head.logits(z, z)
-    assert cls.abs().max() <= 1 + 1e-6  # a cosine
+    cls, patches = sddit.head.prototypes()
+    for prototypes in (cls, patches):
+        torch.testing.assert_close(prototypes.norm(dim=-1), torch.ones(32))
     assert not torch.equal(cls, patches)
     shared = method(digits, "shared_prototypes=true").head
-    assert torch.equal(*shared.logits(z, z))
+    assert torch.equal(*shared.prototypes())

@@ -1,41 +1,28 @@
 """Parameters and arithmetic of the recipes' networks against the papers' tables, counted without memory."""
 
-from functools import lru_cache
+import math
 
 import pytest
+from counted import configured, counted
 
-from harness.config import RunConfig, validate
-from harness.recipes import load_recipe
 from harness.training import registry
-from harness.training.cost import count
-
-
-def configured(name: str, size: str, **knobs) -> RunConfig:
-    document = load_recipe(f"{name}-{size}").document
-    return validate({**document, "knobs": {**document["knobs"], **knobs}}, registry.load(name).Config)
-
-
-@lru_cache
-def cost(name: str, size: str, **knobs):
-    cfg = configured(name, size, **knobs)
-    return count(lambda: registry.build(cfg, device="meta"), registry.shape_of(cfg))
 
 
 @pytest.mark.parametrize(("size", "millions"), [("s", 32.96), ("b", 130.51), ("xl", 675.13)])
 def test_dit_has_the_published_parameters(size, millions):
     """DiT Table 4 counts its fixed position table, which is not trained."""
-    shape = registry.shape_of(configured("dit", size))
+    shape = registry.shape_of(configured(f"dit-{size}"))
     positions = shape.num_tokens * shape.width
-    assert (cost("dit", size).params + positions) / 1e6 == pytest.approx(millions, abs=0.006)
+    assert (counted(f"dit-{size}").params + positions) / 1e6 == pytest.approx(millions, abs=0.006)
 
 
 def test_maskdit_xl_has_the_published_parameters():
-    assert cost("maskdit", "xl").params / 1e6 == pytest.approx(730.1, abs=0.05)
+    assert counted("maskdit-xl").params / 1e6 == pytest.approx(730.1, abs=0.05)
 
 
 def test_sddit_xl_has_the_published_parameters_with_a_decoder_of_half_the_width_and_no_other():
-    assert cost("sddit", "xl").params / 1e6 == pytest.approx(740.6, abs=0.05)
-    assert cost("sddit", "xl", decoder_width=512).params / 1e6 == pytest.approx(730.1, abs=0.05)
+    assert counted("sddit-xl").params / 1e6 == pytest.approx(740.6, abs=0.05)
+    assert counted("sddit-xl", "decoder_width=512").params / 1e6 == pytest.approx(730.1, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -43,8 +30,8 @@ def test_sddit_xl_has_the_published_parameters_with_a_decoder_of_half_the_width_
 )
 def test_dit_has_the_published_arithmetic(size, gmacs):
     """DiT Table 4. Its "Gflops" are multiply-accumulates; which small layers count makes 0.02 for 256 tokens."""
-    tokens = registry.shape_of(configured("dit", size)).num_tokens
-    assert cost("dit", size).gmacs_forward == pytest.approx(gmacs, abs=0.025 * tokens / 256)
+    tokens = registry.shape_of(configured(f"dit-{size}")).num_tokens
+    assert counted(f"dit-{size}").gmacs_forward == pytest.approx(gmacs, abs=0.025 * tokens / 256)
 
 
 @pytest.mark.parametrize(
@@ -52,21 +39,19 @@ def test_dit_has_the_published_arithmetic(size, gmacs):
 )
 def test_a_step_costs_what_the_formulas_say_relative_to_dit(size, maskdit, mdt, sddit):
     """From 3 x forward for what is trained and 1 x forward for the teacher; SD-DiT with its K = 8192 head."""
-    dit = cost("dit", size).gmacs_step
+    dit = counted(f"dit-{size}").gmacs_step
     for name, ratio in (("maskdit", maskdit), ("mdt", mdt), ("sddit", sddit)):
-        assert cost(name, size).gmacs_step / dit == pytest.approx(ratio, abs=0.015)
+        assert counted(f"{name}-{size}").gmacs_step / dit == pytest.approx(ratio, abs=0.015)
 
 
 def test_the_teacher_and_head_cost_nothing_at_inference_and_nothing_without_the_objective():
-    full, without = cost("sddit", "s"), cost("sddit", "s", discriminate=False)
+    full, without = counted("sddit-s"), counted("sddit-s", "discriminate=false")
     assert full.params == without.params
     assert full.gmacs_forward == without.gmacs_forward
-    dit = cost("dit", "s").gmacs_step
+    dit = counted("dit-s").gmacs_step
     assert without.gmacs_step / dit == pytest.approx(1.30 - 1 / 3 * 256 / 256, abs=0.03)  # 1.30 has the teacher
 
 
 def test_mdt_with_relative_positions_has_a_table_for_every_block():
-    import math
-
-    lite, full = cost("mdt", "s"), cost("mdt", "s", relative_position=True)
+    lite, full = counted("mdt-s"), counted("mdt-s", "relative_position=true")
     assert full.params - lite.params == 13 * (math.prod((31, 31)) + 3) * 6  # 12 blocks and the side-interpolator
