@@ -1,0 +1,121 @@
+"""The floor of a step on a device, and on the paper's."""
+
+import pytest
+from counted import configured
+
+from harness.results import published
+from harness.results.methods import from_title
+from harness.training import passes
+from harness.training.devices import DEVICES
+from harness.training.floor import Ceiling, floor_of, floors, paper_floor, work_of
+
+FIGURE_3 = {from_title(point.method): point.steps_per_sec for point in published.figure3()[0]}
+
+
+def on(device: str, recipe: str, *assignments: str, world_size: int = 1):
+    return next(f for f in floors(configured(recipe, *assignments), world_size=world_size) if f.device == device)
+
+
+def test_the_slower_of_arithmetic_and_memory_is_the_floor_and_says_so():
+    work = work_of(configured("dit-s"))
+    assert work.flops == pytest.approx(2 * 18.165e9 * 256, rel=1e-3)
+    starved = floor_of(work, Ceiling("slow memory", flops=1e18, bytes_per_second=work.traffic.total / 2))
+    assert (starved.binds, starved.seconds) == ("memory", pytest.approx(2.0))
+    busy = floor_of(work, Ceiling("slow matrices", flops=work.flops / 3, bytes_per_second=1e18))
+    assert (busy.binds, busy.seconds, busy.steps_per_second) == ("arithmetic", pytest.approx(3), pytest.approx(1 / 3))
+    assert busy.memory_seconds == pytest.approx(work.traffic.total / 1e18)
+
+
+def test_there_is_a_floor_for_every_device_and_none_where_it_lacks_the_precision():
+    found = {floor.device: floor for floor in floors(configured("dit-s", "precision=bf16"))}
+    assert found.keys() == {device.name for device in DEVICES}
+    assert (found["V100 SXM2"].seconds, found["V100 SXM2"].binds) == (None, None)
+    assert found["H200 SXM"].arithmetic_seconds == pytest.approx(2 * 18.165e9 * 256 / 989.5e12, rel=1e-3)
+    assert all(floor.memory_seconds > 0 for floor in found.values())
+
+
+def test_devices_that_differ_in_memory_alone_have_the_same_arithmetic():
+    small, large = on("A100 40GB", "dit-s"), on("A100 80GB SXM", "dit-s")
+    assert small.arithmetic_seconds == large.arithmetic_seconds
+    assert small.memory_seconds / large.memory_seconds == pytest.approx(2039 / 1555)
+
+
+def test_a_small_batch_is_bound_by_memory_and_a_large_one_by_arithmetic():
+    """The optimizer's and the averages' bytes do not shrink with the batch."""
+    assert on("H200 SXM", "dit-xl", "precision=bf16", "batch_size=4").binds == "memory"
+    assert on("H200 SXM", "dit-xl", "precision=bf16").binds == "arithmetic"
+
+
+def test_eight_processes_share_the_arithmetic():
+    alone, shared = on("H200 SXM", "sddit-s"), on("H200 SXM", "sddit-s", world_size=8)
+    assert shared.arithmetic_seconds == pytest.approx(alone.arithmetic_seconds / 8)
+    assert shared.memory_seconds > alone.memory_seconds / 8
+
+
+def test_checkpointing_raises_the_floor_by_what_it_computes_again():
+    plain, recomputing = on("H200 SXM", "dit-s"), on("H200 SXM", "dit-s", "activation_checkpointing=true")
+    assert recomputing.arithmetic_seconds / plain.arithmetic_seconds == pytest.approx(4 / 3, rel=0.01)
+    assert recomputing.memory_seconds > plain.memory_seconds
+
+
+@pytest.mark.parametrize(("precision", "vae_precision"), [("fp32", "fp32"), ("tf32", "tf32"), ("bf16", "fp32")])
+def test_encoding_in_the_step_adds_the_vae_at_its_own_precision(precision, vae_precision):
+    device = next(device for device in DEVICES if device.name == "H200 SXM")
+    cached = on("H200 SXM", "dit-s", f"precision={precision}")
+    online = on("H200 SXM", "dit-s", f"precision={precision}", "pipeline=online-vae")
+    extra = 2 * 136.361e9 * 256 / device.peak(vae_precision)
+    assert online.arithmetic_seconds - cached.arithmetic_seconds == pytest.approx(extra, rel=1e-4)
+
+
+def test_measured_ceilings_need_two_numbers():
+    work = work_of(configured("dit-s", "precision=bf16", "pipeline=online-vae"))
+    floor = floor_of(work, Ceiling("measured", 800e12, 4e12))
+    assert floor.arithmetic_seconds == pytest.approx((work.flops + work.vae_flops) / 800e12)
+
+
+def test_a_method_without_formulas_has_a_floor_too(monkeypatch):
+    known = on("H200 SXM", "dit-tiny")
+    monkeypatch.setattr(passes, "STEPS", {})
+    found = on("H200 SXM", "dit-tiny")
+    assert work_of(configured("dit-tiny")).as_json()["gmacs_source"] == "counted"
+    assert found.arithmetic_seconds == pytest.approx(known.arithmetic_seconds)
+    assert found.memory_seconds < known.memory_seconds
+
+
+def test_the_documents_add_up():
+    work = work_of(configured("sddit-s", "pipeline=online-vae"))
+    told = work.as_json()
+    assert told["gmacs_step"] == pytest.approx(sum(told["gmacs_parts"].values()))
+    assert told["traffic_bytes"] == sum(told["traffic_parts"].values())
+    assert told["gmacs_source"] == "formulas"
+    floor = floors(configured("sddit-s"))[0].as_json()
+    assert floor["seconds"] == max(floor["arithmetic_seconds"], floor["memory_seconds"])
+
+
+# The paper's speeds -------------------------------------------------------------------------------------------------
+
+
+def published_over_floor(method: str, *assignments: str) -> float:
+    return FIGURE_3[method] / paper_floor(configured(f"{method}-s", *assignments)).steps_per_second
+
+
+def test_dit_as_published_does_47_tflops_on_eight_a100():
+    work = work_of(configured("dit-s"))
+    assert work.flops * FIGURE_3["dit"] / 1e12 == pytest.approx(47, abs=0.5)
+
+
+@pytest.mark.parametrize("method", FIGURE_3)
+def test_no_published_speed_is_above_the_floor_of_its_devices(method):
+    """With latents read and in TF32, all are far below it; with images encoded in the step, DiT and MDT a third."""
+    assert published_over_floor(method, "precision=tf32") < 0.12
+
+
+def test_an_encoder_in_the_step_would_explain_the_published_speed_of_dit_and_mdt_in_tf32_alone():
+    """In float32 without TF32 the VAE's arithmetic by itself would be too slow for the speeds of the paper."""
+    for method, share in (("dit", 0.32), ("mdt", 0.17)):
+        assert published_over_floor(method, "pipeline=online-vae", "precision=tf32") == pytest.approx(share, abs=0.01)
+        assert published_over_floor(method, "pipeline=online-vae", "precision=fp32") > 1
+
+
+def test_sddit_as_published_would_need_nine_tenths_of_the_float32_peak():
+    assert published_over_floor("sddit", "precision=fp32") == pytest.approx(0.91, abs=0.01)
