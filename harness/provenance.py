@@ -23,7 +23,7 @@ PACKAGES = (
 
 def describe(cfg: RunConfig, data: Dataset, device: Device, world_size: int, command: str) -> Manifest:
     """The manifest of a run that is about to start."""
-    commit, diff = _git_state()
+    commit, diff = git_state()
     return Manifest(
         harness_version=harness.__version__,
         git_commit=commit,
@@ -67,7 +67,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git_state() -> tuple[str | None, str | None]:
+def git_state() -> tuple[str | None, str | None]:
     """Commit of the checkout this code runs from, and a hash of what is not committed; None where there is neither."""
     root = Path(harness.__file__).parent.parent
     commit = _git(root, "rev-parse", "HEAD")

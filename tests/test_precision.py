@@ -15,7 +15,7 @@ def test_every_device_has_fp32():
 
 
 def test_a_processor_has_no_tf32():
-    with pytest.raises(SetupError, match="no TF32.*--precision fp32") as caught:
+    with pytest.raises(SetupError, match=r"no TF32.*--precision fp32") as caught:
         precision.require("tf32", CPU)
     assert caught.value.exit_code == 3
 
@@ -32,7 +32,7 @@ def test_bf16_is_refused_by_a_processor_that_would_only_imitate_it(monkeypatch):
 def test_a_gpu_before_ampere_multiplies_in_fp32_alone(asked, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100-SXM2-16GB")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
-    with pytest.raises(SetupError, match=f"--precision is {asked}.* V100.* has 7.0; take --precision fp32"):
+    with pytest.raises(SetupError, match=rf"--precision is {asked}.* V100.* has 7\.0; take --precision fp32"):
         precision.require(asked, GPU)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     precision.require(asked, GPU)

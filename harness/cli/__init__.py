@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import harness
-from harness.cli import answer, images, results, run
+from harness.cli import answer, bench, images, results, run
 from harness.cli.data import data_app
 from harness.cli.recipes import recipes_app
 
@@ -43,6 +43,7 @@ def settings(
 run.add_to(app)
 images.add_to(app)
 results.add_to(app)
+bench.add_to(app)
 app.add_typer(data_app, name="data")
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(results.published_app, name="published")

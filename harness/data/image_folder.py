@@ -108,8 +108,18 @@ class Decoder:
             ) from error
 
 
-class ImageFolder(Dataset):
+class EncodedInStep(Dataset):
     """Images that the VAE encodes in every step, as DiT's and MDT's training codes do ("online-vae")."""
+
+    def to_clean(self, stored: Tensor, draw: Draw) -> Tensor:  # (R, 3, S, S) uint8 -> (R, C, s, s) float32
+        """A sample of each image's posterior, scaled; encoded where `stored` is, in TF32 if the run is."""
+        encoder = vae.load(self.vae, stored.device)
+        mean, std = encoder.moments(stored, exact=False).chunk(2, dim=1)
+        return encoder.scale * (mean + std * draw.normal(*mean.shape[1:]))
+
+
+class ImageFolder(EncodedInStep):
+    """A folder of images, one folder a class."""
 
     real = True
     has_flips = True
@@ -139,12 +149,6 @@ class ImageFolder(Dataset):
         images = indices % len(self)
         files = [self.listing.files[image] for image in images.tolist()]
         return self._decoder.decode(files, (indices >= len(self)).tolist()), self.labels[images]
-
-    def to_clean(self, stored: Tensor, draw: Draw) -> Tensor:  # (R, 3, S, S) uint8 -> (R, C, s, s) float32
-        """A sample of each image's posterior, scaled; encoded where `stored` is, in TF32 if the run is."""
-        encoder = vae.load(self.vae, stored.device)
-        mean, std = encoder.moments(stored, exact=False).chunk(2, dim=1)
-        return encoder.scale * (mean + std * draw.normal(*mean.shape[1:]))
 
 
 # Listing ---------------------------------------------------------------------------------------------------------

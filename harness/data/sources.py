@@ -61,11 +61,11 @@ def shape_of(protocol: object) -> InputShape:
 
 
 def _open(name: str, shape: InputShape | None, pipeline: str, vae: str | None) -> Dataset:
-    if name == SYNTHETIC:
-        return _synthetic(shape or SD_LATENT)
     folder = Path(name)
     if pipeline == "online-vae":
         return _images(folder, shape, vae)
+    if name == SYNTHETIC:
+        return _synthetic(shape or SD_LATENT)
     if name in _MADE:
         return _MADE[name]()
     if name in LATENT_SETS:
@@ -86,13 +86,17 @@ def _open(name: str, shape: InputShape | None, pipeline: str, vae: str | None) -
 
 
 def _images(folder: Path, shape: InputShape | None, vae: str | None) -> Dataset:
-    if not folder.is_dir():
+    if str(folder) != SYNTHETIC and not folder.is_dir():
         raise DataError(
             f"--pipeline online-vae encodes images in every step, and {folder} is no folder. Give the folder of the "
-            "images, one folder a class, with --data."
+            "images, one folder a class, with --data; or --data synthetic, for speed alone."
         )
     if vae is None:
         raise UsageError("--pipeline online-vae needs a VAE; name it with --set vae=stabilityai/sd-vae-ft-ema.")
+    if str(folder) == SYNTHETIC:
+        from harness.data.synthetic_images import SyntheticImages
+
+        return SyntheticImages(SYNTHETIC, shape or SD_LATENT, vae_id=vae)
     from harness.data import image_folder
 
     return image_folder.ImageFolder(folder, vae_id=vae, image_size=(shape or SD_LATENT).side * image_folder.VAE_FACTOR)

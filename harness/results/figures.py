@@ -80,7 +80,7 @@ def write(comparison: Comparison, out: Path) -> list[Path]:
     written = []
     for number, data in comparison.figures.items():
         paths = {kind: out / f"figure{number}.{kind}" for kind in ("png", "svg", "csv")}
-        with writing(out), _style():
+        with writing(out), style():
             out.mkdir(parents=True, exist_ok=True)
             figure = draw(data)
             figure.savefig(paths["png"], metadata={"Software": None})
@@ -102,7 +102,7 @@ def as_csv(data: Figure3) -> str:
 
 def draw(data: Figure3) -> Figure:
     """Published on top, then each group of measured runs under its own conditions, then the view relative to DiT."""
-    with _style():
+    with style():
         blocks = [_absolute(panel, letter) for letter, panel in data.lettered()]
         blocks[0] = _with_missing(blocks[0], data)
         blocks.append(_relative(data))
@@ -252,14 +252,14 @@ def _limits(values: Sequence[tuple[float, float | None]]) -> tuple[float, float]
 
 
 def _writer(figure: Figure, height: float) -> Callable[..., None]:
-    def text(x: float, y: float, line: str, size: float, **style: str) -> None:
-        figure.text(x / WIDTH, 1 - y / height, line, fontsize=size, va="top", ha="left", **style)
+    def text(x: float, y: float, line: str, size: float, **options: str) -> None:
+        figure.text(x / WIDTH, 1 - y / height, line, fontsize=size, va="top", ha="left", **options)
 
     return text
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
     """Matplotlib's defaults and ours; the settings a person keeps at home do not change the figures."""
     with as_file(files("harness.results") / "harness.mplstyle") as path, matplotlib.style.context(["default", path]):
         yield

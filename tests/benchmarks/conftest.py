@@ -1,9 +1,13 @@
-"""Benchmarks compute with every processor, unlike the tests."""
+"""Benchmarks compute with every processor, unlike the tests, and say on what."""
 
 import pytest
 import torch
 
+import harness
+from harness import provenance
+from harness.experiment import default_device
 from harness.launch import processors
+from harness.training import telemetry
 
 
 @pytest.fixture(autouse=True)
@@ -12,3 +16,12 @@ def _all_threads():
     torch.set_num_threads(processors())
     yield
     torch.set_num_threads(before)
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    """The hardware and versions behind the numbers, and no name of a host."""
+    machine_info.pop("node", None)
+    machine_info["device"] = telemetry.describe(default_device()).model_dump()
+    machine_info["processors"] = processors()
+    machine_info["harness"] = harness.__version__
+    machine_info["packages"] = provenance.installed()

@@ -1,0 +1,219 @@
+"""Joins contenders, clock and floors into a bench."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+import harness
+from harness import precision, provenance
+from harness.bench import ceilings, energy, measure, profiling
+from harness.bench.ceilings import Ceilings
+from harness.bench.contender import Contender
+from harness.bench.measure import Timed
+from harness.bench.official import STEPS as OFFICIAL_STEPS
+from harness.bench.official import official
+from harness.bench.ours import HarnessStep
+from harness.config import RunConfig
+from harness.data import sources
+from harness.errors import SetupError, UsageError
+from harness.experiment import default_device, estimate_of, too_large
+from harness.progress import Progress
+from harness.results.bench_record import Bench, Entry, Floor
+from harness.training import floor, registry, telemetry
+from harness.training.cost import GIGA
+from harness.training.devices import device_named
+from harness.training.floor import Ceiling, Work
+
+Maker = Callable[[], Contender]
+CHECKOUTS = {"dit": "DiT", "maskdit": "MaskDiT", "mdt": "MDT"}  # folders of the official codes, by method
+
+
+class Plan(NamedTuple):
+    """How a bench is carried out."""
+
+    rounds: int
+    window_seconds: float
+    official: Path | None  # the folder that holds the checkouts
+    profile: Path | None  # where traces go
+
+
+def run(named: Sequence[tuple[str, RunConfig]], plan: Plan, *, command: str, progress: Progress) -> Bench:
+    """Time the steps of these configurations side by side, with the official codes of their methods where given.
+
+    Raises SetupError for a precision that the device lacks, or for what does not fit into its memory; UsageError for
+    two contenders of one name.
+    """
+    device = default_device()
+    for _, cfg in named:
+        precision.require(cfg.protocol.precision, device)
+    _refuse_equal_names([name for name, _ in named])
+    _refuse_too_large(named, device)
+    makers: list[tuple[str, RunConfig, Maker]] = [
+        (name, cfg, partial(HarnessStep, name, cfg, device)) for name, cfg in named
+    ]
+    if plan.official is not None:
+        makers += _officials(named, plan.official, device)
+    reached = ceilings.measure(sorted({cfg.protocol.precision for _, cfg in named}), device)
+    progress.stage("warming up", len(makers), "contenders")
+    ready: list[Timed] = []
+    for number, (name, cfg, make) in enumerate(makers, start=1):
+        try:
+            ready.append(measure.warmed_up(make, device))
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not telemetry.ran_out_of_memory(error):
+                raise
+            raise SetupError(f"{name}: {too_large(cfg, device)}") from error
+        progress.advance(number)
+    progress.stage("timing", plan.rounds * len(ready), "windows")
+    measure.take_turns(
+        ready,
+        rounds=plan.rounds,
+        window_seconds=plan.window_seconds,
+        device=device,
+        joules=energy.counter(device),
+        advance=progress.advance,
+    )
+    hardware = telemetry.describe(device)
+    entries = [
+        _entry(timed, ready[0], cfg, reached, hardware.name, profile=plan.profile, device=device)
+        for timed, (_, cfg, _) in zip(ready, makers, strict=True)
+    ]
+    return Bench(
+        harness_version=harness.__version__,
+        git_commit=provenance.git_state()[0],
+        packages=provenance.installed(),
+        device=hardware,
+        command=command,
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        rounds=plan.rounds,
+        matrix_flops_per_second=reached.flops_per_second,
+        memory_bytes_per_second=reached.bytes_per_second,
+        process_peak_rss_bytes=telemetry.peak_memory(device)[0] if device.type == "cpu" else None,
+        entries=entries,
+    )
+
+
+def _refuse_equal_names(names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"{', '.join(twice)} would be timed twice; name each recipe and each value once.")
+
+
+def _refuse_too_large(named: Sequence[tuple[str, RunConfig]], device: torch.device) -> None:
+    """Before anything is built: all contenders' weights at once, and the activations of the one that steps."""
+    available = telemetry.available_memory(device)
+    if available is None:
+        return
+    held = 0
+    for name, cfg in named:
+        parts = estimate_of(cfg).memory_parts
+        held += sum(parts.values()) - parts["activations"]
+        if held + parts["activations"] > available:
+            raise SetupError(
+                f"{name} would need {(held + parts['activations']) / 1e9:.0f} GB with the contenders before it, of "
+                f"{available / 1e9:.0f} GB that are free. {too_large(cfg, device)} Or time fewer contenders at once."
+            )
+
+
+def _officials(
+    named: Sequence[tuple[str, RunConfig]], folder: Path, device: torch.device
+) -> Iterator[tuple[str, RunConfig, Maker]]:
+    """The official codes of the recipes of `named`, for the batch and precision of each one's first variant.
+
+    Where a code's own precision is another one, and the device has it, it runs in that too.
+    """
+    done: set[str] = set()
+    for _, cfg in named:
+        if cfg.method not in OFFICIAL_STEPS or cfg.recipe in done:
+            continue
+        done.add(cfg.recipe)
+        own = OFFICIAL_STEPS[cfg.method].own_precision.name
+        precisions = [cfg.protocol.precision]
+        if device.type == "cuda" and own != cfg.protocol.precision:
+            precisions.insert(0, own)
+        for asked in precisions:
+            name = f"official {CHECKOUTS[cfg.method]} {cfg.size} {asked}"
+            yield name, cfg, partial(_official, name, cfg, folder, device, None if asked == own else asked)
+
+
+def _official(name: str, cfg: RunConfig, folder: Path, device: torch.device, precision: str | None) -> Contender:
+    data = sources.load(sources.SYNTHETIC, shape=cfg.input)
+    clean, labels = data.read(torch.arange(max(cfg.protocol.batch_size, len(data))) % len(data))
+    return official(
+        cfg.method,
+        folder / CHECKOUTS[cfg.method],
+        shape=registry.shape_of(cfg),
+        batch_size=cfg.protocol.batch_size,
+        device=device,
+        precision=precision if device.type == "cuda" else cfg.protocol.precision,
+        compile=None if device.type == "cuda" else False,
+        latents=clean,
+        labels=labels,
+        name=name,
+    )
+
+
+def _entry(
+    timed: Timed,
+    first: Timed,
+    cfg: RunConfig,
+    reached: Ceilings,
+    device_name: str,
+    *,
+    profile: Path | None,
+    device: torch.device,
+) -> Entry:
+    ours = timed.conditions["code"] == "harness"
+    work = floor.work_of(cfg) if ours else None
+    floors = _floors(work, reached, device_name) if work else []
+    speed = timed.steps_per_sec
+    here = next((f.seconds for f in floors if f.of == MEASURED_HERE), None)
+    sheet = device_named(device_name)
+    peak = sheet and sheet.peak(cfg.protocol.precision)
+    return Entry(
+        name=timed.contender.name,
+        conditions=timed.conditions,
+        num_images=timed.contender.num_images,
+        first_step_seconds=timed.first_step_seconds,
+        warmup_steps=timed.warmup_steps,
+        warmup_seconds=timed.warmup_seconds,
+        windows=timed.windows,
+        steps_per_sec=speed,
+        images_per_sec=measure.spread([w.steps * timed.contender.num_images / w.seconds for w in timed.windows]),
+        ratio=measure.ratio(timed, first),
+        data_wait_share=timed.data_wait_share,
+        peak_allocated_bytes=timed.peak_allocated_bytes,
+        peak_reserved_bytes=timed.peak_reserved_bytes,
+        gmacs_step=work and work.cost.total,
+        bytes_step=work and work.traffic.total,
+        floors=floors,
+        over_floor=here and timed.step_seconds / here,
+        mfu=work and peak and speed.median * 2 * GIGA * work.cost.total * work.images / peak,
+        joules_per_image=timed.joules_per_image,
+        top_operators=profiling.profiled(timed.contender, profile, device) if profile else [],
+    )
+
+
+MEASURED_HERE = "ceilings measured here"
+
+
+def _floors(work: Work, reached: Ceilings, device_name: str) -> list[Floor]:
+    rate = reached.flops_per_second
+    vae = rate.get("tf32", rate.get("fp32")) if work.precision != "fp32" else rate["fp32"]
+    found = [Ceiling(MEASURED_HERE, rate[work.precision], reached.bytes_per_second, vae)]
+    sheet = device_named(device_name)
+    if sheet:
+        found.append(floor.ceiling_of(sheet, work.precision)._replace(name=f"data sheet of {sheet.name}"))
+    return [
+        Floor(
+            of=known.device,
+            arithmetic_seconds=known.arithmetic_seconds,
+            memory_seconds=known.memory_seconds,
+            seconds=known.seconds,
+        )
+        for known in (floor.floor_of(work, ceiling) for ceiling in found)
+    ]

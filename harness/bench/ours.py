@@ -1,0 +1,66 @@
+"""This harness's training step as a contender."""
+
+import time
+from typing import Any
+
+import torch
+
+from harness.config import RunConfig
+from harness.data import sources
+from harness.data.loader import Loader
+from harness.precision import set_precision
+from harness.training import registry
+from harness.training.attention import kernel_of
+from harness.training.step import TrainStep, rows_of
+from harness.world import World
+
+
+class HarnessStep:
+    """The step of a run of `cfg`, with the loader and the averages it has there; it logs nothing and saves nothing."""
+
+    def __init__(self, name: str, cfg: RunConfig, device: torch.device):
+        self.name, self.cfg, self.num_images, self.data_seconds = name, cfg, cfg.protocol.batch_size, 0.0
+        self.attention = kernel_of(
+            registry.shape_of(cfg), kernel=cfg.execution.attention, precision=cfg.protocol.precision, device=device
+        )
+        data, world = sources.of(cfg), World()
+        self._step = TrainStep(registry.build(cfg), cfg, data, world=world, device=device)
+        self._loader = Loader(
+            data,
+            seed=cfg.seed,
+            batch_size=cfg.protocol.batch_size,
+            flips=cfg.protocol.flips == "random",
+            rows=rows_of(cfg, world),
+            first_step=0,
+            device=device,
+            resident=cfg.execution.residency == "gpu",
+        )
+        self._taken = 0
+
+    def step(self) -> None:
+        set_precision(self.cfg.protocol.precision)  # of the whole process, and the contenders take turns
+        start = time.perf_counter()
+        batch = self._loader.next()
+        self.data_seconds += time.perf_counter() - start
+        self._step(batch, self._taken % self.cfg.protocol.steps, measure_gradient=False)
+        self._taken += 1
+
+    def conditions(self) -> dict[str, Any]:
+        protocol, execution = self.cfg.protocol, self.cfg.execution
+        return {
+            "code": "harness",
+            "recipe": self.cfg.recipe,
+            "method": self.cfg.method,
+            "formulation": self.cfg.formulation,
+            "precision": protocol.precision,
+            "compiled": self._step.compiled,
+            "cuda_graphs": self._step.compiled and execution.cuda_graphs,
+            "pipeline": protocol.pipeline,
+            "data": protocol.data,
+            "vae": protocol.vae if protocol.pipeline == "online-vae" else None,
+            "micro_batch": execution.micro_batch,
+            "attention": self.attention,
+            "activation_checkpointing": execution.activation_checkpointing,
+            "residency": execution.residency,
+            "notes": [f"not compiled: {self._step.not_compiled}"] if self._step.not_compiled else [],
+        }

@@ -1,0 +1,123 @@
+"""`harness bench`: training steps side by side, and the least they can take."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.answer import Assignments, Json, answers, compile_modes, listed, progress_for, show
+from harness.errors import UsageError
+
+EXAMPLES = (
+    "Examples: harness bench dit-tiny sddit-tiny · "
+    "harness bench dit-s maskdit-s mdt-s sddit-s --precision bf16,tf32 --compile on,off · "
+    "harness bench dit-s sddit-s --pipeline cached,online-vae --batch 4 · harness bench --estimate dit-s sddit-xl"
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put this command into the command line."""
+    app.command(epilog=EXAMPLES)(bench)
+
+
+@answers
+def bench(
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Which recipes; the first is divided by.")],
+    precision: Annotated[
+        str, typer.Option(metavar="LIST", help="fp32, tf32, bf16. Default: as the recipe has it.")
+    ] = "",
+    compile_: Annotated[
+        str,
+        typer.Option(
+            "--compile", parser=compile_modes, metavar="LIST", help="on, off, auto: eager where it fails. Default: off."
+        ),
+    ] = "",
+    pipeline: Annotated[
+        str, typer.Option(metavar="LIST", help="cached, online-vae: the VAE inside the step. Default: cached.")
+    ] = "",
+    batch: Annotated[str, typer.Option(metavar="LIST", help="Images of a step. Default: as the recipe has it.")] = "",
+    micro_batch: Annotated[
+        int | None, typer.Option(metavar="N", help="Images taken through the network at once.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A data set, or folder. Default: random numbers, or what a recipe embeds.")
+    ] = None,
+    set_: Assignments = None,
+    official: Annotated[
+        Path | None, typer.Option(help="Folder with checkouts DiT/, MaskDiT/, MDT/: time the official codes too.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Windows of each, in turns.")] = 7,
+    window: Annotated[float, typer.Option(metavar="SECONDS", help="About how long one window is.")] = 1.0,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Only say what a step takes, and its floor.")] = False,
+    nproc: Annotated[
+        int, typer.Option(min=1, metavar="N", help="With --estimate: the batch shared by so many GPUs.")
+    ] = 1,
+    profile: Annotated[bool, typer.Option("--profile", help="Also write a trace and the top operators.")] = False,
+    out: Annotated[Path, typer.Option(help="Where the record, table and figure go.")] = Path("reports/latest"),
+    as_json: Json = False,
+) -> None:
+    """Time training steps side by side: in one process, in turns, one factor varied at a time.
+
+    The first value of each LIST holds for all; every other value is timed once more with the rest unchanged.
+    """
+    if window <= 0:
+        raise UsageError(f"--window is {window:g}; it must be a number of seconds above 0.")
+    from harness import recipes as known
+
+    for recipe in recipes:
+        known.load_recipe(recipe)  # a wrong name is told before torch is imported
+
+    from harness.bench import matrix
+    from harness.config import parse_count
+    from harness.experiment import default_device
+
+    varied = matrix.factors(
+        precision=listed(precision),
+        compile=listed(compile_),
+        pipeline=listed(pipeline),
+        batch=[str(parse_count(size, "--batch")) for size in listed(batch)],
+    )
+    assignments = [*(set_ or []), *([f"execution.micro_batch={micro_batch}"] if micro_batch else [])]
+    resident = default_device().type == "cuda"
+    named = list(matrix.variants(recipes, varied, assignments, data=data, resident=resident))
+    if estimate:
+        return _estimate(named, nproc, as_json)
+    _time(named, rounds, window, official, out if profile else None, out, as_json)
+
+
+def _estimate(named: list, nproc: int, as_json: bool) -> None:
+    from harness.bench.expected import expected
+    from harness.results.bench_tables import estimate_lines
+
+    documents = [expected(name, cfg, nproc) for name, cfg in named]
+    show({"estimates": documents}, as_json, lambda document: estimate_lines(document["estimates"]))
+
+
+def _time(
+    named: list, rounds: int, window: float, official: Path | None, profile: Path | None, out: Path, as_json: bool
+) -> None:
+    from harness.bench import bench as joined
+    from harness.results import bench_figure, bench_tables
+    from harness.results.schema import write_atomically, write_record
+
+    progress = progress_for("bench")
+    try:
+        plan = joined.Plan(rounds, window, official, profile)
+        measured = joined.run(named, plan, command=" ".join(["harness", *_said(sys.argv[1:])]), progress=progress)
+    finally:
+        progress.close()
+    out.mkdir(parents=True, exist_ok=True)
+    write_record(out / "bench.json", measured)
+    write_atomically(out / "bench.md", bench_tables.markdown(measured))
+    bench_figure.write(measured, out)
+
+    def lines(_: dict[str, Any]) -> list[str]:
+        return [*bench_tables.lines(measured), f"written: {out}/bench.json, .md, .png, .svg, .csv"]
+
+    show(measured.model_dump(mode="json"), as_json, lines)
+
+
+def _said(arguments: list[str]) -> list[str]:
+    """The command as it was typed, without paths: they tell whose machine it was."""
+    return [Path(argument).name if "/" in argument else argument for argument in arguments]

@@ -1,0 +1,88 @@
+"""The clock of a bench: turns, windows, ratios."""
+
+import time
+
+import pytest
+import torch
+
+from harness.bench import ceilings, energy, measure
+from harness.bench.measure import Timed, take_turns, warmed_up
+from harness.results.bench_record import Window
+
+CPU = torch.device("cpu")
+
+
+class Sleeper:
+    """A contender whose steps take a known time."""
+
+    num_images = 4
+
+    def __init__(self, name, seconds, seen=None, first=None):
+        self.name, self.seconds, self.seen, self.first = name, seconds, [] if seen is None else seen, first
+        self.data_seconds, self.taken = 0.0, 0
+
+    def step(self):
+        self.seen.append(self.name)
+        time.sleep(self.first if self.first and not self.taken else self.seconds)
+        self.data_seconds += self.seconds / 4
+        self.taken += 1
+
+    def conditions(self):
+        return {"code": "sleep"}
+
+
+def turns(sleepers, rounds, window_seconds=1e-9):
+    ready = [Timed(sleeper, {}, 0.0, 2, sleeper.seconds) for sleeper in sleepers]
+    take_turns(ready, rounds=rounds, window_seconds=window_seconds, device=CPU, joules=None, advance=lambda done: None)
+    return ready
+
+
+def test_contenders_take_turns_and_every_second_round_runs_backwards():
+    seen = []
+    turns([Sleeper(name, 0.001, seen) for name in "ABC"], rounds=3)
+    settling_and_timed = 2
+    assert seen == [name for name in "ABCCBAABC" for _ in range(settling_and_timed)]
+
+
+def test_a_window_holds_as_many_steps_as_fill_it_and_never_none():
+    fast, slow = turns([Sleeper("fast", 0.004), Sleeper("slow", 0.05)], rounds=2, window_seconds=0.03)
+    assert all(2 <= w.steps <= 8 for w in fast.windows)
+    assert [w.steps for w in slow.windows] == [1, 1]
+
+
+def test_speed_and_waiting_are_those_of_the_timed_steps():
+    (ready,) = turns([Sleeper("one", 0.01)], rounds=3, window_seconds=0.03)
+    assert ready.steps_per_sec.median == pytest.approx(100, rel=0.3)
+    assert ready.data_wait_share == pytest.approx(0.25, rel=0.3)
+    assert ready.step_seconds == pytest.approx(0.01, rel=0.3)
+
+
+def test_a_ratio_is_taken_round_by_round_so_that_a_slow_round_cancels():
+    def timed(*seconds):
+        return Timed(
+            Sleeper("x", 0), {}, 0, 2, 0, windows=[Window(steps=1, seconds=s, data_seconds=0) for s in seconds]
+        )
+
+    found = measure.ratio(timed(1, 2, 10), timed(2, 4, 20))
+    assert (found.median, found.lowest, found.highest) == (2, 2, 2)
+
+
+def test_the_first_step_is_told_apart_from_the_warm_ones():
+    ready = warmed_up(lambda: Sleeper("one", 0.002, first=0.1), CPU)
+    assert ready.first_step_seconds >= 0.1
+    assert ready.warmup_steps == measure.WARMUP_STEPS
+    assert ready.step_seconds < 0.05
+    assert ready.windows == []
+
+
+def test_the_ceilings_are_rates_that_a_large_product_and_a_large_copy_reach(monkeypatch):
+    monkeypatch.setattr(ceilings, "SIDE", {"cpu": 256})
+    monkeypatch.setattr(ceilings, "COPIED", {"cpu": 2**22})
+    reached = ceilings.measure(["bf16", "fp32"], CPU)
+    assert 1e8 < reached.flops_per_second["fp32"] < 1e14
+    assert reached.flops_per_second.keys() == {"bf16", "fp32"}
+    assert 1e8 < reached.bytes_per_second < 1e13
+
+
+def test_a_processor_counts_no_energy():
+    assert energy.counter(CPU) is None

@@ -1,0 +1,112 @@
+"""`harness bench` as a user meets it: a real bench of tiny recipes, its files, and what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from harness.results import bench_figure, bench_tables
+from harness.results.bench_record import Bench
+from harness.results.schema import read_record
+
+SMALL = [
+    *("--set", "width=16", "--set", "depth=3", "--set", "num_heads=2", "--set", "batch_size=8"),
+    *("--rounds", "2", "--window", "0.01"),
+]
+
+
+def bench(*arguments, cwd):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+    command = [sys.executable, "-m", "harness", "bench", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A bench of two recipes, one factor varied, its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("bench")
+    done = bench("dit-tiny", "sddit-tiny", *SMALL, "--batch", "8,4", "--profile", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "reports" / "latest", json.loads(done.stdout)
+
+
+def test_the_document_has_a_contender_for_every_recipe_and_value_with_how_it_was_made(measured):
+    _, document = measured
+    assert [entry["name"] for entry in document["entries"]] == [
+        "dit-tiny batch_size 8",
+        "sddit-tiny batch_size 8",
+        "dit-tiny batch_size 4",
+        "sddit-tiny batch_size 4",
+    ]
+    for entry in document["entries"]:
+        assert len(entry["windows"]) == 2
+        speed = entry["steps_per_sec"]
+        assert 0 < speed["lowest"] <= speed["median"] <= speed["highest"]
+        assert entry["conditions"].items() >= {"code": "harness", "precision": "fp32", "compiled": False}.items()
+        assert entry["mfu"] is None  # no data sheet of a processor
+        assert entry["over_floor"] > 0.2
+        assert entry["peak_allocated_bytes"] is None
+        assert entry["joules_per_image"] is None
+    assert document["entries"][0]["ratio"] == {"median": 1, "lowest": 1, "highest": 1}
+    assert document["device"]["kind"] == "cpu"
+    assert document["process_peak_rss_bytes"] > 1e7
+
+
+def test_the_record_table_figure_and_trace_are_written_and_say_the_same(measured):
+    folder, document = measured
+    record = read_record(folder / "bench.json", Bench)
+    assert record.model_dump(mode="json") == document
+    table = (folder / "bench.md").read_text()
+    assert all(entry.name in table for entry in record.entries)
+    assert "aten::" in table  # the top operators
+    assert {p.suffix for p in folder.glob("bench.*")} == {".json", ".md", ".png", ".svg", ".csv"}
+    assert len(list(folder.glob("trace-*.json.gz"))) == 4
+    assert (folder / "bench.csv").read_text() == bench_figure.as_csv(record)
+
+
+def test_the_terminal_gets_lines_of_80_columns(measured):
+    record = read_record(measured[0] / "bench.json", Bench)
+    assert max(map(len, bench_tables.lines(record))) <= 80
+
+
+def test_the_same_record_draws_the_same_picture(measured, tmp_path):
+    record = read_record(measured[0] / "bench.json", Bench)
+    for folder in ("one", "two"):
+        bench_figure.write(record, tmp_path / folder)
+    for kind in ("png", "svg", "csv"):
+        once, again = ((tmp_path / folder / f"bench.{kind}").read_bytes() for folder in ("one", "two"))
+        assert once == again
+
+
+def test_an_estimate_says_what_a_step_takes_and_measures_nothing(tmp_path):
+    done = bench("--estimate", "dit-s", "sddit-s", "--pipeline", "cached,online-vae", "--nproc", "8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1.66 times dit-s's" in done.stdout or "1.67 times dit-s's" in done.stdout
+    assert "136.4 of the VAE" in done.stdout
+    assert "8 x A100 80GB SXM" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert not (tmp_path / "reports").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "says"),
+    [
+        (["sdit-tiny"], 2, "Did you mean sddit-tiny"),
+        (["dit-tiny", "--precision", "fp64"], 2, "precision is 'fp64'; it must be"),
+        (["dit-tiny", "--compile", "maybe"], 2, "--compile is 'maybe'; it must be on, off or auto"),
+        (["dit-tiny", "--window", "0"], 2, "--window is 0; it must be a number of seconds above 0"),
+        (["dit-tiny", "dit-tiny"], 2, "dit-tiny would be timed twice"),
+        (["dit-tiny", "--precision", "tf32"], 3, "this processor has no TF32"),
+        (["dit-tiny", "--set", "attention=cudnn"], 3, "torch has no such kernel"),
+        (["dit-tiny", "--batch", "100M"], 3, "--micro-batch"),
+        (["dit-tiny", "--official", "nowhere"], 2, "nowhere"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused_in_one_line(arguments, exit_code, says, tmp_path):
+    done = bench(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (exit_code, "")
+    assert says in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "reports").exists()
