@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,6 +60,8 @@ def test_compare_and_report_never_import_torch(tmp_path):
         (["run"], 2, "name a recipe"),
         (["run", "--config", "absent.yaml"], 4, "absent.yaml cannot be read"),
         (["run", "dit-tiny", "--out", "/dev/null/runs"], 4, "cannot be written"),
+        (["run", "dit-tiny", "--compile", "yes"], 2, "--compile is 'yes'; it must be on, off or auto"),
+        (["run", "dit-tiny", "--precision", "tf32"], 3, "this processor has no TF32"),
         (["compare", "--figure", "33"], 2, "no figure is called '33'"),
         (["compare"], 4, "harness demo"),
         (["report", "nowhere"], 4, "nowhere"),
@@ -97,6 +100,19 @@ def test_a_run_prints_one_json_document_and_leaves_a_complete_folder(tmp_path):
     again = harness("run", "--config", str(folder / "config.yaml"), "--json", cwd=tmp_path)
     assert json.loads(again.stdout) == answer
     assert "is finished; nothing to do" in again.stderr
+
+
+def test_a_step_that_does_not_fit_into_memory_ends_with_3_and_the_pieces_that_would(tmp_path):
+    """The allocator really refuses: the process may address 12 GB, and 200,000 images at once take more."""
+    from resource import RLIMIT_AS, setrlimit
+
+    too_much = ["--set", "batch_size=200000", "--micro-batch", "200000", "--no-eval"]
+    done = harness(
+        "run", "dit-tiny", *too_much, cwd=tmp_path, preexec_fn=lambda: setrlimit(RLIMIT_AS, (12 * 2**30,) * 2)
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert re.search(r"did not fit into this machine's memory; --micro-batch \d+ should", done.stderr)
+    assert "Traceback" not in done.stderr
 
 
 LONG = [

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from small import small_config
 
@@ -199,3 +200,19 @@ def test_a_checkpoint_of_another_configuration_stops_the_run_before_anything_is_
     with pytest.raises(DataError, match="belongs to another configuration"):
         run(tmp_path, "seed=1")
     assert (other / "config.yaml").stat().st_mtime_ns == before
+
+
+def test_a_run_that_could_not_be_compiled_says_so_in_its_result_and_its_log(tmp_path, monkeypatch):
+    from torch._inductor import config
+
+    torch._dynamo.reset()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    with config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        result, folder, notes = run(tmp_path, "compile=auto")
+    torch._dynamo.reset()
+    assert result.compiled is False
+    assert "no-such-compiler" in result.notes[0]
+    assert any("is not compiled" in note for note in notes)
+    assert "is not compiled" in (folder / "events.jsonl").read_text()
+    plain, _, _ = run(tmp_path, force=True)
+    assert (plain.compiled, plain.notes, plain.attention) == (False, [], "flash")

@@ -4,6 +4,8 @@ Peebles & Xie 2022 (arXiv:2212.09748), Sec. 3.2 and Fig. 3, adaLN-Zero.
 B batch, L tokens, D width, E width of the conditioning, H heads, P values of a patch.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,6 +53,18 @@ class Attention(nn.Module):
         return self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2))
 
 
+class TanhGelu(nn.Module):
+    """x (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3): Hendrycks & Gimpel 2016, arXiv:1606.08415, Sec. 2.
+
+    A compiler gets it as x sigmoid(2 u), the same function: fused into one pass, a sigmoid is quicker than a tanh.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # any shape
+        if not torch.compiler.is_compiling():
+            return F.gelu(x, approximate="tanh")
+        return x * torch.sigmoid(2 * math.sqrt(2 / math.pi) * x * (1 + 0.044715 * x * x))
+
+
 class DiTBlock(nn.Module):
     """Attention and MLP whose shift, scale and gate come from the conditioning; the identity before training.
 
@@ -66,7 +80,7 @@ class DiTBlock(nn.Module):
         self.norm_attn = layer_norm(width)
         self.norm_mlp = layer_norm(width)
         self.attn = Attention(width, num_heads)
-        self.mlp = nn.Sequential(linear(width, 4 * width), nn.GELU("tanh"), linear(4 * width, width))
+        self.mlp = nn.Sequential(linear(width, 4 * width), TanhGelu(), linear(4 * width, width))
         self.adaln = zero_linear(cond_width or width, 6 * width)
 
     def forward(self, x: Tensor, cond: Tensor, bias: Tensor | None = None) -> Tensor:  # (B, L, D), (B, E) -> (B, L, D)

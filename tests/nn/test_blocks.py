@@ -5,7 +5,7 @@ import torch
 from small import trained_a_little
 from torch.nn import functional as F
 
-from harness.nn.blocks import DiTBlock, ModulatedLinear, linear
+from harness.nn.blocks import DiTBlock, ModulatedLinear, TanhGelu, linear
 
 
 def plain_block(block: DiTBlock, x, cond, bias=None):
@@ -62,3 +62,15 @@ def test_a_modulated_linear_layer_shifts_and_scales_the_normalised_tokens():
     shift, scale = layer.adaln(F.silu(cond)).chunk(2, -1)
     expected = layer.out(F.layer_norm(x, (8,), eps=1e-6) * (1 + scale[:, None]) + shift[:, None])
     torch.testing.assert_close(layer(x, cond), expected)
+
+
+def test_the_activation_is_one_function_compiled_or_not():
+    """With its gradient, in float64, out to where it is zero or the identity."""
+    gelu = TanhGelu()
+    x = torch.linspace(-40, 40, 2001, dtype=torch.float64, requires_grad=True)
+    plain = gelu(x)
+    torch._dynamo.reset()
+    compiled = torch.compile(gelu, backend="aot_eager", fullgraph=True)(x)
+    torch.testing.assert_close(compiled, plain, rtol=1e-12, atol=1e-14)
+    both = [torch.autograd.grad(y.sum(), x)[0] for y in (plain, compiled)]
+    torch.testing.assert_close(*both, rtol=1e-11, atol=1e-13)

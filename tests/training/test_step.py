@@ -52,7 +52,7 @@ def test_a_compiled_step_trains_the_same_and_is_compiled_a_few_times_in_all(name
     """Whatever changes between steps and pieces must not be compiled anew: after eight times torch would give up."""
     plain, losses = train(name, tmp_path / "plain", pieces)
     compiled, losses_compiled = train(name, tmp_path / "compiled", pieces, "compile=true")
-    assert losses_compiled == losses
+    assert losses_compiled == pytest.approx(losses, rel=1e-4)  # the activation is rounded otherwise
     assert compiled.state_dict().keys() == plain.state_dict().keys()
     assert 1 <= len(graphs) <= 4
 
