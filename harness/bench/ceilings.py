@@ -10,17 +10,24 @@ from harness.precision import set_precision
 
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices
 COPIED = {"cpu": 2**28, "cuda": 2**30}  # bytes; far more than any cache
-REPEATS = 5
+REPEATS, SECONDS = 5, 1.0  # at least so often and so long
 
 
 class Ceilings(NamedTuple):
-    """Both the best of a few repeats: what is measured beside them is a median, and no step beats them by luck."""
+    """Each the best of many repeats: what stands beside them is a median, and no step should beat them by luck."""
 
     flops_per_second: dict[str, float]  # by precision
     bytes_per_second: float  # read and written together
 
 
+def best(a: Ceilings, b: Ceilings) -> Ceilings:
+    """What the machine reached at the better of two times: another program may have slowed one of them down."""
+    rates = {name: max(rate, b.flops_per_second[name]) for name, rate in a.flops_per_second.items()}
+    return Ceilings(rates, max(a.bytes_per_second, b.bytes_per_second))
+
+
 def measure(precisions: list[str], device: torch.device) -> Ceilings:
+    """The rates of this moment; the flags for TF32 are left as the last precision wants them."""
     return Ceilings({name: _matrix_rate(name, device) for name in precisions}, _bandwidth(device))
 
 
@@ -41,7 +48,10 @@ def _bandwidth(device: torch.device) -> float:
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
     work()
-    return min(timed(work, 1, device) for _ in range(REPEATS))
+    seen: list[float] = []
+    while len(seen) < REPEATS or sum(seen) < SECONDS:
+        seen.append(timed(work, 1, device))
+    return min(seen)
 
 
 def timed(work: Callable[[], object], times: int, device: torch.device) -> float:
