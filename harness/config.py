@@ -26,6 +26,7 @@ from harness.errors import DataError, UsageError, unknown
 DIGEST_LENGTH = 10
 NOT_IN_ID = {"recipe", "size", "execution"}  # these change a weight by rounding at most, and no image
 
+ADDED_LATER = (("evaluation", "decode_precision"),)  # not in the id while it has its default: older runs keep theirs
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -161,7 +162,11 @@ class RunConfig(Settings):
 
     @property
     def sha256(self) -> str:
-        return digest(self.model_dump(mode="json", exclude=NOT_IN_ID))
+        document = self.model_dump(mode="json", exclude=NOT_IN_ID)
+        for section, field in ADDED_LATER:
+            if document[section][field] == type(getattr(self, section)).model_fields[field].default:
+                del document[section][field]
+        return digest(document)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -22,7 +22,6 @@ from harness.progress import Progress
 from harness.recipes import load_recipe
 from harness.results.schema import Device, Evaluation, Manifest, Result, read_record, write_atomically, write_record
 from harness.training import checkpoint, engine, registry, telemetry
-from harness.training.attention import kernel_of
 from harness.training.cost import GIGA, Cost, count
 from harness.training.devices import peak_flops
 from harness.training.estimate import Estimate, estimate, fitting_micro_batch, largest_micro_batch
@@ -110,7 +109,6 @@ def run(
     begun = folder if not force and _begun(folder) else None
     cfg = world.agreed(_in_pieces_that_fit(cfg, needs.memory_parts, device, world, begun, progress))
     method = registry.build(cfg)
-    kernel = attention_kernel(cfg, device)
     hardware = telemetry.describe(device, world.size)
     if world.is_main:
         _prepare(folder, needs.disk_parts["checkpoints"])
@@ -148,7 +146,7 @@ def run(
         wall_seconds=trained.seconds + time.perf_counter() - started,
         device=hardware,
         compiled=trained.compiled,
-        attention=kernel,
+        attention=trained.attention,
         notes=trained.notes,
     )
     write_record(folder / "result.json", result)
@@ -157,13 +155,6 @@ def run(
 
 def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def attention_kernel(cfg: RunConfig, device: torch.device) -> str:
-    """The kernel that computes attention in this run's blocks. Raises SetupError where the one asked for is missing."""
-    return kernel_of(
-        registry.shape_of(cfg), kernel=cfg.execution.attention, precision=cfg.protocol.precision, device=device
-    )
 
 
 def too_large(cfg: RunConfig, device: torch.device, world_size: int = 1) -> SetupError:

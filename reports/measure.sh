@@ -40,6 +40,8 @@ run_stage() {
             return
         fi
         bench official "dit-$size" "maskdit-$size" "mdt-$size" --precision "$theirs" --official "$checkouts"
+        # MDT-lite is not MDT's network: with its relative positions it is
+        bench official-mdt "mdt-$size" --set relative_position=true --precision "$theirs" --official "$checkouts"
         if has_gpu; then # and ours as fast as it goes, in the same run as theirs at their own precision
             bench official-fastest "dit-$size" "maskdit-$size" "mdt-$size" --precision bf16 --compile on \
                 --official "$checkouts"

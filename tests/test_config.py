@@ -1,6 +1,6 @@
 import pytest
 import yaml
-from small import DIGITS, small_config
+from small import DIGITS, small_config, tiny_config
 
 from harness import config
 from harness.config import apply_overrides, parse_count, validate
@@ -122,3 +122,9 @@ def test_sampling_that_cannot_work_is_told_before_training():
         registry.build(resolve("dit-tiny", "sampling.num_steps=2000"))
     with pytest.raises(UsageError, match="the input has 1 channels"):
         registry.build(resolve("dit-tiny", "guidance_channels=3"))
+
+
+def test_a_setting_that_came_later_leaves_the_ids_of_older_runs_alone():
+    """The id that this recipe had before there was a choice of how to decode. Another protocol rightly changes it."""
+    assert tiny_config("dit").run_id == "seed0-0bcd109295"
+    assert tiny_config("dit", "decode_precision=tf32").run_id != "seed0-0bcd109295"

@@ -27,6 +27,7 @@ from harness.training import floor, registry, telemetry
 from harness.training.cost import GIGA
 from harness.training.devices import device_named
 from harness.training.floor import Ceiling, Work
+from harness.training.vae_cost import PRECISION as VAE_PRECISION
 
 Maker = Callable[[], Contender]
 CHECKOUTS = {"dit": "DiT", "maskdit": "MaskDiT", "mdt": "MDT"}  # folders of the official codes, by method
@@ -57,7 +58,9 @@ def run(named: Sequence[tuple[str, RunConfig]], plan: Plan, *, command: str, pro
     ]
     if plan.official is not None:
         makers += _officials(named, plan.official, device)
-    precisions = sorted({cfg.protocol.precision for _, cfg in named})
+    used = {cfg.protocol.precision for _, cfg in named}
+    encoding = {VAE_PRECISION[cfg.protocol.precision] for _, cfg in named if cfg.protocol.pipeline == "online-vae"}
+    precisions = sorted(used | encoding)
     reached = ceilings.measure(precisions, device)
     progress.stage("warming up", len(makers), "contenders")
     ready: list[Timed] = []
@@ -67,7 +70,9 @@ def run(named: Sequence[tuple[str, RunConfig]], plan: Plan, *, command: str, pro
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not telemetry.ran_out_of_memory(error):
                 raise
-            raise SetupError(f"{name}: {too_large(cfg, device)}") from error
+            ours = number <= len(named)
+            advice = str(too_large(cfg, device)) if ours else "it did not fit into memory; take a smaller --batch."
+            raise SetupError(f"{name}: {advice}") from error
         progress.advance(number)
     progress.stage("timing", plan.rounds * len(ready), "windows")
     measure.take_turns(
@@ -205,7 +210,7 @@ MEASURED_HERE = "ceilings measured here"
 
 def _floors(work: Work, reached: Ceilings, device_name: str) -> list[Floor]:
     rate = reached.flops_per_second
-    vae = rate.get("tf32", rate.get("fp32")) if work.precision != "fp32" else rate["fp32"]
+    vae = rate.get(VAE_PRECISION[work.precision])
     found = [Ceiling(MEASURED_HERE, rate[work.precision], reached.bytes_per_second, vae)]
     sheet = device_named(device_name)
     if sheet:

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -11,7 +11,6 @@ from harness.bench.ceilings import timed
 from harness.bench.contender import Contender
 from harness.bench.energy import Joules
 from harness.results.bench_record import Spread, Window
-from harness.training.telemetry import peak_memory
 
 WARMUP_STEPS = 5  # untimed, with the first: allocators, caches, and kernels chosen by trying
 WARMUP_SECONDS = 10.0  # after which slow steps are warm enough
@@ -27,17 +26,15 @@ class Timed:
     first_step_seconds: float
     warmup_steps: int
     warmup_seconds: float
+    last_step_seconds: float  # of the warm-up
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None
     windows: list[Window] = field(default_factory=list)
 
     @property
     def step_seconds(self) -> float:
-        """The median over the windows, or what the warm-up let one expect."""
-        if self.windows:
-            return statistics.median(w.seconds / w.steps for w in self.windows)
-        later = self.warmup_steps - 1
-        return (self.warmup_seconds - self.first_step_seconds) / later if later else self.first_step_seconds
+        """The median over the windows; before the first, the last step of the warm-up."""
+        return statistics.median(w.seconds / w.steps for w in self.windows) if self.windows else self.last_step_seconds
 
     @property
     def steps_per_sec(self) -> Spread:
@@ -67,27 +64,42 @@ def ratio(of: Timed, to: Timed) -> Spread:
 
 def warmed_up(make: Callable[[], Contender], device: torch.device) -> Timed:
     """A contender made and stepped until it is warm, then its memory, with nothing timed."""
-    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+    before = _held(device)
     contender = make()
-    first = timed(contender.step, 1, device)
-    seconds, steps = first, 1
-    while steps < 2 or (steps < WARMUP_STEPS and seconds - first < WARMUP_SECONDS):
-        seconds += timed(contender.step, 1, device)
-        steps += 1
-    ready = Timed(contender, contender.conditions(), first, steps, seconds)
-    if device.type == "cuda":
+    steps = [timed(contender.step, 1, device)]
+    while len(steps) < 2 or (len(steps) < WARMUP_STEPS and sum(steps[1:]) < WARMUP_SECONDS):
+        steps.append(timed(contender.step, 1, device))
+    ready = Timed(contender, contender.conditions(), steps[0], len(steps), sum(steps), steps[-1])
+    if before is not None:
         _measure_memory(ready, before, device)
     return ready
 
 
-def _measure_memory(ready: Timed, allocated_before: int, device: torch.device) -> None:
-    """The peak of a step less what others hold: the contenders share the device, but not while one steps."""
+class Held(NamedTuple):
+    """Of the device's memory by this process, in bytes: in tensors, and with what the allocator keeps for later."""
+
+    allocated: int
+    reserved: int
+
+
+def _held(device: torch.device) -> Held | None:
+    if device.type != "cuda":
+        return None
+    torch.cuda.empty_cache()
+    return Held(torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device))
+
+
+def _measure_memory(ready: Timed, before: Held, device: torch.device) -> None:
+    """The peak of a step less what others hold: the contenders share the device, but not while one steps.
+
+    What a recorded graph works in is reserved for it and never allocated again, so that its peak is not to be seen.
+    """
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
-    held = torch.cuda.memory_reserved(device) - (torch.cuda.memory_allocated(device) - allocated_before)
     timed(ready.contender.step, 1, device)
-    ready.peak_allocated_bytes = peak_memory(device)[0] - allocated_before
-    ready.peak_reserved_bytes = torch.cuda.max_memory_reserved(device) - held
+    ready.peak_reserved_bytes = torch.cuda.max_memory_reserved(device) - before.reserved
+    if not ready.conditions.get("cuda_graphs"):
+        ready.peak_allocated_bytes = torch.cuda.max_memory_allocated(device) - before.allocated
 
 
 def take_turns(

@@ -10,7 +10,6 @@ from harness.data import sources
 from harness.data.loader import Loader
 from harness.precision import set_precision
 from harness.training import registry
-from harness.training.attention import kernel_of
 from harness.training.step import TrainStep, rows_of
 from harness.world import World
 
@@ -20,9 +19,6 @@ class HarnessStep:
 
     def __init__(self, name: str, cfg: RunConfig, device: torch.device):
         self.name, self.cfg, self.num_images, self.data_seconds = name, cfg, cfg.protocol.batch_size, 0.0
-        self.attention = kernel_of(
-            registry.shape_of(cfg), kernel=cfg.execution.attention, precision=cfg.protocol.precision, device=device
-        )
         data, world = sources.of(cfg), World()
         self._step = TrainStep(registry.build(cfg), cfg, data, world=world, device=device)
         self._loader = Loader(
@@ -52,6 +48,7 @@ class HarnessStep:
             "recipe": self.cfg.recipe,
             "method": self.cfg.method,
             "formulation": self.cfg.formulation,
+            "knobs": self.cfg.knobs.model_dump(mode="json"),
             "precision": protocol.precision,
             "compiled": self._step.compiled,
             "cuda_graphs": self._step.compiled and execution.cuda_graphs,
@@ -59,7 +56,7 @@ class HarnessStep:
             "data": protocol.data,
             "vae": protocol.vae if protocol.pipeline == "online-vae" else None,
             "micro_batch": execution.micro_batch,
-            "attention": self.attention,
+            "attention": self._step.attention,
             "activation_checkpointing": execution.activation_checkpointing,
             "residency": execution.residency,
             "notes": [f"not compiled: {self._step.not_compiled}"] if self._step.not_compiled else [],

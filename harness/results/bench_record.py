@@ -40,7 +40,7 @@ class Entry(Record):
     name: str
     conditions: dict[str, Any]
     num_images: int  # of one step
-    first_step_seconds: float  # with compiling, and with everything else that happens once
+    first_step_seconds: float  # with compiling, unless a contender before it had compiled the same code
     warmup_steps: int  # untimed, the first one included
     warmup_seconds: float
     windows: list[Window]

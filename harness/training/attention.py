@@ -1,16 +1,18 @@
-"""Which kernel computes attention: asked for, and found out for the record.
+"""Which kernel computes attention: asked for, and found out for the record."""
 
-B images, H heads, L tokens, E width of a head.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
+from harness.diffusion.formulations import Network
 from harness.errors import SetupError
 from harness.nn.shape import Shape
+from harness.training.telemetry import ran_out_of_memory
 
 KERNELS = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -33,20 +35,38 @@ def attention(kernel: str) -> Iterator[None]:
         yield
 
 
-def kernel_of(shape: Shape, *, kernel: str, precision: str, device: torch.device) -> str:
-    """The kernel that the blocks of a network of this shape get, a key of KERNELS or what torch calls it.
+def kernels_of(network: Network, shape: Shape, *, kernel: str, precision: str, device: torch.device) -> str:
+    """The kernels that compute the network's attention, keys of KERNELS or torch's names: "flash", or "flash, math".
 
-    Raises SetupError when the device has no such kernel for them.
+    Found by an evaluation of one image, since it depends on the width of every block's heads and on its bias. Raises
+    SetupError when the device has no such kernel for one of them.
     """
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    size = (1, shape.num_heads, shape.num_tokens, shape.width // shape.num_heads)  # (B, H, L, E)
-    q = torch.empty(size, dtype=dtype, device=device, requires_grad=True)
+    clean = torch.zeros(1, shape.channels, shape.side, shape.side, device=device)
+    noise, labels = torch.zeros(1, device=device), torch.zeros(1, dtype=torch.long, device=device)
+    seen = _Kernels()
     try:
-        with attention(kernel):
-            chosen = SDPBackend(torch._fused_sdp_choice(q, q, q))
+        with attention(kernel), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"), seen:
+            network(clean, noise, labels)
     except RuntimeError as error:
+        if kernel == "auto" or ran_out_of_memory(error):
+            raise
         raise SetupError(
-            f"execution.attention is {kernel!r}, and torch has no such kernel for {precision} and heads {size[-1]} "
-            f"wide on this {device.type} device: {error} Say --set attention=auto."
+            f"execution.attention is {kernel!r}, and torch has no such kernel for this network in {precision} on this "
+            f"{device.type} device: {error} Say --set attention=auto."
         ) from None
-    return next((name for name, backend in KERNELS.items() if backend == chosen), chosen.name.lower())
+    return ", ".join(sorted(seen.names))
+
+
+class _Kernels(TorchFunctionMode):
+    """Asks torch, at each call of attention, which kernel it takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_function__(self, func: Callable, types, args=(), kwargs=None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            chosen = SDPBackend(torch._fused_sdp_choice(*args, **kwargs))
+            self.names.add(next((name for name, known in KERNELS.items() if known == chosen), chosen.name.lower()))
+        return func(*args, **kwargs)

@@ -1,13 +1,14 @@
 """torch.compile around a method: in place and once, and never given up without a word."""
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
 
 from harness.errors import SetupError
 from harness.training.method import Method
 
-FAILURES = (TorchDynamoException, CppCompileError, InvalidCxxCompiler)  # what a first step may raise
+FAILURES = (TorchDynamoException, FailOnRecompileLimitHit, CppCompileError, InvalidCxxCompiler)  # of a first step
+LIMIT = 64  # compilations of one method in one process; torch's own, 8, is fewer than a bench may have contenders
 SHOWN = 200  # characters of a compiler's complaint
 
 
@@ -19,11 +20,15 @@ def compile_in_place(method: Method, *, cuda_graphs: bool) -> None:
     """
     # Compiling for each value of a number that changes would end, at a limit, in running uncompiled without a word.
     torch._dynamo.config.fail_on_recompile_limit_hit = True
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, LIMIT)
     method.compile(dynamic=False, options={"fallback_random": True, "triton.cudagraphs": cuda_graphs})
 
 
 class FirstStep:
-    """Guards the step that compiles. Everything a failed attempt may have changed is put back before another one."""
+    """Guards the step that compiles. Everything a failed attempt may have changed is put back before another one.
+
+    Made just before that step: a checkpoint that was loaded belongs to what is put back.
+    """
 
     def __init__(self, method: Method, *, optional: bool):
         self._method, self._optional = method, optional
@@ -45,6 +50,7 @@ class FirstStep:
 
 
 def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = getattr(error, "inner_exception", error)  # around it, torch says only which of its parts raised it
+    lines = [f"{type(cause).__name__}: {line.strip()}" for line in str(cause).splitlines() if line.strip()]
     first = (lines or [type(error).__name__])[0]
     return first[:SHOWN].rstrip(".") + "."

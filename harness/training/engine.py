@@ -29,6 +29,7 @@ class Trained(NamedTuple):
     seconds: float  # wall time of training, over all the processes that worked on the run
     speed: Speed
     compiled: bool
+    attention: str  # its kernels
     notes: list[str]  # how the steps were carried out otherwise than asked
 
 
@@ -106,7 +107,7 @@ class _Run:
                 raise self._stopped(inbox.received)  # while the last checkpoint was written
         step = self.train_step
         notes = [f"not compiled: {step.not_compiled}"] if step.not_compiled else []
-        return Trained(step.ema.network, self._seconds(), self.log.speed(), step.compiled, notes)
+        return Trained(step.ema.network, self._seconds(), self.log.speed(), step.compiled, step.attention, notes)
 
     def _one_step(self, batch: Batch, *, measure_gradient: bool) -> tuple[Losses, Tensor | None]:
         known = self.train_step.not_compiled

@@ -19,10 +19,11 @@ from harness.errors import UsageError
 from harness.nn.blocks import DiTBlock
 from harness.randomness import Draw, seed_step
 from harness.training import compiling
-from harness.training.attention import attention
+from harness.training.attention import attention, kernels_of
 from harness.training.compiling import FirstStep
 from harness.training.ema import Ema
 from harness.training.method import Method, Progress
+from harness.training.registry import shape_of
 from harness.world import World
 
 Losses = dict[str, Tensor]  # of one step, this process's share of the batch, without gradient
@@ -40,6 +41,11 @@ def rows_of(cfg: RunConfig, world: World) -> slice:
             f"divides {batch_size}, or another --set batch_size."
         )
     share = batch_size // world.size
+    if cfg.execution.cuda_graphs and micro_batch is not None and micro_batch < share:
+        raise UsageError(
+            f"execution.cuda_graphs records a step that takes its {share} images at once, and micro_batch is "
+            f"{micro_batch}: recorded gradients do not add up over pieces. Leave one of the two out."
+        )
     if micro_batch is not None and share % micro_batch:
         raise UsageError(
             f"--micro-batch {micro_batch} does not divide the {share} images that each process has of the batch of "
@@ -67,12 +73,14 @@ class TrainStep:
         self.ema = Ema(method.network, protocol.ema_decay, warmup=protocol.ema_warmup)
         for block in _blocks(method.network):
             block.checkpointed = cfg.execution.activation_checkpointing
+        self.attention = kernels_of(
+            method.network, shape_of(cfg), kernel=cfg.execution.attention, precision=protocol.precision, device=device
+        )
         self.not_compiled: str | None = None  # why, where it was asked for with "auto" and failed
-        self._first: FirstStep | None = None
+        self._untried = bool(protocol.compile)
         method.formulation.prepare(device)
         if protocol.compile:
             compiling.compile_in_place(method, cuda_graphs=cfg.execution.cuda_graphs and device.type == "cuda")
-            self._first = FirstStep(method, optional=protocol.compile == "auto")
         self._parallel = _parallel(method) if world.size > 1 else None
         self._now = Progress(torch.zeros((), device=device), torch.zeros((), device=device))
         first, size = self._rows.start, self._micro_batch
@@ -90,19 +98,21 @@ class TrainStep:
         progress = Progress(step / protocol.steps, step * protocol.batch_size / len(self.data))
         for tensor, value in zip(self._now, progress, strict=True):
             tensor.fill_(value)  # a launch, and no copy that waits for the device
-        try:
-            totals = self._gradients(batch, step)
-        except compiling.FAILURES as error:
-            if self._first is None:
-                raise
-            self.not_compiled = self._first.failed(error)
-            totals = self._gradients(batch, step)
-        self._first = None
+        totals = self._first_gradients(batch, step) if self._untried else self._gradients(batch, step)
         gradient_norm = self._gradient_norm() if measure_gradient else None
         self.optimizer.step()
         self.method.after_step(progress)
         self.ema.update(step)
         return totals, gradient_norm
+
+    def _first_gradients(self, batch: Batch, step: int) -> Losses:
+        """Those of the step that compiles."""
+        guard, self._untried = FirstStep(self.method, optional=self._cfg.protocol.compile == "auto"), False
+        try:
+            return self._gradients(batch, step)
+        except compiling.FAILURES as error:
+            self.not_compiled = guard.failed(error)
+            return self._gradients(batch, step)
 
     def _gradients(self, batch: Batch, step: int) -> Losses:
         """Forward and backward of all micro-batches: the gradients of the mean loss, and the losses."""

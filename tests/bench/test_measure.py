@@ -32,7 +32,7 @@ class Sleeper:
 
 
 def turns(sleepers, rounds, window_seconds=1e-9):
-    ready = [Timed(sleeper, {}, 0.0, 2, sleeper.seconds) for sleeper in sleepers]
+    ready = [Timed(sleeper, {}, 0.0, 2, sleeper.seconds, sleeper.seconds) for sleeper in sleepers]
     take_turns(ready, rounds=rounds, window_seconds=window_seconds, device=CPU, joules=None, advance=lambda done: None)
     return ready
 
@@ -60,7 +60,7 @@ def test_speed_and_waiting_are_those_of_the_timed_steps():
 def test_a_ratio_is_taken_round_by_round_so_that_a_slow_round_cancels():
     def timed(*seconds):
         return Timed(
-            Sleeper("x", 0), {}, 0, 2, 0, windows=[Window(steps=1, seconds=s, data_seconds=0) for s in seconds]
+            Sleeper("x", 0), {}, 0, 2, 0, 0, windows=[Window(steps=1, seconds=s, data_seconds=0) for s in seconds]
         )
 
     found = measure.ratio(timed(1, 2, 10), timed(2, 4, 20))

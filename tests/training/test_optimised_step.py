@@ -7,7 +7,7 @@ from small import small_config
 from harness.data import sources
 from harness.data.loader import Batch
 from harness.data.order import batch_indices
-from harness.errors import SetupError
+from harness.errors import SetupError, UsageError
 from harness.nn.blocks import DiTBlock
 from harness.training import registry
 from harness.training.step import TrainStep
@@ -68,6 +68,17 @@ def test_a_really_compiled_step_with_all_else_switched_on_trains_the_same():
     assert distance(plain, fast) < 1e-2
 
 
+def test_the_recorded_kernels_are_those_of_every_block():
+    assert stepped("dit", steps=0)[0].attention == "flash"
+    assert stepped("dit", "attention=math", steps=0)[0].attention == "math"
+    assert stepped("mdt", "relative_position=true", steps=0)[0].attention == "math"  # a bias that needs a gradient
+
+
+def test_a_recorded_step_is_refused_where_it_would_be_taken_in_pieces():
+    with pytest.raises(UsageError, match="recorded gradients do not add up over pieces"):
+        stepped("dit", "compile=true", "cuda_graphs=true", "micro_batch=4", steps=0)
+
+
 # Compiling that fails ------------------------------------------------------------------------------------------------
 
 
@@ -87,6 +98,21 @@ def test_a_failed_compilation_is_an_error_that_says_how_to_go_on(no_compiler):
     with pytest.raises(SetupError, match=r"torch.compile failed: .* --compile auto") as caught:
         stepped("sddit", "compile=true", steps=1)
     assert caught.value.exit_code == 3
+
+
+def test_what_a_checkpoint_brought_is_kept_when_compiling_fails_after_it(no_compiler):
+    """A resumed run loads its weights and centres into a step that was made before."""
+    trained, _ = stepped("sddit", steps=2)
+    resumed, plain = (stepped("sddit", f"compile={mode}", steps=0)[0] for mode in ("auto", "false"))
+    for step in (resumed, plain):
+        step.method.load_state_dict(trained.method.state_dict())
+        data, cfg = step.data, small_config("sddit")
+        batch = Batch(*data.read(batch_indices(len(data), cfg.seed, 2, cfg.protocol.batch_size)))
+        step(batch, 2, measure_gradient=False)
+    assert resumed.not_compiled
+    assert trained.method.centre.any()
+    assert torch.equal(resumed.method.centre, plain.method.centre)
+    assert torch.equal(weights(resumed), weights(plain))
 
 
 def test_where_compiling_is_optional_a_failure_is_remembered_and_the_run_is_the_uncompiled_one(no_compiler):
