@@ -26,7 +26,8 @@ from harness.errors import DataError, UsageError, unknown
 DIGEST_LENGTH = 10
 NOT_IN_ID = {"recipe", "size", "execution"}  # these change a weight by rounding at most, and no image
 
-ADDED_LATER = (("evaluation", "decode_precision"),)  # not in the id while it has its default: older runs keep theirs
+# Not in the id while it has its default, so that older runs keep theirs.
+ADDED_LATER = {("evaluation", "decode_precision"): "fp32"}
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -162,14 +163,20 @@ class RunConfig(Settings):
 
     @property
     def sha256(self) -> str:
-        document = self.model_dump(mode="json", exclude=NOT_IN_ID)
-        for section, field in ADDED_LATER:
-            if document[section][field] == type(getattr(self, section)).model_fields[field].default:
-                del document[section][field]
-        return digest(document)
+        return identity(self.model_dump(mode="json"))
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def identity(document: Mapping[str, Any]) -> str:
+    """The hash behind a run's name, of a resolved configuration as a plain document, like config.yaml's."""
+    facts = {key: value for key, value in document.items() if key not in NOT_IN_ID | {"schema_version"}}
+    for (section, field), default in ADDED_LATER.items():
+        settings = facts.get(section)
+        if isinstance(settings, dict) and settings.get(field) == default:
+            facts[section] = {key: value for key, value in settings.items() if key != field}
+    return digest(facts)
 
 
 def digest(document: Mapping[str, Any]) -> str:

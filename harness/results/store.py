@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.config import NOT_IN_ID, digest, read_config
+from harness.config import digest, identity, read_config
 from harness.errors import DataError
 from harness.results.schema import Manifest, Record, Result, read_lines, read_record
 
@@ -183,7 +183,7 @@ def _read_metrics(folder: Path) -> tuple[list[dict[str, Any]], int]:
 def _config_sha256(config: dict[str, Any]) -> str | None:
     """The hash RunConfig.sha256 gives this document, without the method's code; None for what JSON cannot hold."""
     try:
-        return digest({key: value for key, value in config.items() if key not in NOT_IN_ID | {"schema_version"}})
+        return identity(config)
     except (TypeError, ValueError):
         return None
 
