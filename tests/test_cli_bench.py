@@ -66,6 +66,20 @@ def test_the_record_table_figure_and_trace_are_written_and_say_the_same(measured
     assert (folder / "bench.csv").read_text() == bench_figure.as_csv(record)
 
 
+def test_the_drawn_floor_is_the_one_in_the_table(measured):
+    record = read_record(measured[0] / "bench.json", Bench)
+    rows = (measured[0] / "bench.csv").read_text().splitlines()[1:]
+    for entry, row in zip(record.entries, rows, strict=True):
+        assert float(row.split(",")[-2]) == pytest.approx(1 / entry.floors[0].seconds)
+
+
+def test_a_bench_that_cannot_be_written_is_refused_before_it_is_timed(tmp_path):
+    done = bench("dit-tiny", *SMALL, "--out", "/dev/null/bench", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "cannot write to /dev/null/bench" in done.stderr
+    assert "warming up" not in done.stderr
+
+
 def test_the_terminal_gets_lines_of_80_columns(measured):
     record = read_record(measured[0] / "bench.json", Bench)
     assert max(map(len, bench_tables.lines(record))) <= 80
@@ -101,7 +115,7 @@ def test_an_estimate_says_what_a_step_takes_and_measures_nothing(tmp_path):
         (["dit-tiny", "--precision", "tf32"], 3, "this processor has no TF32"),
         (["dit-tiny", "--set", "attention=cudnn"], 3, "torch has no such kernel"),
         (["dit-tiny", "--batch", "100M"], 3, "--micro-batch"),
-        (["dit-tiny", "--official", "nowhere"], 2, "nowhere"),
+        (["dit-tiny", "--official", "nowhere"], 2, "nowhere holds no DiT"),
     ],
 )
 def test_what_cannot_be_timed_is_refused_in_one_line(arguments, exit_code, says, tmp_path):

@@ -57,6 +57,7 @@ def run(named: Sequence[tuple[str, RunConfig]], plan: Plan, *, command: str, pro
         (name, cfg, partial(HarnessStep, name, cfg, device)) for name, cfg in named
     ]
     if plan.official is not None:
+        _refuse_absent(plan.official, {cfg.method for _, cfg in named})
         makers += _officials(named, plan.official, device)
     used = {cfg.protocol.precision for _, cfg in named}
     encoding = {VAE_PRECISION[cfg.protocol.precision] for _, cfg in named if cfg.protocol.pipeline == "online-vae"}
@@ -108,6 +109,19 @@ def _refuse_equal_names(names: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"{', '.join(twice)} would be timed twice; name each recipe and each value once.")
+
+
+def _refuse_absent(folder: Path, methods: set[str]) -> None:
+    """Before anything is built. What is in the folders is found out when they are imported."""
+    absent = [
+        CHECKOUTS[method] for method in sorted(methods & CHECKOUTS.keys()) if not (folder / CHECKOUTS[method]).is_dir()
+    ]
+    if absent:
+        raise UsageError(
+            f"--official takes the folder that holds the official codes, and {folder} holds no "
+            f"{' and no '.join(absent)}. Clone facebookresearch/DiT, Anima-Lab/MaskDiT or sail-sg/MDT (branch mdtv1) "
+            "into it under those names."
+        )
 
 
 def _refuse_too_large(named: Sequence[tuple[str, RunConfig]], device: torch.device) -> None:
@@ -196,10 +210,11 @@ def _entry(
         peak_allocated_bytes=timed.peak_allocated_bytes,
         peak_reserved_bytes=timed.peak_reserved_bytes,
         gmacs_step=work and work.cost.total,
+        gmacs_vae=work and (work.vae_gmacs or None),
         bytes_step=work and work.traffic.total,
         floors=floors,
         over_floor=here and timed.step_seconds / here,
-        mfu=work and peak and speed.median * 2 * GIGA * work.cost.total * work.images / peak,
+        mfu=work and peak and speed.median * 2 * GIGA * (work.cost.total + work.vae_gmacs) * work.images / peak,
         joules_per_image=timed.joules_per_image,
         top_operators=profiling.profiled(timed.contender, profile, device) if profile else [],
     )

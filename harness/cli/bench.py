@@ -1,5 +1,7 @@
 """`harness bench`: training steps side by side, and the least they can take."""
 
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli.answer import Assignments, Json, answers, compile_modes, listed, progress_for, show
-from harness.errors import UsageError
+from harness.errors import DataError, Interrupted, UsageError
 
 EXAMPLES = (
     "Examples: harness bench dit-tiny sddit-tiny · "
@@ -101,10 +103,13 @@ def _time(
     from harness.results import bench_figure, bench_tables
     from harness.results.schema import write_atomically, write_record
 
+    _refuse_unwritable(out)
     progress = progress_for("bench")
     try:
         plan = joined.Plan(rounds, window, official, profile)
-        measured = joined.run(named, plan, command=" ".join(["harness", *_said(sys.argv[1:])]), progress=progress)
+        measured = joined.run(named, plan, command=shlex.join(["harness", *_said(sys.argv[1:])]), progress=progress)
+    except (KeyboardInterrupt, Interrupted):
+        raise Interrupted("interrupted; nothing was written. The same command starts over.") from None
     finally:
         progress.close()
     out.mkdir(parents=True, exist_ok=True)
@@ -116,6 +121,13 @@ def _time(
         return [*bench_tables.lines(measured), f"written: {out}/bench.json, .md, .png, .svg, .csv"]
 
     show(measured.model_dump(mode="json"), as_json, lines)
+
+
+def _refuse_unwritable(out: Path) -> None:
+    """Now, and not when all is timed; nothing is made yet, in case the bench is refused for another reason."""
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise DataError(f"cannot write to {out}: {there} is no folder that can be written. Choose another --out.")
 
 
 def _said(arguments: list[str]) -> list[str]:

@@ -177,7 +177,9 @@ def _result_lines(result: dict[str, Any]) -> list[str]:
     lines = [
         *_cost_lines(result),
         "  speed             "
-        + (f"{speed:.2f} steps/s over {result['timed_steps']:,} steps" if speed else "all warm-up"),
+        + (f"{speed:.2f} steps/s over {result['timed_steps']:,} steps" if speed else "all warm-up")
+        + (", compiled" if result["compiled"] else ""),
+        *(f"  {note}" for note in result["notes"]),
         f"  peak memory       {memory / 2**30:.2f} GiB ({result['peak_memory_kind']})",
         f"  time              {result['wall_seconds']:.0f} s",
     ]

@@ -51,7 +51,7 @@ def _row(entry: Entry) -> dict[str, object]:
         "ratio": ratio.median,
         "ratio_lowest": ratio.lowest,
         "ratio_highest": ratio.highest,
-        "floor_steps_per_sec": None if entry.over_floor is None else speed.median * entry.over_floor,
+        "floor_steps_per_sec": _fastest(entry),
         "mfu": entry.mfu,
     }
 
@@ -91,8 +91,8 @@ def _bars(axes, entries: list[Entry]) -> None:
         axes.barh(y - 0.18, speed.median, height=0.36, color=colour, gid=entry.name)
         spread = [[speed.median - speed.lowest], [speed.highest - speed.median]]
         axes.errorbar(speed.median, y - 0.18, xerr=spread, color="#202020", linewidth=0.8, capsize=2)
-        if entry.over_floor:
-            floor = speed.median * entry.over_floor
+        floor = _fastest(entry)
+        if floor:
             axes.plot([floor, floor], [y - 0.4, y + 0.04], color="#202020", linewidth=1.2)
         told = f"{entry.name}: {speed.median:.3g}" + ("" if row == 0 else f", x {entry.ratio.median:.2f}")
         axes.text(0, y + 0.1, told, size=TITLE_SIZE - 1.5, va="bottom", ha="left")
@@ -105,4 +105,9 @@ def _bars(axes, entries: list[Entry]) -> None:
 
 
 def _reach(entry: Entry) -> float:
-    return max(entry.steps_per_sec.highest, entry.steps_per_sec.median * (entry.over_floor or 0))
+    return max(entry.steps_per_sec.highest, _fastest(entry) or 0)
+
+
+def _fastest(entry: Entry) -> float | None:
+    """Steps/s that the ceilings measured in the same bench allow."""
+    return 1 / entry.floors[0].seconds if entry.floors and entry.floors[0].seconds else None

@@ -51,6 +51,7 @@ class Entry(Record):
     peak_allocated_bytes: int | None  # its own weights and the step's, on the device; None on a CPU
     peak_reserved_bytes: int | None
     gmacs_step: float | None  # per image, from the formulas; None for code whose arithmetic is not modelled
+    gmacs_vae: float | None = None  # besides, where the step encodes its images
     bytes_step: int | None  # the fewest a step must move
     floors: list[Floor]
     over_floor: float | None  # the median step over the floor of the ceilings measured here

@@ -1,5 +1,6 @@
 """A bench, or an estimate of one, in Markdown and for a terminal."""
 
+import statistics
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +10,9 @@ import pandas as pd
 from harness.results.bench_record import Bench, Entry, Spread
 
 NO_PEAK = "N/A"  # this device has no data sheet in the table, or the code is not modelled
+EACH = "The speed of each row over that of the numbered contender, round by round: median, lowest and highest."
 COLUMNS = 80
-FACTS = ("pipeline", "attention", "micro_batch", "activation_checkpointing", "cuda_graphs", "commit")
+FACTS = ("pipeline", "data", "vae", "attention", "micro_batch", "activation_checkpointing", "cuda_graphs", "commit")
 
 
 def markdown(bench: Bench) -> str:
@@ -22,6 +24,7 @@ def markdown(bench: Bench) -> str:
         f"Ratios are to {bench.entries[0].name}, round by round. Each figure is a median; in brackets stand "
         "the lowest and the highest window. The floor is what the arithmetic or the fewest bytes take at the rates "
         "that this machine reached for a large matrix product and a large copy.",
+        *(["## Each to each", EACH, _ratios(bench.entries)] if len(bench.entries) > 2 else []),
         "## What they take",
         _costs(bench.entries).to_markdown(index=False, disable_numparse=True),
         "## How each step was made",
@@ -112,15 +115,33 @@ def _speeds(entries: Sequence[Entry]) -> pd.DataFrame:
     )
 
 
+def _ratios(entries: Sequence[Entry]) -> str:
+    """Of the row's speed to the column's, round by round."""
+    rates = {entry.name: [w.steps / w.seconds for w in entry.windows] for entry in entries}
+
+    def ratio(name: str, other: str) -> str:
+        values = [a / b for a, b in zip(rates[name], rates[other], strict=True)]
+        return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+    frame = pd.DataFrame(
+        {"": f"{number}. {name}"}
+        | {str(column): "" if name == other else ratio(name, other) for column, other in enumerate(rates, start=1)}
+        for number, name in enumerate(rates, start=1)
+    )
+    return frame.to_markdown(index=False, disable_numparse=True)
+
+
 def _costs(entries: Sequence[Entry]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "": entry.name,
-            "GMAC an image": _or(entry.gmacs_step, "{:.4g}"),
+            "GMAC an image": _or(entry.gmacs_step, "{:.4g}")
+            + (f" + {entry.gmacs_vae:.4g} of the VAE" if entry.gmacs_vae else ""),
             "GB moved a step, at least": _or(entry.bytes_step and entry.bytes_step / 1e9, "{:.3g}"),
             "floor, ms": _or(entry.floors[0].seconds * 1e3 if entry.floors else None, "{:.3g}"),
             "first step, s": f"{entry.first_step_seconds:.1f}",
             "warm-up, steps": entry.warmup_steps,
+            "steps a window": f"{statistics.median(w.steps for w in entry.windows):.0f}",
             "peak allocated, GiB": _or(entry.peak_allocated_bytes and entry.peak_allocated_bytes / 2**30, "{:.2f}"),
             "reserved, GiB": _or(entry.peak_reserved_bytes and entry.peak_reserved_bytes / 2**30, "{:.2f}"),
             "J an image": _or(entry.joules_per_image, "{:.3g}"),
