@@ -63,7 +63,7 @@ run_stage() {
             echo "$num images: $(python -c "import time; print(f'{time.time() - $began:.1f}')") s" \
                 | tee -a "$out/sampling/seconds.txt"
         done
-        images=$(python -c "import json; print(json.load(open('$out/sampling/sampled-${NUM:-8192}.json'))['npz'])")
+        images=$(echo "$run"/samples/*-"n${NUM:-8192}"-*/samples.npz)
         timeout "$limit" python -m harness evaluate "$images" --reference "$images" --features inception \
             --weights random --json >"$out/sampling/evaluated.json"
         ;;
