@@ -58,7 +58,7 @@ def resolve(recipe: str | Path, assignments: list[str]) -> RunConfig:
 
 def plan(cfg: RunConfig, world_size: int) -> dict[str, Any]:
     """What `--dry-run` prints: result.json's keys as far as they are known before training, and the configuration."""
-    cost = _cost(cfg)
+    cost = cost_of(cfg)
     rows_of(cfg, World(size=world_size))
     return {
         **_identity(cfg, world_size),
@@ -104,7 +104,7 @@ def run(
     if data.num_files:
         progress.stage("checking the data", data.num_files, "files")
     data.check(progress.advance)
-    cost = _cost(cfg)
+    cost = cost_of(cfg)
     needs = estimate_of(cfg, cost, world_size=world.size)
     begun = folder if not force and _begun(folder) else None
     cfg = world.agreed(_in_pieces_that_fit(cfg, needs.memory_parts, device, world, begun, progress))
@@ -187,14 +187,15 @@ def _identity(cfg: RunConfig, world_size: int) -> dict[str, Any]:
     }
 
 
-def _cost(cfg: RunConfig) -> Cost:
+def cost_of(cfg: RunConfig) -> Cost:
+    """Parameters and arithmetic of a run, counted on shapes alone."""
     return count(lambda: registry.build(cfg, device="meta"), registry.shape_of(cfg))
 
 
 def estimate_of(cfg: RunConfig, cost: Cost | None = None, *, world_size: int = 1) -> Estimate:
     """What each process of a run would need, its arithmetic counted anew unless it is given."""
     method = registry.build(cfg, device="meta")
-    return estimate(cfg, registry.shape_of(cfg), cost or _cost(cfg), method, world_size)
+    return estimate(cfg, registry.shape_of(cfg), cost or cost_of(cfg), method, world_size)
 
 
 def _yardstick(cfg: RunConfig, data: Dataset, device: torch.device) -> "Yardstick":

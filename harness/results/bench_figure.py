@@ -1,43 +1,38 @@
 """Draws a bench as bars: PNG, SVG and the CSV behind them. The same record always gives the same bytes."""
 
-import csv
-from io import StringIO
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from harness.results.bench_record import Bench, Entry
-from harness.results.figures import EDGE, HEADING_SIZE, LINE, NOTE_COLOUR, NOTE_SIZE, TITLE_SIZE, WIDTH, style, writing
+from harness.results.figures import (
+    EDGE,
+    HEADING_SIZE,
+    LINE,
+    NOTE_COLOUR,
+    NOTE_SIZE,
+    TITLE_SIZE,
+    WIDTH,
+    csv_of,
+    save,
+    style,
+)  # fmt: skip
 from harness.results.lettering import wrap
 from harness.results.methods import look
-from harness.results.schema import write_atomically
 
 ROW = 0.36  # inches a bar, its name above it
-NAME = "bench"
 FOREIGN_COLOUR = "#9a9a9a"  # code that is not this harness's
 
 
 def write(bench: Bench, out: Path) -> list[Path]:
     """Write bench.png, .svg and .csv into `out`, and return their paths."""
-    paths = [out / f"{NAME}.{kind}" for kind in ("png", "svg", "csv")]
-    with writing(out), style():
-        out.mkdir(parents=True, exist_ok=True)
-        figure = draw(bench)
-        figure.savefig(paths[0], metadata={"Software": None})
-        figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
-        write_atomically(paths[2], as_csv(bench))
-    return paths
+    return save(draw(bench), as_csv(bench), out, "bench")
 
 
 def as_csv(bench: Bench) -> str:
     """Every bar as one line, the columns named in the first."""
-    text = StringIO()
-    rows = [_row(entry) for entry in bench.entries]
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_of([_row(entry) for entry in bench.entries])
 
 
 def _row(entry: Entry) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Draws a comparison: PNG, SVG and the CSV behind it. The same comparison always gives the same bytes."""
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -77,22 +77,31 @@ class Block:
 
 def write(comparison: Comparison, out: Path) -> list[Path]:
     """Write figure<number>.png, .svg and .csv for each figure of the comparison into `out`, and return their paths."""
-    written = []
-    for number, data in comparison.figures.items():
-        paths = {kind: out / f"figure{number}.{kind}" for kind in ("png", "svg", "csv")}
-        with writing(out), style():
-            out.mkdir(parents=True, exist_ok=True)
-            figure = draw(data)
-            figure.savefig(paths["png"], metadata={"Software": None})
-            figure.savefig(paths["svg"], metadata={"Date": None, "Creator": None})
-            write_atomically(paths["csv"], as_csv(data))
-        written += paths.values()
-    return written
+    return [
+        path
+        for number, data in comparison.figures.items()
+        for path in save(draw(data), as_csv(data), out, f"figure{number}")
+    ]
+
+
+def save(figure: Figure, rows: str, out: Path, name: str) -> list[Path]:
+    """Write <name>.png, .svg and, of `rows`, .csv into `out`, without dates or versions, and return their paths."""
+    paths = [out / f"{name}.{kind}" for kind in ("png", "svg", "csv")]
+    with writing(out), style():
+        out.mkdir(parents=True, exist_ok=True)
+        figure.savefig(paths[0], metadata={"Software": None})
+        figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
+        write_atomically(paths[2], rows)
+    return paths
 
 
 def as_csv(data: Figure3) -> str:
     """Every drawn point as one line, the columns named in the first."""
-    rows = data.rows()
+    return csv_of(data.rows())
+
+
+def csv_of(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows as lines, the columns named in the first."""
     text = StringIO()
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
     writer.writeheader()

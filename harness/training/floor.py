@@ -120,7 +120,11 @@ def floor_of(work: Work, ceiling: Ceiling) -> Floor:
 
 def floors(cfg: RunConfig, *, world_size: int = 1) -> list[Floor]:
     """Of a step on as many of each device of the table as the run has processes."""
-    work = work_of(cfg, world_size=world_size)
+    return floors_of(work_of(cfg, world_size=world_size))
+
+
+def floors_of(work: Work) -> list[Floor]:
+    """Where this work stands on each device of the table."""
     return [floor_of(work, ceiling_of(device, work.precision)) for device in DEVICES]
 
 
