@@ -5,7 +5,6 @@ panels is free of scale: speed and distance relative to DiT's in the same panel.
 """
 
 import math
-import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -20,9 +19,9 @@ from harness.results import panels, published
 from harness.results.methods import REFERENCE, look, measured_title, order
 from harness.results.panels import FINAL, Sample
 from harness.results.store import LeftOut, Run, load_runs
+from harness.results.trials import PAPER_METRIC, metric_title, trial_of
 
 FIGURES = ("3",)
-PAPER_METRIC = "fid50k"
 
 
 @dataclass(frozen=True)
@@ -147,34 +146,18 @@ def compare_runs(runs: Iterable[Run], left_out: Iterable[LeftOut]) -> Comparison
     return Comparison({"3": figure}, tuple(left_out))
 
 
-def distance_metric(metrics: Iterable[str]) -> str | None:
-    """The name of the Fréchet distance among `metrics`: fid50k where there is one, else the first fid... or fd-..."""
-    names = sorted(name for name in metrics if re.fullmatch(r"fid[\d.]+k?|fd-.*", name))  # and not fid_infinity50k
-    return PAPER_METRIC if PAPER_METRIC in names else next(iter(names), None)
-
-
-def metric_title(metric: str) -> str:
-    """Only 50,000 images through Inception are FID-50K; anything else keeps its own name."""
-    return "FID-50K" if metric == PAPER_METRIC else metric
-
-
 # Measured points -------------------------------------------------------------------------------------------------
 
 
 def _sample(run: Run) -> Sample | str:
     """The run's point, or why it has none."""
-    speed, evaluation = run.result.steps_per_sec, run.result.evaluations.get(FINAL)
+    speed = run.result.steps_per_sec
     if speed is None or not (math.isfinite(speed) and speed > 0):
         return "no steps per second: all its steps were warm-up, so train for more steps"
-    if evaluation is None:
-        return f"no evaluation called {FINAL!r}: it ran with --no-eval; repeat the command without it"
-    metric = distance_metric(evaluation.metrics)
-    if metric is None:
-        return f"its {FINAL!r} evaluation has no metric called fid... or fd-..."
-    distance = evaluation.metrics[metric]
-    if not math.isfinite(distance):
-        return f"its {metric} is {distance}"
-    return Sample(run, evaluation, metric, speed, distance)
+    trial = trial_of(run)
+    if isinstance(trial, str):
+        return trial
+    return Sample(run, run.result.evaluations[FINAL], trial.metric, speed, trial.distance)
 
 
 def _measured_panels(samples: Iterable[Sample]) -> tuple[Panel, ...]:

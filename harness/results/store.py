@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.config import digest, identity, read_config
 from harness.errors import DataError
-from harness.results.schema import Manifest, Record, Result, read_lines, read_record
+from harness.results.schema import Evaluation, Manifest, Record, Result, read_lines, read_record
 
 MARKERS = ("config.yaml", "manifest.json", "result.json")  # any of them makes a folder a candidate
 SECTIONS = {"network": dict, "knobs": dict, "protocol": dict, "sampling": dict, "formulation": str, "seed": int}
@@ -40,6 +40,7 @@ class Run:
     result: Result
     metrics: list[dict[str, Any]]
     damaged_lines: int = 0  # lines of metrics.jsonl that could not be read
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)  # result.json's and those made later, by name
 
     @property
     def name(self) -> str:
@@ -88,7 +89,7 @@ def load_run(folder: Path) -> Run:
     if _config_sha256(config) != manifest.config_sha256:
         raise DataError("damaged: config.yaml is not what ran: its hash differs from manifest.json's")
     metrics, damaged_lines = _read_metrics(folder)
-    return Run(folder, config, manifest, result, metrics, damaged_lines)
+    return Run(folder, config, manifest, result, metrics, damaged_lines, _read_evaluations(folder, result))
 
 
 # Finding ---------------------------------------------------------------------------------------------------------
@@ -178,6 +179,18 @@ def _read_metrics(folder: Path) -> tuple[list[dict[str, Any]], int]:
         return read_lines(folder / "metrics.jsonl")
     except (OSError, ValueError, RecursionError):
         raise DataError("damaged: metrics.jsonl cannot be read") from None
+
+
+def _read_evaluations(folder: Path, result: Result) -> dict[str, Evaluation]:
+    """Those of result.json and those that `harness evaluate` added; a damaged one is no reason to leave out the run."""
+    found = dict(result.evaluations)
+    for path in sorted((folder / "evaluations").glob("*.json")):
+        if path.stem not in found:
+            try:
+                found[path.stem] = read_record(path, Evaluation)
+            except DataError:
+                continue
+    return found
 
 
 def _config_sha256(config: dict[str, Any]) -> str | None:

@@ -7,12 +7,13 @@ import pandas as pd
 
 from harness.config import digest
 from harness.results import published
-from harness.results.compare import Figure3, Panel, Point, Spread, distance_metric, metric_title
+from harness.results.compare import Figure3, Panel, Point, Spread
 from harness.results.deviations import DEVIATIONS
 from harness.results.methods import REFERENCE, look, measured_title, order
 from harness.results.panels import FINAL, device_title
 from harness.results.schema import Manifest
 from harness.results.store import LeftOut, Run
+from harness.results.trials import distance_metric, metric_title
 
 UNTRAINED = "untrained"  # the name of the evaluation before the first step
 METRIC_ORDER = (

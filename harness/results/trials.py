@@ -1,0 +1,269 @@
+"""Finished runs as trials, and the settings within which their distances and speeds may be compared.
+
+Distances do not depend on the device, so a setting may hold runs of several machines; speeds are compared on one.
+"""
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from harness.config import digest
+from harness.results import panels
+from harness.results.panels import FINAL, PAPER_KNOBS, Sample, Scalar
+from harness.results.schema import Evaluation
+from harness.results.store import LeftOut, Run
+
+Scale = Literal["paper", "demo", "other"]
+PAPER_METRIC = "fid50k"
+DEMO_DATA, DEMO_SIZE = "digits", "tiny"
+
+# What an arm of a comparison may choose for itself; everything else of the protocols is the setting's.
+OF_AN_ARM = {"protocol.steps", "protocol.batch_size", "protocol.compile"}
+OF_GUIDANCE = {"guidance_scale", "guidance_channels", "guidance_interval", "guidance_power"}
+OF_ROUNDING = {"features_device", "features_batch"}
+VARIED = ("mask_ratio", "discriminate", "teacher_sigma")  # knobs that the papers' ablations vary
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One finished run with a Fréchet distance."""
+
+    run: Run
+    metric: str  # the distance's name
+
+    @property
+    def method(self) -> str:
+        return self.run.result.method
+
+    @property
+    def seed(self) -> int:
+        return self.run.result.seed
+
+    @property
+    def steps(self) -> int:
+        return self.run.result.steps
+
+    @property
+    def batch_size(self) -> int:
+        return int(self.run.config["protocol"]["batch_size"])
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        return self.run.config["knobs"]
+
+    @property
+    def speed(self) -> float | None:
+        """Training steps per second; None when all steps were warm-up."""
+        value = self.run.result.steps_per_sec
+        return value if value is not None and math.isfinite(value) and value > 0 else None
+
+    @property
+    def distance(self) -> float:
+        return self.run.result.evaluations[FINAL].metrics[self.metric]
+
+    @cached_property
+    def curve(self) -> dict[int, float]:
+        """Distance by training step, of the averaged weights and under the conditions of the last step's."""
+        final = self.run.result.evaluations[FINAL].protocol
+        alike = [
+            e
+            for e in self.run.evaluations.values()
+            if e.step
+            and e.weights == "ema"
+            and e.protocol == final
+            and math.isfinite(e.metrics.get(self.metric, math.nan))
+        ]
+        return {e.step: e.metrics[self.metric] for e in sorted(alike, key=lambda e: e.step)}
+
+    @cached_property
+    def guided(self) -> dict[float, float]:
+        """Distance after the last step by guidance scale, everything else as without guidance."""
+        plain = _without_guidance(self.run.result.evaluations[FINAL])
+        return {
+            e.protocol.guidance_scale: e.metrics[self.metric]
+            for e in self.run.evaluations.values()
+            if e.step == self.steps
+            and e.protocol.guidance_scale not in (None, 1)
+            and _without_guidance(e) == plain
+            and math.isfinite(e.metrics.get(self.metric, math.nan))
+        }
+
+    def seconds_at(self, step: int) -> float | None:
+        """Training time of that many steps at the run's mean speed, warm-up and evaluation left out."""
+        return step / self.speed if self.speed else None
+
+    @property
+    def num_devices(self) -> int:
+        return max(self.run.result.device.count, 1)
+
+    @cached_property
+    def machine(self) -> str:
+        """Runs with equal machines may be compared by their speeds and memory: hardware, arithmetic, compiler."""
+        result = self.run.result
+        return digest(
+            {
+                "device": result.device.model_dump(mode="json"),
+                "processes": result.world_size,
+                "arithmetic": self.run.manifest.precision,
+                "compiled": result.compiled or self.run.config["protocol"].get("compile"),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Trials of one network on one data set under one training and evaluation protocol, steps and batch apart."""
+
+    name: str
+    title: str
+    scale: Scale
+    size: str
+    metric: str
+    trials: tuple[Trial, ...]
+    differences: dict[str, str]  # from the paper's conditions; empty: comparable with it
+
+    @property
+    def batch_size(self) -> int:
+        """The batch of most of its runs."""
+        return Counter(trial.batch_size for trial in self.trials).most_common(1)[0][0]
+
+    def budget(self, methods: Iterable[str] = ()) -> tuple[int, int]:
+        """Steps and batch at which most of `methods` (all of them by default), then most runs, were trained."""
+        wanted = set(methods) or {trial.method for trial in self.trials}
+        groups: dict[tuple[int, int], list[Trial]] = defaultdict(list)
+        for trial in self.trials:
+            if trial.method in wanted:
+                groups[trial.steps, trial.batch_size].append(trial)
+        if not groups:
+            return self.trials[0].steps, self.batch_size
+        return max(groups, key=lambda key: (len({t.method for t in groups[key]}), len(groups[key]), -key[0], -key[1]))
+
+    def select(
+        self, method: str, *, steps: int | None = None, batch_size: int | None = None, **knobs: Any
+    ) -> tuple[Trial, ...]:
+        """The runs of a method, one a seed, with these knobs and the paper's values for the others that it varies.
+
+        Where runs differ in knobs that no ablation of the paper varies, those of the largest group are taken.
+        """
+        wanted = {name: PAPER_KNOBS.get(method, {}).get(name) for name in VARIED} | knobs
+        found = [
+            trial
+            for trial in self.trials
+            if trial.method == method
+            and (steps is None or trial.steps == steps)
+            and (batch_size is None or trial.batch_size == batch_size)
+            and all(trial.knobs.get(name) == value for name, value in wanted.items() if name in trial.knobs)
+            and all(name in trial.knobs for name in knobs)
+        ]
+        groups: dict[str, dict[int, Trial]] = defaultdict(dict)
+        for trial in sorted(found, key=lambda trial: (trial.seed, trial.run.name)):
+            rest = {name: value for name, value in trial.knobs.items() if name not in VARIED}
+            groups[digest({"knobs": rest, "steps": trial.steps, "batch": trial.batch_size})].setdefault(
+                trial.seed, trial
+            )
+        if not groups:
+            return ()
+        return tuple(max(groups.values(), key=lambda group: (len(group), -min(group))).values())
+
+    def values_of(self, method: str, knob: str) -> list[Any]:
+        """The values of a knob among the method's runs, in order; texts after numbers."""
+        values = {
+            repr(trial.knobs[knob]): trial.knobs[knob]
+            for trial in self.trials
+            if trial.method == method and knob in trial.knobs
+        }
+        return sorted(values.values(), key=lambda value: (isinstance(value, str), value))
+
+
+def settings(runs: Iterable[Run]) -> tuple[list[Setting], list[LeftOut]]:
+    """The runs in groups of comparable distances, the largest first, and those without a distance, each with why."""
+    groups: dict[str, list[Trial]] = defaultdict(list)
+    left_out = []
+    for run in runs:
+        trial = trial_of(run)
+        if isinstance(trial, Trial):
+            groups[digest(_conditions(trial))].append(trial)
+        else:
+            left_out.append(LeftOut(run.path, trial))
+    made = [_setting(name, members) for name, members in groups.items()]
+    return sorted(made, key=lambda setting: (-len(setting.trials), setting.title, setting.name)), left_out
+
+
+def trial_of(run: Run) -> Trial | str:
+    """The run as a trial, or why it is none."""
+    evaluation = run.result.evaluations.get(FINAL)
+    if evaluation is None:
+        return f"no evaluation called {FINAL!r}: it ran with --no-eval; repeat the command without it"
+    metric = distance_metric(evaluation.metrics)
+    if metric is None:
+        return f"its {FINAL!r} evaluation has no metric called fid... or fd-..."
+    if not math.isfinite(evaluation.metrics[metric]):
+        return f"its {metric} is {evaluation.metrics[metric]}"
+    if not isinstance(run.config["protocol"].get("batch_size"), int):
+        return "damaged: config.yaml names no batch size"
+    return Trial(run, metric)
+
+
+def distance_metric(metrics: Iterable[str]) -> str | None:
+    """The name of the Fréchet distance among `metrics`: fid50k where there is one, else the first fid... or fd-..."""
+    names = sorted(name for name in metrics if re.fullmatch(r"fid[\d.]+k?|fd-.*", name))  # and not fid_infinity50k
+    return PAPER_METRIC if PAPER_METRIC in names else next(iter(names), None)
+
+
+def metric_title(metric: str) -> str:
+    """Only 50,000 images through Inception are FID-50K; anything else keeps its own name."""
+    return "FID-50K" if metric == PAPER_METRIC else metric
+
+
+def _setting(name: str, members: Sequence[Trial]) -> Setting:
+    first = members[0]
+    differences = panels.differences_from_paper(_sample(first))
+    for word in ("steps", "batch", "device"):  # an arm's own, or of no weight for a distance
+        differences.pop(word, None)
+    return Setting(
+        name=name[: panels.SHORT_HASH],
+        title=_title(first),
+        scale=_scale(first),
+        size=first.run.result.size,
+        metric=first.metric,
+        trials=tuple(sorted(members, key=lambda trial: (trial.run.name, str(trial.run.path)))),
+        differences=differences,
+    )
+
+
+def _scale(trial: Trial) -> Scale:
+    """paper: ImageNet 256 measured by FID-50K; demo: the tiny network on the embedded digits."""
+    data = trial.run.manifest.data.name.lower()
+    if data.startswith("imagenet") and trial.metric == PAPER_METRIC and trial.run.config["network"].get("patch") == 2:
+        return "paper"
+    return "demo" if data == DEMO_DATA and trial.run.result.size == DEMO_SIZE else "other"
+
+
+def _title(trial: Trial) -> str:
+    protocol = trial.run.config["protocol"]
+    data = re.split(r"[\\/]", trial.run.manifest.data.name)[-1][: panels.LONGEST_NAME]
+    parts = [data, f"size {trial.run.result.size}"]
+    parts += [str(protocol[key]) for key in ("precision", "pipeline") if key in protocol]
+    return ", ".join(parts)
+
+
+def _conditions(trial: Trial) -> Mapping[str, Scalar]:
+    conditions = _sample(trial).conditions
+    left = OF_AN_ARM | {f"evaluation.{name}" for name in OF_GUIDANCE | OF_ROUNDING} | {"processes"}
+    return {
+        key: value
+        for key, value in conditions.items()
+        if key not in left and not key.startswith(("device.", "arithmetic."))
+    }
+
+
+def _sample(trial: Trial) -> Sample:
+    return Sample(trial.run, trial.run.result.evaluations[FINAL], trial.metric, trial.speed or math.nan, trial.distance)
+
+
+def _without_guidance(evaluation: Evaluation) -> dict[str, Any]:
+    return {"weights": evaluation.weights, **evaluation.protocol.model_dump(exclude=OF_GUIDANCE | OF_ROUNDING)}
