@@ -48,9 +48,18 @@ class Run:
 
 
 def load_runs(roots: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
+    """As find_runs, but where no run is finished there is nothing to go on with: raises DataError."""
+    roots = [Path(root) for root in roots]
+    runs, left_out = find_runs(roots)
+    if not runs:
+        raise DataError(nothing_finished(roots, left_out))
+    return runs, left_out
+
+
+def find_runs(roots: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
     """Every finished run at or below `roots`, ordered by name, and everything that was left out.
 
-    A root may itself be a run folder. Raises DataError for a root that does not exist and when no run is finished.
+    A root may itself be a run folder. Raises DataError for a root that does not exist.
     """
     roots = [Path(root) for root in roots]
     runs, left_out = [], []
@@ -61,8 +70,6 @@ def load_runs(roots: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
             left_out.append(LeftOut(folder, _one_line(error)))
     runs, repeats = _newest_of_each(runs)
     left_out += repeats
-    if not runs:
-        raise DataError(_nothing_finished(roots, left_out))
     return sorted(runs, key=lambda run: (run.name, str(run.path))), left_out
 
 
@@ -143,7 +150,7 @@ def _identity(run: Run) -> str:
     )
 
 
-def _nothing_finished(roots: Sequence[Path], left_out: Sequence[LeftOut]) -> str:
+def nothing_finished(roots: Sequence[Path], left_out: Sequence[LeftOut]) -> str:
     reasons = [f"{item.name}: {item.reason}" for item in left_out[:SHOWN_REASONS]]
     if len(left_out) > SHOWN_REASONS:
         reasons.append(f"and {len(left_out) - SHOWN_REASONS} more")
