@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from harness.errors import DataError, UsageError, unknown
@@ -98,6 +99,17 @@ class Execution(Settings):
     attention: Literal["auto", "flash", "efficient", "cudnn", "math"] = "auto"  # kernel; auto: as torch chooses
     cuda_graphs: bool = False  # a compiled step is replayed, not launched kernel by kernel
     sample_compile: bool = False  # compile the network that is sampled
+    evaluate_every: int | None = Field(None, ge=1)  # steps; milestones are evaluated too, after training; null: none
+
+    @model_validator(mode="after")
+    def _milestones_are_kept(self) -> Self:
+        kept = self.keep_every is not None and self.keep_every % self.checkpoint_every == 0
+        if self.evaluate_every is not None and not (kept and self.evaluate_every % self.keep_every == 0):
+            raise ValueError(
+                f"such that every milestone it evaluates is kept: evaluate_every {self.evaluate_every} a multiple of "
+                f"keep_every ({self.keep_every}), and that of checkpoint_every ({self.checkpoint_every})"
+            )
+        return self
 
 
 class Sampling(Settings):

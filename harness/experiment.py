@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ def run(
         raise UsageError("--data-residency is gpu, and this machine has none; leave it out or say host.")
     folder = out / cfg.recipe / cfg.run_id
     evaluates = with_evaluation and cfg.protocol.data != sources.SYNTHETIC
-    finished = None if force else _finished(folder, needs_evaluation=evaluates)
+    finished = None if force else _finished(folder, cfg, needs_evaluation=evaluates)
     if finished:
         progress.note(f"{folder} is finished; nothing to do. --force starts over.")
         return finished
@@ -133,7 +134,7 @@ def run(
         raise too_large(cfg, device, world.size) from error
     started = time.perf_counter()
     set_precision("fp32")  # of sampling and evaluation, whatever trained
-    evaluations = _evaluate_both(trained.network, cfg, data, yard, folder, world, progress) if yard else {}
+    evaluations = _evaluate_all(trained.network, cfg, data, yard, folder, world, progress) if yard else {}
     if not world.is_main:
         return None
     result = Result(
@@ -279,12 +280,24 @@ def _begun(folder: Path) -> bool:
     return any((folder / "checkpoints").glob("step-*"))
 
 
-def _finished(folder: Path, *, needs_evaluation: bool) -> Result | None:
+def _finished(folder: Path, cfg: RunConfig, *, needs_evaluation: bool) -> Result | None:
     try:
         result = read_record(folder / "result.json", Result)
     except DataError:
         return None  # absent or damaged: the run goes on from its checkpoints and writes it anew
-    return result if result.evaluations or not needs_evaluation else None
+    there = checkpoint.steps(folder / "checkpoints")
+    asked = {_milestone_name(step) for step in _milestones(cfg) if step in there} if result.evaluations else {"final"}
+    return result if not needs_evaluation or asked <= result.evaluations.keys() else None
+
+
+def _milestones(cfg: RunConfig) -> range:
+    """The steps before the last that are evaluated."""
+    every = cfg.execution.evaluate_every or cfg.protocol.steps
+    return range(every, cfg.protocol.steps, every)
+
+
+def _milestone_name(step: int) -> str:
+    return f"step-{step:09d}"
 
 
 def _hardware(manifest: Manifest) -> str:
@@ -311,7 +324,7 @@ def _prepare(folder: Path, needed: int) -> None:
         )
 
 
-def _evaluate_both(
+def _evaluate_all(
     network: torch.nn.Module,
     cfg: RunConfig,
     data: Dataset,
@@ -320,11 +333,15 @@ def _evaluate_both(
     world: World,
     progress: Progress,
 ) -> dict[str, Evaluation]:
-    """Metrics of the network after training and, if the plan says so, before it: what it learned is the difference."""
+    """Metrics of the network after training and, if the plan says so, before it and at its milestones."""
     from harness.evaluation.evaluate import evaluate, protocol_of
 
-    networks: dict[str, tuple[int, Callable[[], torch.nn.Module]]] = {
+    networks: dict[str, tuple[int, Callable[[], torch.nn.Module | None]]] = {
         "untrained": (0, lambda: registry.build(cfg).network.to(yard.device)),
+        **{
+            _milestone_name(step): (step, partial(_averaged, cfg, folder, step, yard.device, progress))
+            for step in _milestones(cfg)
+        },
         "final": (cfg.protocol.steps, lambda: network),
     }
     if not cfg.evaluation.untrained:
@@ -336,9 +353,13 @@ def _evaluate_both(
         path = folder / "evaluations" / f"{name}.json"
         known = world.agreed(_known_evaluation(path) if world.is_main else None)
         if known is None or known.protocol != wanted:
-            progress.note(f"evaluating the {name} network")
+            measured = make()
+            if not world.agreed(measured is not None):
+                progress.note(f"there is no whole checkpoint of step {step}, so it is not evaluated.")
+                continue
+            progress.note(f"evaluating the network of {name}" if step else "evaluating the untrained network")
             known = evaluate(
-                make(), cfg, yard,
+                measured, cfg, yard,
                 name=name, step=step, weights="ema" if step else "raw", vae=decoder, folder=folder, world=world,
                 progress=progress, grid=folder / "samples" / "grid.png" if name == "final" else None,
             )  # fmt: skip
@@ -347,6 +368,18 @@ def _evaluate_both(
                 write_record(path, known)
         evaluations[name] = known
     return evaluations
+
+
+def _averaged(
+    cfg: RunConfig, folder: Path, step: int, device: torch.device, progress: Progress
+) -> torch.nn.Module | None:
+    """The averaged network after `step` steps, from its checkpoint; None where there is none that verifies."""
+    found = checkpoint.load_ema(folder / "checkpoints", cfg.sha256, progress.note, step)
+    if found is None:
+        return None
+    network = registry.build(cfg).network
+    network.load_state_dict(found[1])
+    return network.to(device).eval()
 
 
 def _vae(data: Dataset, device: torch.device) -> "Vae | None":

@@ -85,6 +85,44 @@ def test_a_run_without_evaluation_is_evaluated_later_without_training_again(tmp_
     assert (folder / "samples" / "grid.png").stat().st_size > 0
 
 
+MILESTONES = ("checkpoint_every=2", "keep_every=2", "evaluate_every=2", "steps=6")
+
+
+def test_milestones_are_evaluated_after_training_and_do_not_change_the_run(tmp_path):
+    plain, _, _ = run(tmp_path / "plain", *EVALUATED, "steps=6", with_evaluation=True)
+    result, folder, _ = run(tmp_path / "curve", *EVALUATED, *MILESTONES, with_evaluation=True)
+    assert result.run_id == plain.run_id
+    assert {e.step for e in result.evaluations.values()} == {0, 2, 4, 6}
+    assert result.evaluations["final"].metrics == plain.evaluations["final"].metrics
+    distances = [e.metrics["fd-digits@1k"] for e in result.evaluations.values() if "fd-digits@1k" in e.metrics]
+    assert len(set(distances)) == len(distances)
+    assert {path.stem for path in (folder / "evaluations").glob("*.json")} == set(result.evaluations)
+
+
+def test_milestones_asked_for_later_are_evaluated_without_training_again(tmp_path):
+    run(tmp_path, *EVALUATED, "checkpoint_every=2", "keep_every=2", "steps=6", with_evaluation=True)
+    result, folder, _ = run(tmp_path, *EVALUATED, *MILESTONES, with_evaluation=True)
+    assert {e.step for e in result.evaluations.values()} == {0, 2, 4, 6}
+    assert (folder / "events.jsonl").read_text().count('"event": "checkpoint"') == 3
+    again, _, notes = run(tmp_path, *EVALUATED, *MILESTONES, with_evaluation=True)
+    assert again == result
+    assert "is finished; nothing to do" in notes[0]
+
+
+def test_a_milestone_whose_checkpoint_is_gone_is_said_and_left_out(tmp_path):
+    run(tmp_path, *EVALUATED, "checkpoint_every=2", "keep_every=2", "steps=6", with_evaluation=True)
+    folder = next((tmp_path / "dit-tiny").iterdir())
+    shutil.rmtree(folder / "checkpoints" / "step-000000002")
+    result, _, notes = run(tmp_path, *EVALUATED, *MILESTONES, with_evaluation=True)
+    assert {e.step for e in result.evaluations.values()} == {0, 4, 6}
+    assert any("no whole checkpoint of step 2" in note for note in notes)
+
+
+def test_milestones_that_would_not_be_kept_are_refused():
+    with pytest.raises(UsageError, match="keep_every"):
+        experiment.resolve("dit-tiny", ["evaluate_every=300"])
+
+
 def test_a_damaged_result_is_made_again_from_the_checkpoint(tmp_path):
     first, folder, _ = run(tmp_path, *EVALUATED, with_evaluation=True)
     (folder / "result.json").write_text('{"schema_version": 1, "reci')
