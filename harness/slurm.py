@@ -9,7 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +125,26 @@ class Job:
 
 def sbatch_script(job: Job, arguments: Sequence[str]) -> str:
     """A complete job script for `harness ARGUMENTS`: `sbatch` takes it as it is, in the environment of the harness."""
+    return _script(job, {"output": job.logs / "%x-%j.log"}, _srun(arguments))
+
+
+def array_script(job: Job, tasks: Sequence[Sequence[Sequence[str]]], *, at_once: int | None = None) -> str:
+    """The same for a job array: element i carries out the commands `harness ARGUMENTS` of tasks[i], one after another.
+
+    At most `at_once` elements run at the same time; an element that is preempted goes back into the queue alone.
+    """
+    limit = f"%{at_once}" if at_once else ""
+    options = {"array": f"0-{len(tasks) - 1}{limit}", "output": job.logs / "%x-%A_%a.log"}
+    cases = [f"    {i}) {' && '.join(map(_srun, commands))} ;;" for i, commands in enumerate(tasks)]
+    choice = "\n".join(["carry_out() {", '    case "$SLURM_ARRAY_TASK_ID" in', *cases, "    esac", "}"])
+    return _script(job, options, "carry_out", choice)
+
+
+def _srun(arguments: Sequence[str]) -> str:
+    return shlex.join([*SRUN, "python", "-m", "harness", *arguments])
+
+
+def _script(job: Job, more: Mapping[str, object], command: str, functions: str = "") -> str:
     options = {
         "job-name": job.name,
         "partition": job.partition,
@@ -135,15 +155,14 @@ def sbatch_script(job: Job, arguments: Sequence[str]) -> str:
         "time": job.time,
         "signal": f"B:TERM@{SAVE_SECONDS}",
         "open-mode": "append",
-        "output": job.logs / "%x-%j.log",
+        **more,
     }
     lines = [f"#SBATCH --{name}={shlex.quote(str(value))}" for name, value in options.items() if value is not None]
-    command = shlex.join([*SRUN, "python", "-m", "harness", *arguments])
-    body = _body(shlex.quote(str(job.logs)), command)
+    body = _body(shlex.quote(str(job.logs)), command, f"{functions}\n\n" if functions else "")
     return "\n".join(["#!/bin/bash", *lines, "#SBATCH --requeue", body])
 
 
-def _body(logs: str, command: str) -> str:
+def _body(logs: str, command: str, functions: str) -> str:
     return f"""
 # Before the first submission: activate the environment in which `python -m harness` works, and
 #   mkdir -p {logs}
@@ -161,7 +180,7 @@ stop() {{
 }}
 trap stop TERM
 
-{command} &
+{functions}{command} &
 step=$!
 while stopped=; wait "$step"; code=$?; [ -n "$stopped" ]; do :; done # a signal ends `wait` early
 
@@ -206,6 +225,23 @@ def submit(job: Job, arguments: Sequence[str], *, entry: Sequence[str] = (sys.ex
             f"the job could not be submitted: {str(error).strip().splitlines()[-1]} Submit from a machine of the "
             "cluster, or take the script that --print-sbatch prints."
         ) from error
+
+
+def submit_script(path: Path, script: str) -> str:
+    """Write `script` to `path` and hand it to sbatch; returns the job's number. Raises SetupError where that fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(script, encoding="utf-8")
+    try:
+        done = subprocess.run(["sbatch", str(path)], capture_output=True, text=True)
+    except OSError:
+        raise SetupError(
+            f"sbatch is not to be found here. The script lies in {path}: submit it from a machine of the cluster."
+        ) from None
+    number = re.search(r"Submitted batch job (\d+)", done.stdout)
+    if done.returncode or not number:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing."]
+        raise SetupError(f"sbatch refused {path}: {said[-1]}")
+    return number[1]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import harness
-from harness.cli import answer, bench, images, results, run
+from harness.cli import answer, bench, images, results, run, sweep
 from harness.cli.data import data_app
 from harness.cli.recipes import recipes_app
 
@@ -41,6 +41,7 @@ def settings(
 
 
 run.add_to(app)
+sweep.add_to(app)
 images.add_to(app)
 results.add_to(app)
 bench.add_to(app)

@@ -16,6 +16,7 @@ from harness.config import Knobs, RunConfig
 from harness.errors import UsageError, unknown
 
 SHARED = "protocols.yaml"
+NO_FAMILIES = (SHARED, "sweeps.yaml")
 NAMES = ("recipe", "method", "size", "seed")  # what a run is called; everything else has a value with a source
 SECTIONS = ("input", "network", "protocol", "evaluation", "execution")  # in protocols.yaml: base, then each size's own
 
@@ -42,7 +43,7 @@ def recipe_names() -> list[str]:
 def families() -> list[str]:
     folder = files("harness") / "recipes"
     return sorted(
-        p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml") and p.name != SHARED
+        p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml") and p.name not in NO_FAMILIES
     )
 
 

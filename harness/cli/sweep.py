@@ -1,0 +1,247 @@
+"""`harness sweep`: the runs behind a figure or a table, one after the other or as a job array."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.answer import Assignments, Json, answers, listed, show
+from harness.cli.processes import Nproc
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.sweep import Outcome, Task, Watcher
+
+NOTHING = "–"
+WIDEST_LABEL = 50
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put this command into the command line."""
+    app.command(
+        epilog="Examples: harness sweep all --scale tiny · harness sweep figure3 --nproc 8 · "
+        "harness sweep mask-ratio --seeds 0,1,2 --launcher slurm --nproc 8 --at-once 4 · harness sweep all --dry-run"
+    )(sweep)
+
+
+@answers
+def sweep(
+    name: Annotated[
+        str, typer.Argument(help="figure3, components, mask-ratio, teacher-noise, convergence, or all of them.")
+    ],
+    scale: Annotated[str, typer.Option(help="paper, or tiny: the same on the embedded digits.")] = "paper",
+    seeds: Annotated[str | None, typer.Option(metavar="LIST", help="Like 0,1,2. Default: the scale's.")] = None,
+    images: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Images for the runs that encode them in every step.")
+    ] = None,
+    set_: Assignments = None,
+    out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
+    nproc: Nproc = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and how far each is, start none.")] = False,
+    launcher: Annotated[str, typer.Option(help="local, or slurm: submit the runs as a job array.")] = "local",
+    at_once: Annotated[int | None, typer.Option(metavar="N", help="Jobs of the array at the same time.")] = None,
+    nodes: Annotated[int, typer.Option(help="Machines of each job, each with --nproc GPUs.")] = 1,
+    time: Annotated[str, typer.Option(help="Time limit of each job, HH:MM:SS.")] = "24:00:00",
+    partition: Annotated[str | None, typer.Option(help="Partition of the jobs.")] = None,
+    print_sbatch: Annotated[bool, typer.Option("--print-sbatch", help="Print the array's script, submit nothing.")] = (
+        False
+    ),
+    as_json: Json = False,
+) -> None:
+    """Make the runs that a figure or a table of the paper needs; finished ones are skipped, so repeat it at will."""
+    if launcher not in ("local", "slurm"):
+        raise UsageError(f"--launcher is {launcher!r}; it must be local or slurm.")
+    from harness.recipes import sweeps
+
+    plan = sweeps.plan(name, scale, images=images)
+    chosen = _seeds(seeds)
+
+    from harness import sweep as sweeping
+
+    todo = sweeping.tasks(plan, out, seeds=chosen, assignments=set_ or [])
+    for label in plan.waiting_for_images:
+        print(f"left out: {label} encodes images in every step; name their folder with --images.", file=sys.stderr)
+    if print_sbatch or launcher == "slurm":
+        return _slurm(name, todo, print_sbatch, nodes, nproc, time, partition, at_once, out, as_json)
+    if not dry_run:
+        extra = ["--nproc", str(nproc)] if nproc is not None else []
+        with _watching(todo) as watcher:
+            sweeping.run(todo, watcher, extra)
+    found = [(task, sweeping.outcome_of(task)) for task in todo]
+    show({"sweep": name, "scale": scale, "runs": sweeping.as_json(found)}, as_json, lambda _: _lines(found))
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        chosen = [int(part) for part in listed(text)]
+    except ValueError:
+        chosen = []
+    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
+        raise UsageError(f"--seeds is {text!r}; it must be whole numbers, each once, like 0,1,2.")
+    return chosen
+
+
+def _slurm(
+    name: str,
+    todo: Sequence["Task"],
+    print_only: bool,
+    nodes: int,
+    nproc: int | None,
+    time: str,
+    partition: str | None,
+    at_once: int | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    from harness import slurm, sweep
+
+    waiting = [task for task in todo if sweep.outcome_of(task).state != "finished"]
+    if not waiting:
+        return show({"job": None, "runs": 0}, as_json, lambda _: ["every run is finished; nothing to submit."])
+    job = slurm.Job(nodes, nproc or 1, time, partition, f"sweep-{name}", out / "slurm")
+    script = slurm.array_script(
+        job, [[task.run_arguments(), *task.guided_arguments()] for task in waiting], at_once=at_once
+    )
+    if print_only:
+        print(script, end="")
+        return
+    number = slurm.submit_script(job.logs / f"sweep-{name}.sh", script)
+    show({"job": number, "runs": len(waiting)}, as_json, lambda answer: [answer["job"]])
+
+
+# What is shown ------------------------------------------------------------------------------------------------------
+
+
+def _lines(found: Sequence[tuple["Task", "Outcome"]]) -> list[str]:
+    """A line for each group of runs that differ in their seed alone, then how many are done."""
+    groups = _groups(found)
+    width = min(max(len(label) for label in groups), WIDEST_LABEL)
+    lines = [f"{'RUN':<{width}}  {'SEEDS':<8}  {'DISTANCE':>18}  STATE"]
+    lines += [
+        f"{label[:width]:<{width}}  {_seeds_done(members):<8}  {_distance(members):>18}  {_state(members)}"
+        for label, members in groups.items()
+    ]
+    done = sum(outcome.state == "finished" for _, outcome in found)
+    metrics = sorted({outcome.metric for _, outcome in found if outcome.metric})
+    said = f"{done} of {len(found)} runs are finished."
+    return [*lines, "", f"{said} Distance: {', '.join(metrics)}, mean over seeds." if metrics else said]
+
+
+def _groups(found: Sequence[tuple["Task", "Outcome"]]) -> dict[str, list["Outcome"]]:
+    groups: dict[str, list[Outcome]] = {}
+    for task, outcome in found:
+        groups.setdefault(task.label, []).append(outcome)
+    return groups
+
+
+def _seeds_done(members: Sequence["Outcome"]) -> str:
+    return f"{sum(outcome.state == 'finished' for outcome in members)} of {len(members)}"
+
+
+def _distance(members: Sequence["Outcome"]) -> str:
+    import statistics
+
+    values = [outcome.distance for outcome in members if outcome.distance is not None]
+    if not values:
+        return NOTHING
+    spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.4g}{spread}"
+
+
+def _state(members: Sequence["Outcome"]) -> str:
+    states = [outcome.state for outcome in members]
+    for state in ("failed", "begun", "to evaluate"):
+        if state in states:
+            step = max(outcome.step for outcome in members if outcome.state == state)
+            return f"{state} at step {step:,}" if state == "begun" else state
+    return "waiting" if "waiting" in states else "finished"
+
+
+@contextmanager
+def _watching(todo: Sequence["Task"]) -> Iterator["Watcher"]:
+    """A live table on a terminal, a line for each run elsewhere."""
+    from harness import sweep
+
+    found = {task: sweep.outcome_of(task) for task in todo}
+    if not sys.stderr.isatty():
+        yield _Plain(found)
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(stderr=True), refresh_per_second=2) as live:
+        watcher = _Table(found, live.update)
+        live.update(watcher.table())
+        yield watcher
+
+
+class _Plain:
+    """One line as a run begins, and one as it ends."""
+
+    def __init__(self, found: dict["Task", "Outcome"]):
+        self._found, self._pace, self._begun = found, _Pace(found), None
+
+    def moved(self, task: "Task", outcome: "Outcome") -> None:
+        self._found[task] = outcome
+        if outcome.state == "begun":
+            if self._begun is not task:
+                self._begun = task
+                self._say(f"{task.label}, seed {task.seed}: begun")
+            return
+        said = f"{outcome.metric} {outcome.distance:.4g}" if outcome.distance is not None else outcome.reason
+        self._say(f"{task.label}, seed {task.seed}: {outcome.state}, {said or 'not evaluated'}{self._pace.left(task)}")
+
+    def _say(self, text: str) -> None:
+        done = sum(outcome.state == "finished" for outcome in self._found.values())
+        print(f"sweep: {done} of {len(self._found)} finished. {text}", file=sys.stderr, flush=True)
+
+
+class _Table:
+    """The table of all runs, drawn anew as one of them moves."""
+
+    def __init__(self, found: dict["Task", "Outcome"], update: Any):
+        self._found, self._update, self._pace, self._left = found, update, _Pace(found), ""
+
+    def moved(self, task: "Task", outcome: "Outcome") -> None:
+        self._found[task] = outcome
+        if outcome.state != "begun":
+            self._left = self._pace.left(task)
+        self._update(self.table())
+
+    def table(self) -> Any:
+        from rich.table import Table
+        from rich.text import Text
+
+        done = sum(outcome.state == "finished" for outcome in self._found.values())
+        table = Table(title=f"{done} of {len(self._found)} runs finished{self._left}", title_justify="left")
+        for heading, justify in (("Run", "left"), ("Seeds", "left"), ("Distance", "right"), ("State", "left")):
+            table.add_column(heading, justify=justify)
+        for label, members in _groups(list(self._found.items())).items():
+            table.add_row(*map(Text, (label, _seeds_done(members), _distance(members), _state(members))))
+        return table
+
+
+class _Pace:
+    """Steps a second over the runs done here, milestones and start included; the rest at that pace."""
+
+    def __init__(self, found: dict["Task", "Outcome"]):
+        from time import monotonic
+
+        self._now, self._started = monotonic, monotonic()
+        self._waiting = {task for task, outcome in found.items() if outcome.state != "finished"}
+        self._done = 0
+
+    def left(self, task: "Task") -> str:
+        """ ", about 0:35:12 left", or nothing when no run has been carried out here."""
+        if task not in self._waiting:
+            return ""
+        self._waiting.remove(task)
+        self._done += task.steps
+        seconds = (self._now() - self._started) / self._done * sum(task.steps for task in self._waiting)
+        hours, rest = divmod(round(seconds), 3600)
+        return f", about {hours}:{rest // 60:02d}:{rest % 60:02d} left" if self._waiting else ""
