@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from harness.cli.recipes import WIDEST, recipes_app
 from harness.recipes import load_recipe, recipe_names, settings
+from harness.results.evidence import gather
 from harness.training import registry
 
 RECIPES = ("dit-s", "maskdit-xl-512", "mdt-xl", "sddit-xl", "sddit-tiny")
@@ -142,3 +143,16 @@ def test_an_unknown_name_ends_with_2_and_names_the_nearest(arguments):
     done = ask(*arguments)
     assert (done.exit_code, done.stdout) == (2, "")
     assert "no recipe is called 'sdit-s'. Did you mean sddit-s" in done.stderr
+
+
+def test_count_gives_the_papers_parameters_and_writes_what_compare_and_report_read(tmp_path):
+    counted = json.loads(answer("count", "sddit-xl", "maskdit-xl", "--json", "--out", str(tmp_path / "counts.json")))
+    millions = {name: round(of["params"] / 1e6, 1) for name, of in counted["recipes"].items()}
+    assert millions == {"sddit-xl": 740.6, "maskdit-xl": 730.1}  # SD-DiT App. A
+    assert gather([tmp_path]).count("sddit-xl").params == counted["recipes"]["sddit-xl"]["params"]
+    assert max(map(len, answer("count", "dit-tiny").splitlines())) <= 80
+
+
+def test_count_refuses_a_file_that_no_report_would_find_and_an_unknown_recipe(tmp_path):
+    assert ask("count", "dit-tiny", "--out", str(tmp_path / "mine.json")).exit_code == 2
+    assert ask("count", "dit-huge").exit_code == 2

@@ -90,6 +90,15 @@ def test_an_unknown_recipe_names_the_nearest():
         load_recipe("sdit-tiny")
 
 
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[" * 5_000 + "]" * 5_000, "- " * 6_000, "? " * 6_000, "a: " + "x" * config.LARGEST_CONFIG]
+)
+def test_a_configuration_too_deep_or_too_large_is_an_error_and_no_crash(text, tmp_path):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(config.DataError, match="cannot be read as a configuration"):
+        config.read_config(tmp_path / "config.yaml")
+
+
 def test_a_configuration_is_read_without_executing_it(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("method: !!python/object/apply:os.system ['touch /tmp/owned']")

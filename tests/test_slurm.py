@@ -140,6 +140,55 @@ def test_the_script_really_starts_the_harness(cluster, tmp_path):
     assert output.startswith("harness ")
 
 
+# Arrays ------------------------------------------------------------------------------------------------------------
+
+TASKS = [[["run", "dit-s"]], [["run", "sddit-s", "--set", "a='b c'"], ["evaluate", "runs/x", "--cfg-scale", "1.5"]]]
+
+
+def run_element(tmp_path: Path, index: int, monkeypatch) -> tuple[int, str]:
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(index))
+    (tmp_path / "array.sh").write_text(slurm.array_script(job(tmp_path), TASKS, at_once=4))
+    done = subprocess.run(["bash", str(tmp_path / "array.sh")], stdout=subprocess.PIPE, text=True, timeout=30)
+    return done.returncode, done.stdout
+
+
+def test_each_element_of_an_array_carries_out_its_own_commands_in_their_order(cluster, tmp_path, monkeypatch):
+    replace_srun(cluster, 'shift 2; printf "%s|" "$@"; echo')
+    assert run_element(tmp_path, 0, monkeypatch) == (0, "python|-m|harness|run|dit-s|\n")
+    _, output = run_element(tmp_path, 1, monkeypatch)
+    assert output.splitlines() == [
+        "python|-m|harness|run|sddit-s|--set|a='b c'|",
+        "python|-m|harness|evaluate|runs/x|--cfg-scale|1.5|",
+    ]
+
+
+def test_an_element_that_was_preempted_is_requeued_and_does_not_go_on_to_its_next_command(
+    cluster, tmp_path, monkeypatch
+):
+    replace_srun(cluster, "echo started; exit 75")
+    assert run_element(tmp_path, 1, monkeypatch) == (75, "started\n")
+    assert calls(cluster) == ["scontrol requeue 4242"]
+
+
+def test_an_array_has_an_element_for_each_task_and_a_log_for_each_element(tmp_path):
+    script = slurm.array_script(job(tmp_path), TASKS, at_once=4)
+    assert "#SBATCH --array=0-1%4" in script
+    assert "%x-%A_%a.log" in script
+    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+    assert "#SBATCH --array=0-1\n" in slurm.array_script(job(tmp_path), TASKS)
+
+
+def test_a_script_is_kept_and_submitted_or_says_where_it_lies(cluster, tmp_path, monkeypatch):
+    assert slurm.submit_script(tmp_path / "slurm" / "array.sh", "#!/bin/bash\n") == "4242"
+    assert (cluster / "submitted.sh").read_text() == "#!/bin/bash\n"
+    (cluster / "sbatch").write_text("#!/bin/bash\necho 'sbatch: error: invalid partition' >&2; exit 1\n")
+    with pytest.raises(SetupError, match="invalid partition"):
+        slurm.submit_script(tmp_path / "slurm" / "array.sh", "#!/bin/bash\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SetupError, match=r"slurm/array\.sh"):
+        slurm.submit_script(tmp_path / "slurm" / "array.sh", "#!/bin/bash\n")
+
+
 # Inside a job ------------------------------------------------------------------------------------------------------
 
 

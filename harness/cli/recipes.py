@@ -5,16 +5,19 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 from itertools import groupby, zip_longest
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from harness.cli.answer import Json, answers, show
+from harness.errors import UsageError
 
 recipes_app = typer.Typer(help="Look up recipes.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Which recipe; harness recipes list names them.")]
 GAP = "  "
+COUNTS = "counts.json"
 WIDEST = 31  # characters of a value's column: a file's name fits, a list is wrapped
 
 
@@ -41,6 +44,39 @@ def recipes_show(name: Name, as_json: Json = False) -> None:
 def recipes_diff(a: Name, b: Name, as_json: Json = False) -> None:
     """Print the settings in which two recipes differ, side by side, and how many are equal."""
     show(_difference(a, b), as_json, _diff_lines)
+
+
+@recipes_app.command(
+    "count", epilog="Examples: harness recipes count sddit-xl maskdit-xl · harness recipes count --out runs/counts.json"
+)
+@answers
+def recipes_count(
+    recipes: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE]...", help="Default: every recipe.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write them there, for compare and report.")] = (
+        None
+    ),
+    as_json: Json = False,
+) -> None:
+    """Count parameters and multiply-accumulates of each recipe, from its shapes alone: nothing is trained."""
+    from harness.recipes import load_recipe, recipe_names
+
+    chosen = recipes or recipe_names()
+    for name in chosen:
+        load_recipe(name)  # a wrong name is told before torch is imported
+    if out is not None and out.name != COUNTS:
+        raise UsageError(f"--out is {out}; compare and report look for a file called {COUNTS}.")
+
+    import harness
+    from harness import experiment
+    from harness.results.evidence import Count, Counts
+    from harness.results.schema import write_record
+
+    counted = {name: Count(**experiment.cost_of(experiment.resolve(name, []))._asdict()) for name in chosen}
+    document = Counts(harness_version=harness.__version__, recipes=counted)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_record(out, document)
+    show(document.model_dump(mode="json"), as_json, _count_lines)
 
 
 # What is said -----------------------------------------------------------------------------------------------------
@@ -101,6 +137,14 @@ def _difference(a: str, b: str) -> dict[str, Any]:
 
 
 # How it is said: plain aligned text that fits the terminal, or 80 columns ---------------------------------------------
+
+
+def _count_lines(document: dict[str, Any]) -> list[str]:
+    lines = [f"{'recipe':<16}{'parameters':>14}{'GMAC forward':>16}{'GMAC step':>14}   per image"]
+    return lines + [
+        f"{name:<16}{of['params']:>14,}{of['gmacs_forward']:>16.4g}{of['gmacs_step']:>14.4g}"
+        for name, of in document["recipes"].items()
+    ]
 
 
 def _list_lines(document: dict[str, Any]) -> list[str]:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from harness.sweep import Outcome, Task, Watcher
 
 NOTHING = "–"
-WIDEST_LABEL = 50
+WIDEST_LINE = 80
+GAP = "  "
 
 
 def add_to(app: typer.Typer) -> None:
@@ -119,17 +120,22 @@ def _slurm(
 
 def _lines(found: Sequence[tuple["Task", "Outcome"]]) -> list[str]:
     """A line for each group of runs that differ in their seed alone, then how many are done."""
-    groups = _groups(found)
-    width = min(max(len(label) for label in groups), WIDEST_LABEL)
-    lines = [f"{'RUN':<{width}}  {'SEEDS':<8}  {'DISTANCE':>18}  STATE"]
-    lines += [
-        f"{label[:width]:<{width}}  {_seeds_done(members):<8}  {_distance(members):>18}  {_state(members)}"
-        for label, members in groups.items()
+    rows = [("run", "seeds", "distance", "state")]
+    rows += [(label, _seeds_done(of), _distance(of), _state(of)) for label, of in _groups(found).items()]
+    label, seeds, distance, state = (max(map(len, column)) for column in zip(*rows, strict=True))
+    label = min(label, WIDEST_LINE - len(GAP) * 3 - seeds - distance - state)
+    lines = [
+        GAP.join([f"{_cut(row[0], label):<{label}}", f"{row[1]:<{seeds}}", f"{row[2]:>{distance}}", row[3]])
+        for row in rows
     ]
     done = sum(outcome.state == "finished" for _, outcome in found)
     metrics = sorted({outcome.metric for _, outcome in found if outcome.metric})
     said = f"{done} of {len(found)} runs are finished."
     return [*lines, "", f"{said} Distance: {', '.join(metrics)}, mean over seeds." if metrics else said]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _groups(found: Sequence[tuple["Task", "Outcome"]]) -> dict[str, list["Outcome"]]:

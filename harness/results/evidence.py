@@ -9,7 +9,7 @@ from typing import TypeVar
 from harness.errors import DataError
 from harness.results.bench_record import Bench
 from harness.results.schema import SCHEMA_VERSION, Record, read_record
-from harness.results.store import LeftOut, Run, find_runs, nothing_finished
+from harness.results.store import NO_RUN, LeftOut, Run, find_runs, nothing_finished
 from harness.results.trials import Setting, settings
 
 BENCH, COUNTS = "bench.json", "counts.json"
@@ -50,9 +50,9 @@ def gather(roots: Iterable[Path]) -> Evidence:
     runs, left_out = find_runs(roots)
     benches, bad_benches = _read_all(roots, BENCH, Bench)
     counts, bad_counts = _read_all(roots, COUNTS, Counts)
-    left_out = [item for item in left_out if not (item.reason == "holds no run folder" and _holds(item.path, BENCH))]
+    left_out = [item for item in left_out if item.reason != NO_RUN or not _holds(item.path, (BENCH, COUNTS))]
     left_out += bad_benches + bad_counts
-    if not runs and not benches:
+    if not (runs or benches or counts):
         raise DataError(nothing_finished(roots, left_out))
     groups, without_distance = settings(runs)
     return Evidence(tuple(runs), tuple(groups), tuple(benches), tuple(counts), (*left_out, *without_distance))
@@ -81,5 +81,5 @@ def _files(roots: Iterable[Path], name: str) -> Iterator[Path]:
                 yield Path(parent) / name
 
 
-def _holds(root: Path, name: str) -> bool:
-    return next(_files([root], name), None) is not None
+def _holds(root: Path, names: Iterable[str]) -> bool:
+    return any(next(_files([root], name), None) for name in names)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.config import digest, identity, read_config
+from harness.config import DIGEST_LENGTH, digest, identity, read_config
 from harness.errors import DataError
 from harness.results.schema import Evaluation, Manifest, Record, Result, read_lines, read_record
 
@@ -14,6 +14,7 @@ MARKERS = ("config.yaml", "manifest.json", "result.json")  # any of them makes a
 SECTIONS = {"network": dict, "knobs": dict, "protocol": dict, "sampling": dict, "formulation": str, "seed": int}
 MAKE_ONE = "`harness demo` or `harness run dit-tiny` makes one."
 SHOWN_REASONS = 3
+NO_RUN = "holds no run folder"
 R = TypeVar("R", bound=Record)
 
 
@@ -95,6 +96,8 @@ def load_run(folder: Path) -> Run:
         raise DataError(f"damaged: {'; '.join(disagreements)}")
     if _config_sha256(config) != manifest.config_sha256:
         raise DataError("damaged: config.yaml is not what ran: its hash differs from manifest.json's")
+    if result.run_id != f"seed{result.seed}-{manifest.config_sha256[:DIGEST_LENGTH]}":
+        raise DataError(f"damaged: result.json is of {result.run_id}, which is another run than config.yaml's")
     metrics, damaged_lines = _read_metrics(folder)
     return Run(folder, config, manifest, result, metrics, damaged_lines, _read_evaluations(folder, result))
 
@@ -122,7 +125,7 @@ def _candidates(roots: Sequence[Path], left_out: list[LeftOut]) -> Iterator[Path
                 seen.add(folder.resolve())
                 yield folder
         if not found:
-            left_out.append(LeftOut(root, "holds no run folder"))
+            left_out.append(LeftOut(root, NO_RUN))
 
 
 def _newest_of_each(runs: Iterable[Run]) -> tuple[list[Run], list[LeftOut]]:
@@ -217,6 +220,9 @@ def _why_unfinished(folder: Path) -> str:
         steps = [line["step"] for line in _read_metrics(folder)[0] if isinstance(line.get("step"), int)]
     except DataError:
         steps = []
+    events, _ = read_lines(folder / "events.jsonl")
+    if events and events[-1].get("event") == "divergence":
+        return f"failed: it diverged at step {events[-1].get('step')}; a lower learning rate or another seed may not"
     reached = f", last logged step {max(steps)}" if steps else ""
     return f"unfinished: no result.json{reached}; the command that started it continues it"
 

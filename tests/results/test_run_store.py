@@ -3,6 +3,7 @@ import shutil
 import pytest
 
 from harness.errors import DataError
+from harness.results.schema import write_record
 from harness.results.store import load_runs
 
 
@@ -75,6 +76,43 @@ def test_an_unfinished_run_is_listed_with_the_step_it_reached(run_folder, tmp_pa
     assert len(runs) == 1
     assert "unfinished" in left_out[0].reason
     assert "step 40" in left_out[0].reason
+
+
+def test_a_run_that_diverged_is_listed_as_failed(run_folder, tmp_path):
+    run_folder("dit")
+    folder = run_folder("mdt", finished=False)
+    (folder / "events.jsonl").write_text('{"event": "start"}\n{"event": "divergence", "step": 31, "loss": "nan"}\n')
+    _, left_out = load_runs([tmp_path])
+    assert left_out[0].reason.startswith("failed: it diverged at step 31")
+
+
+def test_a_result_of_another_run_is_not_taken_for_this_one_s(run_folder, tmp_path):
+    folder, other = run_folder("dit"), run_folder("dit", protocol={"steps": 900})
+    shutil.copy(other / "result.json", folder / "result.json")
+    runs, left_out = load_runs([tmp_path])
+    assert [run.path for run in runs] == [other]
+    assert "another run" in left_out[0].reason
+
+
+def test_a_run_of_another_schema_version_is_refused_by_name(run_folder, tmp_path):
+    run_folder("dit")
+    folder = run_folder("mdt")
+    text = (folder / "result.json").read_text(encoding="utf-8")
+    (folder / "result.json").write_text(text.replace('"schema_version": 1', '"schema_version": 7', 1), encoding="utf-8")
+    _, left_out = load_runs([tmp_path])
+    assert left_out[0].path == folder
+    assert "schema version 7" in left_out[0].reason
+
+
+def test_evaluations_made_later_belong_to_the_run_and_a_damaged_one_does_not_leave_it_out(run_folder, tmp_path):
+    folder = run_folder("dit")
+    final = load_runs([tmp_path])[0][0].result.evaluations["final"]
+    (folder / "evaluations").mkdir(exist_ok=True)
+    write_record(folder / "evaluations" / "guided.json", final.model_copy(update={"name": "guided"}))
+    (folder / "evaluations" / "torn.json").write_text('{"schema_ver')
+    runs, left_out = load_runs([tmp_path])
+    assert set(runs[0].evaluations) == {*runs[0].result.evaluations, "guided"}
+    assert not left_out
 
 
 def test_a_foreign_folder_and_an_empty_root_are_listed(run_folder, tmp_path):
