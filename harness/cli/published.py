@@ -1,0 +1,138 @@
+"""`harness published`: the numbers the papers print, each with its source, quality and protocol."""
+
+import json
+import textwrap
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli import layout
+from harness.cli.answer import Json, answers, show
+from harness.errors import UsageError
+
+published_app = typer.Typer(help="Look up published numbers.", no_args_is_help=True)
+
+INDENT = "  "
+DIGITISED = "*"
+LEAST = 4  # characters a column keeps, however narrow the terminal
+
+
+@published_app.command(
+    "list",
+    epilog="Examples: harness published list --figure 3 · harness published list --table 2 --method sddit · "
+    "harness published list --missing · harness published list --csv > published.csv",
+)
+@answers
+def published_list(
+    figure: Annotated[str | None, typer.Option(metavar="N", help="Of one figure of the SD-DiT paper: 3 to 7.")] = None,
+    table: Annotated[str | None, typer.Option(metavar="N", help="Of one table of it: 1 to 4.")] = None,
+    method: Annotated[str | None, typer.Option(metavar="NAME", help="Of one method: sddit, MaskDiT, REPA.")] = None,
+    missing: Annotated[bool, typer.Option("--missing", help="Only what no text prints, and why.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print every column as CSV instead of text.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List published numbers with the source, the quality and the protocol of each; missing ones with the reason."""
+    from harness.results import published
+
+    if as_csv and as_json:
+        raise UsageError("--csv and --json are two forms of one answer; give one of them.")
+    if figure is not None and table is not None:
+        raise UsageError("--figure and --table name two places; give one of them.")
+    found = published.rows()
+    if figure is not None or table is not None:
+        found = published.figure(figure) if figure is not None else published.table(table)
+    if method is not None:
+        found = published.of_method(found, method)
+    if missing:
+        found = found[found["quality"] == "missing"]
+    document = {"published": json.loads(found.to_json(orient="records"))}
+    show(document, as_json, lambda _: [found.to_csv(index=False).rstrip()] if as_csv else _lines(document["published"]))
+
+
+# How it is said: plain aligned text that fits the terminal, or 80 columns ---------------------------------------------
+
+
+def _lines(rows: list[dict[str, Any]]) -> list[str]:
+    if not rows:
+        return ["Nothing published fits; leave out --method or --missing."]
+    places: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        places.setdefault(row["figure_or_table"], []).append(row)
+    blocks = [_block(place, members) for place, members in places.items()]
+    absent = sum(row["quality"] == "missing" for row in rows)
+    end = f"{len(rows)} rows, {absent} of them missing. --csv and --json print every column."
+    return [line for block in blocks for line in [*block, ""]] + layout.wrapped(end, "", "")
+
+
+def _block(place: str, rows: list[dict[str, Any]]) -> list[str]:
+    """One figure or table: its rows, then a note for each source and protocol that they share."""
+    notes: dict[tuple[str, ...], int] = {}
+    cells = []
+    for row in rows:
+        number = notes.setdefault(_note(row), len(notes) + 1)
+        cells.append(
+            [row["model"] or row["method"], _training(row), _case(row), row["metric"], _value(row), f"[{number}]"]
+        )
+    kept = [i for i in range(len(cells[0])) if any(line[i] for line in cells)]
+    titles = ["model", "training", "case", "metric", "value", "note"]
+    lines = [*layout.wrapped(place, "", INDENT), *_aligned([[line[i] for i in kept] for line in [titles, *cells]])]
+    for note, number in notes.items():
+        mark = f"{INDENT}[{number}] "
+        lines += layout.wrapped(note[0], mark, " " * len(mark))
+        lines += [line for text in note[1:] for line in layout.wrapped(text, " " * len(mark), " " * len(mark))]
+    if any(row["quality"] == "digitised" for row in rows):
+        lines += layout.wrapped(f"{DIGITISED} digitised: measured from a drawing, not printed", INDENT, INDENT)
+    return lines
+
+
+def _note(row: dict[str, Any]) -> tuple[str, ...]:
+    from harness.results import published
+
+    conditions = published.conditions(row)
+    return (f"missing: {row['source']}", conditions) if row["quality"] == "missing" else (row["source"], conditions)
+
+
+def _training(row: dict[str, Any]) -> str:
+    """Steps x batch, as the paper's Table 2 has it; what is not known is left out."""
+    steps, batch = row["training_steps_k"], row["batch_size"]
+    length = f"{steps:g}k" if steps is not None else f"{row['x']} epochs" if row["x_unit"] == "epochs" else ""
+    if batch is None:
+        return length
+    return f"{length} x {batch:g}" if length else f"batch {batch:g}"
+
+
+def _case(row: dict[str, Any]) -> str:
+    """The series where it says more than the method's name, and the place on the figure's axis."""
+    series = "" if row["series"] in ("-", row["method"], row["model"]) else row["series"]
+    if row["x_unit"] == "epochs" or (row["x_unit"] == "k_steps" and row["training_steps_k"] is not None):
+        return series  # the column of the training says it
+    unit = "" if row["x_unit"] == "k_steps" else row["x_unit"]
+    return ", ".join(filter(None, [series, f"{unit} {row['x']}".strip()]))
+
+
+def _value(row: dict[str, Any]) -> str:
+    if row["quality"] == "missing":
+        return "missing"
+    return row["value_text"] + (DIGITISED if row["quality"] == "digitised" else "")
+
+
+def _aligned(rows: list[Sequence[str]]) -> list[str]:
+    """Rows in columns; where they do not fit into a line, the widest columns are wrapped, between words if possible."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    words = [max(len(word) for cell in column for word in [*cell.split(), ""]) for column in columns]
+    room = layout.width() - len(INDENT) - len(layout.GAP) * (len(widths) - 1)
+    for least in (words, [LEAST] * len(words)):
+        while sum(widths) > room and (wide := [i for i, width in enumerate(widths) if width > least[i]]):
+            widths[max(wide, key=widths.__getitem__)] -= 1
+    lines = []
+    for row in rows:
+        cells = [
+            textwrap.wrap(cell, width, break_on_hyphens=False) or [""] for cell, width in zip(row, widths, strict=True)
+        ]
+        for parts in zip_longest(*cells, fillvalue=""):
+            aligned = layout.GAP.join(part.ljust(width) for part, width in zip(parts, widths, strict=True))
+            lines.append((INDENT + aligned).rstrip())
+    return lines

@@ -1,0 +1,121 @@
+"""`harness published` as a user reads it: in lines of the terminal's width, as CSV and JSON, and when asked wrong."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli import app
+from harness.results import published
+
+EVERYTHING = ["published", "list"]
+
+
+def ask(*arguments: str, columns: int = 80):
+    return CliRunner().invoke(app, [*EVERYTHING, *arguments], env={"COLUMNS": str(columns)})
+
+
+def answer(*arguments: str, columns: int = 80) -> str:
+    done = ask(*arguments, columns=columns)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def flowing(text: str) -> str:
+    """The text as if no line were broken."""
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_everything_fits_the_terminal_and_is_plain_text(columns):
+    text = answer(columns=columns)
+    assert max(map(len, text.splitlines())) <= min(columns, 120)
+    assert text.isascii()
+    assert "\x1b" not in text
+    assert not re.search(r"\bnan\b", text)
+
+
+def test_a_figure_is_listed_with_values_sources_protocols_and_reasons():
+    text = answer("--figure", "3")
+    assert "\n  SD-DiT-S/2   400k x 256  steps/s 9.2   FID-50K            48.39    [1]\n" in text
+    assert "\n  MaskDiT-S/2  400k x 256                steps_per_sec      missing  [8]\n" in text
+    assert "[8] missing: drawn only; text says faster than DiT and MDT" in text
+    assert "without guidance, ImageNet 256, EDM Heun 40 steps, 8 x A100 80 GB, Float32" in flowing(text)
+    assert text.endswith("15 rows, 2 of them missing. --csv and --json print every column.\n")
+
+
+def test_each_place_is_one_block():
+    heads = [line for line in answer().splitlines()[:-1] if line and not line.startswith(" ")]
+    assert sorted(heads) == sorted(published.names())
+
+
+def test_what_was_measured_from_a_drawing_is_marked():
+    text = answer("--method", "MDT")
+    assert " 1.21* " in text
+    assert "* digitised: measured from a drawing, not printed" in text
+    assert "*" not in answer("--figure", "3")
+
+
+def test_only_missing_values_can_be_asked_for():
+    rows = json.loads(answer("--missing", "--json"))["published"]
+    assert len(rows) == len(published.missing())
+    assert {row["quality"] for row in rows} == {"missing"}
+    assert all(row["value"] is None and row["value_text"] == "" for row in rows)
+
+
+def test_json_holds_every_column_of_every_row():
+    rows = json.loads(answer("--json"))["published"]
+    assert len(rows) == len(published.rows())
+    assert set(rows[0]) == set(published.rows().columns)
+    table = json.loads(answer("--table", "2", "--method", "sddit", "--json"))["published"]
+    assert [(row["metric"], row["value"]) for row in table] == [
+        ("FID-50K", 7.21),
+        ("sFID", 5.17),
+        ("IS", 144.68),
+        ("Precision", 0.72),
+        ("Recall", 0.61),
+    ]
+
+
+def test_csv_holds_every_column_of_every_row():
+    rows = list(csv.DictReader(answer("--csv").splitlines()))
+    assert len(rows) == len(published.rows())
+    assert rows[0]["value"] == "48.39"
+    assert rows[0]["protocol"].startswith("400k steps, batch 256, without guidance")
+
+
+def test_nothing_found_is_said_and_is_no_error():
+    assert answer("--table", "1", "--missing").startswith("Nothing published fits")
+    assert json.loads(answer("--table", "1", "--missing", "--json")) == {"published": []}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--figure", "8"], "no figure with published numbers is called '8'. Available: 3, 4, 5, 6, 7."),
+        (["--table", "0"], "no table with published numbers is called '0'. Available: 1, 2, 3, 4."),
+        (["--method", "sdit"], "Did you mean sddit"),
+        (["--figure", "3", "--table", "1"], "give one of them"),
+        (["--csv", "--json"], "give one of them"),
+    ],
+)
+def test_a_wrong_question_says_what_can_be_asked(arguments, says):
+    done = ask(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert says in done.stderr
+
+
+def test_help_has_examples_and_needs_no_pandas():
+    code = (
+        "import sys; from typer.testing import CliRunner; from harness.cli import app;"
+        "done = CliRunner().invoke(app, ['published', 'list', '--help']); assert done.exit_code == 0, done.output;"
+        "print(' '.join(done.output.split())); print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    shown, heavy = done.stdout.splitlines()
+    assert heavy == "[]"
+    assert "harness published list --figure 3" in shown
