@@ -1,18 +1,18 @@
-"""The report's tables, each a Markdown string. Numbers keep four digits; the CSV and JSON hold all of them."""
+"""The report's own tables: what was measured, how, where and with which deviations. The paper's: paper_tables."""
 
 import re
 from collections.abc import Mapping, Sequence
-
-import pandas as pd
+from pathlib import Path
 
 from harness.config import digest
 from harness.results import published
-from harness.results.compare import Figure3, Panel, Point, Spread
+from harness.results.compare import Figure3, Panel, Point
 from harness.results.deviations import DEVIATIONS
 from harness.results.methods import REFERENCE, look, measured_title, order
 from harness.results.panels import FINAL, device_title
 from harness.results.schema import Manifest
 from harness.results.store import LeftOut, Run
+from harness.results.table import NOTHING, Cell, Column, Table
 from harness.results.trials import distance_metric, metric_title
 
 UNTRAINED = "untrained"  # the name of the evaluation before the first step
@@ -20,42 +20,18 @@ METRIC_ORDER = (
     "fid", "fd", "sfid", "sfd", "is", "precision", "recall", "kid", "density", "coverage",
     "fid_infinity", "fd_infinity", "class_accuracy",
 )  # fmt: skip
-NOTHING = "–"
 GIB, MILLION = 2**30, 1e6
 
-Cell = str | int | float | None
-
-
-def markdown(rows: Sequence[Mapping[str, Cell]]) -> str:
-    """The rows as a Markdown table, every cell escaped; columns of numbers to the right. Empty without rows."""
-    if not rows:
-        return "None.\n"
-    frame = pd.DataFrame([{escape(name): escape(_text(cell)) for name, cell in row.items()} for row in rows])
-    numeric = {escape(name) for name in rows[0] if all(not isinstance(row.get(name), str) for row in rows)}
-    alignment = ["right" if name in numeric else "left" for name in frame.columns]
-    return frame.to_markdown(index=False, disable_numparse=True, colalign=alignment) + "\n"
-
-
-def escape(text: str) -> str:
-    """`text` on one line, with nothing in it that Markdown or HTML would take for markup."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", line)
-
-
-def number(value: float | int | None) -> str:
-    if value is None:
-        return NOTHING
-    return f"{value:,.0f}" if abs(value) >= 10_000 or isinstance(value, int) else f"{value:.4g}"
-
-
-def spread(value: Spread) -> str:
-    return number(value.mean) if value.sd is None else f"{number(value.mean)} ± {value.sd:.2g}"
-
+Row = dict[str, Cell]
 
 # Figure 3 --------------------------------------------------------------------------------------------------------
 
+PAPER = ("Paper, steps/s", "Paper, FID-50K", "Paper, speed / DiT", "Paper, FID / DiT")
+SPEED, DISTANCE = "Measured, steps/s", "Measured, distance"
+MEASURED_RATIOS = ("Measured, speed / DiT", "Measured, distance / DiT")
 
-def paper_against_measured(figure: Figure3) -> str:
+
+def paper_against_measured(figure: Figure3) -> Table:
     """One row per measured point, and one per point of the paper that was not measured.
 
     A measured point stands beside the paper's only where both read the same share of the patches.
@@ -76,80 +52,79 @@ def paper_against_measured(figure: Figure3) -> str:
     ]
     absent = paper.keys() - {(point.method, point.input_patches) for _, _, point in measured}
     rows += [
-        {"Panel": NOTHING, "Method": f"{look(method).title} {patches}"}
+        {"Method": f"{look(method).title} {patches}"}
         | _printed(paper, (method, patches))
-        | _measured(None, None)
-        for method, patches in sorted(absent, key=lambda key: order(key[0]))
+        | {SPEED: "not measured", DISTANCE: "not measured"}
+        for method, patches in sorted(absent, key=lambda key: (order(key[0]), key[1]))
     ]
-    return markdown(rows)
+    return Table(
+        name="speed-quality",
+        title="Figure 3, paper against measured",
+        columns=(
+            Column("Panel"),
+            Column("Method"),
+            *(Column(name, "number") for name in PAPER),
+            Column(SPEED, "number", spread=f"{SPEED}, SD"),
+            Column(DISTANCE, "number", spread=f"{DISTANCE}, SD"),
+            Column("Distance is"),
+            *(Column(name, "number") for name in MEASURED_RATIOS),
+            Column("n", "number"),
+            Column("Comparable with the paper"),
+        ),
+        rows=tuple(rows),
+        caption="Panels as in the figure. n counts seeds; behind ± is the standard deviation over them, absent where "
+        "n = 1. missing: the paper draws it and prints no value.",
+    )
 
 
-def _printed(paper: Mapping[tuple[str, str], Point | None], key: tuple[str, str]) -> dict[str, Cell]:
-    names = ("Paper, steps/s", "Paper, FID-50K", "Paper, speed / DiT", "Paper, FID / DiT")
+def _printed(paper: Mapping[tuple[str, str], Point | None], key: tuple[str, str]) -> Row:
     point = paper.get(key)
     if point is None:
-        return dict.fromkeys(names, "missing" if key in paper else NOTHING)
+        return dict.fromkeys(PAPER, "missing" if key in paper else None)
     values = (point.speed.mean, point.distance.mean, _ratio(point.speed_ratio), _ratio(point.distance_ratio))
-    return dict(zip(names, values, strict=True))
+    return dict(zip(PAPER, values, strict=True))
 
 
-def _measured(panel: Panel | None, point: Point | None) -> dict[str, Cell]:
-    names = ("Measured, steps/s", "Measured, distance", "Measured, speed / DiT", "Measured, distance / DiT", "n")
-    if panel is None or point is None:
-        return dict.fromkeys(names, "not measured") | {"Comparable with the paper": NOTHING}
+def _measured(panel: Panel, point: Point) -> Row:
     return {
-        "Measured, steps/s": spread(point.speed),
-        "Measured, distance": f"{spread(point.distance)} ({panel.metric_title})",
-        "Measured, speed / DiT": _ratio(point.speed_ratio),
-        "Measured, distance / DiT": _ratio(point.distance_ratio),
+        SPEED: point.speed.mean,
+        f"{SPEED}, SD": point.speed.sd,
+        DISTANCE: point.distance.mean,
+        f"{DISTANCE}, SD": point.distance.sd,
+        "Distance is": panel.metric_title,
+        **dict(zip(MEASURED_RATIOS, (_ratio(point.speed_ratio), _ratio(point.distance_ratio)), strict=True)),
         "n": point.speed.n,
         "Comparable with the paper": f"no: {', '.join(point.differences)}" if point.differences else "yes",
     }
 
 
-def table1() -> str:
-    """SD-DiT Table 1 as published."""
-    return markdown(
-        [
-            {
-                "Model": row.model,
-                "Training steps": int(row.training_steps_k * 1000),
-                "FID-50K": row.value,
-                "Quality": row.quality,
-                "Source": row.source,
-            }
-            for row in published.table1().itertuples()
-        ]
-    )
-
-
-def missing_values() -> str:
-    return markdown(
-        [
-            {
-                "Figure or table": row.figure_or_table,
-                "Model": row.model or row.method,
-                "At": " = ".join(filter(None, (row.x_unit, row.x))) or NOTHING,
-                "Value": row.metric,
-                "Why": row.source,
-            }
-            for row in published.missing().itertuples()
-        ]
-    )
+def missing_values() -> Table:
+    rows = [
+        {
+            "Figure or table": row.figure_or_table,
+            "Model": row.model or row.method,
+            "At": " = ".join(filter(None, (row.x_unit, row.x))) or None,
+            "Value": row.metric,
+            "Why": row.source,
+        }
+        for row in published.missing().itertuples()
+    ]
+    return _plain("missing", "Published values that are not in any text", rows)
 
 
 # Runs ------------------------------------------------------------------------------------------------------------
 
 
-def metrics(runs: Sequence[Run], figure: Figure3) -> str:
+def metrics(runs: Sequence[Run], figure: Figure3) -> tuple[Table, ...]:
     """All metrics of the final evaluation: a table for each set of metric names, as no two sets share a scale."""
-    groups: dict[tuple[str, ...], list[dict[str, Cell]]] = {}
+    letters = _letters(figure)
+    groups: dict[tuple[str, ...], list[Row]] = {}
     for run in runs:
         final, untrained = (run.result.evaluations.get(name) for name in (FINAL, UNTRAINED))
         if final is None:
             continue
         names = sorted(final.metrics, key=_metric_order)
-        row: dict[str, Cell] = {"Panel": figure.letter_of(run), "Run": run.name, "Method": _method(run)}
+        row: Row = {"Panel": letters.get(run.path), "Run": run.name, "Method": _method(run)}
         row["Weights"] = final.weights
         row |= {metric_title(name): final.metrics[name] for name in names}
         distance = distance_metric(names)
@@ -158,57 +133,89 @@ def metrics(runs: Sequence[Run], figure: Figure3) -> str:
             row[f"Untrained {metric_title(distance)}"] = before
             row["Untrained / final"] = before / final.metrics[distance] if final.metrics[distance] > 0 else None
         groups.setdefault(tuple(row), []).append(row)
-    return "\n".join(markdown(rows) for rows in groups.values()) or markdown([])
-
-
-def training(runs: Sequence[Run], figure: Figure3) -> str:
-    """Speed, memory, size and arithmetic of every run. GMAC are multiply-accumulates per image, in units of 1e9."""
-    return markdown(
-        [
-            {
-                "Panel": figure.letter_of(run),
-                "Run": run.name,
-                "Method": _method(run),
-                "Device": device_title(run.result.device),
-                "Steps": run.result.steps,
-                "Steps/s": run.result.steps_per_sec,
-                "SD over windows": run.result.steps_per_sec_sd,
-                "Timed steps": run.result.timed_steps,
-                "Images/s": _images_per_second(run),
-                "Peak memory, GiB": run.result.peak_memory_bytes / GIB if run.result.peak_memory_bytes else None,
-                "Memory is": run.result.peak_memory_kind,
-                "Parameters, M": run.result.params / MILLION,
-                "GMAC forward": run.result.gmacs_forward,
-                "GMAC step": run.result.gmacs_step,
-                "GMAC step / DiT": _arithmetic_ratio(run, runs),
-                "Wall seconds": run.result.wall_seconds,
-            }
-            for run in runs
-        ]
+    caption = (
+        "Of the evaluation after the last step. A metric's name carries the features and the number of images; only "
+        "FID-50K is FID-50K. Untrained / final is how many times the distance shrank in training."
     )
+    return _numbered("metrics", "All metrics", list(groups.values()), caption)
 
 
-def environment(runs: Sequence[Run]) -> str:
-    """A column of facts for each environment the runs come from."""
+def training(runs: Sequence[Run], figure: Figure3) -> Table:
+    """Speed, memory, size and arithmetic of every run."""
+    letters, dit = _letters(figure), _arithmetic_of_dit(runs)
+    rows = [
+        {
+            "Panel": letters.get(run.path),
+            "Run": run.name,
+            "Method": _method(run),
+            "Device": device_title(run.result.device),
+            "Steps": run.result.steps,
+            "Steps/s": run.result.steps_per_sec,
+            "SD over windows": run.result.steps_per_sec_sd,
+            "Timed steps": run.result.timed_steps,
+            "Images/s": _images_per_second(run),
+            "Peak memory, GiB": run.result.peak_memory_bytes / GIB if run.result.peak_memory_bytes else None,
+            "Memory is": run.result.peak_memory_kind,
+            "Parameters, M": run.result.params / MILLION,
+            "GMAC forward": run.result.gmacs_forward,
+            "GMAC step": run.result.gmacs_step,
+            "GMAC step / DiT": run.result.gmacs_step / dit[_task(run)] if _task(run) in dit else None,
+            "Wall seconds": run.result.wall_seconds,
+        }
+        for run in runs
+    ]
+    caption = (
+        "Steps per second are the mean over the timed steps, warm-up and evaluation excluded. GMAC are 1e9 "
+        "multiply-accumulates per image; a step counts forward and backward. Parameters are the sampled network's."
+    )
+    return _plain("training", "Training", rows, caption)
+
+
+def environment(runs: Sequence[Run]) -> tuple[Table, ...]:
+    """A table of facts for each environment the runs come from."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        facts = _facts(run.manifest)
-        groups.setdefault(digest(facts), []).append(run)
-    texts = []
+        groups.setdefault(digest(_facts(run.manifest)), []).append(run)
+    tables = []
     for members in groups.values():
         facts = _facts(members[0].manifest)
         facts["Recipes"] = ", ".join(sorted({run.result.recipe for run in members}))
         facts["Seeds"] = ", ".join(map(str, sorted({run.result.seed for run in members})))
-        texts.append(markdown([{"Fact": name, "Value": value} for name, value in facts.items()]))
-    return "\n".join(texts)
+        tables.append([{"Fact": name, "Value": value} for name, value in facts.items()])
+    return _numbered("environment", "Environment", tables)
 
 
-def deviations() -> str:
-    return markdown([{"Concerns": d.concerns, "Kind": d.kind, "Papers": d.paper, "Here": d.here} for d in DEVIATIONS])
+def deviations() -> Table:
+    rows = [{"Concerns": d.concerns, "Kind": d.kind, "Papers": d.paper, "Here": d.here} for d in DEVIATIONS]
+    caption = (
+        "changed: it differs from the paper. inferred: the paper does not say, another of its numbers does. "
+        "assumed: the paper does not say, this is a guess."
+    )
+    return _plain("deviations", "Deviations from the papers", rows, caption)
 
 
-def left_out(items: Sequence[LeftOut]) -> str:
-    return markdown([{"Folder": item.name, "Why": item.reason} for item in items])
+def left_out(items: Sequence[LeftOut]) -> Table:
+    return _plain("left-out", "Left out", [{"Folder": item.name, "Why": item.reason} for item in items])
+
+
+def _plain(name: str, title: str, rows: Sequence[Row], caption: str = "") -> Table:
+    """A table whose rows all have the same cells, in the order of its columns."""
+    return Table(name, title, tuple(rows[0]) if rows else (), tuple(rows), caption)
+
+
+def _numbered(name: str, title: str, groups: Sequence[Sequence[Row]], caption: str = "") -> tuple[Table, ...]:
+    """A table for each group, numbered from the second on; without any, an empty one that says so."""
+    return tuple(
+        _plain(
+            f"{name}-{i}" if i > 1 else name, f"{title}, {i} of {len(groups)}" if groups[1:] else title, rows, caption
+        )
+        for i, rows in enumerate(groups or [[]], start=1)
+    )
+
+
+def _letters(figure: Figure3) -> dict[Path, str]:
+    """The panel that shows each run, by its folder."""
+    return {run.path: letter for letter, panel in figure.lettered() for point in panel.points for run in point.runs}
 
 
 def _method(run: Run) -> str:
@@ -225,13 +232,17 @@ def _images_per_second(run: Run) -> float | None:
     return run.result.steps_per_sec * batch_size if run.result.steps_per_sec and batch_size else None
 
 
-def _arithmetic_ratio(run: Run, runs: Sequence[Run]) -> float | None:
-    """To the step of a DiT with the same network on the same data; the device does not matter to a count."""
-    for other in runs:
-        same = other.config["network"] == run.config["network"] and other.manifest.data == run.manifest.data
-        if other.result.method == REFERENCE and same and other.result.gmacs_step > 0:
-            return run.result.gmacs_step / other.result.gmacs_step
-    return None
+def _arithmetic_of_dit(runs: Sequence[Run]) -> dict[str, float]:
+    """GMAC of a DiT's step by network and data; the device does not matter to a count."""
+    found: dict[str, float] = {}
+    for run in runs:
+        if run.result.method == REFERENCE and run.result.gmacs_step > 0:
+            found.setdefault(_task(run), run.result.gmacs_step)
+    return found
+
+
+def _task(run: Run) -> str:
+    return digest({"network": run.config["network"], "data": run.manifest.data.model_dump(mode="json")})
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:
@@ -253,9 +264,3 @@ def _facts(manifest: Manifest) -> dict[str, str]:
 
 def _ratio(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
-
-
-def _text(cell: Cell) -> str:
-    if isinstance(cell, str):
-        return cell
-    return number(cell)
