@@ -1,50 +1,73 @@
-"""Commands that read finished runs: compare, report, published, and the demo that makes its own."""
+"""Commands that read finished runs: compare, report, and the demo that makes its own."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.cli.answer import Assignments, Json, Roots, answers, count, show
-
-published_app = typer.Typer(help="Look up published numbers.", no_args_is_help=True)
+from harness.cli.answer import Assignments, Json, Roots, answers, count, listed, show
+from harness.errors import OutOfTolerance, UsageError
 
 
 def add_to(app: typer.Typer) -> None:
     """Put these commands into the command line, in the order a user meets them."""
-    app.command(epilog="Examples: harness compare · harness compare runs/ reports/demo/runs --figure 3 --out figures")(
+    app.command(epilog="Examples: harness compare · harness compare runs/ reports/demo/runs --figure 4 --out figures")(
         compare
     )
-    app.command(epilog="Example: harness report runs/ --out reports/mine")(report)
+    app.command(
+        epilog="Examples: harness report · harness report runs/ --out reports/mine --records · "
+        "harness report --check --against reports/tiny/claims.json"
+    )(report)
     app.command(epilog="Example: harness demo")(demo)
 
 
 @answers
 def compare(
     runs: Roots = None,
-    figure: Annotated[str, typer.Option(help="Which figure of the paper, or all.")] = "all",
+    figure: Annotated[
+        str, typer.Option(help="3, 4, 5, 6 or 7 of the paper; losses, memory or cost; or all of them.")
+    ] = "all",
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("reports/latest"),
     as_json: Json = False,
 ) -> None:
     """Draw the paper's figures with the published points beside the measured ones: PNG, SVG and the CSV behind each."""
-    from harness.results import compare, figures
+    from harness.results.figures import comparison
 
-    comparison = compare.compare(runs or [Path("runs")], figure)
-    files = figures.write(comparison, out)
-    show({**comparison.as_json(), "files": [str(f) for f in files]}, as_json, lambda document: document["files"])
+    show(comparison.compare(runs or [Path("runs")], figure, out), as_json, lambda document: document["files"])
 
 
 @answers
 def report(
     runs: Roots = None,
-    out: Annotated[Path, typer.Option(help="Where report.md and its figures go.")] = Path("reports/latest"),
+    out: Annotated[Path, typer.Option(help="Where report, figures and tables go.")] = Path("reports/latest"),
+    format: Annotated[str, typer.Option(help="md, html, or both: md,html.")] = "md,html",
+    records: Annotated[
+        bool, typer.Option("--records", help="Also copy the runs' small records there, so that anyone can redraw it.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="End with 6 where a number or verdict lies outside its tolerance.")
+    ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="CLAIMS.json", help="With --check: an earlier report's verdicts to agree with."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the tables, paper against measured, with the environment and every deviation, as one Markdown file."""
-    from harness.results import report
+    """Write which of the paper's claims hold, its figures and tables beside what was measured: Markdown and a page."""
+    if against is not None and not check:
+        raise UsageError("--against says what to check against: add --check.")
+    from harness.results import checks, report
 
-    show({"files": [str(report.write(runs or [Path("runs")], out))]}, as_json, lambda document: document["files"])
+    earlier = report.earlier_claims(against) if against is not None else []  # a wrong file is told before the work
+    written = report.write(runs or [Path("runs")], out, formats=listed(format), records=records)
+    failed = []
+    if check:
+        failed = [*checks.outside_tolerance(written.evidence, written.judgements)]
+        failed += checks.agreement(written.judgements, earlier)
+    document = {"files": [str(file) for file in written.files], "outside_tolerance": failed}
+    show(document, as_json, lambda answer: answer["files"])
+    if failed:
+        raise OutOfTolerance(f"{len(failed)} outside tolerance: {' '.join(failed)}")
 
 
 @answers
@@ -62,14 +85,3 @@ def demo(
     arguments += ["--steps", str(steps)] if steps is not None else []
     files = demo.run(out, runs, arguments)
     show({"files": [str(f) for f in files]}, as_json, lambda document: document["files"])
-
-
-@published_app.command("list")
-@answers
-def published_list(as_json: Json = False) -> None:
-    """List every published number the harness carries, with its source."""
-    from harness.results import published
-
-    rows = published.rows()
-    document = {"published": json.loads(rows.to_json(orient="records"))}
-    show(document, as_json, lambda _: [rows.to_csv(index=False).rstrip()])

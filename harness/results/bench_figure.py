@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from harness.results.bench_record import Bench, Entry
-from harness.results.figures import (
+from harness.results.figures.sheet import (
     EDGE,
     HEADING_SIZE,
     LINE,

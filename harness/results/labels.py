@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ CONFUSING = 60.0  # and of a pixel that a label is too near another's marker,
 PER_POINT = 8.0  # cost of a step away from the marker, in square pixels per 1/72 inch
 CLEARLY_NEARER = 6.0  # points of 1/72 inch by which a label is nearer to its own marker than to any other
 ROUNDING = 2.0  # pixels by which a drawn text may lie beside where it was measured
+STROKE = 3.0  # pixels to each side of a line that are kept free
 PASSES = 3
 SHADE = 0.72  # of the marker's colour, for text that is thin
 LEADER = "#a0a0a0"
@@ -81,6 +83,17 @@ def place(
     return [
         _draw(axes, anchor, centre, *chosen[i]) for i, (anchor, centre) in enumerate(zip(anchors, centres, strict=True))
     ]
+
+
+def along(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> list[Box]:
+    """Small boxes along the lines that join the points, in data coordinates, for labels to keep off."""
+    corners = [tuple(axes.transData.transform(point)) for point in zip(xs, ys, strict=True)]
+    boxes = []
+    for (x0, y0), (x1, y1) in pairwise(corners):
+        steps = max(1, round(math.hypot(x1 - x0, y1 - y0) / (2 * STROKE)))
+        centres = [(x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps) for i in range(steps + 1)]
+        boxes += [Box(x - STROKE, y - STROKE, x + STROKE, y + STROKE) for x, y in centres]
+    return boxes
 
 
 def _size(axes: Axes, renderer: RendererBase, anchor: Anchor) -> tuple[float, float]:

@@ -24,6 +24,11 @@ def wrap(text: str, inches: float, *, size: float, weight: str = "normal") -> li
     return [" ".join(words) for words in lines]
 
 
+def text_width(text: str, *, size: float, weight: str = "normal") -> float:
+    """Inches that one line of text takes."""
+    return _width(text, size, weight)
+
+
 @cache  # the same few words come back in every panel
 def _width(text: str, size: float, weight: str) -> float:
     font = FontProperties(size=size, weight=weight)

@@ -4,17 +4,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from harness.cli import app
 from harness.errors import UsageError
-from harness.results.compare import compare
+from harness.results import compare
+from harness.results.figures import comparison, speed_quality
 from harness.results.schema import Device
+from harness.results.store import find_runs
 
 H200 = Device(name="NVIDIA H200", kind="cuda", count=1, threads=16)
-LIGHT_MODULES = ("store", "published", "compare", "figures", "tables", "report")
+LIGHT_MODULES = ("store", "published", "compare", "figures", "claims", "tables", "report")
 
 
 def figure3(*roots: Path):
-    return compare(list(roots), "3").figures["3"]
+    return compare.figure3(find_runs(roots)[0])[0]
 
 
 def test_runs_under_equal_conditions_share_one_panel(four_methods):
@@ -25,7 +29,10 @@ def test_runs_under_equal_conditions_share_one_panel(four_methods):
         "MDT-lite 100% + 70%",
         "SD-DiT 80%",
     ]
-    assert panel.title == "Measured: digits, tiny, 600 steps, batch 64, fp32, cached — Intel Xeon Processor, 2 threads"
+    assert panel.title == (
+        "Measured: digits, tiny, 600 steps, batch 64, fp32, no VAE in the step (cached) — "
+        "Intel Xeon Processor, 2 threads"
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,9 +142,9 @@ def test_two_different_dits_in_a_panel_leave_it_without_relative_values(run_fold
 def test_a_run_without_its_numbers_is_left_out_with_the_reason(run_folder, tmp_path, settings, reason):
     run_folder("dit")
     run_folder("mdt", **settings)
-    comparison = compare([tmp_path], "3")
-    assert [p.method for panel in comparison.figures["3"].measured for p in panel.points] == ["dit"]
-    assert reason in comparison.left_out[0].reason
+    figure, left_out = compare.figure3(find_runs([tmp_path])[0])
+    assert [p.method for panel in figure.measured for p in panel.points] == ["dit"]
+    assert reason in left_out[0].reason
 
 
 def test_only_50k_images_through_inception_are_called_fid(run_folder, tmp_path):
@@ -163,20 +170,91 @@ def test_a_missing_point_has_no_row(four_methods):
     assert not [row for row in rows if row["value"] is None or row["steps_per_sec"] is None]
 
 
+def test_runs_of_the_ablations_are_counted_and_kept_but_not_drawn(run_folder, tmp_path):
+    for method in ("dit", "mdt", "sddit"):
+        run_folder(method)
+    for ratio in (0.1, 0.5, 0.9):
+        run_folder("sddit", knobs={"mask_ratio": ratio}, speed=5.0)
+    (panel,) = figure3(tmp_path).measured
+    assert [point.label for point in panel.drawn_points] == ["DiT 100%", "MDT-lite 100% + 70%", "SD-DiT 80%"]
+    assert len(panel.points) == 6
+    assert any("3 more points" in note for note in panel.notes)
+    assert [row["drawn"] for row in figure3(tmp_path).rows() if row["method"] == "sddit" and row["runs"]].count(
+        "no"
+    ) == 3
+
+
+def test_other_budgets_of_the_same_methods_are_kept_as_data_and_not_drawn(run_folder, tmp_path):
+    for method in ("dit", "sddit"):
+        run_folder(method)
+    run_folder("dit", protocol={"steps": 3000})
+    run_folder("sddit", protocol={"steps": 225, "batch_size": 256})
+    run_folder("mdt", protocol={"steps": 900})  # the only one of its method, so it is drawn
+    figure = figure3(tmp_path)
+    drawn = [{point.method for point in panel.points} for panel in figure.measured if panel.drawn]
+    assert drawn == [{"dit", "sddit"}, {"mdt"}]
+    assert len(figure.measured) == 4
+    assert "2 more panels" in speed_quality.drawing(figure).notes[-1]
+
+
+def test_of_many_panels_only_the_first_are_drawn_and_the_others_counted(run_folder, tmp_path):
+    for i in range(9):
+        run_folder("dit", protocol={"learning_rate": 1e-3 * (i + 1)})
+    figure = figure3(tmp_path)
+    assert len(figure.drawn()) == 1 + compare.MOST_PANELS
+    assert len(figure.rows()) == 3 + 9
+    drawing = speed_quality.drawing(figure)
+    assert len(drawing.figure.axes) == 1 + compare.MOST_PANELS + 1
+    assert f"{9 - compare.MOST_PANELS} more panels" in drawing.notes[-1]
+
+
+def test_the_title_says_in_words_whether_the_vae_is_inside_the_step(run_folder, tmp_path):
+    run_folder("dit", protocol={"pipeline": "online-vae"})
+    run_folder("dit")
+    titles = [panel.title for panel in figure3(tmp_path).measured]
+    assert len(titles) == 2
+    assert any("VAE in the step (online-vae)" in title for title in titles)
+    assert any("no VAE in the step (cached)" in title for title in titles)
+
+
 def test_the_json_is_plain_and_names_what_was_left_out(run_folder, tmp_path):
     run_folder("dit")
     run_folder("mdt", finished=False)
-    document = json.loads(json.dumps(compare([tmp_path], "all").as_json(), allow_nan=False))
+    run_folder("sddit", speed=None)
+    answer = comparison.compare([tmp_path / "runs"], "all", tmp_path / "out")
+    document = json.loads(json.dumps(answer, allow_nan=False))
     published, measured = document["figures"]["3"]["panels"]
     assert [point["value"] for point in published["points"]] == [68.40, 53.46, 48.39]
     assert measured["points"][0]["seeds"] == [0]
     assert document["figures"]["3"]["missing"][0]["model"] == "MaskDiT-S/2"
-    assert "unfinished" in document["left_out"][0]["reason"]
+    reasons = " ".join(item["reason"] for item in document["left_out"])
+    assert "unfinished" in reasons
+    assert "no steps per second" in reasons
+    assert len(document["left_out"]) == 2
+    for figure in document["figures"].values():
+        assert {"title", "notes", "rows", "files"} <= figure.keys()
+    assert [Path(path).suffix for path in document["figures"]["4"]["files"]] == [".png", ".svg", ".csv"]
+    assert all(Path(path).exists() for path in document["files"])
+    assert {claim["verdict"] for claim in document["claims"]}
 
 
-def test_an_unknown_figure_is_answered_with_the_known_ones(four_methods):
-    with pytest.raises(UsageError, match=r"no figure is called '9'.*Available: 3\."):
-        compare([four_methods], "9")
+def test_an_unknown_figure_is_answered_with_the_known_ones(four_methods, tmp_path):
+    with pytest.raises(
+        UsageError, match=r"no figure is called '9'.*Available: 3, 4, 5, 6, 7, all, cost, losses, memory"
+    ):
+        comparison.compare([four_methods], "9", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_answers_in_json_and_the_same_evidence_in_the_same_bytes(four_methods, tmp_path):
+    arguments = ["compare", str(four_methods), "--figure", "5", "--out", str(tmp_path / "out"), "--json"]
+    answers = [CliRunner().invoke(app, arguments) for _ in range(2)]
+    assert [answer.exit_code for answer in answers] == [0, 0]
+    assert answers[0].stdout == answers[1].stdout
+    document = json.loads(answers[0].stdout)
+    assert list(document["figures"]) == ["5"]
+    assert [Path(path).name for path in document["files"]] == ["figure5.png", "figure5.svg", "figure5.csv"]
+    assert document["left_out"] == []
 
 
 def test_the_results_layer_imports_no_torch_and_no_baseline(four_methods, tmp_path):
@@ -184,8 +262,11 @@ def test_the_results_layer_imports_no_torch_and_no_baseline(four_methods, tmp_pa
 import sys
 from pathlib import Path
 from harness.results import {", ".join(LIGHT_MODULES)}
+from harness.results.figures import comparison
+comparison.compare([Path({str(four_methods)!r})], "all", Path({str(tmp_path / "out")!r}))
 report.write([Path({str(four_methods)!r})], Path({str(tmp_path / "out")!r}))
-heavy = sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "baselines", "torchvision"))
+heavy = sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "torchvision"))
+heavy += sorted(name for name in sys.modules if name.startswith("baselines."))  # the empty package is no baseline
 assert not heavy, heavy
 assert "matplotlib.pyplot" not in sys.modules
 """
