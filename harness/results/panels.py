@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 
 from harness.results.schema import Device, Evaluation
 from harness.results.store import Run
@@ -80,17 +79,6 @@ class Sample:
         }
 
 
-def titles(panels: Sequence[Sequence[Sample]]) -> list[str]:
-    """A title for each group of samples with equal conditions; what else differs is added where two would be alike."""
-    conditions = [samples[0].conditions for samples in panels]
-    plain = [_plain_title(samples[0]) for samples in panels]
-    finished = []
-    for own, title in zip(conditions, plain, strict=True):
-        alike = [other for other, others_title in zip(conditions, plain, strict=True) if others_title == title]
-        finished.append(title + describe(own, differing(alike)))
-    return finished
-
-
 def differing(documents: Sequence[Mapping[str, Scalar]]) -> list[str]:
     """Keys whose value is not the same in all of `documents`, in their order."""
     keys = dict.fromkeys(key for document in documents for key in document)
@@ -153,15 +141,6 @@ def device_title(device: Device) -> str:
     if device.kind == "cpu":
         return f"{name}, {device.threads} thread{'s' if device.threads != 1 else ''}"
     return f"{device.count} x {name}" if device.count > 1 else name
-
-
-def _plain_title(sample: Sample) -> str:
-    protocol, manifest, result = sample.run.config["protocol"], sample.run.manifest, sample.run.result
-    data = PurePath(manifest.data.name).name[:LONGEST_NAME]  # a folder of images is named by its last part
-    parts = [data, result.size, f"{protocol.get('steps')} steps", f"batch {protocol.get('batch_size')}"]
-    parts += [str(protocol[key]) for key in ("precision", "pipeline") if key in protocol]
-    processes = f", {result.world_size} processes" if result.world_size > 1 else ""
-    return f"Measured: {', '.join(parts)} — {device_title(result.device)}{processes}"
 
 
 def _flat(prefix: str, document: Mapping[str, object]) -> dict[str, Scalar]:

@@ -154,6 +154,7 @@ def _identity(run: Run) -> str:
 
 
 def nothing_finished(roots: Sequence[Path], left_out: Sequence[LeftOut]) -> str:
+    """What to say where no run is finished, with the first few that were left out."""
     reasons = [f"{item.name}: {item.reason}" for item in left_out[:SHOWN_REASONS]]
     if len(left_out) > SHOWN_REASONS:
         reasons.append(f"and {len(left_out) - SHOWN_REASONS} more")

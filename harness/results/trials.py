@@ -96,9 +96,27 @@ class Trial:
         """Training time of that many steps at the run's mean speed, warm-up and evaluation left out."""
         return step / self.speed if self.speed else None
 
+    @cached_property
+    def variant(self) -> str:
+        """Equal for runs that differ in nothing but their seed, steps, batch and the knobs that ablations vary."""
+        final = self.run.result.evaluations.get(FINAL)
+        sampled = final.protocol.model_dump(mode="json", include=panels.OF_THE_METHOD | OF_GUIDANCE) if final else {}
+        rest = {name: value for name, value in self.knobs.items() if name not in VARIED}
+        return digest({"formulation": self.run.config["formulation"], **sampled, "knobs": rest})
+
+    @cached_property
+    def as_published(self) -> bool:
+        """Whether it has its method's own formulation, and is sampled without guidance."""
+        final = self.run.result.evaluations.get(FINAL)
+        formulation = final.protocol.formulation if final else self.run.config["formulation"]
+        guided = final is not None and final.protocol.guidance_scale not in (None, 1)
+        return formulation == panels.PAPER_FORMULATIONS.get(self.method, formulation) and not guided
+
     @property
     def num_devices(self) -> int:
-        return max(self.run.result.device.count, 1)
+        """GPUs; a machine's processor is one device, however many cores it has."""
+        device = self.run.result.device
+        return max(device.count, 1) if device.kind == "cuda" else 1
 
     @cached_property
     def machine(self) -> str:
@@ -147,7 +165,8 @@ class Setting:
     ) -> tuple[Trial, ...]:
         """The runs of a method, one a seed, with these knobs and the paper's values for the others that it varies.
 
-        Where runs differ in knobs that no ablation of the paper varies, those of the largest group are taken.
+        Where runs differ in anything that no ablation of the paper varies, those of the largest group are taken, of the
+        method's own formulation without guidance where there are any.
         """
         wanted = {name: PAPER_KNOBS.get(method, {}).get(name) for name in VARIED} | knobs
         found = [
@@ -159,15 +178,14 @@ class Setting:
             and all(trial.knobs.get(name) == value for name, value in wanted.items() if name in trial.knobs)
             and all(name in trial.knobs for name in knobs)
         ]
-        groups: dict[str, dict[int, Trial]] = defaultdict(dict)
+        groups: dict[tuple[str, int, int], dict[int, Trial]] = defaultdict(dict)
         for trial in sorted(found, key=lambda trial: (trial.seed, trial.run.name)):
-            rest = {name: value for name, value in trial.knobs.items() if name not in VARIED}
-            groups[digest({"knobs": rest, "steps": trial.steps, "batch": trial.batch_size})].setdefault(
-                trial.seed, trial
-            )
+            groups[trial.variant, trial.steps, trial.batch_size].setdefault(trial.seed, trial)
         if not groups:
             return ()
-        return tuple(max(groups.values(), key=lambda group: (len(group), -min(group))).values())
+        published = {key: any(trial.as_published for trial in group.values()) for key, group in groups.items()}
+        best = max(groups, key=lambda key: (published[key], len(groups[key]), -min(groups[key])))
+        return tuple(groups[best].values())
 
     def values_of(self, method: str, knob: str) -> list[Any]:
         """The values of a knob among the method's runs, in order; texts after numbers."""

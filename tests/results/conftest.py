@@ -1,150 +1,12 @@
-"""Finished run folders on disk, written through the product's own types, without training anything."""
+"""Run folders that many tests of results share."""
 
-import json
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
-from pydantic import ConfigDict
+from run_folders import XEON, write_run
 
-from harness.config import Knobs, RunConfig
-from harness.recipes import load_recipe
-from harness.results.schema import (
-    DataIdentity,
-    Device,
-    Evaluation,
-    EvaluationProtocol,
-    Manifest,
-    Result,
-    write_record,
-)
-
-XEON = Device(name="Intel(R) Xeon(R) Processor", kind="cpu", count=1, threads=2)
-
-
-class AnyKnobs(Knobs):
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-
-METHODS = {  # formulation, sampler, sampler's steps, network evaluations, knobs, input patches
-    "dit": ("iddpm", "ddpm", 50, 50, {}, "100%"),
-    "maskdit": ("edm", "heun", 18, 35, {"mask_ratio": 0.5}, "50%"),
-    "mdt": ("iddpm", "ddpm", 50, 50, {"mask_ratio": 0.3, "relative_position": False}, "100% + 70%"),
-    "sddit": ("edm", "heun", 18, 35, {"mask_ratio": 0.2}, "80%"),
-}
-
-
-_recipe = cache(load_recipe)  # reading YAML is most of the time a run folder takes
-
-
-def _config(method: str, seed: int, knobs: dict, protocol: dict) -> RunConfig:
-    """The tiny recipe, with the conditions that tests name set here, out of reach of a change of the recipe."""
-    document = _recipe(f"{method}-tiny").document | {"input": {"channels": 1, "side": 8, "num_classes": 10}}
-    named = {"data": "digits", "batch_size": 64, "steps": 600, "learning_rate": 1e-3, "ema_warmup": True}
-    document["seed"] = seed
-    document["knobs"] = AnyKnobs(**{**METHODS[method][4], **knobs})
-    document["protocol"] = {**document["protocol"], **named, **protocol}
-    return RunConfig(**document)
-
-
-def _evaluation(name: str, method: str, step: int, metrics: dict, protocol: dict) -> Evaluation:
-    formulation, sampler, num_steps, nfe, _, _ = METHODS[method]
-    known = {
-        "formulation": formulation,
-        "sampler": sampler,
-        "num_steps": num_steps,
-        "nfe": nfe,
-        "guidance_scale": None,
-        "guidance_channels": None,
-        "num_images": 1000,
-        "label_rule": "random",
-        "uint8_rule": "round",
-        "vae": None,
-        "features": "digits",
-        "features_sha256": "f" * 64,
-        "reference": "digits",
-        "reference_sha256": "e" * 64,
-        "reference_images": 1797,
-        "seed": 0,
-    }
-    conditions = EvaluationProtocol(**{**known, **protocol})
-    return Evaluation(name=name, step=step, weights="ema", metrics=metrics, protocol=conditions, seconds=1)
-
-
-def write_run(
-    root: Path,
-    method: str = "dit",
-    *,
-    seed: int = 0,
-    speed: float | None = 10.0,
-    distance: float | None = 5.0,
-    knobs: dict | None = None,
-    protocol: dict | None = None,
-    device: Device = XEON,
-    metrics: dict | None = None,
-    evaluation: dict | None = None,
-    precision: dict | None = None,
-    real: bool = True,
-    started_at: str = "2026-01-01T00:00:00Z",
-    finished: bool = True,
-) -> Path:
-    """A run folder below `root`; `distance` None leaves the evaluations out."""
-    config = _config(method, seed, knobs or {}, protocol or {})
-    folder = root / config.recipe / config.run_id
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    lines = [json.dumps({"step": step, "loss": 1.0}) for step in (20, 40)]
-    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    manifest = Manifest(
-        harness_version="0.1.0",
-        git_commit="c" * 40,
-        git_diff_sha256=None,
-        python="3.11.7",
-        platform="Linux",
-        packages={"torch": "2.13.0", "numpy": "2.4.6"},
-        device=device,
-        precision=precision or {"tf32": False},
-        seed=seed,
-        config_sha256=config.sha256,
-        data=DataIdentity(name=config.protocol.data, sha256="d" * 64, num_images=1797, real=real),
-        command=f"harness run {method}-tiny",
-        started_at=started_at,
-    )
-    write_record(folder / "manifest.json", manifest)
-    if not finished:
-        return folder
-    steps = config.protocol.steps
-    own = {"class_accuracy-digits@1k": 0.9, "precision-digits@1k": 0.7, "sfd-digits@1k": 9.0, "is-digits@1k": 7.5}
-    final = metrics if metrics is not None else {"fd-digits@1k": distance, **own}
-    evaluations = {}
-    if distance is not None:
-        evaluations["final"] = _evaluation("final", method, steps, final, evaluation or {})
-        evaluations["untrained"] = _evaluation("untrained", method, 0, {"fd-digits@1k": 300.0}, evaluation or {})
-    result = Result(
-        recipe=config.recipe,
-        run_id=config.run_id,
-        method=method,
-        size=config.size,
-        seed=seed,
-        steps=steps,
-        images_seen=steps * config.protocol.batch_size,
-        input_patches=METHODS[method][-1] if not (knobs or {}).get("mask_ratio") else f"{1 - knobs['mask_ratio']:.0%}",
-        steps_per_sec=speed,
-        steps_per_sec_sd=None,
-        timed_steps=steps - 50,
-        peak_memory_bytes=900_000_000,
-        peak_memory_kind="process RSS",
-        params=1_100_000,
-        gmacs_forward=0.02,
-        gmacs_step={"dit": 0.06, "maskdit": 0.05, "mdt": 0.11, "sddit": 0.1}[method],
-        evaluations=evaluations,
-        wall_seconds=66.0,
-        device=device,
-        world_size=1,
-    )
-    write_record(folder / "result.json", result)
-    return folder
+from harness.results.schema import Device
 
 
 @pytest.fixture
@@ -164,3 +26,18 @@ def four_methods(tmp_path: Path) -> Path:
     for method, (speed, distance) in speeds_and_distances.items():
         write_run(tmp_path / "runs", method, speed=speed, distance=distance)
     return tmp_path / "runs"
+
+
+@pytest.fixture(scope="session")
+def worlds(tmp_path_factory) -> dict[str, dict[str, list]]:
+    """Judgements by claim, in worlds where all claims hold, fail, are open, have one seed, or are not tested."""
+    from claim_worlds import AS_PUBLISHED, a_lot, arm, equal_world, judged, reversed_world, write
+
+    root = tmp_path_factory.mktemp("worlds")
+    return {
+        "reproduced": judged(write(root / "published", AS_PUBLISHED)),
+        "not reproduced": judged(write(root / "reversed", reversed_world(AS_PUBLISHED))),
+        "inconclusive": judged(write(root / "equal", equal_world(AS_PUBLISHED), wobble=a_lot)),
+        "one seed": judged(write(root / "single", AS_PUBLISHED, seeds=(0,))),
+        "not tested": judged(write(root / "lonely", [arm("dit", 68.40)])),
+    }

@@ -1,0 +1,297 @@
+"""From repeated measurements to a verdict, and the record of it.
+
+A comparison is one ratio, measured once a pair: of two runs with the same seed, or of two contenders in one round of a
+bench. The logarithms of the ratios are taken as draws of one normal distribution, so that their mean has Student's t
+interval (n - 1 degrees of freedom); what is told is the geometric mean and that interval, at 95%.
+
+  reproduced      the whole interval lies on the claimed side
+  not reproduced  the whole interval lies on the other side
+  inconclusive    the interval covers the bound, or there is none: one pair is a direction without a spread
+  not tested      something that the claim is about was not measured
+
+A claim of several comparisons ("best of six") is reproduced when all of them are: this needs no correction, since each
+has to pass by itself. It fails when any one fails, and the more are tried, the likelier one fails by chance. Therefore
+a failure is judged at 1 - 0.05 / K for K comparisons (Bonferroni). Claims are judged each on its own: of twenty true
+ones about one may look wrong by chance.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any, Literal
+
+Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not tested"]
+REPRODUCED: Verdict = "reproduced"
+NOT_REPRODUCED: Verdict = "not reproduced"
+INCONCLUSIVE: Verdict = "inconclusive"
+NOT_TESTED: Verdict = "not tested"
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED)
+
+ALPHA = 0.05
+MOST_SHOWN = 3  # comparisons that an effect spells out; of more, the decisive one
+LARGEST_LOG = 700.0  # exp of more is no float
+ALIKE = 1e-12  # logs of ratios that differ by no more are one measurement told several times
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one part of a claim compares: `subject` over `other`, once a pair."""
+
+    subject: str  # "SD-DiT"
+    other: str  # "MDT"
+    quantity: str  # "FID-50K", "steps/s"
+    ratios: tuple[float, ...]  # positive; subject over other
+    claimed: Literal["below", "above", "within"]  # of `bound`
+    bound: float = 1.0  # within: between 1 / bound and bound
+    published: float | None = None  # the same ratio by the paper's numbers
+    pairs: Literal["seed", "round"] = "seed"
+    seeds: tuple[int, ...] = ()
+    runs: tuple[str, ...] = ()
+    among: int = 1  # it was chosen as the most adverse of that many
+    exact: bool = False  # repeats to within `margin`, so that one pair decides
+    margin: float = 0.0  # relative
+    differences: tuple[str, ...] = ()  # from the paper's conditions
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int:
+        return len(self.ratios)
+
+    @property
+    def mean(self) -> float:
+        """The geometric mean ratio."""
+        return math.exp(statistics.fmean(self._logs))
+
+    @property
+    def degenerate(self) -> bool:
+        """Repetitions that agree to the last digit are no repetitions: their spread says nothing."""
+        return self.n > 1 and max(self._logs) - min(self._logs) <= ALIKE
+
+    def interval(self, confidence: float = 1 - ALPHA) -> tuple[float, float] | None:
+        """Of the geometric mean ratio; None where no spread is known. Of an exact quantity: lowest and highest."""
+        if self.exact:
+            return min(self.ratios), max(self.ratios)
+        if self.n < 2 or self.degenerate:
+            return None
+        centre = statistics.fmean(self._logs)
+        reach = student(self.n - 1, confidence) * statistics.stdev(self._logs) / math.sqrt(self.n)
+        return _exp(centre - reach), _exp(centre + reach)
+
+    def supported(self) -> bool:
+        """Whether the whole 95% interval lies on the claimed side."""
+        interval = self.interval()
+        if interval is None:
+            return False
+        low, high = interval
+        if self.claimed == "above":
+            return low > self.bound * (1 + self.margin)
+        if self.claimed == "within":
+            return 1 / self.bound <= low and high <= self.bound
+        return high < self.bound / (1 + self.margin)
+
+    def refuted(self, confidence: float = 1 - ALPHA) -> bool:
+        """Whether the whole interval lies on the other side."""
+        interval = self.interval(confidence)
+        if interval is None:
+            return False
+        low, high = interval
+        if self.claimed == "above":
+            return high < self.bound / (1 + self.margin)
+        if self.claimed == "within":
+            return low > self.bound or high < 1 / self.bound
+        return low > self.bound * (1 + self.margin)
+
+    def verdict(self, confidence: float = 1 - ALPHA) -> Verdict:
+        """Of this comparison alone; a failure is judged at `confidence`."""
+        if self.refuted(confidence):
+            return NOT_REPRODUCED
+        return REPRODUCED if self.supported() else INCONCLUSIVE
+
+    @property
+    def adverse(self) -> float:
+        """How far the mean lies towards, and beyond, the other side of the bound: the largest decides."""
+        if self.claimed == "within":
+            return abs(math.log(self.mean)) - math.log(self.bound)
+        return (math.log(self.mean) - math.log(self.bound)) * (-1 if self.claimed == "above" else 1)
+
+    @property
+    def text(self) -> str:
+        """ "SD-DiT 0.831 x MDT (0.710 to 0.970, n = 3), paper 0.905"."""
+        interval = None if self.exact and self.n == 1 else self.interval()
+        spread = f"{_number(interval[0])} to {_number(interval[1])}, " if interval else ""
+        how = "counted" if self.exact and not self.margin else f"{spread}n = {self.n}"
+        published = f", paper {_number(self.published)}" if self.published is not None else ""
+        return f"{self.subject} {_number(self.mean)} x {self.other} ({how}){published}"
+
+    def as_json(self, confidence: float = 1 - ALPHA) -> dict[str, Any]:
+        return {
+            "subject": self.subject,
+            "other": self.other,
+            "quantity": self.quantity,
+            "claimed": self.claimed,
+            "bound": self.bound,
+            "ratio": self.mean,
+            "interval": list(self.interval() or ()) or None,
+            "n": self.n,
+            "pairs": self.pairs,
+            "seeds": list(self.seeds),
+            "ratios": list(self.ratios),
+            "published_ratio": self.published,
+            "verdict": self.verdict(confidence),
+        }
+
+    @cached_property
+    def _logs(self) -> tuple[float, ...]:
+        return tuple(math.log(ratio) for ratio in self.ratios)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was found about one claim in one setting."""
+
+    claim: str
+    place: str  # in the paper
+    statement: str
+    published: str  # the paper's numbers, as text
+    scale: Literal["paper", "demo", "other"] | None  # None: not tested anywhere
+    setting: str  # title; empty when not tested
+    setting_name: str
+    verdict: Verdict
+    effect: str
+    decisive: Comparison | None  # the comparison that the verdict hangs on
+    comparisons: tuple[Comparison, ...] = ()
+    missing: tuple[str, ...] = ()  # what the claim is also about and was not measured
+    differences: tuple[str, ...] = ()  # from the paper's conditions, at the paper's scale; elsewhere almost all differ
+    notes: tuple[str, ...] = ()
+    to_test: str = ""  # the command whose runs test it
+
+    @property
+    def ratio(self) -> float | None:
+        return self.decisive.mean if self.decisive else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        return self.decisive.interval() if self.decisive else None
+
+    @property
+    def n(self) -> int:
+        return self.decisive.n if self.decisive else 0
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(sorted({seed for comparison in self.comparisons for seed in comparison.seeds}))
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        return _each(name for comparison in self.comparisons for name in comparison.runs)
+
+    @property
+    def published_ratio(self) -> float | None:
+        return self.decisive.published if self.decisive else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain numbers, texts and lists, no NaN."""
+        confidence = confidence_of_failure(self.comparisons)
+        return {
+            "claim": self.claim,
+            "place": self.place,
+            "statement": self.statement,
+            "published": self.published,
+            "scale": self.scale,
+            "setting": self.setting,
+            "setting_name": self.setting_name,
+            "verdict": self.verdict,
+            "effect": self.effect,
+            "ratio": self.ratio,
+            "interval": list(self.interval) if self.interval else None,
+            "n": self.n,
+            "seeds": list(self.seeds),
+            "runs": list(self.runs),
+            "published_ratio": self.published_ratio,
+            "comparisons": [comparison.as_json(confidence) for comparison in self.comparisons],
+            "missing": list(self.missing),
+            "differences": list(self.differences),
+            "notes": list(self.notes),
+            "to_test": self.to_test,
+        }
+
+
+def conclude(comparisons: Sequence[Comparison], lacking: Sequence[str] = ()) -> Verdict:
+    """The verdict on a claim that asks for all of `comparisons`, and for what is `lacking` besides.
+
+    One part that fails settles it, whatever else was not measured.
+    """
+    confidence = confidence_of_failure(comparisons)
+    if any(comparison.refuted(confidence) for comparison in comparisons):
+        return NOT_REPRODUCED
+    if lacking or not comparisons:
+        return NOT_TESTED
+    return REPRODUCED if all(comparison.supported() for comparison in comparisons) else INCONCLUSIVE
+
+
+def confidence_of_failure(comparisons: Iterable[Comparison]) -> float:
+    """Of the interval by which any one of them is called a failure: 95% for all of them together."""
+    return 1 - ALPHA / max(sum(comparison.among for comparison in comparisons), 1)
+
+
+def decisive(comparisons: Sequence[Comparison], verdict: Verdict) -> Comparison | None:
+    """The most adverse comparison among those with the verdict of the whole."""
+    confidence = confidence_of_failure(comparisons)
+    alike = [comparison for comparison in comparisons if comparison.verdict(confidence) == verdict] or comparisons
+    return max(alike, key=lambda comparison: comparison.adverse, default=None)
+
+
+def effect(comparisons: Sequence[Comparison], chosen: Comparison | None) -> str:
+    """The comparisons as text, by quantity; of many, the one the verdict hangs on and how many there were."""
+    if chosen is None:
+        return ""
+    if len(comparisons) > MOST_SHOWN:
+        return f"{chosen.quantity}: {chosen.text}; the most adverse of {len(comparisons)} comparisons"
+    by_quantity: dict[str, list[str]] = {}
+    for comparison in comparisons:
+        by_quantity.setdefault(comparison.quantity, []).append(comparison.text)
+    return ". ".join(f"{quantity}: {'; '.join(texts)}" for quantity, texts in by_quantity.items())
+
+
+def statistical_notes(comparisons: Sequence[Comparison]) -> Iterable[str]:
+    """What a reader of the interval has to know."""
+    ordinary = [comparison for comparison in comparisons if not comparison.exact]
+    single = [comparison for comparison in ordinary if comparison.n == 1]
+    if single:
+        which = "" if len(single) == len(ordinary) else f" ({', '.join(c.subject + ' / ' + c.other for c in single)})"
+        yield f"n = 1{which}: a direction without a spread, so nothing is concluded from it."
+    for comparison in ordinary:
+        if comparison.degenerate:
+            yield (
+                f"{comparison.subject} / {comparison.other}: the {comparison.n} ratios are equal to the last digit, so "
+                "they are not independent repetitions and nothing is concluded from their spread."
+            )
+    tries = sum(comparison.among for comparison in comparisons)
+    if tries > 1 and any(comparison.interval() for comparison in ordinary):
+        how = f"{100 * (1 - ALPHA / tries):.3g}%"
+        yield f"{tries} comparisons: all must hold at 95%; one counts as failed at {how} (Bonferroni)."
+    if any(comparison.pairs == "round" for comparison in comparisons):
+        yield "n counts rounds of one process on one machine: they repeat the measurement, not the machine."
+
+
+@cache
+def student(degrees: int, confidence: float) -> float:
+    """Half the width of Student's t interval, in standard errors."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, (1 + confidence) / 2))
+
+
+def _each(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))
+
+
+def _exp(value: float) -> float:
+    return math.exp(max(min(value, LARGEST_LOG), -LARGEST_LOG))
+
+
+def _number(value: float) -> str:
+    """Three digits, zeros kept: 1.00."""
+    return f"{value:#.3g}".rstrip(".")

@@ -1,0 +1,183 @@
+"""Worlds to judge claims in: run folders with the paper's own numbers as if measured, turned round, or all alike."""
+
+import random
+from pathlib import Path
+
+from run_folders import XEON, write_run
+
+from harness.results.bench_record import Bench, Entry, Spread, Window
+from harness.results.claims import CLAIMS, judge
+from harness.results.evidence import Evidence, gather
+from harness.results.schema import Device
+
+A100 = Device(name="NVIDIA A100-SXM4-80GB", kind="cuda", count=8, threads=16)
+H200 = Device(name="NVIDIA H200", kind="cuda", count=1, threads=16)
+KNOBS = {
+    "dit": {},
+    "maskdit": {"mask_ratio": 0.5},
+    "mdt": {"mask_ratio": 0.3, "relative_position": False},
+    "sddit": {"mask_ratio": 0.2, "discriminate": True, "teacher_sigma": 0.002, "num_prototypes": 256},
+}
+PAPERS = {
+    "mdt": KNOBS["mdt"] | {"relative_position": True},
+    "sddit": KNOBS["sddit"] | {"num_prototypes": 8192},
+}
+PAPER_ONLY = {"fid-order-b", "fid-order-xl", "fid-final-xl", "mdt-1300k-matched", "mdt-3500k-matched"}
+COUNTED = {"parameters", "less-memory-than-mdt", "memory-45-gb"}  # of the paper's networks alone
+ENCODING = {claim.id for claim in CLAIMS if claim.id.endswith("-encoding")}
+AT_THE_DEMO = [c.id for c in CLAIMS if c.id not in PAPER_ONLY | COUNTED | ENCODING]
+
+
+def arm(method: str, distance: float, speed: float = 10.0, knobs: dict | None = None, **more) -> dict:
+    return {"method": method, "distance": distance, "speed": speed, "knobs": KNOBS[method] | (knobs or {}), **more}
+
+
+def sddit(distance: float, **knobs) -> dict:
+    return arm("sddit", distance, knobs=knobs)
+
+
+# The paper's numbers, and between them the values that it only draws, as its text describes them.
+AS_PUBLISHED = [
+    arm("sddit", 48.39, 9.2, milestones={150: 80, 300: 60, 400: 49.5, 450: 49}, guided={1.5: 3.23}),
+    arm("mdt", 53.46, 2.4),
+    arm("dit", 68.40, 5.03, milestones={150: 100, 300: 80, 450: 70}),
+    arm("maskdit", 60.0, 8.0, milestones={150: 90, 300: 70, 450: 65}, guided={1.5: 4.54}),
+    arm("dit", 50.0, 5.03, protocol={"steps": 3000}, milestones={600: 68, 1200: 60, 1800: 56, 2400: 52}),
+    sddit(53.72, mask_ratio=0.5),
+    sddit(62.84, mask_ratio=0.5, discriminate=False),
+    sddit(58.92, mask_ratio=0.0),
+    sddit(50.0, mask_ratio=0.1),
+    sddit(49.5, mask_ratio=0.3),
+    sddit(61.0, mask_ratio=0.9),
+    sddit(55.0, mask_ratio=0.5, teacher_sigma=0.02),
+    sddit(58.0, mask_ratio=0.5, teacher_sigma=0.1),
+    sddit(65.0, mask_ratio=0.5, teacher_sigma=0.3),
+    sddit(66.2, mask_ratio=0.5, teacher_sigma=0.5),
+    sddit(63.4, mask_ratio=0.5, teacher_sigma="student"),
+    arm("sddit", 16.78, protocol={"batch_size": 256, "steps": 225}),
+    arm("maskdit", 17.22, protocol={"batch_size": 256, "steps": 225}),
+]
+
+
+def reversed_world(arms: list[dict]) -> list[dict]:
+    """Every order turned round: what was low is high, what was fast is slow."""
+    turned = []
+    for one in arms:
+        new = one | {"distance": 3000 / one["distance"], "speed": 50 / one["speed"]}
+        for curve in ("milestones", "guided"):
+            new |= {curve: {step: 3000 / value for step, value in one[curve].items()}} if curve in one else {}
+        without = one["knobs"].get("discriminate") is False
+        turned.append(new | {"params": 1_000_000 if without else 1_100_000})
+    return turned
+
+
+def equal_world(arms: list[dict]) -> list[dict]:
+    """All the same but for the seeds."""
+    same = []
+    for one in arms:
+        new = one | {"distance": 50.0, "speed": 10.0}
+        for curve in ("milestones", "guided"):
+            new |= {curve: dict.fromkeys(one[curve], 50.0)} if curve in one else {}
+        same.append(new)
+    return same
+
+
+def a_little(*what) -> float:
+    """A factor near 1, of its own for everything that is measured."""
+    return random.Random(repr(what)).uniform(0.995, 1.005)
+
+
+def a_lot(place: int, seed: int, _: str) -> float:
+    return (1.0, 1.25, 0.8, 1.1)[(seed * (1 + place % 3) + place) % 4]
+
+
+def write(root: Path, arms: list[dict], seeds=(0, 1, 2), wobble=a_little, **shared) -> Path:
+    for place, one in enumerate(arms):
+        for seed in seeds:
+            settings = one | {name: one[name] * wobble(place, seed, name) for name in ("distance", "speed")}
+            for curve in ("milestones", "guided"):
+                if curve in one:
+                    settings[curve] = {
+                        step: value * wobble(place, seed, f"{curve} {step}") for step, value in one[curve].items()
+                    }
+            write_run(root, seed=seed, **settings, **shared)
+    return root
+
+
+def judged(*roots: Path, extra: Evidence | None = None) -> dict[str, list]:
+    evidence = gather(roots)
+    if extra is not None:
+        evidence = Evidence(evidence.runs, evidence.settings, extra.benches, extra.counts)
+    found: dict[str, list] = {}
+    for judgement in judge(evidence):
+        found.setdefault(judgement.claim, []).append(judgement)
+    return found
+
+
+def full(method: str, size: str, distance: float, speed: float = 9.0, steps: int = 400_000, **more) -> dict:
+    protocol = {"steps": steps} | more.pop("protocol", {})
+    made = arm(method, distance, speed, size=size, protocol=protocol, device=A100, world_size=8, **more)
+    return made | {"knobs": PAPERS.get(method, made["knobs"]) | more.get("knobs", {})}
+
+
+def bench(
+    speeds: dict[tuple[str, str], float], device: Device = XEON, *, size="s", images=2, memory=None, rounds=5
+) -> Bench:
+    """A bench of contenders, (method, pipeline) each, whose rounds wobble alike and a little each."""
+    entries = []
+    for place, ((method, pipeline), speed) in enumerate(speeds.items()):
+        rates = [speed * (1 + 0.3 * (i % 2)) * a_little(place, i) for i in range(rounds)]
+        plain = Spread(median=speed, lowest=speed, highest=speed)
+        entries.append(
+            Entry(
+                name=f"{method}-{size} {pipeline}",
+                conditions={
+                    "code": "harness",
+                    "recipe": f"{method}-{size}",
+                    "method": method,
+                    "knobs": PAPERS.get(method, KNOBS[method]),
+                    "precision": "fp32",
+                    "compiled": False,
+                    "pipeline": pipeline,
+                    "attention": "math" if method == "mdt" else "flash",
+                    "notes": [],
+                },
+                num_images=images,
+                first_step_seconds=1,
+                warmup_steps=2,
+                warmup_seconds=1,
+                windows=[Window(steps=2, seconds=2 / rate, data_seconds=0) for rate in rates],
+                steps_per_sec=plain,
+                images_per_sec=plain,
+                ratio=plain,
+                data_wait_share=0,
+                peak_allocated_bytes=(memory or {}).get(method),
+                peak_reserved_bytes=None,
+                gmacs_step=1,
+                bytes_step=1,
+                floors=[],
+                over_floor=None,
+                mfu=None,
+                joules_per_image=None,
+            )
+        )
+    return Bench(
+        harness_version="0.1.0",
+        git_commit=None,
+        packages={},
+        device=device,
+        command="harness bench",
+        measured_at="2026-01-01T00:00:00Z",
+        rounds=rounds,
+        matrix_flops_per_second={},
+        memory_bytes_per_second=1,
+        process_peak_rss_bytes=None,
+        entries=entries,
+    )
+
+
+def of_benches(*benches: Bench) -> dict[str, list]:
+    found: dict[str, list] = {}
+    for judgement in judge(Evidence(benches=benches)):
+        found.setdefault(judgement.claim, []).append(judgement)
+    return found

@@ -1,0 +1,162 @@
+"""Claims judged on real run folders of the demo's scale."""
+
+import re
+import time
+from dataclasses import replace
+
+import pytest
+from claim_worlds import AS_PUBLISHED, AT_THE_DEMO, KNOBS, PAPER_ONLY, arm, judged, sddit, write
+from run_folders import write_run
+
+from harness.results import published
+from harness.results.claims import CLAIMS, judge
+from harness.results.evidence import Evidence, gather
+from harness.results.schema import Device
+from harness.results.trials import settings
+from harness.results.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, student
+
+# Every claim, at the demo's scale --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("claim", AT_THE_DEMO)
+@pytest.mark.parametrize("verdict", [REPRODUCED, NOT_REPRODUCED])
+def test_a_claim_holds_in_a_world_like_the_papers_and_fails_in_one_turned_round(worlds, claim, verdict):
+    (judgement,) = worlds[verdict][claim]
+    assert judgement.verdict == verdict, judgement
+    assert judgement.scale == "demo"
+    assert judgement.runs
+    assert judgement.effect
+
+
+@pytest.mark.parametrize("claim", [c for c in AT_THE_DEMO if c != "no-inference-overhead"])
+@pytest.mark.parametrize("world", [INCONCLUSIVE, "one seed"])
+def test_a_claim_is_open_where_seeds_differ_more_than_arms_and_with_one_seed(worlds, world, claim):
+    (judgement,) = worlds[world][claim]
+    assert judgement.verdict == INCONCLUSIVE, judgement
+
+
+@pytest.mark.parametrize("claim", [c.id for c in CLAIMS])
+def test_a_claim_without_its_runs_is_not_tested_and_says_what_would_test_it(worlds, claim):
+    (judgement,) = worlds[NOT_TESTED][claim]
+    assert (judgement.verdict, judgement.scale, judgement.n, judgement.effect) == (NOT_TESTED, None, 0, "")
+    assert judgement.to_test.startswith("harness ")
+
+
+def test_a_verdict_on_the_demo_says_that_it_says_nothing_of_imagenet(worlds):
+    for judgements in worlds[REPRODUCED].values():
+        for judgement in judgements:
+            if judgement.scale == "demo":
+                assert any("says nothing of ImageNet" in note for note in judgement.notes)
+                assert "FID-50K:" not in judgement.effect
+
+
+def test_no_claim_of_the_papers_sizes_is_judged_on_the_demo_twice(worlds):
+    for claim in PAPER_ONLY:
+        (judgement,) = worlds[REPRODUCED][claim]
+        assert judgement.verdict == NOT_TESTED
+
+
+def test_claims_have_distinct_names_and_places_and_every_number_is_a_published_one():
+    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
+    printed = {f"{value:g}" for value in published.rows()["value"]} | {"48.4", "5.4"}  # the text's roundings
+    for claim in CLAIMS:
+        assert re.search(r"Table|Fig\.|Sec\.|App\.", claim.place)
+        for number in re.findall(r"\d+\.\d+", claim.published):
+            assert f"{float(number):g}" in printed | {"0.002", "0.2", "0.5", "0.9", "0.3"}, (claim.id, number)
+
+
+# Pairing ---------------------------------------------------------------------------------------------------------
+
+
+def test_runs_are_paired_by_seed(tmp_path):
+    """Seeds differ sixfold and arms by a tenth in each: only pairs can tell."""
+    for seed, level in ((0, 10.0), (1, 30.0), (2, 60.0)):
+        write_run(tmp_path, "sddit", seed=seed, distance=level * (0.9 + 0.001 * seed), knobs=KNOBS["sddit"])
+        write_run(tmp_path, "maskdit", seed=seed, distance=level, knobs=KNOBS["maskdit"])
+    (judgement,) = judged(tmp_path)["maskdit-worse"]
+    assert (judgement.verdict, judgement.seeds) == (REPRODUCED, (0, 1, 2))
+    assert judgement.ratio == pytest.approx(0.901, abs=1e-3)
+
+
+def test_a_seed_without_a_partner_is_not_used_and_named(tmp_path):
+    write(tmp_path, [arm("sddit", 4.0)], seeds=(0, 1, 7))
+    write(tmp_path, [arm("maskdit", 5.0)], seeds=(0, 1, 2))
+    (judgement,) = judged(tmp_path)["maskdit-worse"]
+    assert (judgement.n, judgement.seeds) == (2, (0, 1))
+    assert "SD-DiT: seed 7 not used, without a partner." in judgement.notes
+    assert "MaskDiT: seed 2 not used, without a partner." in judgement.notes
+    assert not any("seed7" in run or "seed2" in run for run in judgement.runs)
+
+
+def test_arms_of_one_method_differ_in_nothing_but_what_is_compared(tmp_path):
+    """More runs of another knob do not push the pairs that belong together aside."""
+    write(tmp_path, [sddit(4.0, mask_ratio=0.5), sddit(5.0, mask_ratio=0.5, discriminate=False)], seeds=(0, 1))
+    write(tmp_path, [sddit(1.0, mask_ratio=0.5, num_prototypes=64)], seeds=(0, 1, 2, 3))
+    (judgement,) = judged(tmp_path)["discrimination-helps"]
+    assert judgement.n == 2
+    assert judgement.ratio == pytest.approx(0.8, rel=0.01)
+
+
+def test_a_run_is_read_at_equal_steps_from_runs_of_that_length_first(tmp_path):
+    write(tmp_path, [arm("sddit", 4.0), arm("dit", 5.0)])
+    write(tmp_path, [arm("dit", 2.0, protocol={"steps": 3000}, milestones={600: 1.0})])
+    (judgement,) = judged(tmp_path)["faster-and-better-than-dit"]
+    assert judgement.comparisons[0].mean == pytest.approx(0.8, rel=0.01)
+    assert "600 steps" in judgement.setting
+
+
+def test_arms_that_never_met_at_equal_steps_are_not_compared(tmp_path):
+    write(tmp_path, [arm("sddit", 4.0), arm("maskdit", 5.0, protocol={"steps": 900})])
+    assert judged(tmp_path)["maskdit-worse"][0].verdict == NOT_TESTED
+
+
+def test_settings_are_judged_apart(tmp_path):
+    write(tmp_path / "a", [arm("sddit", 4.0), arm("maskdit", 5.0)])
+    other = {"learning_rate": 5e-4}
+    write(tmp_path / "b", [arm("sddit", 5.0, protocol=other), arm("maskdit", 4.0, protocol=other)], seeds=(0, 1, 3))
+    assert sorted(j.verdict for j in judged(tmp_path)["maskdit-worse"]) == [NOT_REPRODUCED, REPRODUCED]
+
+
+def test_distances_of_synthetic_data_are_not_judged(tmp_path):
+    write(tmp_path, [arm("sddit", 4.0), arm("maskdit", 5.0)], real=False)
+    (judgement,) = judged(tmp_path)["maskdit-worse"]
+    assert judgement.verdict == NOT_TESTED
+    assert "synthetic data mean nothing" in judgement.missing[0]
+
+
+def test_speeds_of_two_machines_are_not_compared(tmp_path):
+    write(tmp_path, [arm("sddit", 4.0, 9.0)])
+    write(tmp_path, [arm("dit", 5.0, 5.0)], device=Device(name="Another", kind="cpu", count=1, threads=2))
+    found = judged(tmp_path)
+    assert found["faster-than-dit"][0].verdict == NOT_TESTED
+    assert found["faster-and-better-than-dit"][0].verdict == NOT_TESTED
+
+
+def test_a_distance_that_is_no_positive_number_is_no_pair(tmp_path):
+    write(tmp_path, [arm("sddit", 4.0), arm("maskdit", 5.0)], seeds=(0, 1))
+    write(tmp_path, [arm("sddit", 0.0), arm("maskdit", 5.0)], seeds=(2,))
+    assert judged(tmp_path)["maskdit-worse"][0].n == 2
+
+
+# All of it -------------------------------------------------------------------------------------------------------
+
+
+def test_judging_is_deterministic(tmp_path):
+    write(tmp_path, AS_PUBLISHED)
+    first, second = (judge(gather([tmp_path])) for _ in range(2))
+    assert [judgement.as_json() for judgement in first] == [judgement.as_json() for judgement in second]
+
+
+def test_a_thousand_runs_are_judged_in_well_under_a_second(tmp_path):
+    runs = gather([write(tmp_path, AS_PUBLISHED, seeds=range(4))]).runs
+    many = [
+        replace(run, result=run.result.model_copy(update={"seed": run.result.seed + 4 * times}))
+        for times in range(14)
+        for run in runs
+    ]
+    evidence = Evidence(tuple(many), tuple(settings(many)[0]))
+    student(2, 0.95)  # scipy is imported by now
+    started = time.perf_counter()
+    judgements = judge(evidence)
+    assert time.perf_counter() - started < 1
+    assert max(judgement.n for judgement in judgements) == 56

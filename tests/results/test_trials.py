@@ -1,0 +1,129 @@
+"""Which runs' distances may be compared, and which runs stand for a method."""
+
+from pathlib import Path
+
+import pytest
+from run_folders import write_run
+
+from harness.results.schema import Device
+from harness.results.store import load_runs
+from harness.results.trials import Setting, settings
+
+H200 = Device(name="NVIDIA H200", kind="cuda", count=8, threads=16)
+
+
+def found(root: Path) -> list[Setting]:
+    return settings(load_runs([root])[0])[0]
+
+
+def only(root: Path) -> Setting:
+    (setting,) = found(root)
+    return setting
+
+
+def test_methods_steps_batches_seeds_and_machines_share_a_setting(tmp_path):
+    write_run(tmp_path, "dit", protocol={"steps": 3000})
+    write_run(tmp_path, "sddit", seed=1)
+    write_run(tmp_path, "sddit", protocol={"batch_size": 256}, device=H200)
+    assert len(only(tmp_path).trials) == 3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"protocol": {"learning_rate": 1e-4}},
+        {"protocol": {"pipeline": "online-vae"}},
+        {"evaluation": {"num_images": 5000}},
+        {"evaluation": {"reference_sha256": "a" * 64}},
+        {"metrics": {"fd-digits@5k": 3.0}},
+    ],
+)
+def test_runs_of_another_protocol_are_another_setting(other, tmp_path):
+    write_run(tmp_path / "a", "dit")
+    write_run(tmp_path / "b", "sddit", **other)
+    assert len(found(tmp_path)) == 2
+
+
+def test_the_scale_is_the_papers_only_with_imagenet_and_fid_50k(tmp_path):
+    write_run(tmp_path / "demo", "dit")
+    write_run(tmp_path / "paper", "dit", size="s")
+    write_run(tmp_path / "other", "dit", protocol={"data": "cifar10"})
+    scales = {root.name: only(root).scale for root in tmp_path.iterdir()}
+    assert scales == {"demo": "demo", "paper": "paper", "other": "other"}
+
+
+def test_a_method_is_stood_for_by_its_published_knobs_one_run_a_seed(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path, "sddit", seed=seed, distance=3.0 + seed)
+        write_run(tmp_path, "sddit", seed=seed, distance=9.0, knobs={"mask_ratio": 0.5})
+        write_run(tmp_path, "sddit", seed=seed, distance=8.0, protocol={"steps": 1200})
+    setting = only(tmp_path)
+    assert [trial.distance for trial in setting.select("sddit", steps=600)] == [3.0, 4.0]
+    assert {trial.distance for trial in setting.select("sddit", steps=600, mask_ratio=0.5)} == {9.0}
+    assert {trial.distance for trial in setting.select("sddit", steps=1200)} == {8.0}
+    assert setting.values_of("sddit", "mask_ratio") == [0.2, 0.5]
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        {"formulation": "edm", "sampler": "heun"},
+        {"num_steps": 5, "nfe": 5},
+        {"guidance_scale": 1.5},
+    ],
+)
+def test_runs_formulated_or_sampled_otherwise_are_not_averaged_with_the_published_ones(otherwise, tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path, "dit", seed=seed, distance=5.0)
+    write_run(tmp_path, "dit", seed=2, distance=1.0, evaluation=otherwise)
+    assert [trial.distance for trial in only(tmp_path).select("dit")] == [5.0, 5.0]
+
+
+@pytest.mark.parametrize("otherwise", [{"formulation": "edm", "sampler": "heun"}, {"guidance_scale": 1.5}])
+def test_the_published_way_stands_for_a_method_even_where_fewer_seeds_have_it(otherwise, tmp_path):
+    write_run(tmp_path, "dit", seed=0, distance=5.0)
+    for seed in (1, 2):
+        write_run(tmp_path, "dit", seed=seed, distance=1.0, evaluation=otherwise)
+    assert [trial.distance for trial in only(tmp_path).select("dit")] == [5.0]
+
+
+def test_runs_that_differ_in_a_knob_no_ablation_varies_are_not_averaged(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path, "sddit", seed=seed, distance=3.0, knobs={"decoder_width": 32})
+    write_run(tmp_path, "sddit", seed=2, distance=9.0, knobs={"decoder_width": 64})
+    assert [trial.distance for trial in only(tmp_path).select("sddit")] == [3.0, 3.0]
+
+
+def test_a_curve_holds_the_milestones_under_the_conditions_of_the_last_step(tmp_path):
+    write_run(tmp_path, "dit", distance=2.0, milestones={150: 8.0, 300: 4.0}, guided={1.5: 1.0})
+    (trial,) = only(tmp_path).trials
+    assert trial.curve == {150: 8.0, 300: 4.0, 600: 2.0}
+    assert trial.guided == {1.5: 1.0}
+
+
+def test_a_budget_is_where_most_methods_were_trained(tmp_path):
+    for method in ("dit", "sddit"):
+        write_run(tmp_path, method)
+    for seed in range(5):
+        write_run(tmp_path, "dit", seed=seed, protocol={"steps": 3000})
+    setting = only(tmp_path)
+    assert setting.budget() == (600, 64)
+    assert setting.budget(["dit"]) == (3000, 64)
+
+
+def test_time_is_steps_over_the_mean_speed_and_a_processor_is_one_device(tmp_path):
+    write_run(tmp_path / "cpu", "dit", speed=20.0)
+    write_run(tmp_path / "gpu", "dit", device=H200, speed=20.0)
+    assert only(tmp_path / "cpu").trials[0].seconds_at(600) == 30
+    assert only(tmp_path / "cpu").trials[0].num_devices == 1
+    assert only(tmp_path / "gpu").trials[0].num_devices == 8
+
+
+def test_a_run_without_a_distance_is_named_with_the_reason(tmp_path):
+    write_run(tmp_path, "dit", distance=None)
+    write_run(tmp_path, "mdt", metrics={"is-digits@1k": 5.0})
+    runs, _ = load_runs([tmp_path])
+    groups, left_out = settings(runs)
+    assert not groups
+    assert ["--no-eval" in item.reason for item in left_out] == [True, False]
+    assert "no metric called fid" in left_out[1].reason
