@@ -10,9 +10,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-import yaml
-
-from harness.config import Knobs, RunConfig
+from harness.config import Knobs, RunConfig, plain_values
 from harness.errors import UsageError, unknown
 
 SHARED = "protocols.yaml"
@@ -125,4 +123,4 @@ def _set(document: dict[str, Any], path: list[str], value: Any) -> None:
 
 @lru_cache
 def _read(name: str) -> dict[str, Any]:
-    return yaml.safe_load((files("harness") / "recipes" / name).read_text(encoding="utf-8"))
+    return plain_values((files("harness") / "recipes" / name).read_text(encoding="utf-8"))

@@ -4,8 +4,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-import yaml
-
+from harness.config import plain_values
 from harness.errors import UsageError, unknown
 
 ALL = "all"
@@ -94,4 +93,4 @@ def _with_all_wanted(member: Member, other: Member | None) -> Member:
 
 @lru_cache
 def _document() -> dict[str, Any]:
-    return yaml.safe_load((files("harness") / "recipes" / "sweeps.yaml").read_text(encoding="utf-8"))
+    return plain_values((files("harness") / "recipes" / "sweeps.yaml").read_text(encoding="utf-8"))
