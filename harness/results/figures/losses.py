@@ -24,7 +24,8 @@ from harness.results.trials import Setting, Trial
 NAME = "losses"
 TITLE = "Training losses"
 SUBHEADING = (
-    "Mean over seeds; the band is one standard deviation. The paper prints no loss, so nothing published is drawn."
+    "Mean over seeds, the band one standard deviation, of runs with the papers' knobs at the budget that most have. "
+    "The paper prints no loss."
 )
 
 MAX_SETTINGS = 2  # drawn, of up to five blocks each; the others are counted

@@ -104,7 +104,7 @@ def _remarks(evidence: Evidence, measured: Sequence[Panel]) -> Iterator[str]:
     if without:
         yield f"{without} run{'s' * (without > 1)} logged no peak memory."
     if other := len(evidence.runs) - without - kept:
-        yield f"No bar: {other} run{'s' * (other > 1)} with other knobs than the papers', or with steps that fewer have."
+        yield f"No bar: {other} run{'s' * (other > 1)} with other knobs than the papers', or at steps that fewer have."
     on_cpu = sum(all(entry.peak_allocated_bytes is None for entry in bench.entries) for bench in evidence.benches)
     if on_cpu:
         yield (

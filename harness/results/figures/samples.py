@@ -191,7 +191,7 @@ def labels(rule: str, num_images: int, num_classes: int, seed: int) -> list[int]
 def read_grid(path: Path, layout: Layout) -> np.ndarray:  # (rows, images, side, side, 3)
     """The images of a class grid. Raises DataError when it is missing, too large, of another size or damaged."""
     try:
-        if not path.exists():
+        if not path.is_file():
             raise DataError("no samples/grid.png; its final evaluation writes it, and copies of a run should keep it.")
         width, height = _size(path)
         if width * height > MAX_PIXELS or path.stat().st_size > MAX_BYTES:
