@@ -44,6 +44,7 @@ FLOORS = [
     ("harness.sampling", 5),
     ("harness.measuring", 5),
     ("harness.demo", 5),
+    ("harness.trackers", 5),
     ("harness.sweep", 5),
     ("harness.cli", 6),
     ("harness.__main__", 7),

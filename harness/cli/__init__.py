@@ -11,7 +11,9 @@ import typer
 import harness
 from harness.cli import answer, bench, images, results, run, sweep
 from harness.cli.data import data_app
+from harness.cli.published import published_app
 from harness.cli.recipes import recipes_app
+from harness.cli.runs import runs_app
 
 EXIT_CODES = """Exit codes: 0 ok, 1 internal error, 2 usage, 3 environment, 4 data, reference, checkpoint or disk bad,
 5 training diverged, 6 outside tolerance, 75 preempted (repeat the command to continue), 130 interrupted (likewise)."""
@@ -47,4 +49,5 @@ results.add_to(app)
 bench.add_to(app)
 app.add_typer(data_app, name="data")
 app.add_typer(recipes_app, name="recipes")
-app.add_typer(results.published_app, name="published")
+app.add_typer(runs_app, name="runs")
+app.add_typer(published_app, name="published")

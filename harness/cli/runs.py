@@ -1,0 +1,176 @@
+"""`harness runs`: what lies on the disk, one run in full, removing runs, and their histories for other programs."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.answer import Json, Roots, answers, show
+from harness.errors import DataError, UsageError
+
+runs_app = typer.Typer(help="List, look into, remove and export run folders.", no_args_is_help=True)
+
+RUNS = Path("runs")
+Below = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder of runs that names are looked up in.")]
+Name = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's folder, or a part of its name that no other run has.")
+]
+
+
+@runs_app.command(
+    "list", epilog="Examples: harness runs list · harness runs list runs/ reports/demo/runs · harness runs list --json"
+)
+@answers
+def runs_list(runs: Roots = None, as_json: Json = False) -> None:
+    """Name every run folder with its steps, speed, distance and state, and every folder that is no run with the reason.
+
+    The age is that of the last event a run recorded.
+    """
+    from harness.cli import runs_text
+    from harness.results import listing
+
+    roots = runs or [RUNS]
+    entries = listing.survey(roots)
+    document = {"roots": [str(root) for root in roots], "runs": [entry.as_json() for entry in entries]}
+    show(document, as_json, runs_text.of_the_list)
+
+
+@runs_app.command(
+    "show", epilog="Examples: harness runs show sddit-tiny · harness runs show runs/sddit-tiny/seed0-0123456789 --json"
+)
+@answers
+def runs_show(run: Name, below: Below = RUNS, as_json: Json = False) -> None:
+    """Print one run in full: settings that its recipe has otherwise, provenance, speed, evaluations, events, files."""
+    from harness.cli import runs_text
+    from harness.results import inspection, listing
+
+    folder = listing.find_run(run, below)
+    show(inspection.describe(folder, listing.name_below(below, folder)), as_json, runs_text.of_one)
+
+
+@runs_app.command(
+    "rm",
+    epilog="Examples: harness runs rm dit-tiny/seed0-0123456789 · harness runs rm --unfinished --yes · "
+    "harness runs rm runs/sddit-xl/seed0-0123456789 --keep-records --yes",
+)
+@answers
+def runs_rm(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Run folders, or their whole ids or names.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them. Without it, only say what would go.")] = False,
+    keep_records: Annotated[
+        bool, typer.Option("--keep-records", help="Remove only checkpoints and samples.npz; figures need neither.")
+    ] = False,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Of these runs, or of all, those that are unfinished.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also a run that may still be going on.")] = False,
+    below: Below = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Remove run folders, or their weights alone. Nothing goes without --yes, and nothing outside --runs.
+
+    Files that the harness did not write stay. An unfinished run that was written to within a minute may be running and
+    is refused.
+    """
+    from harness.cli import runs_text
+    from harness.results import listing, removal
+
+    if not runs and not unfinished:
+        raise UsageError("name the runs to remove, or say --unfinished; `harness runs list` names them.")
+    if runs:
+        folders = list(dict.fromkeys(listing.find_run(run, below, exactly=True) for run in runs))
+    else:
+        folders = [entry.path for entry in listing.survey([below]) if entry.state != "foreign"]
+    if unfinished:
+        folders = [folder for folder in folders if listing.entry_of(folder).state == "unfinished"]
+    plans, refused = [], []
+    for folder in folders:
+        try:
+            plans.append(removal.plan(folder, below, keep_records=keep_records, force=force))
+        except UsageError as error:
+            if runs:  # asked for by name: then nothing goes
+                raise
+            refused.append({"path": str(folder), "reason": str(error)})
+    done = [removal.remove(plan, below) for plan in plans] if yes else []
+    show({**_removals(plans, done, yes), "refused": refused}, as_json, runs_text.of_removals)
+    failed = [outcome for outcome in done if outcome.error]
+    if failed:
+        reasons = "; ".join(f"{outcome.removal.entry.name}: {outcome.error}" for outcome in failed)
+        raise DataError(f"not everything could be removed: {reasons}. Mend that and repeat the command.")
+    if plans and not yes:
+        raise UsageError("nothing was removed. Add --yes to the command to remove what is listed.")
+
+
+@runs_app.command(
+    "export",
+    epilog="Examples: harness runs export runs/ --to tensorboard · harness runs export sddit-tiny --to csv --out mine "
+    "· WANDB_MODE=online harness runs export runs/ --to wandb",
+)
+@answers
+def runs_export(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Run folders, folders of them, or parts of their names.")
+    ],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="csv, tensorboard, wandb or trackio.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where it goes. Default: reports/latest/FORMAT")
+    ] = None,
+    below: Below = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Write what runs logged and measured, by step, for another program. A second export replaces the first.
+
+    wandb writes an offline run, which `wandb sync` uploads, unless WANDB_MODE says otherwise. The last three formats
+    need their package: pip install 'dit-harness[FORMAT]'.
+    """
+    from harness import trackers
+    from harness.results import history, listing
+
+    trackers.require(to)
+    folders = []
+    for run in runs:
+        found = (
+            [folder for folder, reason in listing.found_below(Path(run)) if not reason] if Path(run).is_dir() else []
+        )
+        folders += found or [listing.find_run(run, below)]
+    histories, left_out = history.read_all(folders)
+    target = out or Path("reports/latest") / to
+    files = trackers.export(histories, to, target)
+    document = {
+        "to": to,
+        "runs": [{"run": h.name, "written": str(file)} for h, file in zip(histories, files, strict=True)],
+        "left_out": [{"run": item.name, "reason": item.reason} for item in left_out],
+        "open": trackers.how_to_open(to, target),
+    }
+    show(document, as_json, _export_lines)
+
+
+def _removals(plans: list, done: list, yes: bool) -> dict[str, Any]:
+    return {
+        "removed": yes,
+        "bytes": sum(outcome.bytes for outcome in done) if yes else sum(plan.bytes for plan in plans),
+        "runs": [
+            {
+                "run": plan.entry.name,
+                "path": str(plan.entry.path),
+                "state": plan.entry.state,
+                "files": [path.relative_to(plan.entry.path).as_posix() for path in plan.paths],
+                "bytes": plan.bytes,
+                "kept": list(plan.kept),
+                "error": next((outcome.error for outcome in done if outcome.removal is plan), None),
+            }
+            for plan in plans
+        ],
+    }
+
+
+def _export_lines(document: dict[str, Any]) -> list[str]:
+    from harness.cli.layout import wrapped
+
+    return [
+        *(line for run in document["runs"] for line in wrapped(run["written"])),
+        *(line for item in document["left_out"] for line in wrapped(f"left out: {item['run']}: {item['reason']}")),
+        *wrapped(document["open"]),
+    ]

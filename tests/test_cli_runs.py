@@ -1,0 +1,567 @@
+"""`harness runs` as a user meets it: what it says of folders in every state, and what it will and will not remove."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from run_folders import write_run
+from typer.testing import CliRunner
+
+from harness.cli.runs import runs_app
+from harness.errors import DataError
+from harness.results import removal
+from harness.results.listing import entry_of, survey
+from harness.results.store import load_run
+
+LONG_AGO = time.time() - 3600
+DEEP = "[" * 1200
+DOCUMENTS = ("config.yaml", "manifest.json", "metrics.jsonl", "events.jsonl", "result.json")
+
+
+def ask(*arguments: str | Path, columns: int = 80):
+    return CliRunner().invoke(runs_app, [*map(str, arguments)], env={"COLUMNS": str(columns)})
+
+
+def answer(*arguments: str | Path) -> str:
+    done = ask(*arguments)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def listed(*roots: Path) -> dict[str, dict]:
+    return {run["run"]: run for run in json.loads(answer("list", *roots, "--json"))["runs"]}
+
+
+def unfinished(root: Path, method: str = "maskdit", *, quiet: bool = True, **settings) -> Path:
+    """A run that stopped at step 40, with a checkpoint."""
+    folder = with_weights(write_run(root, method, finished=False, **settings))
+    lines = [{"step": step, "loss": 1.0, "timed_steps": 20, "timed_seconds": 4.0} for step in (20, 40)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return quieted(folder) if quiet else folder
+
+
+def with_weights(folder: Path, size: int = 10_000) -> Path:
+    for name in ("checkpoints/step-000000040", "samples/cfg1.5", "evaluations", "features/abc"):
+        (folder / name).mkdir(parents=True)
+    (folder / "checkpoints/step-000000040/ema.safetensors").write_bytes(b"0" * size)
+    (folder / "samples/grid.png").write_bytes(b"0" * 50)
+    (folder / "samples/cfg1.5/samples.npz").write_bytes(b"0" * 2 * size)
+    (folder / "samples/cfg1.5/sampling.json").write_text("{}")
+    (folder / "features/abc/features-0.safetensors").write_bytes(b"0" * 30)
+    return folder
+
+
+def quieted(folder: Path) -> Path:
+    for path in [folder, *folder.rglob("*")]:
+        os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)
+    return folder
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two seeds of one configuration, another one, an unfinished and a damaged run, and what is no run."""
+    root = tmp_path / "runs"
+    write_run(root, "dit", seed=0, distance=5.125)
+    write_run(root, "dit", seed=1, distance=None)
+    write_run(root / "sweep", "sddit", knobs={"mask_ratio": 0.5}, distance=11.9)
+    unfinished(root)
+    damaged = write_run(root, "mdt")
+    (damaged / "manifest.json").write_text((damaged / "manifest.json").read_text()[:100])
+    (root / "notes" / "old").mkdir(parents=True)
+    (root / "other").mkdir()
+    (root / "other" / "config.yaml").write_text("learning_rate: 1\n")
+    (root / "README.md").write_text("about runs")
+    return root
+
+
+# list ---------------------------------------------------------------------------------------------------------------
+
+
+def test_list_has_a_line_for_every_run_under_its_configuration_in_80_columns(runs):
+    lines = answer("list", runs).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["run", "seed", "steps", "steps/s", "fd-digits@1k", "age", "state"]
+    dit, maskdit, sweep = (
+        next(i for i, line in enumerate(lines) if line.startswith(name))
+        for name in ("dit-tiny: DiT", "maskdit-tiny: MaskDiT", "sweep/sddit-tiny: SD-DiT, mask_ratio 0.5")
+    )
+    assert lines[dit + 1].split()[1:5] == ["0", "600", "10", "5.125"]
+    assert lines[dit + 2].split()[1:5] == ["1", "600", "10", "-"]
+    assert lines[maskdit + 1].split()[1:5] == ["0", "40/600", "5", "-"]
+    assert lines[maskdit + 1].split()[-1] == "unfinished"
+    row = next(line for line in lines[sweep:] if line.startswith("  seed0-"))
+    assert row.split()[1:5] == ["0", "600", "10", "11.9"]
+    text = " ".join(" ".join(lines).split())
+    assert "Damaged mdt-tiny/seed0-" in text
+    assert "manifest.json cannot be read" in text
+    assert "notes: holds no run" in text
+    assert "other: no result.json and no configuration of a run" in text
+    assert text.endswith("5 runs: 3 finished, 1 unfinished, 1 damaged; 2 not a run.")
+
+
+def test_list_as_json_says_the_same_of_each(runs):
+    found = listed(runs)
+    assert {run["state"] for run in found.values()} == {"finished", "unfinished", "damaged", "foreign"}
+    (dit,) = (run for name, run in found.items() if name.startswith("dit-tiny/seed0"))
+    assert (dit["metric"], dit["distance"], dit["steps_done"], dit["steps_asked"]) == ("fd-digits@1k", 5.125, 600, 600)
+    assert (dit["recipe"], dit["method"], dit["seed"], dit["steps_per_sec"]) == ("dit-tiny", "DiT", 0, 10.0)
+    (stopped,) = (run for run in found.values() if run["state"] == "unfinished")
+    assert (stopped["steps_done"], stopped["steps_asked"], stopped["steps_per_sec"]) == (40, 600, 5.0)
+    assert list(found) == sorted(found, key=lambda name: (name.rpartition("/")[0], found[name]["seed"] or 0, name))
+
+
+def test_distances_of_different_metrics_stand_under_their_own_names(tmp_path):
+    write_run(tmp_path, "dit", distance=5.0)
+    write_run(tmp_path, "dit", size="s", distance=68.4)
+    text = answer("list", tmp_path)
+    paper, demo = text.split("\n\n")[:2]
+    assert ("fd-digits@1k" in demo, "dit-tiny: DiT" in demo, "68.4" in demo) == (True, True, False)
+    assert ("fid50k" in paper, "dit-s: DiT" in paper, "68.4" in paper) == (True, True, True)
+    assert "400k" in paper
+
+
+def test_a_folder_reached_by_two_roots_is_listed_once_and_a_link_is_not_followed(runs):
+    names = [run["run"] for run in json.loads(answer("list", runs, runs / "dit-tiny", "--json"))["runs"]]
+    assert sum("dit-tiny/seed0" in name and "dd" not in name and "mask" not in name for name in names) == 1
+    target = next((runs / "dit-tiny").glob("seed0-*"))
+    (runs / "a-link").symlink_to(target)
+    (runs / "lost").symlink_to(runs / "gone")
+    found = listed(runs)
+    assert (found["a-link"]["state"], found["a-link"]["reason"]) == ("foreign", "a link, which is not followed")
+    assert found["lost"]["reason"] == "a link that leads nowhere"
+    assert found[f"dit-tiny/{target.name}"]["state"] == "finished"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00\xff\xfe" * 50, b"null", b"[1]", DEEP.encode(), b'{"a":' * 3000, b"1" * 9999]
+)
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_junk_in_a_document_is_a_state_and_never_a_traceback(name, content, tmp_path):
+    folder = write_run(tmp_path, "sddit")
+    (folder / "events.jsonl").write_text('{"time": "2026-01-01T00:00:00+00:00", "event": "start", "step": 0}\n')
+    (folder / name).write_bytes(content)
+    (run,) = listed(tmp_path).values()
+    assert run["state"] == ("finished" if name in ("metrics.jsonl", "events.jsonl") else "damaged")
+    assert bool(run["reason"]) == (run["state"] == "damaged")
+    for command in ("list", "show"):
+        done = ask(command, tmp_path if command == "list" else folder)
+        assert (done.exit_code, type(done.exception)) == (0, type(None)), done.output
+        assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("kind", ["folder", "pipe", "dangling link", "absent"])
+def test_a_document_that_is_no_file_is_a_state_and_never_waited_for(name, kind, tmp_path):
+    folder = write_run(tmp_path, "sddit")
+    path = folder / name
+    path.unlink(missing_ok=True)
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "dangling link":
+        path.symlink_to(folder / "nowhere")
+    (run,) = listed(tmp_path).values()
+    optional = name in ("metrics.jsonl", "events.jsonl")
+    absent = "finished" if optional else "unfinished" if name == "result.json" else "damaged"
+    assert run["state"] == (absent if kind == "absent" else "damaged")
+    assert ask("show", folder).exit_code == 0
+
+
+def test_what_may_not_be_read_is_told(runs, monkeypatch):
+    real = os.scandir
+
+    def refusing(path="."):
+        if Path(path).name == "dit-tiny":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = listed(runs)
+    assert (found["dit-tiny"]["state"], found["dit-tiny"]["reason"]) == ("foreign", "cannot be read: Permission denied")
+    monkeypatch.undo()
+
+    def closed(self, *_, **__):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_text", closed)
+    assert {run["state"] for run in listed(runs).values()} == {"damaged", "foreign"}
+
+
+def test_a_hostile_name_cannot_write_to_the_terminal(tmp_path):
+    (tmp_path / "a\x1b[31m\nb" / "empty").mkdir(parents=True)
+    write_run(tmp_path / "r\x1b]0;owned\x07", "dit")
+    text = answer("list", tmp_path)
+    assert not {letter for letter in text if not letter.isprintable()} - {"\n"}
+    assert "a?[31m?b" in text
+
+
+def test_the_age_is_that_of_the_last_event_not_of_a_copy(tmp_path):
+    folder = write_run(tmp_path, "dit")
+    (folder / "events.jsonl").write_text(
+        '{"time": "2001-01-01T00:00:00+00:00", "event": "start", "step": 0}\n'
+        '{"time": "2001-01-02T00:00:00+00:00", "event": "checkpoint", "step": 600}\n'
+        '{"time": "not a time", "event": "note", "text": "x"}\n'
+    )
+    (run,) = listed(tmp_path).values()
+    assert run["last_active"] == "2001-01-02T00:00:00+00:00"
+    assert answer("list", tmp_path).splitlines()[2].split()[-2].endswith("w")
+
+
+def test_an_imported_checkpoint_is_a_run_of_its_own_state(tmp_path):
+    trained = write_run(tmp_path, "dit", finished=False)
+    imported = trained.with_name("imported-0123456789-abcdef")
+    trained.rename(imported)
+    for name in ("manifest.json", "metrics.jsonl"):
+        (imported / name).unlink()
+    record = {"schema_version": 1, "harness_version": "0", "file_name": "DiT.pt", "file_sha256": "0", "method": "dit"}
+    record |= {"config_sha256": "0", "vae": None, "imported_at": "2026-01-01T00:00:00+00:00"}
+    (imported / "import.json").write_text(json.dumps(record))
+    (run,) = listed(tmp_path).values()
+    assert (run["state"], run["steps_done"]) == ("imported", None)
+    assert "imported" in answer("show", imported)
+
+
+def test_an_empty_folder_has_no_run_and_a_missing_one_is_an_error(tmp_path):
+    assert answer("list", tmp_path).startswith("no run in ")
+    done = ask("list", tmp_path / "gone")
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert "gone does not exist" in done.stderr
+
+
+# show ---------------------------------------------------------------------------------------------------------------
+
+
+def test_show_says_what_differs_from_the_recipe_and_where_each_value_comes_from(tmp_path):
+    folder = write_run(tmp_path, "sddit", knobs={"mask_ratio": 0.5}, milestones={300: 14.0}, guided={1.5: 8.0})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["command"] = "harness run sddit-tiny --set mask_ratio=0.5"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    document = json.loads(answer("show", folder, "--json"))
+    differing = {d["setting"]: d for d in document["config"]["differing"]}
+    assert differing["knobs.mask_ratio"] == {
+        "setting": "knobs.mask_ratio",
+        "value": 0.5,
+        "recipe": 0.2,
+        "source": "its command: --set mask_ratio=0.5",
+    }
+    assert "protocol.ema_warmup" not in differing
+    assert [(e["name"], e["step"]) for e in document["evaluations"]] == [
+        ("untrained", 0), ("step-000300", 300), ("cfg1.5", 600), ("final", 600),
+    ]  # fmt: skip
+    assert document["manifest"]["git_commit"] == "c" * 40
+    assert document["memory"] == {"peak_bytes": 900_000_000, "kind": "process RSS"}
+    sizes = {f["name"]: f["bytes"] for f in document["files"]}
+    assert sizes["result.json"] == (folder / "result.json").stat().st_size
+
+    lines = answer("show", folder).splitlines()
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    for said in (
+        "SD-DiT, finished after 600 steps",
+        "knobs.mask_ratio 0.5 0.2 its command: --set mask_ratio=0.5",
+        "command harness run sddit-tiny --set mask_ratio=0.5",
+        "peak memory 0.84 GiB (process RSS)",
+        "cfg1.5: step 600, ema weights, 1 s fd-digits@1k 8 under: ",
+        "guidance_scale 1.5",
+        "final: step 600, ema weights, 1 s fd-digits@1k 5 ",
+        "under: as untrained",
+    ):
+        assert said in text
+
+
+def test_show_tells_starts_resumptions_and_checkpoints(tmp_path):
+    folder = unfinished(tmp_path)
+    events = [("start", 0), ("checkpoint", 20), ("checkpoint", 40), ("preemption", 45), ("resume", 40)]
+    (folder / "events.jsonl").write_text(
+        "".join(
+            json.dumps({"time": f"2026-01-01T00:00:0{i}+00:00", "event": event, "step": step}) + "\n"
+            for i, (event, step) in enumerate(events)
+        )
+        + '{"torn'
+    )
+    document = json.loads(answer("show", folder, "--json"))
+    assert [(e["event"], e["step"]) for e in document["events"]] == events
+    text = answer("show", folder)
+    assert "MaskDiT, unfinished at step 40 of 600" in text
+    assert "00:00:02+00:00  checkpoint: 2, steps 20 to 40" in text
+    assert "00:00:04+00:00  resume, step 40" in text
+    assert "1 line(s) of events.jsonl cannot be read" in text
+
+
+def test_show_as_json_stays_json_where_a_number_is_not_finite(tmp_path):
+    folder = write_run(tmp_path, "dit")
+    text = (folder / "result.json").read_text().replace('"fd-digits@1k": 5.0', '"fd-digits@1k": NaN')
+    (folder / "result.json").write_text(text)
+
+    def refuse(constant):
+        raise ValueError(constant)
+
+    document = json.loads(answer("show", folder, "--json"), parse_constant=refuse)
+    assert document["distance"] is None
+    assert {e["name"]: e["metrics"]["fd-digits@1k"] for e in document["evaluations"]}["final"] == "nan"
+    json.loads(answer("list", tmp_path, "--json"), parse_constant=refuse)
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("dit-tiny/seed0", "dit-tiny/seed0-"),  # and not maskdit-tiny, which it is a part of
+        ("maskdit", "maskdit-tiny/seed0-"),
+        ("sweep/sddit-tiny", "sweep/sddit-tiny/seed0-"),
+        ("sddit-tiny", "sweep/sddit-tiny/seed0-"),
+        ("askdi", "maskdit-tiny/seed0-"),
+    ],
+)
+def test_a_part_of_a_name_that_no_other_run_has_is_enough(said, meant, runs):
+    found = json.loads(answer("show", said, "--runs", runs, "--json"))
+    assert found["run"].startswith(meant)
+    name = found["run"]
+    for whole in (name, name.rpartition("/")[2], found["path"], f"{found['path']}/"):
+        assert json.loads(answer("show", whole, "--runs", runs, "--json"))["run"] == name or "dit-tiny" not in name
+
+
+def test_an_ambiguous_name_lists_the_runs_and_an_unknown_one_the_nearest(runs):
+    done = ask("show", "dit-tiny", "--runs", runs)
+    assert (done.exit_code, done.stdout) == (2, "")
+    seeds = sorted(path.name for path in (runs / "dit-tiny").iterdir())
+    assert f"'dit-tiny' may be dit-tiny/{seeds[0]} or dit-tiny/{seeds[1]}." in done.stderr
+    done = ask("show", "sdit-tiny", "--runs", runs)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "Did you mean sweep/sddit-tiny/seed0-" in done.stderr
+    assert ask("show", "", "--runs", runs).exit_code == 2
+
+
+def test_a_folder_that_is_no_run_cannot_be_shown(runs):
+    for path, says in ((runs, "lie below it: name one"), (runs / "notes", "not a run"), (runs / "other", "not a run")):
+        done = ask("show", path, "--runs", runs)
+        assert (done.exit_code, done.stdout) == (4, "")
+        assert says in done.stderr
+
+
+# rm -----------------------------------------------------------------------------------------------------------------
+
+
+def test_rm_without_yes_says_what_would_go_and_removes_nothing(runs):
+    folder = unfinished(runs, seed=7)
+    before = files(runs)
+    done = ask("rm", folder, "--runs", runs)
+    assert done.exit_code == 2
+    assert f"maskdit-tiny/{folder.name} (unfinished): evaluations, features, samples, checkpoints," in " ".join(
+        done.stdout.split()
+    )
+    assert "bytes) would be freed." in done.stdout
+    assert "Add --yes" in done.stderr
+    assert files(runs) == before
+
+
+def test_rm_removes_the_run_and_says_how_many_bytes_were_freed(runs):
+    folder = unfinished(runs, "mdt", seed=7)
+    expected = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    others = files(runs) - {f"mdt-tiny/{folder.name}/{name}" for name in files(folder)}
+    document = json.loads(answer("rm", f"mdt-tiny/{folder.name}", "--runs", runs, "--yes", "--json"))
+    assert (document["removed"], document["bytes"]) == (True, expected)
+    assert not folder.exists()
+    assert files(runs) == others
+    last = unfinished(runs / "alone", "sddit")
+    answer("rm", last, "--runs", runs, "--yes")
+    assert not (runs / "alone" / "sddit-tiny").exists()  # its recipe's folder held nothing else
+    assert (runs / "alone").exists()
+
+
+@pytest.mark.parametrize("yes", [[], ["--yes"]])
+def test_rm_refuses_links_other_places_and_what_is_no_run(runs, tmp_path, yes):
+    outside = quieted(write_run(tmp_path / "elsewhere", "dit"))
+    (runs / "link").symlink_to(outside)
+    (runs / "inside").symlink_to(tmp_path / "elsewhere")
+    inside = next((runs / "dit-tiny").glob("seed1-*"))
+    before = files(tmp_path)
+    for target, says in (
+        (outside, "does not lie below"),
+        (runs / "link", "is a link"),
+        (runs / "inside" / "dit-tiny" / outside.name, "does not lie below"),
+        (runs / ".." / "elsewhere" / "dit-tiny" / outside.name, "does not lie below"),
+        (runs / "notes", "not a run folder"),
+        (runs / "other", "not a run folder"),
+        (runs / "README.md", "is a file"),
+        (runs, "not a run folder"),
+        ("dit-tiny", "no run below"),  # a part of a name is not enough
+        (inside.name[:-1], "no run below"),
+        (runs / "gone", "no run below"),
+    ):
+        for with_another in ([], [inside]):  # nothing goes when one of several is refused
+            done = ask("rm", *with_another, target, "--runs", runs, *yes)
+            assert done.exit_code in (2, 4), (target, done.output)
+            assert says in done.stderr
+    assert files(tmp_path) == before
+    assert "does not lie below" in ask("rm", inside, "--runs", inside, *yes).stderr
+    assert ask("rm", *yes, "--runs", runs).exit_code == 2
+    assert files(tmp_path) == before
+
+
+def test_rm_keep_records_takes_weights_and_images_and_no_record(runs):
+    folder = with_weights(next((runs / "dit-tiny").glob("seed0-*")))
+    before, run = files(folder), load_run(folder)
+    document = json.loads(answer("rm", folder, "--runs", runs, "--keep-records", "--yes", "--json"))
+    gone = {"checkpoints/step-000000040/ema.safetensors", "samples/cfg1.5/samples.npz"}
+    assert before - files(folder) == gone
+    assert document["bytes"] == 30_000
+    assert load_run(folder) == run
+
+
+def test_rm_refuses_a_run_that_may_be_running_unless_forced(runs):
+    running = unfinished(runs, "mdt", quiet=False, seed=3)
+    done = ask("rm", running, "--runs", runs, "--yes")
+    assert done.exit_code == 2
+    assert "may be running" in done.stderr
+    assert "--force" in done.stderr
+    assert running.exists()
+    quieted(running)
+    (running / "checkpoints/step-000000040/state.json").write_text("{}")  # anything in it that was just written
+    assert ask("rm", running, "--runs", runs, "--yes").exit_code == 2
+    answer("rm", running, "--runs", runs, "--yes", "--force")
+    assert not running.exists()
+    finished = write_run(runs, "mdt", seed=4)  # written a moment ago, and done
+    answer("rm", finished, "--runs", runs, "--yes")
+    assert not finished.exists()
+
+
+def test_a_run_that_logs_rarely_has_to_be_quiet_for_longer(runs):
+    slow = unfinished(runs, "mdt", seed=3)
+    (slow / "metrics.jsonl").write_text('{"step": 40, "timed_steps": 20, "timed_seconds": 3000}\n')
+    quieted(slow)
+    assert "quiet for 9000 s" in ask("rm", slow, "--runs", runs, "--yes").stderr
+
+
+def test_rm_unfinished_takes_those_alone(runs):
+    stopped = list((runs / "maskdit-tiny").iterdir())
+    running = unfinished(runs, "mdt", quiet=False, seed=5)
+    kept = {name for name, run in listed(runs).items() if run["state"] != "unfinished"}
+    assert ask("rm", "--unfinished", "--runs", runs).exit_code == 2
+    assert f"mdt-tiny/{running.name} is unfinished" in answer("rm", "--unfinished", "--runs", runs, "--yes")
+    assert [path.exists() for path in stopped] == [False]
+    assert set(listed(runs)) == kept | {f"mdt-tiny/{running.name}"}
+    assert "nothing to remove" in answer("rm", "--unfinished", "--runs", runs, "--yes")
+
+
+def test_files_that_the_harness_did_not_write_stay(runs):
+    folder = next((runs / "dit-tiny").glob("seed0-*"))
+    (folder / "notes.txt").write_text("mine")
+    (folder / ".result.json.123.tmp").write_text("torn")
+    assert "stay: notes.txt" in ask("rm", folder, "--runs", runs).stdout
+    answer("rm", folder, "--runs", runs, "--yes")
+    assert files(folder) == {"notes.txt"}
+    assert entry_of(folder).state == "foreign"
+
+
+def test_a_link_inside_a_run_goes_and_what_it_leads_to_stays(runs, tmp_path):
+    folder = next((runs / "dit-tiny").glob("seed0-*"))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (disk / "weights").write_bytes(b"0" * 1000)
+    (folder / "checkpoints").symlink_to(disk)
+    answer("rm", folder, "--runs", runs, "--yes")
+    assert not folder.exists()
+    assert files(disk) == {"weights"}
+
+
+class Crash(BaseException):
+    """As a kill: nothing catches it."""
+
+
+@pytest.mark.parametrize("operations", range(12))
+def test_a_removal_cut_short_leaves_no_finished_run_and_can_be_repeated(operations, runs, monkeypatch):
+    folder = quieted(with_weights(next((runs / "dit-tiny").glob("seed0-*"))))
+    left = [operations]
+
+    def counted(real):
+        def wrapped(*arguments, **options):
+            if left[0] == 0:
+                raise Crash
+            left[0] -= 1
+            return real(*arguments, **options)
+
+        return wrapped
+
+    plan = removal.plan(folder, runs)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", counted(shutil.rmtree))
+        patch.setattr(Path, "unlink", counted(Path.unlink))
+        patch.setattr(Path, "rmdir", counted(Path.rmdir))
+        try:
+            removal.remove(plan, runs)
+        except Crash:
+            assert folder.exists()
+    if not folder.exists():
+        return
+    assert (load_run(folder).path == folder) if operations == 0 else entry_of(folder).state != "finished"
+    if operations:
+        with pytest.raises(DataError):
+            load_run(folder)
+        if (folder / "checkpoints").exists() and operations > 1:
+            assert not (folder / "evaluations").exists()  # metrics do not outlive the weights they are of
+    if files(folder):
+        assert entry_of(folder).state == ("unfinished" if operations else "finished")
+        answer("rm", folder, "--runs", runs, "--yes", "--force")
+        assert not folder.exists()
+
+
+def test_what_cannot_be_removed_is_told_with_what_was_freed(runs, monkeypatch):
+    folder = with_weights(next((runs / "dit-tiny").glob("seed0-*")))
+
+    def refusing(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", refusing)
+    result = (folder / "result.json").stat().st_size
+    done = ask("rm", folder, "--runs", runs, "--yes", "--json")
+    assert done.exit_code == 4
+    assert json.loads(done.stdout)["bytes"] == result
+    assert "Permission denied" in done.stderr
+
+
+# All of them ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_command_imports_torch(runs, tmp_path):
+    folder = unfinished(runs, seed=9)
+    commands = [
+        ["list", runs],
+        ["show", "sddit-tiny", "--runs", runs],
+        ["rm", folder, "--runs", runs, "--yes"],
+        ["export", runs, "--to", "csv", "--out", tmp_path / "csv"],
+        ["export", runs, "--to", "tensorboard", "--out", tmp_path / "tensorboard"],
+    ]
+    code = (
+        "import sys, json; from harness.cli.runs import runs_app\n"
+        f"for command in json.loads({json.dumps(json.dumps([[str(part) for part in c] for c in commands]))}):\n"
+        "    runs_app(command, standalone_mode=False)\n"
+        "print([m for m in ('torch', 'tensorflow', 'pandas', 'matplotlib', 'baselines.dit') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert not folder.exists()
+    assert len(list((tmp_path / "tensorboard").rglob("events.out.tfevents.*"))) == 5
+
+
+@pytest.mark.parametrize("command", ["list", "show", "rm", "export"])
+def test_every_command_ends_its_help_with_examples(command):
+    assert f"Examples: harness runs {command}" in " ".join(answer(command, "--help").split())
+
+
+def test_hundreds_of_runs_are_listed_in_seconds(tmp_path):
+    template = write_run(tmp_path / "template", "sddit", knobs={"mask_ratio": 0.5})
+    for i in range(300):
+        shutil.copytree(template, tmp_path / "runs" / "sddit-tiny" / f"seed0-{i:010x}")
+    started = time.perf_counter()
+    assert len(survey([tmp_path / "runs"])) == 300
+    assert time.perf_counter() - started < 10
