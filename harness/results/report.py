@@ -1,114 +1,223 @@
-"""The report: what the papers print beside what was measured, and everything a reader needs to judge the difference."""
+"""The report: what the paper says and prints beside what was measured, and everything needed to judge the difference.
 
-from collections.abc import Iterable, Sequence
+Written as one Markdown file and one page, with the figures, tables and verdicts beside them as files of their own. It
+holds no date: the same evidence gives the same bytes.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from harness.results import figures, tables
+from harness.errors import DataError, UsageError
+from harness.results import claims, figures, markdown, page, paper_tables, table, tables
+from harness.results.archive import keep
 from harness.results.compare import Comparison, Figure3, Panel, compare_runs
+from harness.results.document import (
+    Block,
+    Bullets,
+    Code,
+    Details,
+    Document,
+    FigureBlock,
+    Link,
+    Paragraph,
+    Section,
+    TableBlock,
+    Text,
+    Verdicts,
+)
+from harness.results.evidence import Evidence, gather
+from harness.results.figures import Drawing, writing
 from harness.results.methods import REFERENCE
 from harness.results.schema import write_atomically
-from harness.results.store import Run, load_runs
-from harness.results.tables import escape
+from harness.results.spending import spending
+from harness.results.store import LeftOut
+from harness.results.table import Table
+from harness.results.verdicts import NOT_TESTED, Judgement
 
-NAME = "report.md"
+FORMATS = {"md": (markdown.render, "report.md"), "html": (page.render, "report.html")}
+CLAIMS = "claims.json"
+UNFINISHED = ("failed", "unfinished")  # how the reason of a run begins that was started and did not end
 
-AGAINST = (
-    "Panels as in the figure. *n* counts seeds; behind ± is the standard deviation over them, absent where n = 1. "
-    "*missing*: the paper draws it and prints no value."
+LEAD = (
+    "Which claims of the SD-DiT paper (Zhu et al. 2024, arXiv:2403.17004) hold, by the runs at hand. Published numbers "
+    "carry their source; a measured one stands beside them only where it was made under the same conditions."
 )
-METRICS = (
-    "Of the evaluation after the last step. A metric's name carries the features and the number of images; only "
-    "FID-50K is FID-50K. *Untrained / final* is how many times the distance shrank in training."
-)
-TRAINING = (
-    "Steps per second are the mean over the timed steps, warm-up and evaluation excluded. GMAC are 1e9 "
-    "multiply-accumulates per image; a step counts forward and backward. Parameters are the sampled network's."
-)
-DEVIATIONS = (
-    "*changed*: it differs from the paper. *inferred*: the paper does not say, another of its numbers does. "
-    "*assumed*: the paper does not say, this is a guess."
+READING = (
+    "A verdict rests on runs paired by seed: the ratio of the two methods' results, its geometric mean and 95% "
+    "interval. Reproduced: the whole interval lies on the claimed side. Not reproduced: on the other side. "
+    "Inconclusive: it covers the bound, or n = 1. At the demo's scale a verdict is about a small network on 8 x 8 "
+    "digits and says nothing about ImageNet."
 )
 
 
-def write(roots: list[Path], out: Path) -> Path:
-    """Write report.md and the figure beside it into `out`; returns the report's path."""
-    runs, left_out = load_runs(roots)
-    comparison = compare_runs(runs, left_out)
-    figures.write(comparison, out)
-    path = out / NAME
-    with figures.writing(out):
-        write_atomically(path, compose(runs, comparison))
-    return path
+@dataclass(frozen=True)
+class Report:
+    """What was written, and what a check needs of it."""
+
+    files: tuple[Path, ...]
+    evidence: Evidence
+    judgements: tuple[Judgement, ...]
 
 
-def compose(runs: Sequence[Run], comparison: Comparison) -> str:
-    """The report as Markdown. It holds no date: the same runs give the same text."""
+def write(
+    roots: Iterable[Path], out: Path, *, formats: Sequence[str] = ("md", "html"), records: bool = False
+) -> Report:
+    """Write the report of what lies below `roots` into `out`; `records` copies the small records behind it there too.
+
+    Raises UsageError for an unknown format, DataError without evidence or where `out` cannot be written.
+    """
+    wrong = [name for name in formats if name not in FORMATS]
+    if wrong:
+        raise UsageError(f"--format is {wrong[0]!r}; it must be {' or '.join(FORMATS)}.")
+    evidence = gather(roots)
+    judgements = claims.judge(evidence)
+    drawings = {name: make(evidence) for name, make in figures.MAKERS.items()}
+    beside = (*paper_tables.tables(evidence), paper_tables.context(evidence))
+    paths = [*figures.write(drawings.values(), out), *table.write(beside, out)]
+    document = compose(evidence, judgements, drawings, beside, folder=out)
+    with writing(out):
+        for name in formats:
+            render, file_name = FORMATS[name]
+            write_atomically(out / file_name, render(document))
+            paths.append(out / file_name)
+        write_atomically(out / CLAIMS, json.dumps([j.as_json() for j in judgements], indent=1) + "\n")
+        paths.append(out / CLAIMS)
+        if records:
+            paths += keep(evidence.runs, evidence.counts, out)
+    return Report(tuple(paths), evidence, judgements)
+
+
+def earlier_claims(path: Path) -> list[dict[str, Any]]:
+    """The verdicts of an earlier report's claims.json. Raises DataError where it is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read: {error}. Name the claims.json beside an earlier report.") from None
+    if not isinstance(found, list) or not all(isinstance(each, dict) and "claim" in each for each in found):
+        raise DataError(f"{path} holds no verdicts. Name the claims.json beside an earlier report.")
+    return found
+
+
+def compose(
+    evidence: Evidence,
+    judgements: Sequence[Judgement],
+    drawings: Mapping[str, Drawing],
+    beside: Sequence[Table],
+    *,
+    folder: Path | None = None,
+) -> Document:
+    """The report as a document. The figures' pictures are taken from `folder`, where they were written."""
+    comparison = compare_runs(evidence.runs, evidence.left_out)
     figure = comparison.figures["3"]
-    sections = {
-        "Summary": _bullets(_summary(runs, comparison)),
-        "Figure 3": _figure(),
-        "Figure 3, paper against measured": (
-            f"{AGAINST}\n\n{tables.paper_against_measured(figure)}\n{_bullets(_conditions(figure))}"
-        ),
-        "All metrics": f"{METRICS}\n\n{tables.metrics(runs, figure)}",
-        "Training": f"{TRAINING}\n\n{tables.training(runs, figure)}",
-        "SD-DiT Table 1, as published": tables.table1(),
-        "Environment": tables.environment(runs),
-        "Deviations from the papers": f"{DEVIATIONS}\n\n{tables.deviations()}",
-        "Left out": f"{tables.left_out(comparison.left_out)}\n{_bullets(_damaged_lines(runs))}",
-        "Published values this report does not have": tables.missing_values(),
-    }
-    parts = [f"## {title}\n\n{text.rstrip()}\n" for title, text in sections.items()]
-    return "\n".join(["# Paper against measured\n", *parts])
+    *papers, context = beside
+    begun = [item for item in comparison.left_out if item.reason.startswith(UNFINISHED)]
+    others = [item for item in comparison.left_out if item not in begun]
+    return Document(
+        "Paper against measured",
+        [
+            Section("Summary", [Bullets(list(_summary(evidence, comparison, judgements)))]),
+            Section("Claims", [Paragraph(READING), Verdicts(judgements)]),
+            Section("Figures", [_figure(drawing, folder) for drawing in drawings.values()]),
+            Section("Tables", [TableBlock(each) for each in papers]),
+            Section("Later methods", [TableBlock(context)]),
+            Section(
+                "Every measured point of Fig. 3",
+                [TableBlock(tables.paper_against_measured(figure)), *_folded("Conditions", _conditions(figure))],
+            ),
+            Section("All metrics", list(map(TableBlock, tables.metrics(evidence.runs, figure)))),
+            Section("Training", [TableBlock(tables.training(evidence.runs, figure))]),
+            Section("Time and energy", [TableBlock(spending(evidence))]),
+            Section("Environment", list(map(TableBlock, tables.environment(evidence.runs)))),
+            Section("Deviations from the papers", [TableBlock(tables.deviations())]),
+            Section("Failed and unfinished runs", [TableBlock(tables.left_out(begun))]),
+            Section("Left out", [TableBlock(tables.left_out(others)), *_bullets(_damaged_lines(evidence))]),
+            Section("Published values this report does not have", [TableBlock(tables.missing_values())]),
+        ],
+        lead=LEAD,
+    )
 
 
-def _figure() -> str:
-    alternative = "Training speed against sample quality: published, measured, and both relative to DiT"
-    return f"![{alternative}](figure3.png)\n\nAs [SVG](figure3.svg); the numbers behind it as [CSV](figure3.csv)."
+def _figure(drawing: Drawing, folder: Path | None) -> FigureBlock:
+    return FigureBlock(drawing, None if folder is None else folder / f"{drawing.name}.svg")
+
+
+def _folded(summary: str, items: Iterable[Text]) -> list[Block]:
+    found = list(items)
+    return [Details(summary, [Bullets(found)])] if found else []
+
+
+def _bullets(items: Iterable[Text]) -> list[Block]:
+    found = list(items)
+    return [Bullets(found)] if found else []
 
 
 # Summary ---------------------------------------------------------------------------------------------------------
 
 
-def _summary(runs: Sequence[Run], comparison: Comparison) -> Iterable[str]:
+def _summary(evidence: Evidence, comparison: Comparison, judgements: Sequence[Judgement]) -> Iterable[Text]:
     figure = comparison.figures["3"]
-    groups = _count(len(figure.measured), "group")
-    left_out = _count(len(comparison.left_out), "folder or run", "folders or runs")
-    yield f"{_count(len(runs), 'finished run')} in {groups} of equal conditions; {left_out} left out."
-    yield f"The paper's Fig. 3, relative to its DiT: {_ratios(figure.published)}"
-    for point in figure.missing:
-        yield f"{point.model} of Fig. 3: {point.reason}."
+    runs, settings = _count(len(evidence.runs), "finished run"), _count(len(evidence.settings), "setting")
+    benches = f", {_count(len(evidence.benches), 'bench', 'benches')} of the step" if evidence.benches else ""
+    yield f"{runs} in {settings} whose distances may be compared{benches}; {_left_out(comparison.left_out)}."
+    for scale, words in (
+        ("paper", "At the paper's scale"),
+        ("demo", "At the demo's scale (a small network on digits)"),
+        ("other", "At other scales"),
+    ):
+        found = [judgement for judgement in judgements if judgement.scale == scale]
+        if found:
+            yield (f"{words}: {_tally(found)}. See ", Link("the claims", "claims"), ".")
+    untested = [judgement for judgement in judgements if judgement.verdict == NOT_TESTED and judgement.scale is None]
+    if untested:
+        commands = list(dict.fromkeys(judgement.to_test for judgement in untested if judgement.to_test))
+        yield (
+            f"{_count(len(untested), 'claim')} not tested at all; for example ",
+            Code(commands[0]),
+            " makes runs for it.",
+        )
     for letter, panel in figure.lettered():
-        if panel.kind == "measured":
-            yield f"{letter} {escape(panel.title)}, relative to its DiT: {_ratios(panel)} {_seeds(panel)}"
+        if panel.kind == "measured" and all(point.speed_ratio is not None for point in panel.drawn_points):
+            yield f"{letter} {panel.title}, relative to its DiT: {_ratios(panel)} {_seeds(panel)}"
+    yield f"The paper's Fig. 3, relative to its DiT: {_ratios(figure.published)}"
     yield _comparable(figure)
+
+
+def _tally(judgements: Sequence[Judgement]) -> str:
+    counts: dict[str, int] = {}
+    for judgement in judgements:
+        counts[judgement.verdict] = counts.get(judgement.verdict, 0) + 1
+    return ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _left_out(items: Sequence[LeftOut]) -> str:
+    return f"{_count(len(items), 'folder or run', 'folders or runs')} left out"
 
 
 def _comparable(figure: Figure3) -> str:
     points = [(letter, point) for letter, panel in figure.lettered()[1:] for point in panel.points]
-    comparable = [f"{escape(point.label)} {letter}" for letter, point in points if not point.differences]
+    comparable = [f"{point.label} {letter}" for letter, point in points if not point.differences]
     if not points:
-        return "Nothing was measured that could be drawn; see *Left out*."
+        return "Nothing was measured that Fig. 3 could show."
     if not comparable:
-        return "No measured number may stand beside the paper's: the conditions differ, as listed below."
+        return "No measured number may stand beside the paper's: the conditions differ, as the tables say."
     return f"Measured under the paper's conditions: {', '.join(comparable)}."
 
 
 def _ratios(panel: Panel) -> str:
     """Each method's speed and distance as multiples of those of the panel's DiT, in words."""
-    if any(point.speed_ratio is None for point in panel.points):
-        return "there is no single DiT run to compare with."
-    metric = escape(panel.metric_title)
     parts = [
-        f"{escape(point.label)}: {point.speed_ratio:.2f} × the speed, {point.distance_ratio:.2f} × the {metric}"
-        for point in panel.points
+        f"{point.label}: {point.speed_ratio:.2f} × the speed, {point.distance_ratio:.2f} × the {panel.metric_title}"
+        for point in panel.drawn_points
         if point.method != REFERENCE
     ]
     return ("; ".join(parts) or "nothing else ran") + "."
 
 
 def _seeds(panel: Panel) -> str:
-    counts = sorted({point.speed.n for point in panel.points})
+    counts = sorted({point.speed.n for point in panel.drawn_points})
     if counts == [1]:
         return "n = 1 seed each, so the spread is unknown."
     return f"n = {counts[0]} seeds each." if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]} seeds."
@@ -121,25 +230,21 @@ def _conditions(figure: Figure3) -> Iterable[str]:
     for letter, panel in figure.lettered():
         if panel.kind != "measured":
             continue
-        yield f"{letter} {escape(panel.title)}. {escape(' '.join(panel.notes))}"
+        yield f"{letter} {panel.title}. {' '.join(panel.notes)}"
         if panel.differences:
-            yield f"{letter} differs from the paper in: {escape('; '.join(panel.differences.values()))}."
+            yield f"{letter} differs from the paper in: {'; '.join(panel.differences.values())}."
         for point in panel.points:
             own = [text for word, text in point.differences.items() if word not in panel.differences]
             if own:
-                yield f"{letter} {escape(point.label)} differs further in: {escape('; '.join(own))}."
+                yield f"{letter} {point.label} differs further in: {'; '.join(own)}."
 
 
-def _damaged_lines(runs: Iterable[Run]) -> Iterable[str]:
-    for run in runs:
+def _damaged_lines(evidence: Evidence) -> Iterable[str]:
+    for run in evidence.runs:
         if run.damaged_lines:
             lines = _count(run.damaged_lines, "line")
-            yield f"{escape(run.name)}: {lines} of metrics.jsonl could not be read; the run is used."
+            yield f"{run.name}: {lines} of metrics.jsonl could not be read; the run is used."
 
 
 def _count(number: int, what: str, plural: str | None = None) -> str:
     return f"{number} {what if number == 1 else plural or f'{what}s'}"
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "".join(f"- {line}\n" for line in lines)
