@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from harness.errors import SetupError, unknown
-from harness.results.history import History, Point, write_csv
+from harness.results.folders.history import History, Point, write_csv
 
 PROJECT = "dit-harness"
 EVENT_FILE = "events.out.tfevents.harness"  # no host name and no clock in it: the next export finds it again

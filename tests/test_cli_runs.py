@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from harness.cli.runs import runs_app
 from harness.errors import DataError
-from harness.results import removal
-from harness.results.listing import entry_of, survey
+from harness.results.folders import removal
+from harness.results.folders.listing import entry_of, survey
 from harness.results.store import load_run
 
 LONG_AGO = time.time() - 3600

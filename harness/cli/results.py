@@ -56,7 +56,8 @@ def report(
     """Write which of the paper's claims hold, its figures and tables beside what was measured: Markdown and a page."""
     if against is not None and not check:
         raise UsageError("--against says what to check against: add --check.")
-    from harness.results import checks, report
+    from harness.results import report
+    from harness.results.claims import checks
 
     earlier = report.earlier_claims(against) if against is not None else []  # a wrong file is told before the work
     written = report.write(runs or [Path("runs")], out, formats=listed(format), records=records)

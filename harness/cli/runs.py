@@ -27,7 +27,7 @@ def runs_list(runs: Roots = None, as_json: Json = False) -> None:
     The age is that of the last event a run recorded.
     """
     from harness.cli import runs_text
-    from harness.results import listing
+    from harness.results.folders import listing
 
     roots = runs or [RUNS]
     entries = listing.survey(roots)
@@ -42,7 +42,7 @@ def runs_list(runs: Roots = None, as_json: Json = False) -> None:
 def runs_show(run: Name, below: Below = RUNS, as_json: Json = False) -> None:
     """Print one run in full: settings that its recipe has otherwise, provenance, speed, evaluations, events, files."""
     from harness.cli import runs_text
-    from harness.results import inspection, listing
+    from harness.results.folders import inspection, listing
 
     folder = listing.find_run(run, below)
     show(inspection.describe(folder, listing.name_below(below, folder)), as_json, runs_text.of_one)
@@ -75,7 +75,7 @@ def runs_rm(
     is refused.
     """
     from harness.cli import runs_text
-    from harness.results import listing, removal
+    from harness.results.folders import listing, removal
 
     if not runs and not unfinished:
         raise UsageError("name the runs to remove, or say --unfinished; `harness runs list` names them.")
@@ -126,7 +126,7 @@ def runs_export(
     need their package: pip install 'dit-harness[FORMAT]'.
     """
     from harness import trackers
-    from harness.results import history, listing
+    from harness.results.folders import history, listing
 
     trackers.require(to)
     folders = []

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from harness.cli.layout import columns, columns_by_row, shown, wrapped
-from harness.results.departures import as_text
+from harness.results.folders.departures import as_text
 
 Document = Mapping[str, Any]
 NO_VALUE = "-"

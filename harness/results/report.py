@@ -11,10 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError, UsageError
-from harness.results import claims, figures, markdown, page, paper_tables, table, tables
+from harness.results import figures
 from harness.results.archive import keep
+from harness.results.claims import claims
+from harness.results.claims.verdicts import NOT_TESTED, Judgement
 from harness.results.compare import Comparison, Figure3, Panel, compare_runs
-from harness.results.document import (
+from harness.results.evidence import Evidence, gather
+from harness.results.figures import Drawing, writing
+from harness.results.methods import REFERENCE
+from harness.results.pages import markdown, page
+from harness.results.pages.document import (
     Block,
     Bullets,
     Code,
@@ -28,14 +34,11 @@ from harness.results.document import (
     Text,
     Verdicts,
 )
-from harness.results.evidence import Evidence, gather
-from harness.results.figures import Drawing, writing
-from harness.results.methods import REFERENCE
 from harness.results.schema import write_atomically
-from harness.results.spending import spending
 from harness.results.store import LeftOut
-from harness.results.table import Table
-from harness.results.verdicts import NOT_TESTED, Judgement
+from harness.results.tables import paper_tables, run_tables, table
+from harness.results.tables.spending import spending
+from harness.results.tables.table import Table
 
 FORMATS = {"md": (markdown.render, "report.md"), "html": (page.render, "report.html")}
 CLAIMS = "claims.json"
@@ -125,16 +128,16 @@ def compose(
             Section("Later methods", [TableBlock(context)]),
             Section(
                 "Every measured point of Fig. 3",
-                [TableBlock(tables.paper_against_measured(figure)), *_folded("Conditions", _conditions(figure))],
+                [TableBlock(run_tables.paper_against_measured(figure)), *_folded("Conditions", _conditions(figure))],
             ),
-            Section("All metrics", list(map(TableBlock, tables.metrics(evidence.runs, figure)))),
-            Section("Training", [TableBlock(tables.training(evidence.runs, figure))]),
+            Section("All metrics", list(map(TableBlock, run_tables.metrics(evidence.runs, figure)))),
+            Section("Training", [TableBlock(run_tables.training(evidence.runs, figure))]),
             Section("Time and energy", [TableBlock(spending(evidence))]),
-            Section("Environment", list(map(TableBlock, tables.environment(evidence.runs)))),
-            Section("Deviations from the papers", [TableBlock(tables.deviations())]),
-            Section("Failed and unfinished runs", [TableBlock(tables.left_out(begun))]),
-            Section("Left out", [TableBlock(tables.left_out(others)), *_bullets(_damaged_lines(evidence))]),
-            Section("Published values this report does not have", [TableBlock(tables.missing_values())]),
+            Section("Environment", list(map(TableBlock, run_tables.environment(evidence.runs)))),
+            Section("Deviations from the papers", [TableBlock(run_tables.deviations())]),
+            Section("Failed and unfinished runs", [TableBlock(run_tables.left_out(begun))]),
+            Section("Left out", [TableBlock(run_tables.left_out(others)), *_bullets(_damaged_lines(evidence))]),
+            Section("Published values this report does not have", [TableBlock(run_tables.missing_values())]),
         ],
         lead=LEAD,
     )

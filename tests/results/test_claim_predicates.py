@@ -5,10 +5,10 @@ import re
 import pytest
 from claim_worlds import A100, H200, arm, bench, judged, of_benches, sddit, write
 
-from harness.results.checks import outside_tolerance
-from harness.results.comparisons import steps_to_reach
+from harness.results.claims.checks import outside_tolerance
+from harness.results.claims.comparisons import steps_to_reach
+from harness.results.claims.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from harness.results.evidence import Evidence
-from harness.results.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 
 
 def test_best_of_all_needs_a_measured_value_on_either_side(tmp_path):
@@ -16,7 +16,7 @@ def test_best_of_all_needs_a_measured_value_on_either_side(tmp_path):
     (judgement,) = judged(tmp_path)["best-mask-ratio"]
     assert judgement.verdict == NOT_TESTED
     assert judgement.missing[0] == "no smaller value beside SD-DiT (mask ratio 0.2)"
-    assert "mask ratio 0.1" in judgement.missing
+    assert "mask ratio 0.3" in judgement.missing
 
 
 def test_best_of_all_names_the_values_that_were_not_measured(worlds):

@@ -9,11 +9,11 @@ from claim_worlds import AS_PUBLISHED, AT_THE_DEMO, KNOBS, PAPER_ONLY, arm, judg
 from run_folders import write_run
 
 from harness.results import published
-from harness.results.claims import CLAIMS, judge
+from harness.results.claims.claims import CLAIMS, judge
+from harness.results.claims.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, student
 from harness.results.evidence import Evidence, gather
 from harness.results.schema import Device
 from harness.results.trials import settings
-from harness.results.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, student
 
 # Every claim, at the demo's scale --------------------------------------------------------------------------------
 

@@ -1,10 +1,10 @@
 import pytest
 from claim_worlds import full, judged, write
 
-from harness.results.checks import outside_tolerance
-from harness.results.claims import judge
+from harness.results.claims.checks import outside_tolerance
+from harness.results.claims.claims import judge
+from harness.results.claims.verdicts import NOT_REPRODUCED, REPRODUCED
 from harness.results.evidence import Count, Counts, Evidence
-from harness.results.verdicts import NOT_REPRODUCED, REPRODUCED
 
 XL = [
     full("sddit", "xl", 7.21, 4.0, 2_400_000, milestones={1_100_000: 9.66, 1_300_000: 9.01}, guided={1.5: 3.23}),

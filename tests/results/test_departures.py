@@ -3,7 +3,7 @@
 import pytest
 
 from harness.recipes import load_recipe, recipe_names
-from harness.results.departures import UNSAID, departures, knob_defaults
+from harness.results.folders.departures import UNSAID, departures, knob_defaults
 from harness.training import registry
 
 

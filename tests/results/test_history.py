@@ -17,7 +17,7 @@ from tensorboard.plugins.hparams import metadata as hparams
 from harness import trackers
 from harness.config import read_config
 from harness.errors import DataError, SetupError, UsageError
-from harness.results import history
+from harness.results.folders import history
 
 START = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 

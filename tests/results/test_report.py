@@ -8,13 +8,16 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.errors import DataError, UsageError
-from harness.results import claims, markdown, page, paper_tables, report
+from harness.results import report
+from harness.results.claims import claims
 from harness.results.deviations import DEVIATIONS
-from harness.results.document import Document
 from harness.results.evidence import gather
+from harness.results.pages import markdown, page
+from harness.results.pages.document import Document
 from harness.results.schema import Device
 from harness.results.store import load_runs
-from harness.results.table import NOTHING
+from harness.results.tables import paper_tables
+from harness.results.tables.table import NOTHING
 
 
 def composed(root: Path) -> Document:
@@ -49,9 +52,9 @@ def text(four_methods) -> str:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Path:
-    """A whole report, of two seeds of four methods and a run that did not finish."""
+    """A whole report, of three seeds of four methods and a run that did not finish."""
     root = tmp_path_factory.mktemp("report")
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         for i, method in enumerate(("dit", "maskdit", "mdt", "sddit")):
             write_run(root / "runs", method, seed=seed, speed=10.0 - i + 0.1 * seed, distance=5.0 - i - 0.1 * seed)
     write_run(root / "runs", "mdt", seed=7, finished=False)
@@ -75,12 +78,12 @@ def test_a_report_has_its_figures_tables_and_verdicts_beside_it(written):
 def test_the_summary_and_the_claims_come_first(written):
     text = (written / "out" / "report.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (.+)$", text, re.MULTILINE)[:3] == ["Summary", "Claims", "Figures"]
-    assert "8 finished runs in 1 setting" in section(text, "Summary")
+    assert "12 finished runs in 1 setting" in section(text, "Summary")
 
 
 def test_a_report_of_the_kept_records_is_the_same_report(written, tmp_path):
     archive = written / "out" / "runs"
-    assert len(load_runs([archive])[0]) == 8
+    assert len(load_runs([archive])[0]) == 12
     report.write([archive], tmp_path / "again", formats=["md"])
     again = (tmp_path / "again" / "report.md").read_text(encoding="utf-8")
     told = (written / "out" / "report.md").read_text(encoding="utf-8")
@@ -233,8 +236,8 @@ def test_a_report_names_no_folder_of_the_person_who_made_it(text, tmp_path):
 
 def test_hours_are_added_up_and_energy_is_not_invented(written):
     rows = {row["What"]: row for row in table(section((written / "out" / "report.md").read_text(), "Time and energy"))}
-    assert rows["all"]["Runs"] == "8"
-    assert rows["all"]["Hours"] == f"{8 * 66 / 3600:.2f}"
+    assert rows["all"]["Runs"] == "12"
+    assert rows["all"]["Hours"] == f"{12 * 66 / 3600:.2f}"
     assert {row["Energy, J per trained image"] for row in rows.values()} == {"not measured"}
 
 

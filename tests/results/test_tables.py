@@ -11,7 +11,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from harness.errors import DataError
-from harness.results.table import (
+from harness.results.tables.table import (
     LATEX,
     NOTHING,
     Column,
@@ -260,7 +260,8 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_mend(tmp_path):
 
 def test_the_tables_need_no_torch():
     code = (
-        "import sys; from harness.results import paper_tables as p; from harness.results.evidence import Evidence; "
+        "import sys; from harness.results.tables import paper_tables as p;"
+        "from harness.results.evidence import Evidence; "
         "p.tables(Evidence()); p.context(Evidence()); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.results import claims, figures
+from harness.results import figures
+from harness.results.claims import claims
 from harness.results.compare import samples_of
 from harness.results.evidence import gather
 

@@ -30,8 +30,15 @@ class Points:
     joined: bool = True
 
     @property
-    def lowest(self) -> int:
-        return min(range(len(self.xs)), key=lambda i: self.spreads[i].mean)
+    def lowest(self) -> int | None:
+        """The place of the lowest mean over the seeds that all points have; None where they have none in common."""
+        values = [{trial.seed: trial.distance for trial in behind.trials} for behind in self.measured]
+        if not values:
+            return min(range(len(self.xs)), key=lambda i: self.spreads[i].mean)
+        shared = set.intersection(*map(set, values))
+        if not shared:
+            return None
+        return min(range(len(self.xs)), key=lambda i: sum(values[i][seed] for seed in shared))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         for i, (x, spread) in enumerate(zip(self.xs, self.spreads, strict=True)):
@@ -106,8 +113,8 @@ def draw_points(axes: Axes, points: Points, panel: str, *, ring: bool = False) -
         clip_on=False,
         zorder=4,
     )
-    if ring:
-        best = points.lowest
+    best = points.lowest
+    if ring and best is not None:
         axes.plot(
             [points.xs[best]],
             [ys[best]],

@@ -136,6 +136,9 @@ def _notes(setting: Setting, points: Points, levels: Sequence[Level], absent: Se
     named = [(f"{x:g}", spread) for x, spread in zip(points.xs, points.spreads, strict=True)]
     yield shared.counted([*named, *((level.label, level.spread) for level in levels)])
     best = points.lowest
+    if best is None:
+        yield "The mask ratios have no seed in common, so none is called the lowest."
+        return
     lowest = points.spreads[best]
     yield f"Lowest{' mean' if lowest.n > 1 else ''}: {lowest.mean:.4g} at mask ratio {points.xs[best]:g}."
     if absent:

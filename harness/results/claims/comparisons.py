@@ -12,10 +12,10 @@ from itertools import pairwise, product
 from typing import Any
 
 from harness.results import panels
+from harness.results.claims.verdicts import Comparison
 from harness.results.methods import measured_title
 from harness.results.panels import FINAL, PAPER_KNOBS
 from harness.results.trials import VARIED, Trial
-from harness.results.verdicts import Comparison
 
 MDT_LITE = measured_title("mdt", {})
 WITHOUT_POSITIONS = f"{MDT_LITE}: MDT without its relative position bias."

@@ -7,9 +7,7 @@ from its bound it lies and how sure that is; the same numbers stand in the text.
 import math
 from collections.abc import Iterator, Sequence
 
-from harness.results.document import MOST_RUNS, Verdicts
-from harness.results.hypertext import Markup, element, joined
-from harness.results.verdicts import (
+from harness.results.claims.verdicts import (
     INCONCLUSIVE,
     NOT_REPRODUCED,
     NOT_TESTED,
@@ -17,6 +15,8 @@ from harness.results.verdicts import (
     Comparison,
     Judgement,
 )
+from harness.results.pages.document import MOST_RUNS, Verdicts
+from harness.results.pages.hypertext import Markup, element, joined
 
 SCALES = {"paper": "The paper's scale", "demo": "The demo's scale", "other": "Another scale"}
 CLASSES = {REPRODUCED: "yes", NOT_REPRODUCED: "no", INCONCLUSIVE: "open", NOT_TESTED: "idle"}

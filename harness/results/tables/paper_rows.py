@@ -9,7 +9,7 @@ from typing import Any
 from harness.results import published
 from harness.results.compare import Spread
 from harness.results.repeats import Repeats, Target, target_of
-from harness.results.table import Cell, Column, Printed
+from harness.results.tables.table import Cell, Column, Printed
 
 Row = dict[str, Cell]
 

@@ -9,9 +9,9 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.results.comparisons import Arm, Pairs, distance_at, guided_at, paired, steps_to_reach, worded
-from harness.results.contests import LATENTS, Pipelines
-from harness.results.places import Found, Place, Published
+from harness.results.claims.comparisons import Arm, Pairs, distance_at, guided_at, paired, steps_to_reach, worded
+from harness.results.claims.contests import LATENTS, Pipelines
+from harness.results.claims.places import Found, Place, Published
 from harness.results.trials import Trial
 
 CUSTOMARY_GUIDANCE = 1.5  # DiT's and MaskDiT's
@@ -299,7 +299,7 @@ class SameCost:
 
 @dataclass(frozen=True)
 class FasterHere:
-    """`a` takes more training steps a second than `b`: by the setting's own runs, else by a bench of the same size."""
+    """`a` takes more training steps a second than `b`: by a bench of the same size, else by the setting's own runs."""
 
     a: Arm
     b: Arm
@@ -317,7 +317,7 @@ class FasterHere:
         for contest in place.index.contests("steps/s", self.arms, self.pipelines, self.published):
             of_this = bool(contest.runs) and all(id(run) in own for run in contest.runs)
             alike = setting.scale != "other" and (contest.scale, contest.size) == (setting.scale, setting.size)
-            rank = (of_this, contest.comparison.n, bool(contest.runs))
+            rank = (not contest.runs, of_this, contest.comparison.n)  # a bench's contenders take turns
             if (of_this or alike) and rank > best:
                 best, chosen = rank, contest
         if chosen is None:

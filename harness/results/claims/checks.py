@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.results import published
-from harness.results.comparisons import Arm, Pool, distance_at, own_differences
+from harness.results.claims.comparisons import Arm, Pool, distance_at, own_differences
+from harness.results.claims.verdicts import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Judgement
 from harness.results.evidence import Evidence
 from harness.results.panels import PAPER_KNOBS
 from harness.results.repeats import Target, target_of
 from harness.results.trials import Setting
-from harness.results.verdicts import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Judgement
 
 FID_WITHIN = 0.12
 """A recipe's FID, trained again, is known to come out up to that much away from the published one: SiT-B/2 at 400k
@@ -153,7 +153,8 @@ def _contradictions(new: Judgement, old: Mapping[str, Any]) -> Iterator[str]:
     for comparison in new.comparisons:
         part = before.get((comparison.subject, comparison.other, comparison.quantity), {})
         ours, theirs = comparison.interval(), part.get("interval")
-        if ours and theirs and (ours[1] < theirs[0] or theirs[1] < ours[0]):
+        near = 1 + comparison.margin
+        if ours and theirs and (ours[1] * near < theirs[0] or theirs[1] * near < ours[0]):
             yield (
                 f"{where}: {comparison.text} in {comparison.quantity}, and {theirs[0]:.3g} to {theirs[1]:.3g} before: "
                 "the intervals do not meet."

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError, UsageError
-from harness.results.inspection import evaluations_of
-from harness.results.listing import as_time, config_in, entry_of, lines_in, manifest_in, mean_speed
+from harness.results.folders.inspection import evaluations_of
+from harness.results.folders.listing import as_time, config_in, entry_of, lines_in, manifest_in, mean_speed
 from harness.results.panels import FINAL
 from harness.results.schema import Evaluation, Manifest, write_atomically
 from harness.results.store import LeftOut

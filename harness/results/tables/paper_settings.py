@@ -16,7 +16,7 @@ from harness.recipes import load_recipe, recipe_names
 from harness.results import published
 from harness.results.repeats import SIZES, network_title
 from harness.results.store import Run
-from harness.results.table import NOTHING, Cell, Table
+from harness.results.tables.table import NOTHING, Cell, Table
 
 METHOD = "sddit"
 NOT_STATED, NOT_A_SETTING, WORDED = "not stated", "not a setting", "worded otherwise"

@@ -13,7 +13,8 @@ from itertools import count
 from pathlib import Path
 
 from harness.errors import DataError
-from harness.results.document import (
+from harness.results.figures.sheet import style
+from harness.results.pages.document import (
     LONG_TABLE,
     Block,
     Bullets,
@@ -35,11 +36,10 @@ from harness.results.document import (
     plain,
     spans,
 )
-from harness.results.figures.sheet import style
-from harness.results.hypertext import Markup, element, joined
-from harness.results.inline_svg import inline
-from harness.results.table import EMPTY, Column, Row, Table
-from harness.results.verdict_cards import SPRITE, cards
+from harness.results.pages.hypertext import Markup, element, joined
+from harness.results.pages.inline_svg import inline
+from harness.results.pages.verdict_cards import SPRITE, cards
+from harness.results.tables.table import EMPTY, Column, Row, Table
 
 CONTENTS = "page.contents"  # no heading's anchor has a full stop
 MOST_IN_CONTENTS = 12  # tables and figures of a section; of more, or of one, only the section is in the contents
@@ -81,7 +81,7 @@ def render(document: Document) -> str:
 
 
 def _asset(name: str) -> str:
-    return (files("harness.results") / name).read_text(encoding="utf-8")
+    return (files("harness.results.pages") / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

@@ -12,7 +12,7 @@ from harness.results.methods import REFERENCE, look, measured_title, order
 from harness.results.panels import FINAL, device_title
 from harness.results.schema import Manifest
 from harness.results.store import LeftOut, Run
-from harness.results.table import NOTHING, Cell, Column, Table
+from harness.results.tables.table import NOTHING, Cell, Column, Table
 from harness.results.trials import distance_metric, metric_title
 
 UNTRAINED = "untrained"  # the name of the evaluation before the first step

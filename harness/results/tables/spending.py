@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from harness.results.evidence import Evidence
 from harness.results.panels import device_title
 from harness.results.store import Run
-from harness.results.table import Column, Table
+from harness.results.tables.table import Column, Table
 
 HOUR = 3600.0
 NOT_MEASURED = "not measured"

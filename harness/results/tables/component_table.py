@@ -1,12 +1,14 @@
 """Table 3 of the SD-DiT paper: what its loss and its masking bring, as published and as measured."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.config import digest
 from harness.results.compare import Spread
-from harness.results.paper_rows import (
+from harness.results.repeats import Repeats
+from harness.results.tables.paper_rows import (
     HOW_TO_READ,
     JUDGED,
     NOT_MEASURED,
@@ -22,8 +24,7 @@ from harness.results.paper_rows import (
     measured,
     printings,
 )
-from harness.results.repeats import Repeats
-from harness.results.table import Column, Table
+from harness.results.tables.table import Column, Table
 
 COMPONENTS: dict[str, Mapping[str, float | bool]] = {  # as the published rows call them
     "full (mask 50%)": {"mask_ratio": 0.5, "discriminate": True},
@@ -58,9 +59,9 @@ def table3(found: Sequence[Repeats], titles: Mapping[str, str]) -> Table:
         ),
         rows=tuple(rows),
         caption="Lower is better. Full: SD-DiT with half of the patches masked; without the discriminative loss L_D "
-        f"and its teacher; without masking. {HOW_TO_READ} The ratios to the full method have no unit, so they may be "
-        "set side by side in every setting: above 1 the component helps. A measured ratio is the mean over pairs of "
-        f"runs of one seed.{in_full([group for own in sets for group in own.values()], titles)}",
+        f"and its teacher; without masking. {HOW_TO_READ} Above 1, the ratio to the full method says that the "
+        "component helps; ratios of FID-50K and of another distance are like in sign, not in size. A measured one is "
+        f"the geometric mean over pairs of runs of one seed.{in_full([group for own in sets for group in own.values()], titles)}",
     )
 
 
@@ -120,8 +121,9 @@ def _component_rows(
 def _paired(values: Mapping[int, float], full: Repeats | None) -> Row:
     """The mean ratio to the full method's, over the seeds that both have."""
     whole = full.values(full.setting.metric) if full is not None else {}
-    ratios = [value / whole[seed] for seed, value in values.items() if whole.get(seed, 0) > 0]
+    ratios = [value / whole[seed] for seed, value in values.items() if whole.get(seed, 0) > 0 and value > 0]
     if not ratios:
         return {"Pairs": 0}
-    ratio = Spread.of(ratios)
-    return {"Measured / full": ratio.mean, "Measured / full, SD": ratio.sd, "Pairs": ratio.n}
+    logs = Spread.of([math.log(ratio) for ratio in ratios])
+    mean = math.exp(logs.mean)  # as the claims have it: a ratio and its inverse count alike
+    return {"Measured / full": mean, "Measured / full, SD": logs.sd and mean * logs.sd, "Pairs": logs.n}

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.files import sync
-from harness.results.inspection import files_below, size_of
-from harness.results.listing import Entry, entry_of, lines_in, name_below
+from harness.results.folders.inspection import files_below, size_of
+from harness.results.folders.listing import Entry, entry_of, lines_in, name_below
 
 ORDER = (
     "result.json", "import.json", "evaluations", "features", "samples", "checkpoints", "metrics.jsonl", "events.jsonl",

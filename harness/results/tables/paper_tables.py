@@ -1,17 +1,19 @@
 """The tables of the SD-DiT paper, each published value beside what was measured, and later methods for context.
 
 A measured value stands in a published row where method, size, steps and metric are the same. Runs of any other setting
-have rows of their own below, under their own metric: nothing is subtracted from an unlike number.
+have rows of their own below, under their own metric: nothing is subtracted from a number of another kind. Where
+something else differs, precision or a knob, the difference is told with it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from harness.results import published
 from harness.results.compare import Spread
-from harness.results.component_table import table3
 from harness.results.evidence import Evidence
 from harness.results.panels import FINAL, describe, differing
-from harness.results.paper_rows import (
+from harness.results.repeats import Repeats, Target, repeats_of, titles_of
+from harness.results.tables.component_table import table3
+from harness.results.tables.paper_rows import (
     FAMILIES,
     HOW_TO_READ,
     JUDGED,
@@ -34,9 +36,8 @@ from harness.results.paper_rows import (
     printing_of,
     printings,
 )
-from harness.results.paper_settings import table4
-from harness.results.repeats import Repeats, Target, repeats_of, titles_of
-from harness.results.table import Column, Table
+from harness.results.tables.paper_settings import table4
+from harness.results.tables.table import Column, Table
 
 
 def tables(evidence: Evidence) -> tuple[Table, Table, Table, Table]:

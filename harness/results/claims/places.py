@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from harness.results import contests
-from harness.results.comparisons import Arm, Pairs, Pool, distance_at, knob_differences, paired
-from harness.results.contests import LATENTS, Contest, Machine, Pipelines, Quantity
+from harness.results.claims import contests
+from harness.results.claims.comparisons import Arm, Pairs, Pool, distance_at, knob_differences, paired
+from harness.results.claims.contests import LATENTS, Contest, Machine, Pipelines, Quantity
+from harness.results.claims.verdicts import Comparison
 from harness.results.evidence import Evidence
 from harness.results.methods import look
 from harness.results.trials import PAPER_METRIC, Scale, Setting, metric_title
-from harness.results.verdicts import Comparison
 
 PAPER_BATCH = 256
 PARAMETERS_WITHIN = 0.001
@@ -168,12 +168,14 @@ class SideBySide:
     size: str
     pairs: tuple[tuple[Arm, Arm, Published | None], ...]
     pipelines: Pipelines = LATENTS
+    own_size: bool = False  # ask at this size only: another claim asks the same elsewhere
 
     def __call__(self, index: Index) -> Iterator[Finding]:
         found = [
             contests.at_size(contest, self.size)
             for a, b, published in self.pairs
             for contest in index.contests(self.quantity, (a, b), self.pipelines, published)
+            if contest.size == self.size or not self.own_size
         ]
         for place in contests.join(found):
             lacking = () if len(place) == len(self.pairs) else ("one of the methods on that machine",)
@@ -221,6 +223,7 @@ class MemoryAtMost:
     arm: Arm
     size: str
     gibibytes: float
+    at_most: float  # what is printed is rounded: the largest number it may stand for
 
     def __call__(self, index: Index) -> Iterator[Finding]:
         for title, name, peak, source, on_eight in contests.peaks(index.evidence, self.arm, self.size):
@@ -230,6 +233,7 @@ class MemoryAtMost:
                 quantity="peak memory of a GPU",
                 ratios=(peak / 2**30 / self.gibibytes,),
                 claimed="below",
+                bound=self.at_most / self.gibibytes,
                 exact=True,
                 runs=(source,),
                 notes=("The paper says neither how it measured nor which gigabyte; a GB is taken as 2**30 bytes.",),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from harness.errors import DataError, UsageError
-from harness.results.departures import departures
+from harness.results.folders.departures import departures
 from harness.results.methods import measured_title
 from harness.results.panels import FINAL
 from harness.results.schema import Import, Manifest, Record, Result, read_lines, read_record

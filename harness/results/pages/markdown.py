@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from html import escape as escape_html
 from urllib.parse import quote
 
-from harness.results.document import (
+from harness.results.claims.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Judgement
+from harness.results.pages.document import (
     LONG_TABLE,
     MOST_RUNS,
     Block,
@@ -25,8 +26,7 @@ from harness.results.document import (
     plain,
     spans,
 )
-from harness.results.table import Column, Table, escape, one_line
-from harness.results.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Judgement
+from harness.results.tables.table import Column, Table, escape, one_line
 
 SIGNS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", INCONCLUSIVE: "≈", NOT_TESTED: "–"}
 NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")  # would make a paragraph a list

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from harness.results.claims.places import Finding, Index, Test
+from harness.results.claims.verdicts import NOT_TESTED, Judgement, conclude, decisive, effect, statistical_notes
 from harness.results.evidence import Evidence
-from harness.results.places import Finding, Index, Test
-from harness.results.verdicts import NOT_TESTED, Judgement, conclude, decisive, effect, statistical_notes
 
 NOT_THE_PAPERS = {
     "demo": "A verdict on the demo (digits, a tiny network); it says nothing of ImageNet.",

@@ -6,7 +6,8 @@ interval (n - 1 degrees of freedom); what is told is the geometric mean and that
 
   reproduced      the whole interval lies on the claimed side
   not reproduced  the whole interval lies on the other side
-  inconclusive    the interval covers the bound, or there is none: one pair is a direction without a spread
+  inconclusive    the interval covers the bound, or fewer than three pairs were measured: one is a direction without a
+                  spread, and two may agree by chance
   not tested      something that the claim is about was not measured
 
 A claim of several comparisons ("best of six") is reproduced when all of them are: this needs no correction, since each
@@ -30,6 +31,7 @@ NOT_TESTED: Verdict = "not tested"
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED)
 
 ALPHA = 0.05
+FEWEST_PAIRS = 3  # behind a verdict
 MOST_SHOWN = 3  # comparisons that an effect spells out; of more, the decisive one
 LARGEST_LOG = 700.0  # exp of more is no float
 ALIKE = 1e-12  # logs of ratios that differ by no more are one measurement told several times
@@ -69,6 +71,11 @@ class Comparison:
         """Repetitions that agree to the last digit are no repetitions: their spread says nothing."""
         return self.n > 1 and max(self._logs) - min(self._logs) <= ALIKE
 
+    @property
+    def enough(self) -> bool:
+        """Whether there are pairs enough for a verdict."""
+        return self.exact or self.n >= FEWEST_PAIRS
+
     def interval(self, confidence: float = 1 - ALPHA) -> tuple[float, float] | None:
         """Of the geometric mean ratio; None where no spread is known. Of an exact quantity: lowest and highest."""
         if self.exact:
@@ -82,7 +89,7 @@ class Comparison:
     def supported(self) -> bool:
         """Whether the whole 95% interval lies on the claimed side."""
         interval = self.interval()
-        if interval is None:
+        if interval is None or not self.enough:
             return False
         low, high = interval
         if self.claimed == "above":
@@ -94,7 +101,7 @@ class Comparison:
     def refuted(self, confidence: float = 1 - ALPHA) -> bool:
         """Whether the whole interval lies on the other side."""
         interval = self.interval(confidence)
-        if interval is None:
+        if interval is None or not self.enough:
             return False
         low, high = interval
         if self.claimed == "above":
@@ -262,6 +269,8 @@ def statistical_notes(comparisons: Sequence[Comparison]) -> Iterable[str]:
     if single:
         which = "" if len(single) == len(ordinary) else f" ({', '.join(c.subject + ' / ' + c.other for c in single)})"
         yield f"n = 1{which}: a direction without a spread, so nothing is concluded from it."
+    if any(comparison.n == 2 for comparison in ordinary):
+        yield "n = 2: two ratios may agree by chance, so nothing is concluded from them."
     for comparison in ordinary:
         if comparison.degenerate:
             yield (

@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 from harness.config import digest
 from harness.results.bench_record import Bench, Entry
-from harness.results.comparisons import MDT_LITE, WITHOUT_POSITIONS, Arm, Pool, knob_differences, paired
+from harness.results.claims.comparisons import MDT_LITE, WITHOUT_POSITIONS, Arm, Pool, knob_differences, paired
+from harness.results.claims.verdicts import Comparison
 from harness.results.evidence import Evidence
 from harness.results.methods import measured_title
 from harness.results.panels import PAPER_KNOBS, SHORT_HASH, device_title
 from harness.results.store import Run
 from harness.results.trials import DEMO_DATA, DEMO_SIZE, VARIED, Scale, Trial
-from harness.results.verdicts import Comparison
 
 Quantity = Literal["steps/s", "peak memory"]
 Pipelines = tuple[str, str]  # of the two arms
@@ -110,6 +110,7 @@ def of_runs(
         notes = [NOT_IN_TURNS] if quantity == "steps/s" else []
         on_eight = "A100" in result.device.name and result.world_size == 8
         differences = [] if on_eight else [f"device {device} instead of 8 x A100"]
+        differences += _of_the_step(protocol.get("precision"), bool(result.compiled))
         yield Contest(
             name=machine.name,
             title=f"{device}, size {result.size}, batch {protocol['batch_size']}, {protocol.get('precision')}, "
@@ -184,7 +185,7 @@ def _bench_contest(
     ]
     if scale == "paper":
         differences += [f"device {device}, {PAPER_BATCHES[a.num_images]}, instead of 8 x A100"]
-        differences += [f"precision {made['precision']} instead of fp32"] * (made.get("precision") != "fp32")
+        differences += _of_the_step(made.get("precision"), bool(made.get("compiled")))
     labels = tuple(measured_title(e.conditions["method"], e.conditions.get("knobs", {})) for e in (a, b))
     notes = [f"The bench changed the recipes: {bench.command}"] if changed else []
     if MDT_LITE in labels:
@@ -252,6 +253,12 @@ def at_size(contest: Contest, size: str) -> Contest:
     if contest.scale == "paper" and contest.size != size:
         return replace(contest, scale="other")
     return contest
+
+
+def _of_the_step(precision: str | None, compiled: bool) -> list[str]:
+    """How a step differs from the paper's Float32; it says nothing of compiling, and the codes of its time did not."""
+    found = [] if precision == "fp32" else [f"precision {precision} instead of fp32"]
+    return found + (["compiled"] if compiled else [])
 
 
 def _contender(entries: Iterable[Entry], of: Arm, pipeline: str) -> Entry | None:

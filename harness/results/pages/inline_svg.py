@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from xml.etree import ElementTree
 
 from harness.errors import DataError
-from harness.results.hypertext import Markup, joined, text
+from harness.results.pages.hypertext import Markup, joined, text
 
 ELEMENTS = {
     "g", "defs", "path", "use", "rect", "circle", "ellipse", "line", "polyline", "polygon", "image", "clipPath",

@@ -1,0 +1,1 @@
+"""Tables of the paper and of the runs, in Markdown, LaTeX and CSV."""
