@@ -290,6 +290,23 @@ def test_the_best_mask_ratio_is_ringed_and_told(sweep):
     assert [row["mask_ratio"] for row in drawing.rows if row["lowest"]] == [0.2, 0.2]
 
 
+def test_the_best_mask_ratio_is_that_of_the_seeds_all_have_in_common(run_folder, tmp_path):
+    for ratio, distances in {0.2: (4.0, 9.0), 0.5: (5.0, 9.5), 0.9: (6.0,)}.items():
+        for seed, distance in enumerate(distances):
+            run_folder("sddit", seed=seed, distance=distance, knobs={"mask_ratio": ratio})
+    drawing = mask_ratio.make(gather([tmp_path / "runs"]))
+    assert [row["mask_ratio"] for row in measured_rows(drawing) if row["lowest"]] == [0.2]  # 0.9 has the lower mean
+    assert drawing.figure is not None
+
+
+def test_mask_ratios_without_a_common_seed_have_no_best_one(run_folder, tmp_path):
+    for seed, ratio in enumerate((0.2, 0.5)):
+        run_folder("sddit", seed=seed, knobs={"mask_ratio": ratio})
+    drawing = mask_ratio.make(gather([tmp_path / "runs"]))
+    assert not [row for row in measured_rows(drawing) if row["lowest"]]
+    assert any("no seed in common" in note for note in drawing.notes)
+
+
 def test_the_lines_of_figure_5_are_the_setting_s_own_dit_and_mdt_at_the_same_steps(sweep):
     levels = [row for row in measured_rows(mask_ratio.make(sweep())) if row["mask_ratio"] is None]
     assert {row["label"]: round(row["value"], 6) for row in levels} == {

@@ -61,7 +61,8 @@ def table3(found: Sequence[Repeats], titles: Mapping[str, str]) -> Table:
         caption="Lower is better. Full: SD-DiT with half of the patches masked; without the discriminative loss L_D "
         f"and its teacher; without masking. {HOW_TO_READ} Above 1, the ratio to the full method says that the "
         "component helps; ratios of FID-50K and of another distance are like in sign, not in size. A measured one is "
-        f"the geometric mean over pairs of runs of one seed.{in_full([group for own in sets for group in own.values()], titles)}",
+        "the geometric mean over pairs of runs of one seed."
+        f"{in_full([group for own in sets for group in own.values()], titles)}",
     )
 
 
