@@ -65,8 +65,14 @@ def report(
     if check:
         failed = [*checks.outside_tolerance(written.evidence, written.judgements)]
         failed += checks.agreement(written.judgements, earlier)
-    document = {"files": [str(file) for file in written.files], "outside_tolerance": failed}
-    show(document, as_json, lambda answer: answer["files"])
+    document = {
+        "files": [str(file) for file in written.files],
+        "verdicts": written.tally,
+        "outside_tolerance": failed,
+    }
+    said = [f"{', '.join(f'{count} {verdict}' for verdict, count in written.tally.items())}."]
+    said += ["check passed."] if check and not failed else []
+    show(document, as_json, lambda answer: [*answer["files"], "", *said])
     if failed:
         raise OutOfTolerance(f"{len(failed)} outside tolerance: {' '.join(failed)}")
 

@@ -56,7 +56,7 @@ def runs_show(run: Name, below: Below = RUNS, as_json: Json = False) -> None:
 @answers
 def runs_rm(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Run folders, or their whole ids or names.")
+        list[str] | None, typer.Argument(metavar="RUN...", help="Run folders, or their whole ids or names.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove them. Without it, only say what would go.")] = False,
     keep_records: Annotated[

@@ -1,6 +1,7 @@
 """`harness sweep`: the runs behind a figure or a table, one after the other or as a job array."""
 
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 NOTHING = "–"
 WIDEST_LINE = 80
 GAP = "  "
+INDENT = "    "
 
 
 def add_to(app: typer.Typer) -> None:
@@ -72,7 +74,9 @@ def sweep(
         with _watching(todo) as watcher:
             sweeping.run(todo, watcher, extra)
     found = [(task, sweeping.outcome_of(task)) for task in todo]
-    show({"sweep": name, "scale": scale, "runs": sweeping.as_json(found)}, as_json, lambda _: _lines(found))
+    settings = [*plan.settings, *(set_ or [])]
+    document = {"sweep": name, "scale": scale, "settings": settings, "runs": sweeping.as_json(found)}
+    show(document, as_json, lambda _: [*_shared(settings), *_lines(found)])
 
 
 def _seeds(text: str | None) -> list[int] | None:
@@ -124,18 +128,22 @@ def _lines(found: Sequence[tuple["Task", "Outcome"]]) -> list[str]:
     rows += [(label, _seeds_done(of), _distance(of), _state(of)) for label, of in _groups(found).items()]
     label, seeds, distance, state = (max(map(len, column)) for column in zip(*rows, strict=True))
     label = min(label, WIDEST_LINE - len(GAP) * 3 - seeds - distance - state)
-    lines = [
-        GAP.join([f"{_cut(row[0], label):<{label}}", f"{row[1]:<{seeds}}", f"{row[2]:>{distance}}", row[3]])
-        for row in rows
-    ]
+    lines = []
+    for name, *others in rows:
+        first, *more = textwrap.wrap(name, label, subsequent_indent=INDENT)
+        lines.append(GAP.join([f"{first:<{label}}", f"{others[0]:<{seeds}}", f"{others[1]:>{distance}}", others[2]]))
+        lines += more
     done = sum(outcome.state == "finished" for _, outcome in found)
     metrics = sorted({outcome.metric for _, outcome in found if outcome.metric})
     said = f"{done} of {len(found)} runs are finished."
     return [*lines, "", f"{said} Distance: {', '.join(metrics)}, mean over seeds." if metrics else said]
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+def _shared(settings: Sequence[str]) -> list[str]:
+    """What is set for all runs, above the table that tells only what sets them apart."""
+    if not settings:
+        return []
+    return [*textwrap.wrap(f"All runs: {', '.join(settings)}.", WIDEST_LINE, subsequent_indent=INDENT), ""]
 
 
 def _groups(found: Sequence[tuple["Task", "Outcome"]]) -> dict[str, list["Outcome"]]:

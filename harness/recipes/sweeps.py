@@ -29,6 +29,7 @@ class Plan(NamedTuple):
     members: tuple[Member, ...]
     seeds: tuple[int, ...]
     waiting_for_images: tuple[str, ...]  # runs that are left out until a folder of images is given
+    settings: tuple[str, ...]  # what the scale sets for all of them, key=value
 
 
 def names() -> list[str]:
@@ -69,7 +70,9 @@ def plan(name: str, scale: str, *, images: str | None = None) -> Plan:
             )
         key = (member.recipe, frozenset(member.own))
         members[key] = _with_all_wanted(member, members.get(key))
-    return Plan(tuple(members.values()), tuple(chosen["seeds"]), tuple(dict.fromkeys(waiting)))
+    return Plan(
+        tuple(members.values()), tuple(chosen["seeds"]), tuple(dict.fromkeys(waiting)), tuple(chosen["settings"])
+    )
 
 
 def _member(entry: dict[str, Any], scale: dict[str, Any]) -> Member:

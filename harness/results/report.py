@@ -51,8 +51,8 @@ LEAD = (
 READING = (
     "A verdict rests on runs paired by seed: the ratio of the two methods' results, its geometric mean and 95% "
     "interval. Reproduced: the whole interval lies on the claimed side. Not reproduced: on the other side. "
-    "Inconclusive: it covers the bound, or n = 1. At the demo's scale a verdict is about a small network on 8 x 8 "
-    "digits and says nothing about ImageNet."
+    "Inconclusive: it covers the bound, or there are fewer than three pairs. At the demo's scale a verdict is about a "
+    "small network on 8 x 8 digits and says nothing about ImageNet."
 )
 
 
@@ -63,6 +63,11 @@ class Report:
     files: tuple[Path, ...]
     evidence: Evidence
     judgements: tuple[Judgement, ...]
+
+    @property
+    def tally(self) -> dict[str, int]:
+        """How many judgements came to each verdict, of those that any came to."""
+        return {verdict: count for verdict, count in Verdicts(self.judgements).tally.items() if count}
 
 
 def write(
@@ -98,7 +103,8 @@ def earlier_claims(path: Path) -> list[dict[str, Any]]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {error}. Name the claims.json beside an earlier report.") from None
+        why = error.strerror if isinstance(error, OSError) else "it is not JSON"
+        raise DataError(f"{path} cannot be read: {why}. Name the claims.json beside an earlier report.") from None
     if not isinstance(found, list) or not all(isinstance(each, dict) and "claim" in each for each in found):
         raise DataError(f"{path} holds no verdicts. Name the claims.json beside an earlier report.")
     return found
@@ -177,12 +183,16 @@ def _summary(evidence: Evidence, comparison: Comparison, judgements: Sequence[Ju
     if untested:
         commands = list(dict.fromkeys(judgement.to_test for judgement in untested if judgement.to_test))
         yield (
-            f"{_count(len(untested), 'claim')} not tested at all; for example ",
+            f"{_count(len(untested), 'claim')} not tested at any scale; for example ",
             Code(commands[0]),
             " makes runs for it.",
         )
     for letter, panel in figure.lettered():
-        if panel.kind == "measured" and all(point.speed_ratio is not None for point in panel.drawn_points):
+        if (
+            panel.kind == "measured"
+            and len(panel.drawn_points) > 1
+            and all(point.speed_ratio is not None for point in panel.drawn_points)
+        ):
             yield f"{letter} {panel.title}, relative to its DiT: {_ratios(panel)} {_seeds(panel)}"
     yield f"The paper's Fig. 3, relative to its DiT: {_ratios(figure.published)}"
     yield _comparable(figure)

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
+from matplotlib.colors import to_rgb
 
 from harness.config import digest
 from harness.results import published
@@ -49,6 +49,7 @@ ROW = 0.19  # inches a bar
 LONGEST_LABEL = 1.5  # inches
 FOREIGN_COLOUR = "#9a9a9a"  # code that is not this harness's
 HATCH = "////"
+PALE = 0.3
 ROOM = 1.24  # of the longest bar, for the number behind it
 
 
@@ -297,7 +298,7 @@ def _draw(grid: Sequence[Axes], *, bars: Sequence[Bar], measured: bool) -> None:
             headed = bar.group
             axes.text(0.012 * reach, row - 1, headed, size=NOTE_SIZE, va="center", color=NOTE_COLOUR, style="italic")
         value = bar.gigabytes
-        face = bar.colour if measured else to_rgba(bar.colour, 0.3)
+        face = bar.colour if measured else _pale(bar.colour)
         hatch = HATCH if bar.digitised else None
         (drawn,) = axes.barh(row, value.mean, height=0.66, color=face, edgecolor=bar.colour, hatch=hatch, linewidth=0.8)
         drawn.set_gid(f"bar/{bar.label}")
@@ -345,3 +346,8 @@ def _rows(panel: Panel) -> Iterator[Row]:
 def _alternative(panels: Sequence[Panel]) -> str:
     measured = sum(panel.measured for panel in panels)
     return f"Bars of memory: {measured} groups measured here, {len(panels) - measured} groups the papers print or draw"
+
+
+def _pale(colour: str) -> tuple[float, ...]:
+    """Opaque: an SVG drops the transparency of a hatched face, and with it the hatching."""
+    return tuple(PALE * part + 1 - PALE for part in to_rgb(colour))

@@ -182,6 +182,14 @@ def anchor_of(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", one_line(title).lower()).replace(" ", "-") or "section"
 
 
+def with_code(text: str) -> Text:
+    """A note as a figure prints it, what stands between `...` as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # one is left over: then none means anything
+        return text
+    return tuple(Code(part) if i % 2 else part for i, part in enumerate(parts) if part)
+
+
 def spans(text: Text) -> tuple[Inline, ...]:
     return text if isinstance(text, tuple) else (text,)
 

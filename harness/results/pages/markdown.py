@@ -25,6 +25,7 @@ from harness.results.pages.document import (
     kept_spaces,
     plain,
     spans,
+    with_code,
 )
 from harness.results.tables.table import Column, Table, escape, one_line
 
@@ -77,7 +78,7 @@ def _figure(block: FigureBlock) -> Iterator[str]:
     yield f"![{escape(drawing.alternative)}]({png})"
     yield f"As [SVG]({svg}); the numbers behind it as [CSV]({csv})."
     if drawing.notes:
-        yield _bullets(_text(note) for note in drawing.notes)
+        yield _bullets(_text(with_code(note)) for note in drawing.notes)
 
 
 def _details(summary: str, parts: Iterable[str]) -> Iterator[str]:

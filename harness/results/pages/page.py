@@ -35,6 +35,7 @@ from harness.results.pages.document import (
     kept_spaces,
     plain,
     spans,
+    with_code,
 )
 from harness.results.pages.hypertext import Markup, element, joined
 from harness.results.pages.inline_svg import inline
@@ -169,7 +170,9 @@ def details(summary: str, *children: str, class_: str | None = None) -> Markup:
 def _figure(block: FigureBlock, number: int) -> Markup:
     drawing = block.drawing
     picture = inline(_picture(block), name=f"f{number}", alternative=f"{drawing.title}. {drawing.alternative}")
-    notes = [element("ul", *(element("li", note) for note in drawing.notes))] if drawing.notes else []
+    notes = (
+        [element("ul", *(element("li", *_inline(with_code(note))) for note in drawing.notes))] if drawing.notes else []
+    )
     numbers = block.numbers
     if numbers.rows:
         notes += [element("p", block.numbers_caption)] if block.numbers_caption else []
