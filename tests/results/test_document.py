@@ -23,6 +23,8 @@ from harness.results.pages.document import (
     Verdicts,
     anchor_of,
     headings,
+    plain,
+    with_code,
 )
 
 LIST = ("bullet_list_open", "bullet_list_close", "list_item_open", "list_item_close")
@@ -217,3 +219,8 @@ def test_the_sample_covers_every_kind_of_verdict():
         "not tested",
     }
     assert judgement("x", "y").n == 0
+
+
+def test_a_command_that_a_note_names_is_code_and_other_backticks_are_letters():
+    assert with_code("See `harness sweep figure3`, or `<b>`.") == ("See ", Code("harness sweep figure3"), ", or `<b>`.")
+    assert plain(with_code("`harness sweep <img>`")) == "`harness sweep <img>`"

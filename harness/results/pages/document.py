@@ -183,10 +183,8 @@ def anchor_of(title: str) -> str:
 
 
 def with_code(text: str) -> Text:
-    """A note as a figure prints it, what stands between `...` as code."""
-    parts = text.split("`")
-    if len(parts) % 2 == 0:  # one is left over: then none means anything
-        return text
+    """A note as a figure prints it: a command of ours between `...` is code, and whatever else stands there is not."""
+    parts = re.split(r"`(harness [\w ./,=-]+)`", text)
     return tuple(Code(part) if i % 2 else part for i, part in enumerate(parts) if part)
 
 
