@@ -7,7 +7,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli.recipes import WIDEST, recipes_app
+from harness.cli.layout import WIDEST
+from harness.cli.recipes import recipes_app
 from harness.recipes import load_recipe, recipe_names, settings
 from harness.results.evidence import gather
 from harness.training import registry

@@ -7,6 +7,7 @@ from itertools import zip_longest
 
 GAP = "  "
 WIDEST_LINE = 120
+WIDEST = 31  # letters of a column: a file's name fits, a list is wrapped
 NARROWEST_LAST = 20  # characters that the last column has at least
 
 
@@ -14,12 +15,12 @@ def width() -> int:
     return min(shutil.get_terminal_size().columns, WIDEST_LINE)
 
 
-def columns(rows: Sequence[Sequence[str]], *, widest: int = 31, indent: str = "") -> list[str]:
+def columns(rows: Sequence[Sequence[str]], *, widest: int = WIDEST, indent: str = "") -> list[str]:
     """Rows as aligned text. What is too long for its column is wrapped there; the last takes what is left of a line."""
     return [line for lines in columns_by_row(rows, widest=widest, indent=indent) for line in lines]
 
 
-def columns_by_row(rows: Sequence[Sequence[str]], *, widest: int = 31, indent: str = "") -> list[list[str]]:
+def columns_by_row(rows: Sequence[Sequence[str]], *, widest: int = WIDEST, indent: str = "") -> list[list[str]]:
     """As `columns`, with the lines of each row apart, for headings between them."""
     if not rows:
         return []

@@ -1,24 +1,20 @@
 """`harness recipes`: what each recipe sets, where each value comes from, and where the sources disagree."""
 
 import json
-import shutil
-import textwrap
-from collections.abc import Sequence
-from itertools import groupby, zip_longest
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from harness.cli.answer import Json, answers, show
+from harness.cli.layout import columns, wrapped
 from harness.errors import UsageError
 
 recipes_app = typer.Typer(help="Look up recipes.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Which recipe; harness recipes list names them.")]
-GAP = "  "
 COUNTS = "counts.json"
-WIDEST = 31  # characters of a value's column: a file's name fits, a list is wrapped
 
 
 @recipes_app.command("list", epilog="Example: harness recipes list --json")
@@ -152,14 +148,14 @@ def _list_lines(document: dict[str, Any]) -> list[str]:
         [r["recipe"], r["method"], f"{r['depth']} x {r['width']}", _count(r["steps"]), r["repeats"]]
         for r in document["recipes"]
     ]
-    return _columns([["recipe", "method", "blocks", "steps", "repeats"], *rows])
+    return columns([["recipe", "method", "blocks", "steps", "repeats"], *rows])
 
 
 def _show_lines(document: dict[str, Any]) -> list[str]:
     rows = [[s["setting"], _text(s["value"]), s["source"]] for s in document["settings"]]
     conflicts = [line for conflict in document["conflicts"] for line in _conflict_lines(conflict)]
     return [
-        *_wrapped(f"{document['recipe']} repeats {document['repeats']}.", ""),
+        *wrapped(f"{document['recipe']} repeats {document['repeats']}.", ""),
         *_sections(rows, ["value", "source"]),
         "",
         *(["Where sources disagree", *conflicts, ""] if conflicts else []),
@@ -170,8 +166,8 @@ def _show_lines(document: dict[str, Any]) -> list[str]:
 def _conflict_lines(conflict: dict[str, Any]) -> list[str]:
     return [
         f"  {conflict['setting']}: {_text(conflict['taken'])} here",
-        *(line for o in conflict["others"] for line in _wrapped(f"{_text(o['value'])}  [{o['source']}]", "    ")),
-        *_wrapped(f"Why: {conflict['why']}", "    "),
+        *(line for o in conflict["others"] for line in wrapped(f"{_text(o['value'])}  [{o['source']}]", "    ")),
+        *wrapped(f"Why: {conflict['why']}", "    "),
     ]
 
 
@@ -190,42 +186,13 @@ def _sections(rows: list[list[str]], titles: list[str]) -> list[str]:
     for section, group in groupby(rows, lambda row: _section(row[0])):
         lines += [
             "",
-            *_columns([[section, *titles], *([f"  {path.rpartition('.')[2]}", *cells] for path, *cells in group)]),
+            *columns([[section, *titles], *([f"  {path.rpartition('.')[2]}", *cells] for path, *cells in group)]),
         ]
     return lines
 
 
 def _section(path: str) -> str:
     return path.rpartition(".")[0] or "run"
-
-
-def _columns(rows: list[Sequence[str]]) -> list[str]:
-    """Rows as aligned text; what is too long for its column is wrapped there. The last takes what is left of a line."""
-    widths = [max(len(row[0]) for row in rows), *(_widest(rows, i) for i in range(1, len(rows[0]) - 1))]
-    left = max(_width() - sum(widths) - len(GAP) * len(widths), 20)
-    lines = []
-    for first, *cells in rows:
-        wrapped = [
-            textwrap.wrap(cell, width, break_on_hyphens=False) or [""]
-            for cell, width in zip(cells, [*widths[1:], left], strict=True)
-        ]
-        for parts in zip_longest([first], *wrapped, fillvalue=""):
-            aligned = [part.ljust(width) for part, width in zip(parts, [*widths, 0], strict=True)]
-            lines.append(GAP.join(aligned).rstrip())
-    return lines
-
-
-def _widest(rows: list[Sequence[str]], column: int) -> int:
-    return min(max(len(row[column]) for row in rows), WIDEST)
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    rest = f"{indent}  "
-    return textwrap.wrap(text, _width(), initial_indent=indent, subsequent_indent=rest, break_on_hyphens=False)
-
-
-def _width() -> int:
-    return min(shutil.get_terminal_size().columns, 120)
 
 
 def _text(value: Any) -> str:

@@ -77,7 +77,7 @@ def _files(roots: Iterable[Path], name: str) -> Iterator[Path]:
         for parent, folders, names in os.walk(root):
             is_run = "result.json" in names or "config.yaml" in names
             folders[:] = [] if is_run else sorted(folder for folder in folders if not folder.startswith("."))
-            if name in names:
+            if name in names and not is_run:
                 yield Path(parent) / name
 
 
