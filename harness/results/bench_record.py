@@ -5,14 +5,16 @@ The parts of a floor are seconds a step: the least that arithmetic, or moving by
 
 from typing import Any
 
+from pydantic import Field
+
 from harness.results.schema import SCHEMA_VERSION, Device, Record
 
 
 class Window(Record):
     """Consecutive steps of one contender, timed as a whole; the contenders take turns, one window each a round."""
 
-    steps: int
-    seconds: float
+    steps: int = Field(ge=1)
+    seconds: float = Field(gt=0, allow_inf_nan=False)
     data_seconds: float  # of these, the host waited for data
     joules: float | None = None
 

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from bench_records import bench
+from bench_records import bench, contender
 from run_folders import write_run
 
 from harness.errors import DataError
@@ -39,6 +39,17 @@ def test_a_damaged_bench_is_named_and_left_out(text, tmp_path):
     assert not found.benches
     assert [item.path.name for item in found.left_out] == ["bench.json"]
     assert str(tmp_path) not in found.left_out[0].reason
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
+def test_a_bench_with_a_window_of_no_time_or_of_no_end_is_left_out(seconds, tmp_path):
+    document = bench(entries=(contender(),)).model_dump(mode="json")
+    document["entries"][0]["windows"][0]["seconds"] = seconds
+    (tmp_path / "bench.json").write_text(json.dumps(document))
+    write_run(tmp_path / "runs", "dit")
+    found = gather([tmp_path])
+    assert not found.benches
+    assert "windows.0.seconds" in found.left_out[0].reason
 
 
 def test_what_lies_inside_a_run_is_the_run_s(tmp_path):

@@ -45,7 +45,7 @@ def spending(evidence: Evidence) -> Table:
         ),
         rows=tuple(rows),
         caption="Hours are wall time from a run's start to its result, interruptions left out. Energy is measured by "
-        "`harness bench` on GPUs that tell it; a run's own is not measured.",
+        "harness bench on GPUs that tell it; a run's own is not measured.",
     )
 
 
