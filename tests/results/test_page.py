@@ -229,6 +229,14 @@ def test_a_ratio_is_drawn_with_its_interval_and_the_papers_and_within_its_box():
     assert places[0] < places[1] < 100 < places[2] < 200
 
 
+@pytest.mark.parametrize(("number", "drawn"), [(1, 1), (2, 2), (3, 3), (4, 1)])
+def test_as_many_ratios_are_drawn_as_the_effect_spells_out(number, drawn):
+    one = judgement("x", "y", (0.4, 0.5, 0.45))
+    several = replace(one, comparisons=one.comparisons * number)
+    html = page.render(Document("T", [Section("S", [Verdicts([several])])]))
+    assert html.count('class="ratio"') == drawn
+
+
 @pytest.mark.parametrize("ratios", [(40.0, 90.0, 60.0), (1e-9, 3e-9, 2e-9), (1e-3, 1e3)])
 def test_a_ratio_beyond_the_axis_is_drawn_at_its_end(ratios):
     html = page.render(Document("T", [Section("S", [Verdicts([judgement("x", "y", ratios, published=1e6)])])]))

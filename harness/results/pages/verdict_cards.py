@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.results.claims.verdicts import (
     INCONCLUSIVE,
+    MOST_SHOWN,
     NOT_REPRODUCED,
     NOT_TESTED,
     REPRODUCED,
@@ -102,7 +103,7 @@ def _claim(judgements: Sequence[Judgement]) -> Markup:
 def _finding(judgement: Judgement) -> Markup:
     scale = SCALES.get(judgement.scale or "", "")
     where = ": ".join(filter(None, (scale, judgement.setting)))
-    drawn = _ratio(judgement.decisive) if judgement.decisive else ""
+    drawn = element("div", *map(_ratio, _told(judgement)), class_="ratios")
     more = list(_more(judgement))
     return element(
         "li",
@@ -112,6 +113,13 @@ def _finding(judgement: Judgement) -> Markup:
         element("p", "To test it: ", element("code", judgement.to_test)) if _untested(judgement) else "",
         element("details", element("summary", _summary(judgement)), element("dl", *more)) if more else "",
     )
+
+
+def _told(judgement: Judgement) -> Sequence[Comparison]:
+    """The comparisons that the effect spells out, in its order; of more, the one that the verdict hangs on."""
+    if len(judgement.comparisons) <= MOST_SHOWN:
+        return judgement.comparisons
+    return [judgement.decisive] if judgement.decisive else []
 
 
 def _untested(judgement: Judgement) -> bool:
