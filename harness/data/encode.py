@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -250,6 +250,7 @@ def _died(process: BaseProcess) -> SetupError:
 @contextmanager
 def _no_keyboard_interrupt() -> Iterator[None]:
     """Processes started here leave Ctrl-C to this one, which a terminal sends to all; it arrives here afterwards."""
+    resource_tracker.ensure_running()  # started with the first of them, it would let the signal through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
