@@ -5,12 +5,11 @@ Each run is a process of its own, so that its peak memory is its own and an inte
 
 import json
 import shutil
-import signal
 import subprocess
-import sys
 from pathlib import Path
 
 from harness.errors import HarnessError
+from harness.processes import exit_code, started
 from harness.results import report
 from harness.results.archive import copy_records
 
@@ -39,14 +38,8 @@ def run(out: Path, runs: Path, arguments: list[str]) -> list[Path]:
 
 
 def _run_one(recipe: str, arguments: list[str]) -> dict:
-    command = [sys.executable, "-m", "harness", "run", recipe, "--json", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            answer, _ = process.communicate()
-        except BaseException:
-            process.send_signal(signal.SIGTERM)  # it saves a checkpoint before it ends
-            process.wait()
-            raise
+    with started(["run", recipe, "--json", *arguments], stdout=subprocess.PIPE, text=True) as process:
+        answer, _ = process.communicate()
     if process.returncode:
-        raise RunFailed(recipe, process.returncode if process.returncode > 0 else 128 - process.returncode)
+        raise RunFailed(recipe, exit_code(process.returncode))
     return json.loads(answer)

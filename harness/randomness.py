@@ -3,17 +3,12 @@
 B images of the global batch, R rows of it that one process, or one micro-batch, works on.
 """
 
-import hashlib
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-
-def mix(*parts: int | str) -> int:
-    """A 63-bit seed from its parts; different parts, different seeds, with no pattern between neighbours."""
-    text = "/".join(map(str, parts))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+from harness.seeds import mix
 
 
 def seed_step(seed: int, step: int) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import Preempted, SetupError, UsageError
+from harness.processes import exit_code
 
 FIRST_PORT, NUM_PORTS = 15_000, 16_000  # below the ports that systems give to outgoing connections
 SAVE_SECONDS = 300  # between SIGTERM and the time limit
@@ -256,4 +257,4 @@ class _Task:
         if code == Preempted.exit_code and os.environ.get("SLURM_PROCID") == "0":
             subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]])
         if code:
-            sys.exit(code if code > 0 else 128 - code)
+            sys.exit(exit_code(code))

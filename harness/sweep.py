@@ -4,9 +4,7 @@ A run that fails does not stop the others. Each child's stderr is kept in a file
 """
 
 import json
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from harness import experiment
 from harness.errors import DataError, HarnessError, Interrupted, Preempted, UsageError
+from harness.processes import exit_code, started
 from harness.recipes.sweeps import Plan
 from harness.results.schema import Evaluation, Result, read_lines, read_record
 from harness.results.trials import distance_metric
@@ -21,6 +20,7 @@ from harness.results.trials import distance_metric
 State = Literal["finished", "to evaluate", "begun", "waiting", "failed"]
 LOGS = "logs"
 POLL_SECONDS = 1.0
+TAIL = 1 << 16  # bytes of a log that surely hold its last lines
 
 
 class Task(NamedTuple):
@@ -134,8 +134,9 @@ def _carry_out(task: Task, watcher: Watcher, extra: Sequence[str]) -> tuple[int,
     log.parent.mkdir(parents=True, exist_ok=True)
     code = _process([*task.run_arguments(), *extra], log, lambda: _watched(task, watcher))
     if not code:
+        missing = _unmeasured(task)
         for arguments, scale in zip(task.guided_arguments(), task.guided, strict=True):
-            if scale in _unmeasured(task) and not code:
+            if scale in missing and not code:
                 code = _process(arguments, log, lambda: None)
     if code:
         said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
@@ -146,18 +147,11 @@ def _carry_out(task: Task, watcher: Watcher, extra: Sequence[str]) -> tuple[int,
 
 def _process(arguments: Sequence[str], log: Path, poll: Callable[[], None]) -> int:
     """Run `harness ARGUMENTS`, its stderr added to `log`; returns its exit code. A preemption is passed on."""
-    with log.open("ab") as file:
-        command = [sys.executable, "-m", "harness", *arguments]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file) as process:
-            try:
-                while process.poll() is None:
-                    poll()
-                    time.sleep(POLL_SECONDS)
-            except BaseException:
-                process.send_signal(signal.SIGTERM)  # it saves a checkpoint before it ends
-                process.wait()
-                raise
-    code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+    with log.open("ab") as file, started(arguments, stdout=subprocess.DEVNULL, stderr=file) as process:
+        while process.poll() is None:
+            poll()
+            time.sleep(POLL_SECONDS)
+    code = exit_code(process.returncode)
     for ended in (Preempted, Interrupted):
         if code == ended.exit_code:
             raise ended("the sweep stopped. The same command continues it.")
@@ -169,7 +163,7 @@ def _watched(task: Task, watcher: Watcher) -> None:
 
 
 def _reached(folder: Path) -> int:
-    lines, _ = read_lines(folder / "metrics.jsonl")
+    lines, _ = read_lines(folder / "metrics.jsonl", last_bytes=TAIL)  # asked every second, while the run trains
     return max((line["step"] for line in lines if isinstance(line.get("step"), int)), default=0)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.answer import Assignments, Json, answers, listed, show
+from harness.cli.layout import GAP, width, wrapped
 from harness.cli.processes import Nproc
 from harness.errors import UsageError
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from harness.sweep import Outcome, Task, Watcher
 
 NOTHING = "–"
-WIDEST_LINE = 80
-GAP = "  "
 INDENT = "    "
 
 
@@ -127,7 +126,7 @@ def _lines(found: Sequence[tuple["Task", "Outcome"]]) -> list[str]:
     rows = [("run", "seeds", "distance", "state")]
     rows += [(label, _seeds_done(of), _distance(of), _state(of)) for label, of in _groups(found).items()]
     label, seeds, distance, state = (max(map(len, column)) for column in zip(*rows, strict=True))
-    label = min(label, WIDEST_LINE - len(GAP) * 3 - seeds - distance - state)
+    label = min(label, width() - len(GAP) * 3 - seeds - distance - state)
     lines = []
     for name, *others in rows:
         first, *more = textwrap.wrap(name, label, subsequent_indent=INDENT)
@@ -143,7 +142,7 @@ def _shared(settings: Sequence[str]) -> list[str]:
     """What is set for all runs, above the table that tells only what sets them apart."""
     if not settings:
         return []
-    return [*textwrap.wrap(f"All runs: {', '.join(settings)}.", WIDEST_LINE, subsequent_indent=INDENT), ""]
+    return [*wrapped(f"All runs: {', '.join(settings)}.", rest=INDENT), ""]
 
 
 def _groups(found: Sequence[tuple["Task", "Outcome"]]) -> dict[str, list["Outcome"]]:

@@ -22,7 +22,7 @@ from harness.data.shards import VaeIdentity
 from harness.errors import DataError, HarnessError, unknown
 from harness.files import cache_folder
 from harness.precision import no_autocast, plain_fp32, set_precision
-from harness.randomness import mix
+from harness.seeds import mix
 from harness.weights import fingerprint
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -23,7 +23,7 @@ from harness.errors import SetupError
 from harness.evaluation.image_sets import PartImages
 from harness.evaluation.images import to_uint8
 from harness.evaluation.parts import draw_in_parts
-from harness.randomness import mix
+from harness.seeds import labels, mix
 from harness.world import World
 
 Advance = Callable[[int], None]  # told how many images are done
@@ -39,10 +39,8 @@ class Generated(NamedTuple):
 
 
 def choose_labels(rule: str, num_images: int, num_classes: int, seed: int) -> Tensor:
-    """Labels to ask for.   (N,)   "random": each drawn for itself, as ADM and DiT do; "balanced": 0, 1, ... in turn."""
-    if rule == "balanced":
-        return torch.arange(num_images) % num_classes
-    return torch.tensor([mix("label", seed, index) % num_classes for index in range(num_images)])
+    """Labels to ask for, by harness.seeds.labels.   (N,)"""
+    return torch.tensor(labels(rule, num_images, num_classes, seed))
 
 
 def image_shape(network_input: InputShape, vae: Vae | None) -> tuple[int, int, int]:

@@ -24,7 +24,7 @@ from harness import torchvision_guard
 from harness.errors import DataError, HarnessError, SetupError
 from harness.evaluation.features import RANDOM, TappedNetwork
 from harness.files import cache_folder, sync
-from harness.randomness import mix
+from harness.seeds import mix
 from harness.weights import fingerprint
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"

@@ -29,7 +29,7 @@ from harness.evaluation.statistics import (
     frechet_distance,
     gaussian_of,
 )
-from harness.randomness import mix
+from harness.seeds import mix
 
 _FP16 = {"precision_adm_fp16": "precision", "recall_adm_fp16": "recall"}
 _FEWEST_GENERATED = {  # a radius to the 3rd neighbour needs 4 images, and says nothing of so few

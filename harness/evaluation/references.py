@@ -22,7 +22,7 @@ from harness.evaluation.image_sets import ImageSet, Subset, TensorImages, conten
 from harness.evaluation.images import to_uint8
 from harness.evaluation.reference_file import ReferenceFile, read_reference, write_reference
 from harness.evaluation.statistics import Gaussian, Moments, gaussian_of
-from harness.randomness import mix
+from harness.seeds import mix
 from harness.world import World
 
 NUM_POINTS = 10_000  # images of a reference behind precision and recall, as in ADM's

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness import torchvision_guard
 from harness.errors import DataError
-from harness.randomness import mix
+from harness.seeds import mix
 
 ROWS = 4096  # features converted to float64 at once: 64 MiB of Inception's, enough to keep a matrix product busy
 SIZES = 15  # of sets from which the distance at infinity is extrapolated, as in Chong & Forsyth's code

@@ -25,7 +25,7 @@ from harness.errors import DataError, HarnessError, SetupError
 from harness.evaluation.features import RANDOM, Features
 from harness.files import cache_folder, sha256_of
 from harness.precision import plain_fp32
-from harness.randomness import mix
+from harness.seeds import mix
 from harness.weights import fingerprint
 
 BATCH_SIZE = 32  # fixed: sums are rounded differently in batches of different size

@@ -17,9 +17,9 @@ from typing import Literal
 from harness.config import digest
 from harness.results import panels, published
 from harness.results.methods import REFERENCE, look, measured_title, order
-from harness.results.panels import FINAL, LONGEST_NAME, PAPER_KNOBS, Sample, Scalar
+from harness.results.panels import FINAL, LONGEST_NAME, Sample, Scalar
 from harness.results.store import LeftOut, Run
-from harness.results.trials import PAPER_METRIC, VARIED, metric_title, trial_of
+from harness.results.trials import PAPER_METRIC, has_knobs, metric_title, trial_of
 
 BUDGET = ("protocol.steps", "protocol.batch_size")
 PIPELINES = {"cached": "no VAE in the step (cached)", "online-vae": "VAE in the step (online-vae)"}
@@ -117,18 +117,6 @@ class Figure3:
     def rows(self) -> list[dict[str, str | int | float | None]]:
         """Every point, one flat row each, whether it is drawn or not: the CSV. Missing points have no row."""
         return [row_of(panel, point) for panel in self.panels for point in panel.points]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    figures: dict[str, Figure3]
-    left_out: tuple[LeftOut, ...]
-
-
-def compare_runs(runs: Iterable[Run], left_out: Iterable[LeftOut]) -> Comparison:
-    """The comparison of runs already loaded; those without a speed or a distance join the ones left out."""
-    figure, without_numbers = figure3(runs)
-    return Comparison({"3": figure}, tuple(dict.fromkeys((*left_out, *without_numbers))))
 
 
 def figure3(runs: Iterable[Run]) -> tuple[Figure3, list[LeftOut]]:
@@ -249,15 +237,10 @@ def _as_published(groups: Sequence[list[Sample]]) -> list[list[Sample]]:
     ranked = []
     for method in {group[0].run.result.method for group in groups}:
         own = [group for group in groups if group[0].run.result.method == method]
-        own = [group for group in own if _has_paper_knobs(group[0].run)] or own
+        own = [group for group in own if has_knobs(method, group[0].run.config["knobs"])] or own
         own.sort(key=lambda group: (-len(group), group[0].run.name))
         ranked += [(rank, order(method), group) for rank, group in enumerate(own)]
     return [group for *_, group in sorted(ranked, key=lambda item: item[:2])[:MOST_POINTS]]
-
-
-def _has_paper_knobs(run: Run) -> bool:
-    paper, knobs = PAPER_KNOBS.get(run.result.method, {}), run.config["knobs"]
-    return all(knobs[name] == paper[name] for name in VARIED if name in knobs and name in paper)
 
 
 def _measured_point(members: Sequence[Sample], among: Sequence[Sequence[Sample]]) -> Point:

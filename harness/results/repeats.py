@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from harness.config import digest
 from harness.results import panels
 from harness.results.methods import from_title, measured_title, order
-from harness.results.panels import FINAL, PAPER_KNOBS, Sample, Scalar
+from harness.results.panels import FINAL, Sample, Scalar
 from harness.results.schema import Evaluation
-from harness.results.trials import OF_AN_ARM, VARIED, Setting, Trial
+from harness.results.trials import OF_AN_ARM, Setting, Trial, has_knobs
 
 SIZES = ("s", "b", "l", "xl")  # the papers': written S/2, B/2, ...
 WEIGHTIEST = ("data", "metric", "network", "steps", "batch")  # of what keeps two numbers apart; the rest comes after
@@ -83,9 +83,7 @@ class Repeats:
 
     def is_default(self, but: Iterable[str] = ()) -> bool:
         """Whether the knobs that the paper's ablations vary, `but` these, have the paper's values."""
-        printed = PAPER_KNOBS.get(self.method, {})
-        names = set(VARIED) & printed.keys() - set(but)
-        return all(self.knobs.get(name, printed[name]) == printed[name] for name in names)
+        return has_knobs(self.method, self.knobs, {name: self.knobs[name] for name in but if name in self.knobs})
 
     def differences(self, targets: Iterable[Target]) -> dict[str, str]:
         """What keeps these runs from standing beside the published ones of their method, the weightiest first.

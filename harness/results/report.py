@@ -5,6 +5,7 @@ holds no date: the same evidence gives the same bytes.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from harness.results import figures
 from harness.results.archive import keep
 from harness.results.claims import claims
 from harness.results.claims.verdicts import NOT_TESTED, Judgement
-from harness.results.compare import Comparison, Figure3, Panel, compare_runs
+from harness.results.compare import Figure3, Panel, figure3
 from harness.results.evidence import Evidence, gather
 from harness.results.figures import Drawing, writing
 from harness.results.methods import REFERENCE
@@ -119,15 +120,15 @@ def compose(
     folder: Path | None = None,
 ) -> Document:
     """The report as a document. The figures' pictures are taken from `folder`, where they were written."""
-    comparison = compare_runs(evidence.runs, evidence.left_out)
-    figure = comparison.figures["3"]
+    figure, without_numbers = figure3(evidence.runs)
+    left_out = list(dict.fromkeys([*evidence.left_out, *without_numbers]))
     *papers, context = beside
-    begun = [item for item in comparison.left_out if item.reason.startswith(UNFINISHED)]
-    others = [item for item in comparison.left_out if item not in begun]
+    begun = [item for item in left_out if item.reason.startswith(UNFINISHED)]
+    others = [item for item in left_out if item not in begun]
     return Document(
         "Paper against measured",
         [
-            Section("Summary", [Bullets(list(_summary(evidence, comparison, judgements)))]),
+            Section("Summary", [Bullets(list(_summary(evidence, figure, left_out, judgements)))]),
             Section("Claims", [Paragraph(READING), Verdicts(judgements)]),
             Section("Figures", [_figure(drawing, folder) for drawing in drawings.values()]),
             Section("Tables", [TableBlock(each) for each in papers]),
@@ -166,11 +167,12 @@ def _bullets(items: Iterable[Text]) -> list[Block]:
 # Summary ---------------------------------------------------------------------------------------------------------
 
 
-def _summary(evidence: Evidence, comparison: Comparison, judgements: Sequence[Judgement]) -> Iterable[Text]:
-    figure = comparison.figures["3"]
+def _summary(
+    evidence: Evidence, figure: Figure3, left_out: Sequence[LeftOut], judgements: Sequence[Judgement]
+) -> Iterable[Text]:
     runs, settings = _count(len(evidence.runs), "finished run"), _count(len(evidence.settings), "setting")
     benches = f", {_count(len(evidence.benches), 'bench', 'benches')} of the step" if evidence.benches else ""
-    yield f"{runs} in {settings} whose distances may be compared{benches}; {_left_out(comparison.left_out)}."
+    yield f"{runs} in {settings} whose distances may be compared{benches}; {_left_out(left_out)}."
     for scale, words in (
         ("paper", "At the paper's scale"),
         ("demo", "At the demo's scale (a small network on digits)"),
@@ -199,10 +201,8 @@ def _summary(evidence: Evidence, comparison: Comparison, judgements: Sequence[Ju
 
 
 def _tally(judgements: Sequence[Judgement]) -> str:
-    counts: dict[str, int] = {}
-    for judgement in judgements:
-        counts[judgement.verdict] = counts.get(judgement.verdict, 0) + 1
-    return ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items(), key=lambda item: -item[1]))
+    counts = Counter(judgement.verdict for judgement in judgements)
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
 
 
 def _left_out(items: Sequence[LeftOut]) -> str:

@@ -203,12 +203,15 @@ def read_record(path: Path, kind: type[R]) -> R:
         raise DataError(f"{path} is not a valid {kind.__name__}: {field}: {first['msg']}.") from None
 
 
-def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Objects of a .jsonl file in order, and how many damaged lines were left out. A missing file is empty."""
+def read_lines(path: Path, *, last_bytes: int | None = None) -> tuple[list[dict[str, Any]], int]:
+    """Objects of a .jsonl file in order, and how many damaged lines were left out. A missing file is empty.
+
+    With `last_bytes` only the whole lines within the last so many bytes are read.
+    """
     if not path.exists():
         return [], 0
     objects, damaged = [], 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in _tail(path, last_bytes).decode(errors="replace").splitlines():
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
@@ -219,6 +222,16 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
         else:
             damaged += 1
     return objects, damaged
+
+
+def _tail(path: Path, last_bytes: int | None) -> bytes:
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if last_bytes is None or size <= last_bytes:
+            file.seek(0)
+            return file.read()
+        file.seek(size - last_bytes)
+        return file.read().partition(b"\n")[2]  # the first line may be cut
 
 
 def append_line(path: Path, document: dict[str, Any]) -> None:

@@ -68,7 +68,7 @@ def find_runs(roots: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
         try:
             runs.append(load_run(folder))
         except DataError as error:
-            left_out.append(LeftOut(folder, _one_line(error)))
+            left_out.append(LeftOut(folder, one_line(error)))
     runs, repeats = _newest_of_each(runs)
     left_out += repeats
     return sorted(runs, key=lambda run: (run.name, str(run.path))), left_out
@@ -80,7 +80,7 @@ def load_run(folder: Path) -> Run:
         raise DataError(_why_unfinished(folder))
     manifest = _read(folder, "manifest.json", Manifest)
     result = _read(folder, "result.json", Result)
-    config = _read_sections(folder)
+    config = read_sections(folder)
     if not result.complete:
         raise DataError("unfinished: result.json says so; the command that started it continues it")
     disagreements = [
@@ -169,12 +169,13 @@ def _read(folder: Path, name: str, kind: type[R]) -> R:
     try:
         return read_record(folder / name, kind)
     except DataError as error:
-        raise DataError(f"damaged: {_one_line(error).replace(f'{folder}{os.sep}', '')}") from None
+        raise DataError(f"damaged: {one_line(error).replace(f'{folder}{os.sep}', '')}") from None
     except (ValueError, RecursionError):  # json: a number of thousands of digits, brackets thousands deep
         raise DataError(f"damaged: {name} cannot be read as JSON") from None
 
 
-def _read_sections(folder: Path) -> dict[str, Any]:
+def read_sections(folder: Path) -> dict[str, Any]:
+    """config.yaml, where it is a run's. Raises DataError otherwise."""
     try:
         config = read_config(folder / "config.yaml")
     except (DataError, RecursionError, ValueError):
@@ -214,7 +215,7 @@ def _config_sha256(config: dict[str, Any]) -> str | None:
 
 def _why_unfinished(folder: Path) -> str:
     try:
-        _read_sections(folder)
+        read_sections(folder)
     except DataError:
         return "not a run folder: no result.json and no configuration of a run"
     try:
@@ -228,5 +229,6 @@ def _why_unfinished(folder: Path) -> str:
     return f"unfinished: no result.json{reached}; the command that started it continues it"
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What an error says, on one line and without its full stop."""
     return " ".join(str(error).split()).rstrip(".")

@@ -168,15 +168,13 @@ class Setting:
         Where runs differ in anything that no ablation of the paper varies, those of the largest group are taken, of the
         method's own formulation without guidance where there are any.
         """
-        wanted = {name: PAPER_KNOBS.get(method, {}).get(name) for name in VARIED} | knobs
         found = [
             trial
             for trial in self.trials
             if trial.method == method
             and (steps is None or trial.steps == steps)
             and (batch_size is None or trial.batch_size == batch_size)
-            and all(trial.knobs.get(name) == value for name, value in wanted.items() if name in trial.knobs)
-            and all(name in trial.knobs for name in knobs)
+            and has_knobs(method, trial.knobs, knobs)
         ]
         groups: dict[tuple[str, int, int], dict[int, Trial]] = defaultdict(dict)
         for trial in sorted(found, key=lambda trial: (trial.seed, trial.run.name)):
@@ -195,6 +193,12 @@ class Setting:
             if trial.method == method and knob in trial.knobs
         }
         return sorted(values.values(), key=lambda value: (isinstance(value, str), value))
+
+
+def has_knobs(method: str, knobs: Mapping[str, Any], chosen: Mapping[str, Any] | None = None) -> bool:
+    """Whether `knobs` are as `chosen`, and the paper's where its ablations vary them and nothing else was chosen."""
+    paper = {name: value for name, value in PAPER_KNOBS.get(method, {}).items() if name in VARIED and name in knobs}
+    return all(name in knobs and knobs[name] == value for name, value in {**paper, **(chosen or {})}.items())
 
 
 def settings(runs: Iterable[Run]) -> tuple[list[Setting], list[LeftOut]]:

@@ -25,7 +25,7 @@ from torch import Tensor
 from harness import torchvision_guard
 from harness.evaluation import kernels, metrics, statistics
 from harness.evaluation.features import Features
-from harness.randomness import mix
+from harness.seeds import mix
 
 POINTS = 10_000  # of the reference, as in ADM's files
 REFERENCE_IMAGES = 20_000  # behind its statistics

@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+import bench_records
 from run_folders import XEON, write_run
 
 from harness.results.bench_record import Bench, Entry, Spread, Window
@@ -163,19 +164,7 @@ def bench(
                 joules_per_image=None,
             )
         )
-    return Bench(
-        harness_version="0.1.0",
-        git_commit=None,
-        packages={},
-        device=device,
-        command="harness bench",
-        measured_at="2026-01-01T00:00:00Z",
-        rounds=rounds,
-        matrix_flops_per_second={},
-        memory_bytes_per_second=1,
-        process_peak_rss_bytes=None,
-        entries=entries,
-    )
+    return bench_records.bench(device, tuple(entries)).model_copy(update={"rounds": rounds})
 
 
 def of_benches(*benches: Bench) -> dict[str, list]:

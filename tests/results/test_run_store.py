@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from harness.errors import DataError
-from harness.results.schema import write_record
+from harness.results.schema import read_lines, write_record
 from harness.results.store import load_runs
 
 
@@ -133,6 +133,16 @@ def test_damaged_metric_lines_are_counted_and_the_run_is_used(run_folder, tmp_pa
         file.write('{"step": 60, "lo')
     runs, _ = load_runs([tmp_path])
     assert runs[0].damaged_lines == 1
+
+
+@pytest.mark.parametrize("last_bytes", [20, 21, 45, 1000, None])
+def test_the_last_lines_of_a_log_are_read_whole_and_a_cut_one_is_none(last_bytes, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": {step}}}\n' for step in range(100, 200)))  # of 14 bytes each
+    lines, damaged = read_lines(path, last_bytes=last_bytes)
+    number = {20: 1, 21: 1, 45: 3, 1000: 71, None: 100}[last_bytes]
+    assert lines == [{"step": step} for step in range(200 - number, 200)]
+    assert damaged == 0
 
 
 def test_a_copy_of_a_run_is_no_second_seed(run_folder, tmp_path):

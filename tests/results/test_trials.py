@@ -7,7 +7,7 @@ from run_folders import write_run
 
 from harness.results.schema import Device
 from harness.results.store import load_runs
-from harness.results.trials import Setting, settings
+from harness.results.trials import Setting, has_knobs, settings
 
 H200 = Device(name="NVIDIA H200", kind="cuda", count=8, threads=16)
 
@@ -127,3 +127,18 @@ def test_a_run_without_a_distance_is_named_with_the_reason(tmp_path):
     assert not groups
     assert ["--no-eval" in item.reason for item in left_out] == [True, False]
     assert "no metric called fid" in left_out[1].reason
+
+
+def test_a_method_whose_knobs_no_paper_prints_is_stood_for_by_whatever_it_ran_with():
+    assert has_knobs("fifth", {"mask_ratio": 0.4})
+    assert has_knobs("fifth", {"mask_ratio": 0.4}, {"mask_ratio": 0.4})
+    assert not has_knobs("fifth", {"mask_ratio": 0.4}, {"mask_ratio": 0.5})
+    assert not has_knobs("fifth", {}, {"mask_ratio": 0.5})
+
+
+def test_knobs_are_the_papers_where_nothing_else_is_chosen():
+    usual = {"mask_ratio": 0.2, "discriminate": True, "teacher_sigma": 0.002, "decoder_width": 32}
+    assert has_knobs("sddit", usual)
+    assert not has_knobs("sddit", usual | {"teacher_sigma": 0.5})
+    assert has_knobs("sddit", usual | {"teacher_sigma": 0.5}, {"teacher_sigma": 0.5})
+    assert not has_knobs("sddit", usual | {"mask_ratio": 0.5, "teacher_sigma": 0.5}, {"teacher_sigma": 0.5})

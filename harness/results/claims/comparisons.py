@@ -15,7 +15,7 @@ from harness.results import panels
 from harness.results.claims.verdicts import Comparison
 from harness.results.methods import measured_title
 from harness.results.panels import FINAL, PAPER_KNOBS
-from harness.results.trials import VARIED, Trial
+from harness.results.trials import VARIED, Trial, has_knobs
 
 MDT_LITE = measured_title("mdt", {})
 WITHOUT_POSITIONS = f"{MDT_LITE}: MDT without its relative position bias."
@@ -63,14 +63,11 @@ class Pool:
 
     def groups(self, of: Arm, value: Value, *, batch_size: int | None = None, length: int | None = None) -> list[Group]:
         """The arm's runs for which there is a `value`, in groups, one run a seed: the first by name."""
-        wanted = {name: PAPER_KNOBS.get(of.method, {}).get(name) for name in VARIED} | dict(of.knobs)
         found: dict[tuple[str, int, int], dict[int, Trial]] = defaultdict(dict)
         for trial, rest in self._of.get(of.method, ()):
             if batch_size not in (None, trial.batch_size) or length not in (None, trial.steps):
                 continue
-            if any(name not in trial.knobs for name in of.knobs):
-                continue
-            if any(trial.knobs[name] != wanted[name] for name in wanted if name in trial.knobs):
+            if not has_knobs(of.method, trial.knobs, of.knobs):
                 continue
             number = value(trial)
             if number is not None and math.isfinite(number) and number > 0:

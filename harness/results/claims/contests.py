@@ -6,7 +6,7 @@ or set a method that encodes its images in every step against one that reads lat
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,9 +16,9 @@ from harness.results.claims.comparisons import MDT_LITE, WITHOUT_POSITIONS, Arm,
 from harness.results.claims.verdicts import Comparison
 from harness.results.evidence import Evidence
 from harness.results.methods import measured_title
-from harness.results.panels import PAPER_KNOBS, SHORT_HASH, device_title
+from harness.results.panels import SHORT_HASH, device_title
 from harness.results.store import Run
-from harness.results.trials import DEMO_DATA, DEMO_SIZE, VARIED, Scale, Trial
+from harness.results.trials import DEMO_DATA, DEMO_SIZE, Scale, Trial, has_knobs
 
 Quantity = Literal["steps/s", "peak memory"]
 Pipelines = tuple[str, str]  # of the two arms
@@ -223,7 +223,7 @@ def peaks(evidence: Evidence, of: Arm, size: str) -> Iterator[tuple[str, str, in
         result, trial = run.result, Trial(run, metric="")
         share = run.config["protocol"].get("batch_size", 0) / max(result.world_size, 1)
         ours = (result.method, result.size, share, result.device.kind) == (of.method, size, 32, "cuda")
-        if ours and _as_paper(of.method, run.config["knobs"]) and _memory(trial):
+        if ours and has_knobs(of.method, run.config["knobs"]) and _memory(trial):
             device = device_title(result.device)
             on_eight = "A100" in result.device.name and result.world_size == 8
             precision = run.config["protocol"].get("precision")
@@ -234,7 +234,7 @@ def peaks(evidence: Evidence, of: Arm, size: str) -> Iterator[tuple[str, str, in
             if made.get("code") != "harness" or made.get("method") != of.method or "--set" in bench.command:
                 continue
             alike = (_size(entry), entry.num_images, made.get("pipeline")) == (size, 32, "cached")
-            if alike and entry.peak_allocated_bytes and _as_paper(of.method, made.get("knobs") or {}):
+            if alike and entry.peak_allocated_bytes and has_knobs(of.method, made.get("knobs") or {}):
                 title = f"{device_title(bench.device)}, one process of 32 images, {made.get('precision')}"
                 source = f"bench {bench.device.name} {bench.measured_at}: {entry.name}"
                 yield title, entry.name, entry.peak_allocated_bytes, source, False
@@ -265,14 +265,9 @@ def _contender(entries: Iterable[Entry], of: Arm, pipeline: str) -> Entry | None
     for entry in entries:
         made = entry.conditions
         ours = made["method"] == of.method and made.get("pipeline") == pipeline
-        if ours and _as_paper(of.method, made.get("knobs") or {}):
+        if ours and has_knobs(of.method, made.get("knobs") or {}):
             return entry
     return None
-
-
-def _as_paper(method: str, knobs: Mapping[str, Any]) -> bool:
-    paper = PAPER_KNOBS.get(method, {})
-    return all(knobs[name] == paper.get(name) for name in VARIED if name in knobs)
 
 
 def _size(entry: Entry) -> str:

@@ -4,7 +4,6 @@ A run's samples/grid.png is written by its final evaluation: a row of images for
 is not trusted: it must have the size that the evaluation's labels give it before it is decoded.
 """
 
-import hashlib
 import struct
 import zlib
 from collections import Counter
@@ -26,6 +25,7 @@ from harness.results.labels import SHADE
 from harness.results.methods import look, measured_title, order
 from harness.results.panels import FINAL
 from harness.results.trials import Setting, Trial, metric_title
+from harness.seeds import labels
 
 NAME = "figure7"
 TITLE = "SD-DiT Fig. 7: generated samples, class by class"
@@ -175,14 +175,6 @@ def _layout(trial: Trial) -> Layout:
     factors = (1,) if protocol.vae is None else VAE_FACTORS
     counts = tuple(min(counted[label], GRID_SIDE) for label in classes)
     return Layout(classes, counts, tuple(side * factor for factor in factors))
-
-
-def labels(rule: str, num_images: int, num_classes: int, seed: int) -> list[int]:
-    """The labels an evaluation asks for, as harness.evaluation.generation.choose_labels, without torch."""
-    if rule == "balanced":
-        return [index % num_classes for index in range(num_images)]
-    texts = (f"label/{seed}/{index}".encode() for index in range(num_images))
-    return [(int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1) % num_classes for text in texts]
 
 
 # Reading the picture ---------------------------------------------------------------------------------------------

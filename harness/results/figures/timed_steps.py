@@ -12,10 +12,9 @@ from harness.results.bench_record import Bench, Entry
 from harness.results.compare import Spread
 from harness.results.evidence import Evidence
 from harness.results.methods import look, measured_title
-from harness.results.panels import PAPER_KNOBS
 from harness.results.schema import Device
 from harness.results.store import Run
-from harness.results.trials import VARIED
+from harness.results.trials import has_knobs
 
 GIGA = 1e9
 PUBLISHED_SIZE, PUBLISHED_BATCH = "s", 256  # SD-DiT Fig. 3
@@ -136,7 +135,7 @@ def _of_runs(runs: Iterable[Run], encoders: Mapping[tuple[str, str], float]) -> 
             low=None if speed.sd is None else max(speed.mean - speed.sd, speed.mean / 100),
             high=None if speed.sd is None else speed.mean + speed.sd,
             n=speed.n,
-            usual=_usual(result.method, members[0].config["knobs"]),
+            usual=has_knobs(result.method, members[0].config["knobs"]),
         )
         yield Timed(_machine_of(members[0]), result.device, result.world_size, point)
 
@@ -195,7 +194,7 @@ def _of_benches(benches: Iterable[Bench]) -> Iterator[Timed]:
                     low=speed.lowest,
                     high=speed.highest,
                     n=len(entry.windows),
-                    usual=_usual(str(made.get("method")), _mapping(made.get("knobs"))),
+                    usual=has_knobs(str(made.get("method")), _mapping(made.get("knobs"))),
                 )
                 if not (_positive(point.gmacs) and _positive(speed.lowest) and _positive(speed.median)):
                     point = "contenders without a speed or an arithmetic above zero"
@@ -240,12 +239,12 @@ def _counted(evidence: Evidence, method: str) -> float | None:
     if count and _positive(count.gmacs_step):
         return count.gmacs_step
     for run in evidence.runs:
-        if run.result.recipe == recipe and _usual(method, run.config["knobs"]) and _positive(run.result.gmacs_step):
+        if run.result.recipe == recipe and has_knobs(method, run.config["knobs"]) and _positive(run.result.gmacs_step):
             return run.result.gmacs_step
     for bench in evidence.benches:
         for entry in bench.entries:
             made = entry.conditions
-            usual = made.get("recipe") == recipe and _usual(method, _mapping(made.get("knobs")))
+            usual = made.get("recipe") == recipe and has_knobs(method, _mapping(made.get("knobs")))
             if usual and "--set" not in bench.command and entry.gmacs_step and _positive(entry.gmacs_step):
                 return entry.gmacs_step
     return None
@@ -253,11 +252,6 @@ def _counted(evidence: Evidence, method: str) -> float | None:
 
 def _size_of(made: Mapping[str, Any]) -> str:
     return str(made.get("recipe", "")).partition("-")[2] or "?"
-
-
-def _usual(method: str, knobs: Mapping[str, Any]) -> bool:
-    asked = {name: value for name, value in PAPER_KNOBS.get(method, {}).items() if name in VARIED and name in knobs}
-    return all(knobs[name] == value for name, value in asked.items())
 
 
 def _machine(device: Device, processes: int) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 
 from harness.errors import DataError
 from harness.results.folders.departures import departures
-from harness.results.folders.listing import Entry, config_in, entry_of, last_step, lines_in, mean_speed, one_line
+from harness.results.folders.listing import Entry, config_in, entry_of, last_step, lines_in, mean_speed
 from harness.results.schema import Evaluation, Manifest, Record, Result, read_lines, read_record
+from harness.results.store import one_line
 
 OF_SPEED = ("steps_per_sec", "steps_per_sec_sd", "timed_steps", "compiled", "attention")
 LOGS = ("metrics.jsonl", "events.jsonl")

@@ -19,7 +19,7 @@ from harness.results.folders.departures import departures
 from harness.results.methods import measured_title
 from harness.results.panels import FINAL
 from harness.results.schema import Import, Manifest, Record, Result, read_lines, read_record
-from harness.results.store import MAKE_ONE, SECTIONS, Run, load_run, read_config
+from harness.results.store import MAKE_ONE, Run, load_run, one_line, read_sections
 from harness.results.trials import distance_metric
 
 State = Literal["finished", "unfinished", "damaged", "imported", "foreign"]
@@ -168,10 +168,9 @@ def config_in(folder: Path) -> dict[str, Any] | None:
     if not (folder / "config.yaml").is_file():
         return None
     try:
-        config = read_config(folder / "config.yaml")
-    except (DataError, RecursionError, ValueError):
+        return read_sections(folder)
+    except DataError:
         return None
-    return config if all(isinstance(config.get(name), kind) for name, kind in SECTIONS.items()) else None
 
 
 def manifest_in(folder: Path) -> Manifest | None:
@@ -351,7 +350,3 @@ def _named(names: Sequence[str], word: str) -> str:
     if len(names) > SHOWN_NAMES:
         return f"{', '.join(names[:SHOWN_NAMES])} or one of {len(names) - SHOWN_NAMES} more"
     return f" {word} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")
