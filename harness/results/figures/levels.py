@@ -1,16 +1,18 @@
 """Points with their spread along an axis, and results without a place on it as horizontal lines: Fig. 5 and 6."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from matplotlib.axes import Axes
 
 from harness.results.compare import Spread
-from harness.results.figures.measured import Measured
-from harness.results.figures.sheet import DASHES, TEXT_COLOUR, Key
+from harness.results.figures.measured import Measured, kinds
+from harness.results.figures.sheet import DASHES, TEXT_COLOUR, Block, Drawing, Key, Row, compose
 from harness.results.methods import look
 
+SUBHEADING = "Lower is better. Hollow: published. Filled: measured. A ring marks the lowest point."
 DOTS = (0, (1, 1.5))
 MEASURED = ("measured", "measured", None)  # source, quality, protocol: those of a setting are in its title
 
@@ -63,6 +65,48 @@ class Level:
     def row(self) -> dict[str, Any]:
         told = (self.source, self.quality, self.protocol)
         return {**_row(self.method, self.label, self.spread, self.measured, told), "lowest": None}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: the points, the lines beside them, and what there is to say."""
+
+    name: str
+    title: str
+    metric: str
+    points: Points
+    levels: tuple[Level, ...]
+    notes: tuple[str, ...]
+
+
+P = TypeVar("P", bound=Panel)
+
+
+def drawing(
+    panels: Sequence[P],
+    draw: Callable[..., None],  # draw(axes, panel=...)
+    rows_of: Callable[[P], Iterable[Row]],
+    notes: Sequence[str],
+    *,
+    name: str,
+    title: str,
+    alternative: str,
+    keys: tuple[Key, ...] = (),
+) -> Drawing:
+    """The panels one below another, each with its key, of which `keys` are the last; `notes` are of all of them."""
+    blocks = [
+        Block(
+            f"({letter}) {panel.title}",
+            partial(draw, panel=panel),
+            panel.notes,
+            (point_key(panel.points), *(level_key(level) for level in panel.levels), *keys),
+        )
+        for letter, panel in zip("abcdefgh", panels, strict=False)
+    ]
+    told = tuple(dict.fromkeys([*(note for panel in panels for note in panel.notes), *notes]))
+    rows = [row for panel in panels for row in rows_of(panel)]
+    figure = compose(title, blocks, subheading=SUBHEADING, notes=notes)
+    return Drawing(name, title, alternative + kinds(rows), figure, rows, told)
 
 
 def _row(

@@ -1,8 +1,6 @@
 """SD-DiT Fig. 5: the distance against the share of patches that the student does not see."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
 
 from matplotlib.axes import Axes
 
@@ -10,53 +8,28 @@ from harness.results import published
 from harness.results.compare import Spread
 from harness.results.evidence import Evidence
 from harness.results.figures import measured as shared
-from harness.results.figures.levels import Level, Points, draw_levels, draw_points, level_key, point_key
+from harness.results.figures.levels import Level, Panel, Points, draw_levels, draw_points, drawing
 from harness.results.figures.scales import fit
-from harness.results.figures.sheet import Block, Drawing, Row, compose
+from harness.results.figures.sheet import Drawing, Row
 from harness.results.methods import from_title, look
 from harness.results.trials import PAPER_METRIC, Setting, metric_title
 
 NAME = "figure5"
 TITLE = "SD-DiT Fig. 5: mask ratio"
-SUBHEADING = "Lower is better. Hollow: published. Filled: measured. A ring marks the lowest point."
 ALTERNATIVE = "Distance of SD-DiT against its mask ratio, with DiT and MDT as lines: "
 SWEEP = "mask-ratio"
 METHOD, KNOB = "sddit", "mask_ratio"
 DIT = "DiT-S/2"
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One pair of axes: the points, the lines beside them, and what there is to say."""
-
-    name: str
-    title: str
-    metric: str
-    points: Points
-    levels: tuple[Level, ...]
-    notes: tuple[str, ...]
-
-
 def make(evidence: Evidence) -> Drawing:
     """Fig. 5: what is printed, then each setting in which SD-DiT ran with several ratios."""
     found = [panel for setting in shared.paper_first(evidence) if (panel := _measured(setting))]
     panels = [_published(), *found[: shared.MOST_SETTINGS]]
-    blocks = [
-        Block(
-            f"({letter}) {panel.title}",
-            partial(_draw, panel=panel),
-            panel.notes,
-            (point_key(panel.points), *(level_key(level) for level in panel.levels)),
-        )
-        for letter, panel in zip("abcdefgh", panels, strict=False)
-    ]
     notes = shared.not_drawn(len(found) - shared.MOST_SETTINGS)
     if not found:
         notes.append(shared.how_to_measure(SWEEP, "no setting has SD-DiT at two mask ratios", _so_far(evidence)))
-    told = tuple(dict.fromkeys([*(note for panel in panels for note in panel.notes), *notes]))
-    rows = [row for panel in panels for row in _rows(panel)]
-    figure = compose(TITLE, blocks, subheading=SUBHEADING, notes=notes)
-    return Drawing(NAME, TITLE, ALTERNATIVE + shared.kinds(rows), figure, rows, told)
+    return drawing(panels, _draw, _rows, notes, name=NAME, title=TITLE, alternative=ALTERNATIVE)
 
 
 def _so_far(evidence: Evidence) -> Iterator[str]:

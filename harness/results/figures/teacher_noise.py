@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,14 +12,13 @@ from harness.results import published
 from harness.results.compare import Spread
 from harness.results.evidence import Evidence
 from harness.results.figures import measured as shared
-from harness.results.figures.levels import DOTS, Level, Points, draw_levels, draw_points, level_key, point_key
+from harness.results.figures.levels import DOTS, Level, Panel, Points, draw_levels, draw_points, drawing
 from harness.results.figures.scales import fit
-from harness.results.figures.sheet import Block, Drawing, Key, Row, compose
+from harness.results.figures.sheet import Drawing, Key, Row
 from harness.results.trials import PAPER_METRIC, Setting, metric_title
 
 NAME = "figure6"
 TITLE = "SD-DiT Fig. 6: the teacher's noise level"
-SUBHEADING = "Lower is better. Hollow: published. Filled: measured. A ring marks the lowest point."
 ALTERNATIVE = "Distance of SD-DiT against its teacher's noise level, over the density of the student's levels: "
 SWEEP = "teacher-noise"
 METHOD, KNOB, STUDENT = "sddit", "teacher_sigma", "student"
@@ -32,16 +30,10 @@ ENDS = (0.001, 12.0)  # of the axis: from below the least level to where the den
 
 
 @dataclass(frozen=True)
-class Panel:
-    """One pair of axes: fixed levels as points, the level drawn as the student's as a line."""
+class NoisePanel(Panel):
+    """Fixed levels as points, the level drawn as the student's as a line."""
 
-    name: str
-    title: str
-    metric: str
     mask_ratio: float
-    points: Points
-    levels: tuple[Level, ...]
-    notes: tuple[str, ...]
 
 
 def make(evidence: Evidence) -> Drawing:
@@ -49,15 +41,6 @@ def make(evidence: Evidence) -> Drawing:
     found = [panel for setting in shared.paper_first(evidence) if (panel := _measured(setting))]
     panels = [_published(), *found[: shared.MOST_SETTINGS]]
     area = Key("density of the student's ln sigma", AREA_COLOUR, area=True)
-    blocks = [
-        Block(
-            f"({letter}) {panel.title}",
-            partial(_draw, panel=panel),
-            panel.notes,
-            (point_key(panel.points), *(level_key(level) for level in panel.levels), area),
-        )
-        for letter, panel in zip("abcdefgh", panels, strict=False)
-    ]
     notes = [
         "Area: ln sigma of the student is normal with mean -1.2 and standard deviation 1.2, most often near sigma 0.3. "
         "Its height has no scale.",
@@ -65,13 +48,10 @@ def make(evidence: Evidence) -> Drawing:
     ]
     if not found:
         notes.append(shared.how_to_measure(SWEEP, "no setting has SD-DiT at two noise levels of its teacher"))
-    told = tuple(dict.fromkeys([*(note for panel in panels for note in panel.notes), *notes]))
-    rows = [row for panel in panels for row in _rows(panel)]
-    figure = compose(TITLE, blocks, subheading=SUBHEADING, notes=notes)
-    return Drawing(NAME, TITLE, ALTERNATIVE + shared.kinds(rows), figure, rows, told)
+    return drawing(panels, _draw, _rows, notes, name=NAME, title=TITLE, alternative=ALTERNATIVE, keys=(area,))
 
 
-def _published() -> Panel:
+def _published() -> NoisePanel:
     table = published.figure("6")
     printed = table[table["quality"].isin(("table", "text"))]
     fixed, drawn = printed[printed["x_unit"] == X_UNIT], printed[printed["x_unit"] != X_UNIT]
@@ -99,7 +79,7 @@ def _published() -> Panel:
     )
     notes = ("Size S/2, 400k steps, batch 256, mask ratio 0.5. Seeds and spread are not stated.", *_missing())
     title = "Published (S/2, ImageNet 256, FID-50K)"
-    return Panel("published", title, PAPER_METRIC, 0.5, points, levels, notes)
+    return NoisePanel("published", title, PAPER_METRIC, points, levels, notes, mask_ratio=0.5)
 
 
 def _missing() -> Iterator[str]:
@@ -109,7 +89,7 @@ def _missing() -> Iterator[str]:
         yield f"Not shown, no value printed: {what} ({row.source})."
 
 
-def _measured(setting: Setting) -> Panel | None:
+def _measured(setting: Setting) -> NoisePanel | None:
     """The setting's panel at the mask ratio and budget of most of its levels; None where fewer than two ran."""
     budget = setting.budget((METHOD,))
     ratio = _mask_ratio(setting, budget)
@@ -129,7 +109,7 @@ def _measured(setting: Setting) -> Panel | None:
     )
     same = found.get(STUDENT)
     levels = (Level(METHOD, SAME, same.distance, same, line=DOTS),) if same else ()
-    return Panel(
+    return NoisePanel(
         name=f"measured-{setting.name}",
         title=f"{shared.title_of(setting, budget)}, mask ratio {ratio:g}",
         metric=setting.metric,
@@ -161,7 +141,7 @@ def _notes(setting: Setting, points: Points, levels: Sequence[Level]) -> Iterato
     yield from shared.conditions(setting)
 
 
-def _rows(panel: Panel) -> Iterator[Row]:
+def _rows(panel: NoisePanel) -> Iterator[Row]:
     place = {
         "panel": panel.name,
         "panel_title": panel.title,
@@ -180,7 +160,7 @@ def density(sigma: np.ndarray) -> np.ndarray:
     return np.exp(-(standard**2) / 2) / (P_STD * math.sqrt(2 * math.pi))
 
 
-def _draw(grid: Sequence[Axes], *, panel: Panel) -> None:
+def _draw(grid: Sequence[Axes], *, panel: NoisePanel) -> None:
     (axes,) = grid
     axes.set(xlabel="sigma_T, the teacher's noise level", ylabel=f"{metric_title(panel.metric)} (lower is better)")
     highest = max((ENDS[1], *panel.points.xs))
