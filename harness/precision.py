@@ -1,5 +1,7 @@
 """How precisely matrix products and convolutions are computed."""
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,6 +37,53 @@ def set_precision(precision: str) -> None:
     """Let matrix products and convolutions round to TF32, or forbid it, for the whole process."""
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+CUBLAS, FIXED_WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")  # with which its sums have one order
+NO_SUCH_FORM = re.compile(r"(\S+) does not have a deterministic implementation")
+
+
+@contextmanager
+def deterministic(asked: bool, device: torch.device) -> Iterator[None]:
+    """Where `asked`, only operations that give the same bits every time, for the whole process; else as it was.
+
+    Raises SetupError where the device can no longer be told so, and for an operation that has no such form.
+    """
+    if not asked:
+        yield
+        return
+    if device.type == "cuda":
+        _fix_workspaces()
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    except RuntimeError as error:
+        found = NO_SUCH_FORM.search(str(error))
+        if not found:
+            raise
+        raise SetupError(
+            f"--deterministic was asked for, and {found.group(1)} has no deterministic form on this {device.type} "
+            "device. Leave --deterministic out, or take another kernel or precision for it."
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]
+
+
+def _fix_workspaces() -> None:
+    """cuBLAS reads its variable when it is first used; after that it is too late to set it."""
+    value = os.environ.get(CUBLAS)
+    if value is None and not torch.cuda.is_initialized():
+        os.environ[CUBLAS] = value = FIXED_WORKSPACES[0]
+    if value not in FIXED_WORKSPACES:
+        has = f"{CUBLAS} is {value}" if value else f"CUDA is in use already without {CUBLAS}"
+        raise SetupError(
+            f"--deterministic needs {CUBLAS} set to {' or '.join(FIXED_WORKSPACES)} before CUDA is used, and {has}. "
+            f"Say `export {CUBLAS}={FIXED_WORKSPACES[0]}`, then repeat the command."
+        )
 
 
 @contextmanager

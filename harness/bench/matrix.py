@@ -26,7 +26,12 @@ class Factor:
 
 
 def factors(
-    *, precision: Sequence[str], compile: Sequence[str], pipeline: Sequence[str], batch: Sequence[str]
+    *,
+    precision: Sequence[str],
+    compile: Sequence[str],
+    pipeline: Sequence[str],
+    batch: Sequence[str],
+    deterministic: Sequence[str] = (),
 ) -> list[Factor]:
     """Those of `harness bench`, in the order in which they stand in a name. An empty one stays as the recipe has it."""
     given = [
@@ -34,6 +39,7 @@ def factors(
         ("protocol.compile", compile, {"on": "compiled", "off": "eager", "auto": "compiled if it can be"}),
         ("protocol.pipeline", pipeline, {name: name for name in ("cached", "online-vae")}),
         ("protocol.batch_size", batch, {}),
+        ("execution.deterministic", deterministic, {"on": "deterministic", "off": "any order"}),
     ]
     return [Factor(setting, tuple(values), words) for setting, values, words in given if values]
 

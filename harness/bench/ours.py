@@ -8,7 +8,7 @@ import torch
 from harness.config import RunConfig
 from harness.data import sources
 from harness.data.loader import Loader
-from harness.precision import set_precision
+from harness.precision import deterministic, set_precision
 from harness.training import registry
 from harness.training.step import TrainStep, rows_of
 from harness.world import World
@@ -19,6 +19,7 @@ class HarnessStep:
 
     def __init__(self, name: str, cfg: RunConfig, device: torch.device):
         self.name, self.cfg, self.num_images, self.data_seconds = name, cfg, cfg.protocol.batch_size, 0.0
+        self._device = device
         data, world = sources.of(cfg), World()
         self._step = TrainStep(registry.build(cfg), cfg, data, world=world, device=device)
         self._loader = Loader(
@@ -38,7 +39,8 @@ class HarnessStep:
         start = time.perf_counter()
         batch = self._loader.next()
         self.data_seconds += time.perf_counter() - start
-        self._step(batch, self._taken % self.cfg.protocol.steps, measure_gradient=False)
+        with deterministic(self.cfg.execution.deterministic, self._device):
+            self._step(batch, self._taken % self.cfg.protocol.steps, measure_gradient=False)
         self._taken += 1
 
     def conditions(self) -> dict[str, Any]:
@@ -58,6 +60,7 @@ class HarnessStep:
             "micro_batch": execution.micro_batch,
             "attention": self._step.attention,
             "activation_checkpointing": execution.activation_checkpointing,
+            "deterministic": execution.deterministic,
             "residency": execution.residency,
             "notes": [f"not compiled: {self._step.not_compiled}"] if self._step.not_compiled else [],
         }

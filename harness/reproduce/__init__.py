@@ -1,0 +1,1 @@
+"""Runs carried out again from their records, and compared with them."""

@@ -1,0 +1,146 @@
+"""A run carried out again into a new folder, and what became of it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness import experiment
+from harness.audit import documents
+from harness.errors import UsageError
+from harness.files import sha256_of
+from harness.progress import Progress
+from harness.reproduce import compare, environment
+from harness.reproduce.restore import Restored, data_of, restored
+from harness.results.schema import SCHEMA_VERSION, Manifest, read_record
+from harness.training import telemetry
+from harness.world import World
+
+WEIGHT_FILES = {"raw": "method.safetensors", "averaged": "ema.safetensors"}
+
+
+class Enough(Exception):
+    """The re-run has logged the last step that is compared."""
+
+
+class _Until:
+    """A progress that ends the run once `step` is logged."""
+
+    def __init__(self, progress: Progress, step: int):
+        self._progress, self._step = progress, step
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._progress, name)
+
+    def metrics(self, line: dict[str, Any]) -> None:
+        self._progress.metrics(line)
+        if line["step"] >= self._step:
+            raise Enough
+
+
+def reproduce(
+    folder: Path, out: Path, *, steps: int | None, force: bool, progress: Progress, world: World
+) -> dict[str, Any] | None:
+    """Carry out the run of `folder` again below `out` and compare the two, up to `steps` if given.
+
+    The re-run keeps the whole budget and is stopped early, so what a method makes of its share of the budget is the
+    same: SD-DiT's teacher follows it, the other methods have nothing that does. It takes the record's number of threads
+    where the processor is the same. Every process of `world` calls this alike; the main one has the answer.
+
+    Raises DataError when the data are not those of the record, SetupError when this version or machine cannot carry it
+    out, UsageError when `steps` or the number of processes does not fit it.
+    """
+    then = restored(folder)
+    last = _last_step(folder, then, steps, world)
+    data_of(then)
+    here = telemetry.describe(experiment.default_device())
+    if then.manifest.device.kind == "cpu" and here.name == then.manifest.device.name:
+        torch.set_num_threads(
+            then.manifest.device.threads
+        )  # sums depend on it; on another processor they differ anyway
+    place = out / then.cfg.recipe / then.cfg.run_id
+    if place.resolve() == folder.resolve():
+        raise UsageError(f"{out} is where the record itself lies; choose another --out.")
+    record = documents.read(folder, f"{folder.resolve().parent.name}/{folder.resolve().name}")
+    if force or last is None or _logged(place) < last:
+        _carry_out(then, out, last, evaluates=bool(record.all_evaluations), force=force, progress=progress, world=world)
+    if not world.is_main:
+        return None
+    return _document(record, documents.read(place, f"{then.cfg.recipe}/{then.cfg.run_id}"), then, last)
+
+
+def _last_step(folder: Path, then: Restored, steps: int | None, world: World) -> int | None:
+    """The first logged step at or after `steps`; None for the whole run."""
+    if world.size != then.manifest.world_size and steps is None:
+        asked = then.manifest.world_size
+        raise UsageError(f"the run was made by {asked} process(es), this is {world.size}; say --nproc {asked}.")
+    if steps is None or steps >= then.cfg.protocol.steps:
+        return None
+    if world.size > 1:
+        raise UsageError("--steps stops a re-run in one process only; leave it out, or --nproc.")
+    logged = [line["step"] for line in documents.read(folder, "").metrics if type(line.get("step")) is int]
+    later = [step for step in logged if step >= steps]
+    if not later:
+        raise UsageError(f"--steps is {steps}, and the record's log ends at step {max(logged, default=0)}.")
+    return min(later)
+
+
+def _logged(place: Path) -> int:
+    """The last step that an earlier re-run there has logged."""
+    return max((line["step"] for line in documents.read(place, "").metrics if type(line.get("step")) is int), default=0)
+
+
+def _carry_out(
+    then: Restored, out: Path, last: int | None, *, evaluates: bool, force: bool, progress: Progress, world: World
+) -> None:
+    watched = progress if last is None or not world.is_main else _Until(progress, last)
+    try:
+        experiment.run(
+            then.cfg,
+            out,
+            command=then.manifest.command,
+            progress=watched,
+            with_evaluation=evaluates and last is None,
+            force=force,
+            world=world,
+        )
+    except Enough:
+        progress.note(f"step {last:,} is logged; the rest is not repeated (--steps).")
+
+
+def _document(
+    record: documents.Documents, again: documents.Documents, then: Restored, last: int | None
+) -> dict[str, Any]:
+    now = read_record(again.folder / "manifest.json", Manifest)
+    found = environment.differences(then.manifest, now)
+    how, why = environment.comparison(then.manifest, found, completed=bool(then.completed))
+    rows = [_identity(record, again, then), *compare.losses(record, again, how, last)]
+    if last is None:
+        rows += compare.weights(_weights(record, then), _weights(again, then), how)
+        rows += compare.evaluations(record.all_evaluations, again.all_evaluations, how)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": record.name,
+        "again": again.name,
+        "reproduced": all(row.reproduced is not False for row in rows),
+        "comparison": how,
+        "why": why,
+        "steps": last or then.cfg.protocol.steps,
+        "of_steps": then.cfg.protocol.steps,
+        "environment": [difference._asdict() for difference in found],
+        "completed": then.completed,
+        "rows": [row._asdict() for row in rows],
+    }
+
+
+def _identity(record: documents.Documents, again: documents.Documents, then: Restored) -> compare.Row:
+    ours, theirs = then.manifest.config_sha256[: compare.HASH], then.cfg.sha256[: compare.HASH]
+    if then.completed:
+        return compare.Row("configuration", ours, theirs, None, "shown: with newer settings", None)
+    return compare.Row("configuration", ours, theirs, None, "equal", ours == theirs)
+
+
+def _weights(run: documents.Documents, then: Restored) -> dict[str, str]:
+    """The sha256 of the last step's weight files; a record without weights has none."""
+    place = run.folder / "checkpoints" / f"step-{then.cfg.protocol.steps:09d}"
+    return {name: sha256_of(place / file) for name, file in WEIGHT_FILES.items() if (place / file).is_file()}

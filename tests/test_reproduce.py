@@ -1,0 +1,220 @@
+"""`harness reproduce` carries a run out again: bit for bit where it can be, else within what tells seeds apart."""
+
+import json
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from small import small_config
+from typer.testing import CliRunner
+
+from harness import experiment, provenance
+from harness.audit import documents
+from harness.cli import app
+from harness.config import digest
+from harness.data import sources
+from harness.errors import DataError, SetupError, UsageError
+from harness.progress import NoProgress
+from harness.reproduce import compare, environment, page, tolerance
+from harness.reproduce.environment import EXACT, TOLERANT
+from harness.reproduce.reproduce import reproduce
+from harness.reproduce.restore import restored
+from harness.results.schema import Manifest, read_record
+from harness.results.store import find_runs
+from harness.training import engine, registry
+from harness.world import World
+
+REPORTS = Path(__file__).parent.parent / "reports"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def committed(monkeypatch):
+    """The tree that the tests run in may change while they do."""
+    monkeypatch.setattr(provenance, "git_state", lambda: ("c" * 40, None))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("made")
+    cfg = small_config("sddit", "steps=6", "num_images=50", "num_steps=3", "untrained=false", "metrics=[fd,precision]")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "git_state", lambda: ("c" * 40, None))
+        experiment.run(
+            cfg, root, command="harness run sddit-tiny", progress=NoProgress(), with_evaluation=True, force=False
+        )
+    return root / cfg.recipe / cfg.run_id
+
+
+@pytest.fixture
+def record(made, tmp_path):
+    folder = tmp_path / "record" / made.parent.name / made.name
+    shutil.copytree(made, folder)
+    return folder
+
+
+def again(record: Path, *, steps: int | None = None):
+    return reproduce(
+        record, record.parents[1] / "again", steps=steps, force=False, progress=NoProgress(), world=World()
+    )
+
+
+def change(path: Path, **facts) -> None:
+    document = json.loads(path.read_text())
+    document.pop("sha256", None)
+    path.write_text(json.dumps(document | facts))
+
+
+def of(document: dict, what: str) -> dict:
+    return next(row for row in document["rows"] if row["what"].startswith(what))
+
+
+def test_on_the_same_machine_every_number_is_the_same_bit_for_bit(record):
+    document = again(record)
+    assert (document["comparison"], document["reproduced"], document["environment"]) == (EXACT, True, [])
+    assert {row["allowed"] for row in document["rows"]} == {"equal"}
+    for what in ("configuration", "loss,", "raw weights", "averaged weights", "final: images", "final: fd"):
+        assert of(document, what)["reproduced"] is True
+
+
+def test_a_number_that_is_not_the_same_is_not_reproduced(record):
+    lines = [json.loads(line) for line in (record / "metrics.jsonl").read_text().splitlines()]
+    lines[-1]["loss"] *= 1 + 1e-12
+    (record / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = CliRunner().invoke(
+        app, ["reproduce", str(record), "--out", str(record.parents[1] / "again"), "--json"], env={"COLUMNS": "80"}
+    )
+    assert done.exit_code == 6, done.output
+    document = json.loads(done.stdout)
+    assert [row["what"][:5] for row in document["rows"] if row["reproduced"] is False] == ["loss,"]
+
+
+def test_a_record_without_weights_is_compared_by_losses_and_metrics(record):
+    shutil.rmtree(record / "checkpoints")
+    document = again(record)
+    assert document["reproduced"]
+    assert of(document, "raw weights")["reproduced"] is None
+    assert of(document, "final: weights")["reproduced"] is True, "the evaluation still knows their hash"
+
+
+def test_on_another_machine_the_tolerance_applies_and_the_difference_is_told(record):
+    manifest = json.loads((record / "manifest.json").read_text())
+    change(record / "manifest.json", device=manifest["device"] | {"name": "Another Processor"}, python="3.10.0")
+    document = again(record, steps=2)
+    assert (document["comparison"], document["reproduced"]) == (TOLERANT, True)
+    assert "device name" in document["why"]
+    assert {item["what"] for item in document["environment"]} >= {"device name", "Python"}
+
+
+def test_the_first_steps_are_those_of_the_whole_run_whatever_the_method_makes_of_its_budget(record):
+    """The re-run keeps the budget and is stopped: SD-DiT's teacher follows the share of it that is done."""
+    document = again(record, steps=4)
+    assert (document["steps"], document["of_steps"], document["comparison"]) == (4, 6, EXACT)
+    assert document["reproduced"]
+    assert again(record, steps=4)["reproduced"], "repeated, it compares what is there"
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_only_sddit_depends_on_the_length_of_the_budget(name, tmp_path):
+    """What --steps has to know of a method: whether a shorter run is the beginning of a longer one."""
+
+    def weights(steps: int) -> dict:
+        cfg = small_config(name, f"steps={steps}", "log_every=4", "checkpoint_every=4")
+        method = registry.build(cfg)
+
+        def stop(line: dict) -> None:
+            if line["step"] == 4:
+                raise StopIteration
+
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        with pytest.raises(StopIteration):
+            engine.train(method, cfg, sources.load("digits"), folder, device=CPU, report=stop, note=lambda text: None)
+        return method.state_dict()
+
+    short, long = weights(4), weights(40)
+    same = all(torch.equal(short[key], long[key]) for key in short)
+    assert same == (name != "sddit")
+
+
+def test_other_data_are_refused(record):
+    manifest = json.loads((record / "manifest.json").read_text())
+    change(record / "manifest.json", data=manifest["data"] | {"sha256": "0" * 64})
+    with pytest.raises(DataError, match="not what the run was made with"):
+        again(record)
+
+
+def test_a_version_that_promises_other_results_is_refused(record):
+    change(record / "manifest.json", harness_version="9.1.0")
+    with pytest.raises(SetupError, match=r"made by harness 9\.1\.0"):
+        again(record)
+
+
+def test_a_setting_that_this_version_does_not_have_is_refused(record):
+    config = yaml.safe_load((record / "config.yaml").read_text())
+    config["protocol"]["invented"] = 1
+    (record / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(SetupError, match="cannot carry out"):
+        again(record)
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_trained(record, tmp_path):
+    with pytest.raises(DataError, match="not a run folder"):
+        again(tmp_path / "nothing" / "here")
+    lines = (record / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (record / "metrics.jsonl").write_text("".join(lines[:1]))
+    with pytest.raises(UsageError, match="log ends at step 2"):
+        again(record, steps=4)
+    change(record / "manifest.json", world_size=2)
+    with pytest.raises(UsageError, match="say --nproc 2"):
+        again(record)
+
+
+def test_a_record_that_is_older_than_some_settings_gets_the_recipes_and_is_told():
+    found = restored(next((REPORTS / "demo" / "runs" / "dit-tiny").iterdir()))
+    assert "sampling.guidance_interval" in found.completed
+    assert found.cfg.protocol.learning_rate == 0.006
+
+
+def test_the_tolerance_of_the_first_lines_tells_seeds_apart_in_every_committed_setting():
+    """Each pair of committed runs that differ in their seed alone would not pass for one another."""
+    settings = defaultdict(list)
+    for run in find_runs([REPORTS / "tiny" / "runs"])[0]:
+        rest = {key: value for key, value in run.config.items() if key not in ("seed", "execution")}
+        settings[digest(rest)].append(documents.read(run.path, run.name))
+    pairs = [(a, b) for runs in settings.values() for i, a in enumerate(runs) for b in runs[i + 1 :]]
+    assert len(pairs) > 40
+    for one, other in pairs:
+        rows = compare.losses(one, other, TOLERANT, tolerance.FIRST_STEPS)
+        assert any(row.reproduced is False for row in rows), (one.name, other.name)
+
+
+def test_which_comparison_applies_follows_from_what_differs(record):
+    then = read_record(record / "manifest.json", Manifest)
+    assert environment.comparison(then, environment.differences(then, then), completed=False)[0] == EXACT
+    assert environment.comparison(then, [], completed=True)[0] == TOLERANT
+    for change_ in (
+        {"packages": then.packages | {"torch": "2.0.0"}},
+        {"git_commit": "d" * 40},
+        {"git_diff_sha256": "d" * 64},
+        {"world_size": 2},
+        {"device": then.device.model_copy(update={"threads": 64})},
+    ):
+        found = environment.differences(then, then.model_copy(update=change_))
+        assert environment.comparison(then, found, completed=False)[0] == TOLERANT
+    later = then.model_copy(update={"python": "3.13.0"})
+    assert environment.comparison(then, environment.differences(then, later), completed=False)[0] == EXACT
+    gpu = then.model_copy(update={"device": then.device.model_copy(update={"kind": "cuda"})})
+    assert environment.comparison(gpu, [], completed=False)[0] == TOLERANT
+
+
+def test_a_page_holds_one_section_for_each_re_run(record):
+    document = again(record, steps=2)
+    once = page.added("", document, "harness reproduce x --steps 2")
+    assert page.added(once, document, "harness reproduce x --steps 2") == once
+    two = page.added(once, document | {"run": "other/run"}, "harness reproduce y")
+    assert two.count("\n## ") == 2
+    assert "**reproduced**" in two
