@@ -1,0 +1,60 @@
+"""The command that writes a run's network with its model card: export."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.answer import Json, answers, progress_for, show
+from harness.cli.runs import RUNS, Below, Name
+
+EXPORTS = Path("exports")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put this command into the command line."""
+    app.command(
+        epilog="Examples: harness export sddit-tiny · harness export runs/dit-s/seed0-0123456789 --step 400000 "
+        "--license mit --out dit-s-400k · harness sample exports/sddit-tiny-seed0-0123456789"
+    )(export)
+
+
+@answers
+def export(
+    run: Name,
+    step: Annotated[int | None, typer.Option(metavar="N", help="The checkpoint of this step. Default: newest.")] = None,
+    weights: Annotated[str, typer.Option(help="ema: averaged, what is sampled; raw: as trained.")] = "ema",
+    license_: Annotated[
+        str | None, typer.Option("--license", metavar="ID", help="Of these weights, like mit. Default: unknown.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The folder to write. Default: exports/<recipe>-<run>")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
+    below: Below = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Write a run's network as safetensors, with its configuration, a record of where it comes from, and a model card.
+
+    The folder is opened by `harness sample` and `harness evaluate`, and its weights by the safetensors library alone.
+    An imported checkpoint keeps the licence of its official repository.
+    """
+    from harness import exporting
+    from harness.results.folders import listing
+
+    folder = listing.find_run(run, below)
+    named = "-".join([*folder.resolve().parts[-2:], *([f"step{step}"] if step is not None else [])])
+    target = out or EXPORTS / (named if weights == "ema" else f"{named}-raw")
+    progress = progress_for("export")
+    try:
+        record = exporting.export(
+            folder, target, step=step, weights=weights, license=license_, force=force, progress=progress
+        )
+    finally:
+        progress.close()
+    facts = record.model_dump(mode="json", include={"run", "weights", "step", "weights_sha256", "license", "files"})
+    show({"folder": str(target), **facts, "evaluations": sorted(record.evaluations)}, as_json, _lines)
+
+
+def _lines(answer: dict[str, Any]) -> list[str]:
+    return [answer["folder"]]
