@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 import harness
+from harness import plugins
 from harness.config import RunConfig
 from harness.data.dataset import Dataset
 from harness.results.schema import DataIdentity, Device, Manifest
@@ -30,7 +31,7 @@ def describe(cfg: RunConfig, data: Dataset, device: Device, world_size: int, com
         git_diff_sha256=diff,
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        packages=installed(),
+        packages=installed() | plugins.packages([cfg.method]),
         device=device,
         precision={
             "precision": cfg.protocol.precision,

@@ -2,7 +2,8 @@
 
 A recipe is <method>-<size>. recipes/<method>.yaml says what the method brings; recipes/protocols.yaml what all methods
 of a size share, so that two methods cannot drift apart. Every value in them is written {value: ..., source: ...}; the
-defaults of a method's knobs, and their sources, are the fields of Config in baselines/<method>.py.
+defaults of a method's knobs, and their sources, are the fields of Config in baselines/<method>.py. A method of another
+package (harness.plugins) brings the first of the two files and the module; the second holds for it too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,11 +11,11 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
+from harness import plugins
 from harness.config import Knobs, RunConfig, plain_values
-from harness.errors import UsageError, unknown
+from harness.errors import SetupError, UsageError, unknown
 
 SHARED = "protocols.yaml"
-NO_FAMILIES = (SHARED, "sweeps.yaml")
 NAMES = ("recipe", "method", "size", "seed")  # what a run is called; everything else has a value with a source
 SECTIONS = ("input", "network", "protocol", "evaluation", "execution")  # in protocols.yaml: base, then each size's own
 
@@ -29,31 +30,53 @@ class Recipe(NamedTuple):
 
 
 class Setting(NamedTuple):
+    """One setting of a recipe, by its path."""
+
     path: str  # "protocol.steps"
     value: Any
     source: str
 
 
 def recipe_names() -> list[str]:
-    return sorted(f"{family}-{size}" for family in families() for size in _read(f"{family}.yaml")["sizes"])
+    """Of every method, those of other packages too, but of packages that are broken: `broken` names those."""
+    unusable = broken().keys() & plugins.found().keys()
+    usable = [method for method in families() if method not in unusable]
+    return sorted(f"{method}-{size}" for method in usable for size in _family(method)["sizes"])
 
 
 def families() -> list[str]:
-    folder = files("harness") / "recipes"
-    return sorted(
-        p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml") and p.name not in NO_FAMILIES
-    )
+    """The methods that have recipes. Nothing of a method is imported."""
+    return sorted({*plugins.built_in(), *plugins.found()})
+
+
+def origin(method: str) -> str:
+    """Where a method comes from: "harness", or a distribution and its version."""
+    return "harness" if method in plugins.built_in() else plugins.named(method).origin
+
+
+def broken() -> dict[str, str]:
+    """Methods of other packages that cannot be used, by their recipes or for their name, and why."""
+    reasons = plugins.refused()
+    for method in plugins.found():
+        try:
+            _family(method)
+        except SetupError as error:
+            reasons[method] = str(error)
+    return reasons
 
 
 def load_recipe(name: str, formulation: str | None = None) -> Recipe:
     """The recipe called `name`; another `formulation` than its own brings that formulation's sampler with it.
 
-    Raises UsageError, with the nearest names, when there is none.
+    Raises UsageError, with the nearest names, when there is none; SetupError when it is of another package that is
+    broken.
     """
+    method, _, size = name.partition("-")
     if name not in recipe_names():
+        if method in plugins.found():
+            _family(method)
         raise unknown("recipe", name, recipe_names())
-    method, size = name.split("-", 1)
-    family, shared = _read(f"{method}.yaml"), _read(SHARED)
+    family, shared = _family(method), _read(SHARED)
     own = family["sizes"][size] or {}
     chosen = {"value": formulation, "source": "asked for"} if formulation else family["formulation"]
     if chosen["value"] not in shared["sampling"]:
@@ -119,6 +142,10 @@ def _set(document: dict[str, Any], path: list[str], value: Any) -> None:
     for parent in path[:-1]:
         document = document.setdefault(parent, {})
     document[path[-1]] = value
+
+
+def _family(method: str) -> Mapping[str, Any]:
+    return plugins.family(plugins.named(method)) if method in plugins.found() else _read(f"{method}.yaml")
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""Which methods exist: the files in baselines/. There is no list to edit."""
+"""Which methods exist: the files in baselines/, and those that other packages bring. There is no list to edit."""
 
 import importlib
 import pkgutil
@@ -7,7 +7,8 @@ from types import ModuleType
 import torch
 
 import baselines
-from harness.config import RunConfig
+from harness import plugins
+from harness.config import Knobs, RunConfig
 from harness.diffusion.formulations import FORMULATIONS, IDDPM
 from harness.diffusion.samplers import FORMULATION_OF
 from harness.errors import UsageError, unknown
@@ -16,17 +17,35 @@ from harness.training.method import Method
 
 
 def names() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(baselines.__path__))
+    """The methods' names: the files of baselines/ and the entry points of harness.plugins. None of them is imported."""
+    return sorted({*_built_in(), *plugins.found()})
 
 
 def load(name: str) -> ModuleType:
-    """The module baselines/<name>.py, which defines Config and Method. Raises UsageError with the nearest names."""
+    """The module with the method's Config and Method: baselines/<name>.py, or another package's.
+
+    Raises UsageError with the nearest names when there is none, SetupError when another package has it, and is broken.
+    """
     if name not in names():
         raise unknown("method", name, names())
-    return importlib.import_module(f"baselines.{name}")
+    if name in _built_in():
+        return importlib.import_module(f"baselines.{name}")
+    plugin = plugins.named(name)
+    module = plugins.load(plugin)
+    if not (issubclass(module.Config, Knobs) and issubclass(module.Method, Method)):
+        raise plugin.broken(
+            f"whose {plugin.module} does not keep the contract: Config must be a harness.config.Knobs, Method a "
+            "harness.training.method.Method"
+        )
+    return module
+
+
+def _built_in() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(baselines.__path__))
 
 
 def shape_of(cfg: RunConfig) -> Shape:
+    """What the networks of this run are built from. Raises UsageError where the patch does not divide the input."""
     side = cfg.input.side
     if side % cfg.network.patch:
         raise UsageError(

@@ -1,0 +1,1 @@
+"""TREAD for dit-harness. Nothing is imported here: `harness recipes list` reads the recipes without torch."""

@@ -1,0 +1,82 @@
+"""TREAD (Krause et al. 2025, arXiv:2501.04765): in training, a random half of the tokens skips the middle blocks.
+
+Nothing is thrown away: routed tokens rejoin the others, as they left them, before the last blocks. So there is no
+decoder, no mask token and no second loss, and the network that is sampled is DiT's own.
+B batch, C channels, S side, L tokens, K tokens that stay, D width.
+"""
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from harness.config import Knobs
+from harness.diffusion.formulations import Formulation
+from harness.nn import tokens
+from harness.nn.blocks import DiTBlock, readout
+from harness.nn.embeddings import Condition, PatchEmbed, sincos_positions, unpatchify
+from harness.nn.shape import Shape
+from harness.randomness import Draw
+from harness.training import method
+from harness.training.method import Progress
+
+
+class Config(Knobs):
+    """The route: which tokens take it, and which blocks it skips."""
+
+    mask_ratio: float = Field(
+        0.5, ge=0, lt=1, description="assumed: half of the tokens are routed, as MaskDiT masks half"
+    )
+    blocks_before: int = Field(2, ge=1, description="assumed: blocks that see every token before the route")
+    blocks_after: int = Field(4, ge=1, description="assumed: blocks that see every token after it")
+
+    @property
+    def input_patches(self) -> str:
+        """The middle blocks' share of the patches, for labels."""
+        return f"{1 - self.mask_ratio:.0%}"
+
+
+class Network(nn.Module):
+    """DiT; with `keep`, its middle blocks see those tokens alone."""
+
+    def __init__(self, cfg: Config, shape: Shape, out_channels: int):
+        super().__init__()
+        if cfg.blocks_before + cfg.blocks_after >= shape.depth:
+            raise ValueError(
+                f"blocks_before {cfg.blocks_before} and blocks_after {cfg.blocks_after} leave none of {shape.depth} "
+                "blocks to skip; take fewer"
+            )
+        self.patch = shape.patch
+        self.route = (cfg.blocks_before, shape.depth - cfg.blocks_after)  # the first block skipped; the first not
+        self.patches = PatchEmbed(shape)
+        self.register_buffer("position", sincos_positions(shape.width, shape.grid), persistent=False)
+        self.condition = Condition(shape.width, shape.num_classes)
+        self.blocks = nn.ModuleList(DiTBlock(shape.width, shape.num_heads) for _ in range(shape.depth))
+        self.readout = readout(shape.width, out_channels * shape.patch**2)
+
+    def forward(self, net_input: Tensor, net_noise: Tensor, labels: Tensor, keep: Tensor | None = None) -> Tensor:
+        """(B, C, S, S), (B,), (B,), (B, K) -> (B, C or 2C, S, S)"""
+        x = self.patches(net_input) + self.position  # (B, L, D)
+        cond = self.condition(net_noise, labels)  # (B, D)
+        start, end = self.route
+        for number, block in enumerate(self.blocks):
+            if keep is not None and number == start:
+                everything, x = x, tokens.gather(x, keep)  # (B, K, D)
+            if keep is not None and number == end:
+                x = tokens.scatter(x, keep, onto=everything)  # (B, L, D)
+            x = block(x, cond)
+        return unpatchify(self.readout(x, cond), self.patch)
+
+
+class Method(method.Method):
+    """The loss is DiT's, over every token: the routed ones have been through fewer blocks."""
+
+    def __init__(self, cfg: Config, shape: Shape, formulation: Formulation):
+        super().__init__()
+        self.formulation, self.num_tokens = formulation, shape.num_tokens
+        self.num_keep = tokens.num_kept(shape.num_tokens, cfg.mask_ratio)
+        self.network = Network(cfg, shape, formulation.out_channels(shape.channels))
+
+    def forward(self, clean: Tensor, labels: Tensor, progress: Progress, draw: Draw) -> dict[str, Tensor]:
+        noised = self.formulation.noised(clean, draw)
+        keep = tokens.random_keep(draw, self.num_tokens, self.num_keep)
+        raw = self.network(noised.net_input, noised.net_noise, labels, keep)
+        return {"loss": self.formulation.loss_map(raw, noised).mean()}

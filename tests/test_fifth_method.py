@@ -1,0 +1,281 @@
+"""The worked example of docs/fifth_method, installed outside the tree: a fifth method that no file here names."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from inspect import signature
+from pathlib import Path
+
+import pytest
+import test_contract
+import torch
+from run_folders import write_run
+from safetensors.torch import load_file
+from small import small_config
+from typer.testing import CliRunner
+
+from harness import plugins
+from harness.cli import app
+from harness.errors import SetupError, UsageError
+from harness.recipes import broken, families, load_recipe, recipe_names
+from harness.results.schema import Manifest, Result, read_record
+from harness.training import registry
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "docs" / "fifth_method"
+LAST = "step-000000014"
+PROMISES = [name for name in vars(test_contract) if name.startswith("test_")]
+SMALL = [
+    "--set", "width=16", "--set", "num_heads=2", "--set", "batch_size=8", "--set", "checkpoint_every=7",
+    "--set", "num_images=60", "--set", "sampling.num_steps=3",
+    "--set", "untrained=false", "--steps", "14",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory) -> Path:
+    """Where pip put the example: a folder beside the environment, without a network and without what it depends on."""
+    folder = tmp_path_factory.mktemp("fifth")
+    copy = shutil.copytree(
+        EXAMPLE, folder / "source", ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
+    )
+    quiet = [
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--no-compile",
+        "--disable-pip-version-check",
+    ]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", *quiet, "--target", folder / "installed", copy],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return folder / "installed"
+
+
+def forget() -> None:
+    plugins._claims.cache_clear()
+    plugins.family.cache_clear()
+
+
+@pytest.fixture
+def installed(target, monkeypatch):
+    monkeypatch.syspath_prepend(target)
+    forget()
+    yield
+    forget()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tread_method"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def other_package(tmp_path, monkeypatch):
+    """Installs a package by hand: its entry point, module and recipes, whatever they are."""
+
+    def install(method: str, module: str, *, recipes: str | None = "", code: str = "") -> None:
+        site = tmp_path / f"{method}-site"
+        record = site / "rogue-1.0.dist-info"
+        record.mkdir(parents=True)
+        (record / "METADATA").write_text("Metadata-Version: 2.1\nName: rogue\nVersion: 1.0\n")
+        (record / "entry_points.txt").write_text(f"[{plugins.GROUP}]\n{method} = {module}\n")
+        package = site / module.partition(".")[0]
+        package.mkdir()
+        (package / "__init__.py").write_text("")
+        (package / f"{module.rpartition('.')[2]}.py").write_text(code)
+        if recipes is not None:
+            (package / f"{method}.yaml").write_text(recipes)
+        monkeypatch.syspath_prepend(site)
+        forget()
+
+    yield install
+    forget()
+    for name in [name for name in sys.modules if name.startswith("rogue_")]:
+        del sys.modules[name]
+
+
+def harness(*arguments: str) -> str:
+    done = CliRunner().invoke(app, [*arguments])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_the_method_and_its_tests_are_small():
+    assert len((EXAMPLE / "tread_method" / "tread.py").read_text().splitlines()) < 100
+
+
+def test_a_fifth_method_is_found_without_importing_it(target):
+    code = (
+        "import sys; from harness.recipes import recipe_names, origin;"
+        "loaded = [name for name in ('torch', 'tread_method.tread') if name in sys.modules];"
+        "print('tread-tiny' in recipe_names(), origin('tread'), loaded)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(target)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split(maxsplit=1) == ["True", "dit-harness-tread 0.1.0 []\n"]
+
+
+def test_the_recipes_of_a_fifth_method_stand_with_the_others_and_say_where_they_come_from(installed):
+    listed = json.loads(harness("recipes", "list", "--json"))
+    assert {r["recipe"]: r["from"] for r in listed["recipes"]}["tread-s"] == "dit-harness-tread 0.1.0"
+    assert {r["from"] for r in listed["recipes"] if not r["recipe"].startswith("tread-")} == {"harness"}
+    shown = json.loads(harness("recipes", "show", "tread-tiny", "--json"))
+    settings = {s["setting"]: (s["value"], s["source"]) for s in shown["settings"]}
+    assert settings["knobs.blocks_before"] == (1, "chosen for the demo: 4 blocks in all")
+    assert settings["knobs.mask_ratio"][0] == 0.5
+    assert settings["protocol.steps"] == (1000, load_recipe("dit-tiny").sources["protocol.steps"])
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_a_fifth_method_keeps_the_contract(installed, digits, promise):
+    """As `pytest tests/test_contract.py -k tread` runs them where the package is installed."""
+    check = vars(test_contract)[promise]
+    check(**{"name": "tread", "digits": digits} if "digits" in signature(check).parameters else {"name": "tread"})
+
+
+def test_the_tests_of_the_example_pass(installed):
+    spec = spec_from_file_location("test_tread", EXAMPLE / "tests" / "test_tread.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    checks = [check for name, check in vars(module).items() if name.startswith("test_")]
+    assert len(checks) == 4
+    for check in checks:
+        check()
+
+
+@pytest.fixture(scope="module")
+def trained(target, tmp_path_factory) -> Path:
+    """A short run of the fifth method; the same again, cut off half-way and continued; one of DiT's by its records."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(target)
+        forget()
+        harness("run", "tread-tiny", *SMALL, "--out", str(folder / "straight"))
+        shutil.copytree(folder / "straight" / "tread-tiny", folder / "cut" / "tread-tiny")
+        cut = run_folder(folder / "cut")
+        (cut / "result.json").unlink()
+        shutil.rmtree(cut / "checkpoints" / LAST)
+        harness("run", "tread-tiny", *SMALL, "--out", str(folder / "cut"))
+    write_run(folder / "straight", "dit")
+    forget()
+    return folder
+
+
+def run_folder(root: Path) -> Path:
+    (folder,) = (root / "tread-tiny").iterdir()
+    return folder
+
+
+def test_a_run_of_a_fifth_method_is_a_run_like_any_other(trained):
+    folder = run_folder(trained / "straight")
+    result = read_record(folder / "result.json", Result)
+    assert (result.method, result.steps, result.input_patches) == ("tread", 14, "50%")
+    assert "fd-digits@60" in result.evaluations["final"].metrics
+    assert read_record(folder / "manifest.json", Manifest).packages["dit-harness-tread"] == "0.1.0"
+
+
+def test_a_fifth_method_continues_bit_for_bit(trained):
+    straight, cut = (run_folder(trained / name) for name in ("straight", "cut"))
+    assert any(json.loads(line).get("step") == 7 for line in (cut / "events.jsonl").read_text().splitlines())
+    for name in ("method.safetensors", "ema.safetensors"):
+        a, b = (load_file(folder / "checkpoints" / LAST / name) for folder in (straight, cut))
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a), name
+    a, b = (read_record(folder / "result.json", Result) for folder in (straight, cut))
+    assert a.evaluations["final"].metrics == b.evaluations["final"].metrics
+
+
+def test_compare_and_report_show_a_fifth_method_beside_the_others_without_its_package(trained, tmp_path):
+    """From records alone: the package that trained it need not be there."""
+    assert "tread" not in registry.names()
+    runs = str(trained / "straight")
+    harness("report", runs, "--format", "md", "--out", str(tmp_path))
+    figure = (tmp_path / "figure3.csv").read_text()  # as `harness compare` draws it
+    assert ",tread," in figure
+    assert "dit-tiny/" in figure
+    report = (tmp_path / "report.md").read_text()
+    assert "tread 50%" in report
+    assert "dit-harness-tread 0.1.0" in report
+
+
+def test_an_estimate_of_a_fifth_method_counts_what_has_no_formula(installed):
+    """TREAD's middle blocks see half of the tokens in the step; what is sampled costs what DiT does."""
+    ours, dit = (json.loads(harness("run", f"{name}-tiny", "--dry-run", "--json")) for name in ("tread", "dit"))
+    assert ours["gmacs_forward"] == pytest.approx(dit["gmacs_forward"], rel=1e-2)
+    assert 0.65 < ours["gmacs_step"] / dit["gmacs_step"] < 0.85
+    assert ours["estimate"]["memory_bytes"] < dit["estimate"]["memory_bytes"]
+
+
+def test_a_plugin_that_cannot_be_imported_breaks_nothing_but_itself(other_package):
+    recipes = "formulation: {value: edm, source: here}\nsizes: {tiny: }\n"
+    other_package("broken", "rogue_a.code", recipes=recipes, code="import nothing_of_this_name")
+    assert "broken-tiny" in recipe_names()
+    registry.build(small_config("dit"))
+    with pytest.raises(
+        SetupError, match=r"package rogue 1\.0, which cannot be imported: ModuleNotFoundError.*pip uninstall"
+    ):
+        registry.load("broken")
+    done = CliRunner().invoke(app, ["run", "broken-tiny", "--dry-run"])
+    assert done.exit_code == 3
+    assert CliRunner().invoke(app, ["--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("recipes", "says"),
+    [
+        (None, "cannot be read: FileNotFoundError"),
+        ("formulation: {value: edm, source: here}\nsizes: {huge: }\n", "sizes.huge"),
+        ("formulation: {value: flow, source: here}\nsizes: {tiny: }\n", "formulation.value"),
+        ("formulation: edm\nsizes: {tiny: }\n", "formulation"),
+        ("formulation: {value: edm, source: here}\nsizes: {tiny: {knobs: {a: 1}}}\n", "sizes.tiny.knobs.a"),
+        ("[", "cannot be read: "),
+        ("!!python/object/apply:os.system [true]", "cannot be read: ConstructorError"),
+    ],
+)
+def test_recipes_of_a_plugin_that_are_none_are_left_out_and_told(other_package, recipes, says):
+    other_package("broken", "rogue_b.code", recipes=recipes)
+    assert "broken" in families()
+    assert not [name for name in recipe_names() if name.startswith("broken")]
+    assert says in broken()["broken"]
+    assert "Left out: " in harness("recipes", "list")
+    with pytest.raises(SetupError, match=r"rogue 1\.0"):
+        load_recipe("broken-tiny")
+    load_recipe("dit-tiny")
+
+
+def test_a_plugin_cannot_take_the_name_of_a_built_in_method(other_package):
+    other_package("dit", "rogue_c.code", code="raise SystemExit")
+    assert registry.load("dit").__name__ == "baselines.dit"
+    assert "rogue 1.0: refused, for dit is a method of the harness's own" in broken()["dit"]
+    assert plugins.packages(["dit"]) == {}
+    assert "dit-tiny" in recipe_names()
+
+
+def test_two_plugins_of_one_name_are_both_refused(installed, other_package):
+    other_package("tread", "rogue_d.code")
+    with pytest.raises(SetupError, match="both bring a method called tread; uninstall one"):
+        registry.load("tread")
+    assert "tread" in broken()
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "code", "says"),
+    [
+        ("two-words", "rogue_e.code", "", "without a hyphen"),
+        ("alone", "rogue_f", "", "must lie in a package"),
+        ("empty", "rogue_g.code", "", "no class Config and no Method"),
+        ("other", "rogue_h.code", "class Config: pass\nclass Method: pass", "does not keep the contract"),
+    ],
+)
+def test_a_plugin_that_is_no_method_is_refused(other_package, name, module, code, says):
+    other_package(name, module, code=code)
+    with pytest.raises(SetupError, match=says):
+        registry.load(name)
+
+
+def test_a_method_that_nobody_brings_names_the_nearest(installed):
+    with pytest.raises(UsageError, match="Did you mean tread"):
+        registry.load("tred")
