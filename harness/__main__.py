@@ -1,10 +1,21 @@
 """`python -m harness` and the `harness` command."""
 
-from harness.cli import app
+import sys
+
+from harness.errors import Interrupted, Preempted
+from harness.signals import preemption_raises
 
 
 def main() -> None:
-    app(prog_name="harness")
+    """Carry out the command line. Signals end it with their exit codes from the start, also while modules are read."""
+    try:
+        with preemption_raises():
+            from harness.cli import app
+
+            app(prog_name="harness")
+    except (KeyboardInterrupt, Preempted) as stopped:
+        print("error: stopped before it began. Repeat the command.", file=sys.stderr)
+        sys.exit(Preempted.exit_code if isinstance(stopped, Preempted) else Interrupted.exit_code)
 
 
 if __name__ == "__main__":

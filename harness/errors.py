@@ -8,6 +8,8 @@ from difflib import get_close_matches
 
 
 class HarnessError(Exception):
+    """What a user can mend. `exit_code` is what the command ends with."""
+
     exit_code = 1
 
 
@@ -53,9 +55,9 @@ class Interrupted(HarnessError):
     exit_code = 130
 
 
-def unknown(kind: str, name: str, choices: Iterable[str]) -> UsageError:
-    """The error for a name that does not exist: the nearest names first, then all of them."""
+def unknown(kind: str, name: str, choices: Iterable[str], *, see: str = "") -> UsageError:
+    """The error for a name that does not exist: the nearest names first, then all of them, or where to `see` them."""
     choices = sorted(choices)
     near = get_close_matches(name, choices, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    return UsageError(f"no {kind} is called {name!r}. {hint}Available: {', '.join(choices)}.")
+    return UsageError(f"no {kind} is called {name!r}. {hint}{see or 'Available: ' + ', '.join(choices)}.")

@@ -4,23 +4,34 @@ import functools
 import json
 import os
 import sys
+import textwrap
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from harness.cli import completion, layout
+from harness.cli.layout import shown
+from harness.cli.state import state
 from harness.errors import DataError, HarnessError, Interrupted, UsageError
 
-settings = {"debug": False}
+NARROWEST_BAR = 60  # columns; a bar has no room in fewer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Roots = Annotated[
-    list[Path] | None, typer.Argument(metavar="[RUNS]...", help="Run folders, or folders of them. Default: runs/")
+    list[Path] | None,
+    typer.Argument(
+        metavar="RUNS", help="Run folders, or folders of them. Default: runs/", autocompletion=completion.run_folders
+    ),
 ]
 Assignments = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one setting; repeatable.", autocompletion=completion.assignments
+    ),
 ]
 
 
@@ -31,39 +42,76 @@ def answers(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         from harness.signals import preemption_raises
 
-        try:
-            with preemption_raises():
-                command(*args, **kwargs)
-        except typer.Exit:
-            raise
-        except HarnessError as error:
-            _fail(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            _fail("interrupted. The same command continues from the last checkpoint.", Interrupted.exit_code)
-        except BrokenPipeError:
-            # The reader of our output has gone. What Python still flushes at exit must not fail a second time.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
-        except OSError as error:  # files are all this program opens: a disk that is full, read-only or gone
-            mend = "Free some space or choose another folder with --out, then repeat the command."
-            _fail(f"{error}. {mend}", DataError.exit_code)
-        except Exception as error:
-            hint = "" if settings["debug"] else " This is a bug in the harness; --debug shows the traceback."
-            _fail(f"{type(error).__name__}: {error}.{hint}", HarnessError.exit_code)
+        with ending(), preemption_raises():
+            command(*args, **kwargs)
 
     return wrapped
 
 
+@contextmanager
+def ending() -> Iterator[None]:
+    """Turns what a block ends with into typer.Exit with its exit code, after saying it."""
+    try:
+        yield
+    except (typer.Exit, SystemExit):
+        raise
+    except UsageError as error:
+        _fail(f"{error}{_where_taken()}", error.exit_code)
+    except HarnessError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted. The same command continues from the last checkpoint.", Interrupted.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone. What Python still flushes at exit must not fail a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except OSError as error:  # files are all this program opens: a disk that is full, read-only or gone
+        mend = "Free some space or choose another folder with --out, then repeat the command."
+        _fail(f"{error}. {mend}", DataError.exit_code)
+    except Exception as error:
+        hint = "" if state.debug else " This is a bug in the harness; --debug shows the traceback."
+        _fail(f"{type(error).__name__}: {error}.{hint}", HarnessError.exit_code)
+
+
 def _fail(message: str, exit_code: int) -> None:
-    if settings["debug"]:
+    if state.debug:
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    lines = map(shown, f"error: {message}".split("\n"))  # a name or a file's text may hold what a terminal obeys
+    print(fitted("\n".join(lines)), file=sys.stderr)
     raise typer.Exit(exit_code)
 
 
+def _where_taken() -> str:
+    """Which options were not typed but set, for whoever wonders where a wrong value comes from."""
+    if not state.taken:
+        return ""
+    return f" Set, not typed: {', '.join(f'{option} by {taken.origin}' for option, taken in state.taken.items())}."
+
+
+def fitted(message: str) -> str:
+    """A message in lines of the terminal that stderr is, broken between words; elsewhere as it is."""
+    if not sys.stderr.isatty():
+        return message
+    return "\n".join(
+        part
+        for line in message.splitlines()
+        for part in textwrap.wrap(line, _columns(), break_on_hyphens=False, break_long_words=False) or [""]
+    )
+
+
+def _columns() -> int:
+    """Of the terminal that stderr is, which need not be stdout's."""
+    told = os.environ.get("COLUMNS", "")
+    return int(told) if told.isdecimal() and int(told) else os.get_terminal_size(sys.stderr.fileno()).columns or 80
+
+
 def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], list[str]]) -> None:
-    """Print a command's answer: the document itself, or what `lines` makes of it."""
-    print(json.dumps(document, indent=2) if as_json else "\n".join(lines(document)))
+    """Print a command's answer: the document itself, or what `lines` makes of it, no wider than a terminal."""
+    if as_json:
+        print(json.dumps(document, indent=2))
+        return
+    said = [layout.shown(part) for line in lines(document) for part in line.split("\n")]
+    print("\n".join(layout.fitted(said) if sys.stdout.isatty() else said))
 
 
 def count(text: str) -> int:
@@ -73,7 +121,7 @@ def count(text: str) -> int:
     try:
         return parse_count(text)
     except UsageError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(str(error).removeprefix("steps ")) from None
 
 
 def listed(text: str) -> list[str]:
@@ -89,10 +137,22 @@ def compile_modes(text: str) -> str:
     return text
 
 
+def live() -> bool:
+    """Whether stderr is a terminal that lines can be drawn anew on, and somebody watches it."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
+
+
+def note(text: str) -> None:
+    """Say something beside the answer, unless only errors are wanted."""
+    if not state.quiet:
+        print(fitted(text), file=sys.stderr, flush=True)
+
+
 def progress_for(label: str, *, shown: bool = True):
-    """A bar on a terminal, plain lines elsewhere; nothing where another process shows it."""
+    """A bar on a terminal, plain lines elsewhere; nothing where another process shows it or --quiet is given."""
     from harness import progress
 
-    if not shown:
+    if not shown or state.quiet:
         return progress.NoProgress()
-    return progress.BarProgress(label) if sys.stderr.isatty() else progress.PlainProgress(label)
+    bar = live() and _columns() >= NARROWEST_BAR
+    return progress.BarProgress(label) if bar else progress.PlainProgress(label)

@@ -8,14 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.cli import completion
 from harness.cli.answer import Assignments, Json, answers, compile_modes, listed, progress_for, show
 from harness.errors import DataError, Interrupted, UsageError
 
 EXAMPLES = (
     "Examples: harness bench dit-tiny sddit-tiny · "
-    "harness bench dit-s maskdit-s mdt-s sddit-s --precision bf16,tf32 --compile on,off · "
-    "harness bench dit-s sddit-s --pipeline cached,online-vae --batch 4 · harness bench --estimate dit-s sddit-xl"
+    "harness bench dit-s sddit-s --precision bf16,tf32 --compile on,off · "
+    "harness bench dit-s sddit-s --pipeline cached,online-vae --batch 4 · "
+    "harness bench --estimate dit-s sddit-xl --nproc 8"
 )
+VARIED = "What is varied, each a LIST"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,29 +28,69 @@ def add_to(app: typer.Typer) -> None:
 
 @answers
 def bench(
-    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Which recipes; the first is divided by.")],
+    recipes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE", help="Which recipes; the first is divided by.", autocompletion=completion.recipes
+        ),
+    ],
     precision: Annotated[
-        str, typer.Option(metavar="LIST", help="fp32, tf32, bf16. Default: as the recipe has it.")
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="fp32, tf32, bf16. Default: as the recipe has it.",
+            autocompletion=completion.listed_among("fp32", "tf32", "bf16"),
+            rich_help_panel=VARIED,
+        ),
     ] = "",
     compile_: Annotated[
         str,
         typer.Option(
-            "--compile", parser=compile_modes, metavar="LIST", help="on, off, auto: eager where it fails. Default: off."
+            "--compile",
+            parser=compile_modes,
+            metavar="LIST",
+            help="on, off, auto: eager where it fails. Default: off.",
+            autocompletion=completion.listed_among("on", "off", "auto"),
+            rich_help_panel=VARIED,
         ),
     ] = "",
     pipeline: Annotated[
-        str, typer.Option(metavar="LIST", help="cached, online-vae: the VAE inside the step. Default: cached.")
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="cached, online-vae: the VAE inside the step. Default: cached.",
+            autocompletion=completion.listed_among("cached", "online-vae"),
+            rich_help_panel=VARIED,
+        ),
     ] = "",
-    batch: Annotated[str, typer.Option(metavar="LIST", help="Images of a step. Default: as the recipe has it.")] = "",
+    batch: Annotated[
+        str,
+        typer.Option(metavar="LIST", help="Images of a step. Default: as the recipe has it.", rich_help_panel=VARIED),
+    ] = "",
+    deterministic: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="on, off: only operations that give the same bits every time. Default: off.",
+            autocompletion=completion.listed_among("on", "off"),
+            rich_help_panel=VARIED,
+        ),
+    ] = "",
     micro_batch: Annotated[
         int | None, typer.Option(metavar="N", help="Images taken through the network at once.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="A data set, or folder. Default: random numbers, or what a recipe embeds.")
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR",
+            help="A data set, or folder. Default: random numbers, or what a recipe embeds.",
+            autocompletion=completion.data_sets,
+        ),
     ] = None,
     set_: Assignments = None,
     official: Annotated[
-        Path | None, typer.Option(help="Folder with checkouts DiT/, MaskDiT/, MDT/: time the official codes too.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder with checkouts DiT/, MaskDiT/, MDT/: time the official codes too."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Windows of each, in turns.")] = 7,
     window: Annotated[float, typer.Option(metavar="SECONDS", help="About how long one window is.")] = 1.0,
@@ -56,7 +99,9 @@ def bench(
         int, typer.Option(min=1, metavar="N", help="With --estimate: the batch shared by so many GPUs.")
     ] = 1,
     profile: Annotated[bool, typer.Option("--profile", help="Also write a trace and the top operators.")] = False,
-    out: Annotated[Path, typer.Option(help="Where the record, table and figure go.")] = Path("reports/latest"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the record, table and figure go.")] = Path(
+        "reports/latest"
+    ),
     as_json: Json = False,
 ) -> None:
     """Time training steps side by side: in one process, in turns, one factor varied at a time.
@@ -78,6 +123,7 @@ def bench(
         precision=listed(precision),
         compile=listed(compile_),
         pipeline=listed(pipeline),
+        deterministic=listed(deterministic),
         batch=[str(parse_count(size, "--batch")) for size in listed(batch)],
     )
     assignments = [*(set_ or []), *([f"execution.micro_batch={micro_batch}"] if micro_batch else [])]

@@ -5,10 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.cli import completion
 from harness.cli.answer import Json, answers, count, progress_for, show
+from harness.cli.application import App
 from harness.errors import DataError
 
-data_app = typer.Typer(help="Make and check sets of latents.", no_args_is_help=True)
+data_app = App(help="Make and check sets of latents.")
 
 VAE = "stabilityai/sd-vae-ft-ema"
 Store = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of latents.")]
@@ -27,7 +29,12 @@ def encode(
     images: Annotated[Path, typer.Argument(metavar="IMAGENET_DIR", help="Images, in one folder a class.")],
     out: Out,
     vae: Annotated[
-        str, typer.Option(metavar="ID", help="stabilityai/sd-vae-ft-ema or -mse, a folder, or random.")
+        str,
+        typer.Option(
+            metavar="ID",
+            help="stabilityai/sd-vae-ft-ema or -mse, looked for in $HARNESS_VAE and $HARNESS_CACHE; a folder; random.",
+            autocompletion=completion.among(VAE, "stabilityai/sd-vae-ft-mse", "random"),
+        ),
     ] = VAE,
     size: Annotated[int, typer.Option(metavar="PIXELS", help="Of the square cut out of each image.")] = 256,
     flips: Annotated[bool, typer.Option("--flips", help="Encode the mirror images too.")] = False,
@@ -59,7 +66,13 @@ def encode(
 def import_(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Latents that another project made.")],
     format: Annotated[
-        str, typer.Option("--from", metavar="FORMAT", help="maskdit-lmdb, fast-dit, repa-zip or safetensors.")
+        str,
+        typer.Option(
+            "--from",
+            metavar="FORMAT",
+            help="maskdit-lmdb, fast-dit, repa-zip or safetensors.",
+            autocompletion=completion.among("maskdit-lmdb", "fast-dit", "repa-zip", "safetensors"),
+        ),
     ],
     out: Out,
     vae: Annotated[str, typer.Option(metavar="ID", help="The VAE that made them, which no format records.")] = VAE,
@@ -91,7 +104,9 @@ def import_(
     show({"folder": str(out), **latents.info(out)}, as_json, _lines)
 
 
-@data_app.command(epilog="Example: harness data verify latents/imagenet-256 --images 1281167")
+@data_app.command(
+    epilog="Examples: harness data verify latents/photos · harness data verify latents/imagenet-256 --images 1281167"
+)
 @answers
 def verify(folder: Store, images: Images = None, as_json: Json = False) -> None:
     """Read every latent and list what is wrong: exit code 4 if anything is."""
@@ -109,7 +124,9 @@ def verify(folder: Store, images: Images = None, as_json: Json = False) -> None:
         raise DataError(f"{folder} is not sound; what was found ({len(problems)}) is listed on stdout, with its mend.")
 
 
-@data_app.command(epilog="Example: harness data info latents/imagenet-256 --json")
+@data_app.command(
+    epilog="Examples: harness data info latents/imagenet-256 · harness data info latents/imagenet-256 --json"
+)
 @answers
 def info(folder: Store, as_json: Json = False) -> None:
     """Describe a set of latents: how it was made, how large it is, how its values spread."""

@@ -1,29 +1,69 @@
 """Commands that draw images and measure them: sample, evaluate."""
 
-import json
-import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from harness.cli.answer import Assignments, Json, answers, show
+from harness.cli import completion, defaults
+from harness.cli.answer import Json, answers, show
+from harness.cli.layout import wrapped
 from harness.cli.processes import Nproc, start_all, together
 from harness.errors import DataError, OutOfTolerance, UsageError
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: runs/<recipe>/<run>.")]
-Step = Annotated[int | None, typer.Option("--step", metavar="N", help="The checkpoint of this step. Default: newest.")]
-Scale = Annotated[
-    float | None, typer.Option("--cfg-scale", help="Scale of classifier-free guidance; 1 is none. Default: the run's.")
+OF_A_RUN = "How a run is sampled"
+METRICS = "What is measured"
+INSTEAD = "Instead of measuring"
+
+RunFolder = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="A run folder: runs/<recipe>/<run>.", autocompletion=completion.run_folders),
 ]
-Steps = Annotated[int | None, typer.Option("--steps", help="Steps of the sampler. Default: the run's.")]
+Step = Annotated[
+    int | None,
+    typer.Option("--step", metavar="N", help="The checkpoint of this step. Default: newest.", rich_help_panel=OF_A_RUN),
+]
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        "--cfg-scale",
+        metavar="SCALE",
+        help="Scale of classifier-free guidance; 1 is none. Default: the run's.",
+        rich_help_panel=OF_A_RUN,
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option("--steps", metavar="N", help="Steps of the sampler. Default: the run's.", rich_help_panel=OF_A_RUN),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one setting of the sampling or the evaluation; repeatable.",
+        autocompletion=completion.assignments,
+        rich_help_panel=OF_A_RUN,
+    ),
+]
+Labels = Annotated[
+    str,
+    typer.Option(
+        metavar="RULE",
+        help="balanced: every class in turn; random: as ADM and DiT draw.",
+        autocompletion=completion.among("balanced", "random"),
+        rich_help_panel=OF_A_RUN,
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
     """Put these commands into the command line."""
-    app.command(epilog="Example: harness sample runs/sddit-tiny/seed0-0123456789 --num 64 --cfg-scale 1.5 --npz")(
-        sample
-    )
+    app.command(
+        epilog="Examples: harness sample runs/sddit-tiny/seed0-0123456789 · "
+        "harness sample runs/sddit-s/seed0-0123456789 --num 64 --cfg-scale 1.5 · "
+        "harness sample runs/dit-s/seed0-0123456789 --num 50000 --labels random --npz"
+    )(sample)
     app.command(
         epilog="Examples: harness evaluate runs/sddit-s/seed0-0123456789 --cfg-scale 1.5 · "
         "harness evaluate samples.npz --reference VIRTUAL_imagenet256_labeled.npz · "
@@ -34,16 +74,16 @@ def add_to(app: typer.Typer) -> None:
 @answers
 def sample(
     run: RunFolder,
-    num: Annotated[int, typer.Option(help="How many images.")] = 16,
+    num: Annotated[int, typer.Option(metavar="N", help="How many images.")] = 16,
     cfg_scale: Scale = None,
     steps: Steps = None,
-    seed: Annotated[int, typer.Option(help="Image i depends on (seed, i) alone.")] = 0,
-    labels: Annotated[
-        str, typer.Option(help="balanced: every class in turn; random: as ADM and DiT draw.")
-    ] = "balanced",
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Image i depends on (seed, i) alone.", rich_help_panel=OF_A_RUN)
+    ] = 0,
+    labels: Labels = "balanced",
     npz: Annotated[bool, typer.Option("--npz", help="Also write samples.npz: arr_0, N x H x W x 3 uint8.")] = False,
     step: Step = None,
-    set_: Assignments = None,
+    set_: Settings = None,
     nproc: Nproc = None,
     as_json: Json = False,
 ) -> None:
@@ -56,14 +96,14 @@ def sample(
 
     from harness import sampling
 
-    given = {"sampling.guidance_scale": cfg_scale, "sampling.num_steps": steps}
-    with together("sample") as (world, progress):
+    given = {"sampling.guidance_scale": ("--cfg-scale", cfg_scale), "sampling.num_steps": ("--steps", steps)}
+    with defaults.named(given), together("sample") as (world, progress):
         document = sampling.sample(
             run,
             num,
             seed=seed,
             label_rule=labels,
-            assignments=[*(set_ or []), *_assigned(given)],
+            assignments=defaults.in_order(given, set_),
             npz=npz,
             step=step,
             progress=progress,
@@ -77,34 +117,85 @@ def sample(
 def evaluate(
     images: Annotated[
         str | None,
-        typer.Argument(metavar="IMAGES", help="A run folder; an .npz (arr_0: N x H x W x C uint8); a folder of PNGs."),
+        typer.Argument(
+            metavar="IMAGES",
+            help="A run folder; an .npz (arr_0: N x H x W x C uint8); a folder of PNGs.",
+            autocompletion=completion.run_folders,
+        ),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="An .npz like ADM's, or a data set. Default: the run's.")
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME",
+            help="An .npz like ADM's, by path or by its name in $HARNESS_DATA/references, or a data set. Default: the "
+            "run's.",
+            autocompletion=completion.data_sets,
+            rich_help_panel=METRICS,
+        ),
     ] = None,
     features: Annotated[
-        str | None, typer.Option(help="inception, digits, dinov2 or clip. Default: the run's, or inception.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="inception, digits, dinov2 or clip. Default: the run's, or inception.",
+            autocompletion=completion.among(*completion.FEATURES),
+            rich_help_panel=METRICS,
+        ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The feature network's weights, or the word random: untrained.")
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="The feature network's weights, or the word random: untrained. Default: looked for in "
+            "$HARNESS_FEATURES and $HARNESS_CACHE.",
+            rich_help_panel=METRICS,
+        ),
     ] = None,
-    metrics: Annotated[str | None, typer.Option(help="Like fid,sfid,is,precision,recall (the default) or all.")] = None,
-    num: Annotated[int | None, typer.Option(help="How many images of a run. Default: the run's.")] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Like fid,sfid,is,precision,recall (the default) or all.",
+            autocompletion=completion.metrics,
+            rich_help_panel=METRICS,
+        ),
+    ] = None,
+    num: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="How many images of a run. Default: the run's.", rich_help_panel=OF_A_RUN),
+    ] = None,
     cfg_scale: Scale = None,
     steps: Steps = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of a run's images. Default: the run's.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Seed of a run's images. Default: the run's.", rich_help_panel=OF_A_RUN),
+    ] = None,
     step: Step = None,
-    set_: Assignments = None,
-    spread: Annotated[bool, typer.Option("--spread", help="Also the standard error of every metric.")] = False,
+    set_: Settings = None,
+    spread: Annotated[
+        bool, typer.Option("--spread", help="Also the standard error of every metric.", rich_help_panel=METRICS)
+    ] = False,
     cross_check: Annotated[
-        bool, typer.Option("--cross-check", help="Also clean-fid's distances, same features.")
+        bool,
+        typer.Option("--cross-check", help="Also clean-fid's distances, same features.", rich_help_panel=METRICS),
     ] = False,
     make_reference: Annotated[
-        Path | None, typer.Option(metavar="FILE.npz", help="Write a reference of IMAGES (also a data set) instead.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz", help="Write a reference of IMAGES, also of a data set.", rich_help_panel=INSTEAD
+        ),
     ] = None,
-    size: Annotated[int | None, typer.Option(help="With --make-reference: crop photographs to this, as ADM.")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS",
+            help="With --make-reference: crop photographs to this, as ADM.",
+            rich_help_panel=INSTEAD,
+        ),
+    ] = None,
     self_test: Annotated[
-        bool, typer.Option("--self-test", help="Check the metrics on sets with known answers.")
+        bool,
+        typer.Option("--self-test", help="Check the metrics on sets with known answers.", rich_help_panel=INSTEAD),
     ] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Also write the answer there.")] = None,
     nproc: Nproc = None,
@@ -144,19 +235,19 @@ def evaluate(
         raise UsageError("--size belongs to --make-reference; images are measured as they are.")
     wanted = metric_names.called(metrics) if metrics else None
     for_runs = {
-        "evaluation.num_images": num,
-        "sampling.guidance_scale": cfg_scale,
-        "sampling.num_steps": steps,
-        "evaluation.seed": seed,
-        "evaluation.reference": reference,
-        "evaluation.features": features,
-        "evaluation.metrics": wanted,
+        "evaluation.num_images": ("--num", num),
+        "sampling.guidance_scale": ("--cfg-scale", cfg_scale),
+        "sampling.num_steps": ("--steps", steps),
+        "evaluation.seed": ("--seed", seed),
+        "evaluation.reference": ("--reference", reference),
+        "evaluation.features": ("--features", features),
+        "evaluation.metrics": ("--metrics", wanted),
     }
     path = Path(images)
-    with together("evaluate") as (world, progress):
+    with defaults.named(for_runs), together("evaluate") as (world, progress):
         if (path / "config.yaml").is_file():
             evaluation = measuring.evaluate_run(
-                path, [*(set_ or []), *_assigned(for_runs)],
+                path, defaults.in_order(for_runs, set_),
                 weights=weights, with_errors=spread, with_cross_check=cross_check, step=step,
                 progress=progress, world=world,
             )  # fmt: skip
@@ -187,7 +278,7 @@ def evaluate(
                 path, features or "inception", reference, wanted,
                 weights=weights, with_errors=spread, with_cross_check=cross_check, progress=progress, world=world,
             )  # fmt: skip
-    if world.is_main:
+    if evaluation is not None:  # the main process has it
         show(evaluation.model_dump(mode="json"), as_json, evaluation_lines)
         if out is not None:
             write_record(out, evaluation)
@@ -198,10 +289,6 @@ def _refuse(given: dict[str, Any], beside: str) -> None:
     for option, value in given.items():
         if value is not None:
             raise UsageError(f"{option} says nothing beside {beside}; leave it out.")
-
-
-def _assigned(values: dict[str, Any]) -> list[str]:
-    return [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]  # JSON is YAML
 
 
 def evaluation_lines(answer: dict[str, Any]) -> list[str]:
@@ -226,7 +313,7 @@ def evaluation_lines(answer: dict[str, Any]) -> list[str]:
         f"{protocol['num_images']:,} images ({sampler})",
         f"against {protocol['reference']} ({protocol['reference_sha256'][:8]}), "
         f"{protocol['features']} features ({protocol['features_sha256'][:8]})",
-        *(line for note in answer["notes"] for line in textwrap.wrap(f"note: {note}", 80, subsequent_indent="  ")),
+        *(line for note in answer["notes"] for line in wrapped(f"note: {note}")),
     ]
     return lines
 

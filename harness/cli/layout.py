@@ -46,6 +46,18 @@ def wrapped(text: str, indent: str = "", rest: str | None = None) -> list[str]:
     ) or [""]
 
 
+def fitted(lines: Sequence[str]) -> list[str]:
+    """The lines, those that are wider than the terminal in several.
+
+    A text of several lines is a file's and stays, and one with colours has been fitted by who coloured it.
+    """
+    made = []
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip()) + 4)
+        made += [line] if len(line) <= width() or {"\n", "\033"} & set(line) else wrapped(line, rest=indent)
+    return made
+
+
 def shown(text: str) -> str:
     """The text without what would move the cursor or change colours: a name on the disk may hold anything."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

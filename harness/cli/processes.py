@@ -7,20 +7,48 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli import completion
 from harness.cli.answer import progress_for
+from harness.cli.state import state
 
 if TYPE_CHECKING:
     from harness.progress import Progress
     from harness.world import World
 
-Nproc = Annotated[int | None, typer.Option("--nproc", metavar="N", help="Processes on this machine, one a GPU.")]
+EXECUTION = "Execution"  # heading of the options that change how a command is carried out
+SLURM = "With SLURM"
+
+Nproc = Annotated[
+    int | None,
+    typer.Option("--nproc", metavar="N", help="Processes on this machine, one a GPU.", rich_help_panel=EXECUTION),
+]
+Launcher = Annotated[
+    str,
+    typer.Option(
+        help="local, or slurm: submit this command as a job.",
+        metavar="NAME",
+        autocompletion=completion.among("local", "slurm"),
+        rich_help_panel=SLURM,
+    ),
+]
+Nodes = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Machines of a job, each with --nproc GPUs.", rich_help_panel=SLURM)
+]
+Time = Annotated[str, typer.Option(metavar="HH:MM:SS", help="Time limit of a job.", rich_help_panel=SLURM)]
+Partition = Annotated[str | None, typer.Option(metavar="NAME", help="Partition of a job.", rich_help_panel=SLURM)]
+PrintSbatch = Annotated[
+    bool, typer.Option("--print-sbatch", help="Print the job's script, submit nothing.", rich_help_panel=SLURM)
+]
 
 
 def start_all(nproc: int | None) -> None:
-    """Carry this command out in `nproc` processes and end with their exit code; nothing in one of them, or for None."""
+    """Carry this command out in `nproc` processes and end with their exit code; nothing in one of them, or for None.
+
+    They read the same settings as this one, and --nproc among them says nothing to one of several.
+    """
     from harness import launch
 
-    if nproc is not None and launch.current().size == 1:
+    if nproc is not None and launch.current().size == 1 and not (nproc == 1 and "--nproc" in state.taken):
         raise typer.Exit(launch.run_processes(nproc, launch.without(sys.argv[1:], "--nproc")))
 
 

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli import layout
+from harness.cli import completion, layout
 from harness.cli.answer import Json, answers, show
+from harness.cli.application import App
 from harness.errors import UsageError
 
-published_app = typer.Typer(help="Look up published numbers.", no_args_is_help=True)
+published_app = App(help="Look up published numbers.")
 
 INDENT = "  "
 DIGITISED = "*"
@@ -26,8 +27,20 @@ LEAST = 4  # characters a column keeps, however narrow the terminal
 )
 @answers
 def published_list(
-    figure: Annotated[str | None, typer.Option(metavar="N", help="Of one figure of the SD-DiT paper: 3 to 7.")] = None,
-    table: Annotated[str | None, typer.Option(metavar="N", help="Of one table of it: 1 to 4.")] = None,
+    figure: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Of one figure of the SD-DiT paper: 3 to 7.",
+            autocompletion=completion.among("3", "4", "5", "6", "7"),
+        ),
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help="Of one table of it: 1 to 4.", autocompletion=completion.among("1", "2", "3", "4")
+        ),
+    ] = None,
     method: Annotated[str | None, typer.Option(metavar="NAME", help="Of one method: sddit, MaskDiT, REPA.")] = None,
     missing: Annotated[bool, typer.Option("--missing", help="Only what no text prints, and why.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print every column as CSV instead of text.")] = False,
@@ -42,7 +55,7 @@ def published_list(
         raise UsageError("--figure and --table name two places; give one of them.")
     found = published.rows()
     if figure is not None or table is not None:
-        found = published.figure(figure) if figure is not None else published.table(table)
+        found = published.figure(figure) if figure is not None else published.table(str(table))
     if method is not None:
         found = published.of_method(found, method)
     if missing:

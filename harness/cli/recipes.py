@@ -7,26 +7,34 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.cli import completion
 from harness.cli.answer import Json, answers, show
+from harness.cli.application import App
 from harness.cli.layout import columns, wrapped
 from harness.errors import UsageError
 
-recipes_app = typer.Typer(help="Look up recipes.", no_args_is_help=True)
+recipes_app = App(help="Look up recipes.")
 
-Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Which recipe; harness recipes list names them.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="Which recipe; harness recipes list names them.", autocompletion=completion.recipes
+    ),
+]
 COUNTS = "counts.json"
 
 
-@recipes_app.command("list", epilog="Example: harness recipes list --json")
+@recipes_app.command("list", epilog="Examples: harness recipes list · harness recipes list --json")
 @answers
 def recipes_list(as_json: Json = False) -> None:
     """Name every recipe, and say what it is."""
-    from harness.recipes import recipe_names
+    from harness.recipes import broken, recipe_names
 
-    show({"recipes": [_summary(name) for name in recipe_names()]}, as_json, _list_lines)
+    document = {"recipes": [_summary(name) for name in recipe_names()], "broken_methods": broken()}
+    show(document, as_json, _list_lines)
 
 
-@recipes_app.command("show", epilog="Example: harness recipes show sddit-xl")
+@recipes_app.command("show", epilog="Examples: harness recipes show sddit-xl · harness recipes show dit-tiny --json")
 @answers
 def recipes_show(name: Name, as_json: Json = False) -> None:
     """Print each setting of a recipe with its source, then where the sources disagree."""
@@ -47,7 +55,10 @@ def recipes_diff(a: Name, b: Name, as_json: Json = False) -> None:
 )
 @answers
 def recipes_count(
-    recipes: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE]...", help="Default: every recipe.")] = None,
+    recipes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RECIPE", help="Which recipes. Default: every one.", autocompletion=completion.recipes),
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write them there, for compare and report.")] = (
         None
     ),
@@ -79,7 +90,7 @@ def recipes_count(
 
 
 def _summary(name: str) -> dict[str, Any]:
-    from harness.recipes import load_recipe
+    from harness.recipes import load_recipe, origin
     from harness.results.methods import measured_title
 
     recipe = load_recipe(name)
@@ -93,6 +104,7 @@ def _summary(name: str) -> dict[str, Any]:
         "data": protocol["data"],
         "steps": protocol["steps"],
         "repeats": recipe.repeats,
+        "from": origin(document["method"]),
     }
 
 
@@ -148,7 +160,12 @@ def _list_lines(document: dict[str, Any]) -> list[str]:
         [r["recipe"], r["method"], f"{r['depth']} x {r['width']}", _count(r["steps"]), r["repeats"]]
         for r in document["recipes"]
     ]
-    return columns([["recipe", "method", "blocks", "steps", "repeats"], *rows])
+    others = dict.fromkeys((r["method"], r["from"]) for r in document["recipes"] if r["from"] != "harness")
+    return [
+        *columns([["recipe", "method", "blocks", "steps", "repeats"], *rows]),
+        *(line for method, package in others for line in wrapped(f"{method} comes from the package {package}.")),
+        *(line for why in document["broken_methods"].values() for line in wrapped(f"Left out: {why}")),
+    ]
 
 
 def _show_lines(document: dict[str, Any]) -> list[str]:

@@ -5,29 +5,37 @@ from typing import Annotated
 
 import typer
 
+from harness.cli import completion, defaults
 from harness.cli.answer import Assignments, Json, Roots, answers, count, listed, show
+from harness.cli.state import state
 from harness.errors import OutOfTolerance, UsageError
 
 
 def add_to(app: typer.Typer) -> None:
     """Put these commands into the command line, in the order a user meets them."""
-    app.command(epilog="Examples: harness compare · harness compare runs/ reports/demo/runs --figure 4 --out figures")(
-        compare
-    )
+    app.command(
+        epilog="Examples: harness compare · harness compare --figure 3 --out figures · "
+        "harness compare runs/ reports/demo/runs --figure losses"
+    )(compare)
     app.command(
         epilog="Examples: harness report · harness report runs/ --out reports/mine --records · "
         "harness report --check --against reports/tiny/claims.json"
     )(report)
-    app.command(epilog="Example: harness demo")(demo)
+    app.command(epilog="Examples: harness demo · harness demo --steps 200 --out reports/quick --runs runs/quick")(demo)
 
 
 @answers
 def compare(
     runs: Roots = None,
     figure: Annotated[
-        str, typer.Option(help="3, 4, 5, 6 or 7 of the paper; losses, memory or cost; or all of them.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="3, 4, 5, 6 or 7 of the paper; losses, memory or cost; or all of them.",
+            autocompletion=completion.among(*completion.FIGURES),
+        ),
     ] = "all",
-    out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("reports/latest"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the figures go.")] = Path("reports/latest"),
     as_json: Json = False,
 ) -> None:
     """Draw the paper's figures with the published points beside the measured ones: PNG, SVG and the CSV behind each."""
@@ -39,8 +47,17 @@ def compare(
 @answers
 def report(
     runs: Roots = None,
-    out: Annotated[Path, typer.Option(help="Where report, figures and tables go.")] = Path("reports/latest"),
-    format: Annotated[str, typer.Option(help="md, html, or both: md,html.")] = "md,html",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where report, figures and tables go.")] = Path(
+        "reports/latest"
+    ),
+    format: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="md, html, or both: md,html.",
+            autocompletion=completion.listed_among("md", "html"),
+        ),
+    ] = "md,html",
     records: Annotated[
         bool, typer.Option("--records", help="Also copy the runs' small records there, so that anyone can redraw it.")
     ] = False,
@@ -79,8 +96,10 @@ def report(
 
 @answers
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the figures, the report and the records go.")] = Path("reports/demo"),
-    runs: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the figures, the report and the records go.")] = (
+        Path("reports/demo")
+    ),
+    runs: Annotated[Path, typer.Option(metavar="DIR", help="Where run folders go.")] = Path("runs"),
     steps: Annotated[int | None, typer.Option(parser=count, metavar="N", help="Fewer steps than the recipes'.")] = None,
     set_: Assignments = None,
     as_json: Json = False,
@@ -90,5 +109,7 @@ def demo(
 
     arguments = [part for assignment in set_ or [] for part in ("--set", assignment)]
     arguments += ["--steps", str(steps)] if steps is not None else []
-    files = demo.run(out, runs, arguments)
+    arguments += ["--quiet"] if state.quiet else []
+    with defaults.told_everything():
+        files = demo.run(out, runs, arguments)
     show({"files": [str(f) for f in files]}, as_json, lambda document: document["files"])

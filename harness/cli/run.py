@@ -6,11 +6,22 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.cli import completion, defaults
 from harness.cli.answer import Assignments, Json, answers, compile_modes, count, show
-from harness.cli.processes import Nproc, start_all, together
+from harness.cli.processes import (
+    EXECUTION,
+    Launcher,
+    Nodes,
+    Nproc,
+    Partition,
+    PrintSbatch,
+    Time,
+    start_all,
+    together,
+)
 from harness.errors import UsageError
 
-Out = Annotated[Path, typer.Option(help="Where run folders go.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Where run folders go.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,63 +39,118 @@ def add_to(app: typer.Typer) -> None:
 
 @answers
 def run(
-    recipe: Annotated[str | None, typer.Argument(help="Which recipe; harness recipes list names them.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Which recipe; harness recipes list names them.", autocompletion=completion.recipes),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(parser=count, metavar="N", help="Training steps: 250, 400k, 1.5M.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Train on this data set, or folder of latents, instead of the recipe's.")
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR",
+            help="Train on this data set, named (looked for in $HARNESS_DATA) or a folder. Default: the recipe's.",
+            autocompletion=completion.data_sets,
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of weights, data order and noise. Default: the recipe's, 0.")
+        int | None, typer.Option(metavar="N", help="Seed of weights, data order and noise. Default: the recipe's, 0.")
     ] = None,
     set_: Assignments = None,
-    config: Annotated[Path | None, typer.Option(help="Repeat the run of this config.yaml instead of a recipe.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Repeat the run of this config.yaml instead of a recipe.")
+    ] = None,
     out: Out = Path("runs"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve, count and estimate, do not train.")] = False,
     no_eval: Annotated[bool, typer.Option("--no-eval", help="Train only.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start over, even if the run is finished.")] = False,
     pipeline: Annotated[
-        str | None, typer.Option(help="cached, or online-vae: encode the images of --data in every step.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="cached, or online-vae: encode the images of --data in every step. Default: the recipe's.",
+            autocompletion=completion.among("cached", "online-vae"),
+            rich_help_panel=EXECUTION,
+        ),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, tf32 or bf16.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="fp32, tf32 or bf16. Default: the recipe's.",
+            autocompletion=completion.among("fp32", "tf32", "bf16"),
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
     compile_: Annotated[
         str | None,
-        typer.Option("--compile", parser=compile_modes, metavar="MODE", help="on, off, or auto: eager where it fails."),
+        typer.Option(
+            "--compile",
+            parser=compile_modes,
+            metavar="MODE",
+            help="on, off, or auto: eager where it fails. Default: the recipe's.",
+            autocompletion=completion.among("on", "off", "auto"),
+            rich_help_panel=EXECUTION,
+        ),
     ] = None,
     micro_batch: Annotated[
-        int | None, typer.Option(metavar="N", help="Images a process takes at once; gradients add up to the batch.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Images a process takes at once; gradients add up to the batch. Default: as many as fit.",
+            rich_help_panel=EXECUTION,
+        ),
     ] = None,
-    data_residency: Annotated[str | None, typer.Option(help="host, or gpu: hold the whole set there.")] = None,
+    data_residency: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="host, or gpu: hold the whole set there. Default: the recipe's.",
+            autocompletion=completion.among("host", "gpu"),
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="Only operations that give the same bits every time; one that has no such form ends the run.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = False,
     nproc: Nproc = None,
-    launcher: Annotated[str, typer.Option(help="local, or slurm: submit this command as a job.")] = "local",
-    nodes: Annotated[int, typer.Option(help="Machines of a SLURM job, each with --nproc GPUs.")] = 1,
-    time: Annotated[str, typer.Option(help="Time limit of a SLURM job, HH:MM:SS.")] = "24:00:00",
-    partition: Annotated[str | None, typer.Option(help="Partition of a SLURM job.")] = None,
-    print_sbatch: Annotated[bool, typer.Option("--print-sbatch", help="Print a job script, submit nothing.")] = False,
+    launcher: Launcher = "local",
+    nodes: Nodes = 1,
+    time: Time = "24:00:00",
+    partition: Partition = None,
+    print_sbatch: PrintSbatch = False,
     as_json: Json = False,
 ) -> None:
     """Train a recipe, sample it and evaluate it. The same command again continues, or reports the finished run."""
     if (recipe is None) == (config is None):
         raise UsageError("name a recipe (harness recipes list shows them) or give --config, one of the two.")
     given = {
-        "protocol.steps": steps,
-        "protocol.data": data,
-        "protocol.pipeline": pipeline,
-        "protocol.precision": precision,
-        "protocol.compile": compile_,
-        "execution.micro_batch": micro_batch,
-        "execution.residency": data_residency,
-        "seed": seed,
+        "protocol.steps": ("--steps", steps),
+        "protocol.data": ("--data", data),
+        "protocol.pipeline": ("--pipeline", pipeline),
+        "protocol.precision": ("--precision", precision),
+        "protocol.compile": ("--compile", compile_),
+        "execution.micro_batch": ("--micro-batch", micro_batch),
+        "execution.residency": ("--data-residency", data_residency),
+        "execution.deterministic": ("--deterministic", deterministic or None),
+        "seed": ("--seed", seed),
     }
-    assignments = [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
+    assignments = defaults.in_order(given, set_)
 
     from harness import recipes
 
     if recipe:
         recipes.load_recipe(recipe)  # a wrong name is told before torch is imported
     if print_sbatch or launcher == "slurm":
-        return _slurm(recipe or config.parent.name, print_sbatch, nodes, nproc, time, partition, out, as_json)
+        return _slurm(
+            str(recipe or (config and config.parent.name)), print_sbatch, nodes, nproc, time, partition, out, as_json
+        )
     if launcher != "local":
         raise UsageError(f"--launcher is {launcher!r}; it must be local or slurm.")
     if not dry_run:
@@ -92,7 +158,8 @@ def run(
 
     from harness import experiment
 
-    cfg = experiment.resolve(recipe or config, assignments)
+    with defaults.named(given):
+        cfg = experiment.resolve(recipe or config or "", assignments)
     if dry_run:
         return show(experiment.plan(cfg, nproc or 1), as_json, _plan_lines)
     command = " ".join(["harness run", recipe or "--config config.yaml", *(f"--set {a}" for a in assignments)])
@@ -106,14 +173,22 @@ def run(
             force=force,
             world=world,
         )
-    if world.is_main:
+    if result is not None:  # the main process has it
         show(result.model_dump(mode="json"), as_json, _result_lines)
 
 
 @answers
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(help="An official checkpoint of DiT, MaskDiT or MDT v1.")],
-    as_: Annotated[str, typer.Option("--as", metavar="RECIPE", help="The recipe it was trained by, like dit-xl.")],
+    as_: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            metavar="RECIPE",
+            help="The recipe it was trained by, like dit-xl.",
+            autocompletion=completion.recipes,
+        ),
+    ],
     set_: Assignments = None,
     out: Out = Path("runs"),
     as_json: Json = False,
@@ -145,10 +220,12 @@ def _slurm(
     job = slurm.Job(
         nodes=nodes, processes_per_node=nproc or 1, time=time, partition=partition, name=name, logs=out / "slurm"
     )
+    of_the_job = ("--nproc", "--launcher", "--nodes", "--time", "--partition")
     arguments = sys.argv[1:]
-    for option in ("--nproc", "--launcher", "--nodes", "--time", "--partition"):
+    for option in of_the_job:
         arguments = launch.without(arguments, option)
     arguments = [argument for argument in arguments if argument != "--print-sbatch"]
+    arguments = defaults.replayed(arguments, leaving_out=(*of_the_job, "--print-sbatch"))
     if print_only:
         print(slurm.sbatch_script(job, arguments), end="")
         return

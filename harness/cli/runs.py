@@ -5,15 +5,22 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.cli import completion
 from harness.cli.answer import Json, Roots, answers, show
+from harness.cli.application import App
 from harness.errors import DataError, UsageError
 
-runs_app = typer.Typer(help="List, look into, remove and export run folders.", no_args_is_help=True)
+runs_app = App(help="List, look into, remove and export run folders.")
 
 RUNS = Path("runs")
 Below = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder of runs that names are looked up in.")]
 Name = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's folder, or a part of its name that no other run has.")
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run's folder, or a part of its name that no other run has.",
+        autocompletion=completion.run_names,
+    ),
 ]
 
 
@@ -56,7 +63,10 @@ def runs_show(run: Name, below: Below = RUNS, as_json: Json = False) -> None:
 @answers
 def runs_rm(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="Run folders, or their whole ids or names.")
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN", help="Run folders, or their whole ids or names.", autocompletion=completion.run_names
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove them. Without it, only say what would go.")] = False,
     keep_records: Annotated[
@@ -65,14 +75,14 @@ def runs_rm(
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Of these runs, or of all, those that are unfinished.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also a run that may still be going on.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also a run that was just written to.")] = False,
     below: Below = RUNS,
     as_json: Json = False,
 ) -> None:
     """Remove run folders, or their weights alone. Nothing goes without --yes, and nothing outside --runs.
 
-    Files that the harness did not write stay. An unfinished run that was written to within a minute may be running and
-    is refused.
+    Files that the harness did not write stay. A run that another command trains, samples or evaluates is refused, and
+    so is an unfinished one that was written to within a minute: it may be running on a machine that shares no locks.
     """
     from harness.cli import runs_text
     from harness.results.folders import listing, removal
@@ -111,9 +121,22 @@ def runs_rm(
 @answers
 def runs_export(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Run folders, folders of them, or parts of their names.")
+        list[str],
+        typer.Argument(
+            metavar="RUN",
+            help="Run folders, folders of them, or parts of their names.",
+            autocompletion=completion.run_names,
+        ),
     ],
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="csv, tensorboard, wandb or trackio.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            help="csv, tensorboard, wandb or trackio.",
+            autocompletion=completion.among("csv", "tensorboard", "wandb", "trackio"),
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where it goes. Default: reports/latest/FORMAT")
     ] = None,

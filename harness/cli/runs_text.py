@@ -188,7 +188,8 @@ def _speed(run: Document) -> dict[str, str | None]:
 
 def _evaluations(evaluations: Sequence[Document]) -> list[str]:
     """Each with its metrics, then the conditions; those that an earlier one had too are not printed again."""
-    lines, seen = [], {}
+    lines: list[str] = []
+    seen: dict[str, Any] = {}
     for e in evaluations:
         about = [f"step {e['step']:,}" if e["step"] is not None else "images of a file"]
         about += [f"{e['weights']} weights"] if e["weights"] else []

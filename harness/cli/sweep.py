@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.answer import Assignments, Json, answers, listed, show
+from harness.cli import completion, defaults
+from harness.cli.answer import Assignments, Json, answers, listed, live, note, show
 from harness.cli.layout import GAP, width, wrapped
-from harness.cli.processes import Nproc
+from harness.cli.processes import SLURM, Launcher, Nodes, Nproc, Partition, PrintSbatch, Time
+from harness.cli.state import state
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 NOTHING = "–"
 INDENT = "    "
+NARROWEST_LABEL = 12
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,25 +35,36 @@ def add_to(app: typer.Typer) -> None:
 @answers
 def sweep(
     name: Annotated[
-        str, typer.Argument(help="figure3, components, mask-ratio, teacher-noise, convergence, or all of them.")
+        str,
+        typer.Argument(
+            help="figure3, components, mask-ratio, teacher-noise, convergence, or all of them.",
+            autocompletion=completion.sweeps,
+        ),
     ],
-    scale: Annotated[str, typer.Option(help="paper, or tiny: the same on the embedded digits.")] = "paper",
+    scale: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="paper, or tiny: the same on the embedded digits.",
+            autocompletion=completion.among("paper", "tiny"),
+        ),
+    ] = "paper",
     seeds: Annotated[str | None, typer.Option(metavar="LIST", help="Like 0,1,2. Default: the scale's.")] = None,
     images: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Images for the runs that encode them in every step.")
     ] = None,
     set_: Assignments = None,
-    out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where run folders go.")] = Path("runs"),
     nproc: Nproc = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and how far each is, start none.")] = False,
-    launcher: Annotated[str, typer.Option(help="local, or slurm: submit the runs as a job array.")] = "local",
-    at_once: Annotated[int | None, typer.Option(metavar="N", help="Jobs of the array at the same time.")] = None,
-    nodes: Annotated[int, typer.Option(help="Machines of each job, each with --nproc GPUs.")] = 1,
-    time: Annotated[str, typer.Option(help="Time limit of each job, HH:MM:SS.")] = "24:00:00",
-    partition: Annotated[str | None, typer.Option(help="Partition of the jobs.")] = None,
-    print_sbatch: Annotated[bool, typer.Option("--print-sbatch", help="Print the array's script, submit nothing.")] = (
-        False
-    ),
+    launcher: Launcher = "local",
+    at_once: Annotated[
+        int | None, typer.Option(metavar="N", help="Jobs of the array at the same time.", rich_help_panel=SLURM)
+    ] = None,
+    nodes: Nodes = 1,
+    time: Time = "24:00:00",
+    partition: Partition = None,
+    print_sbatch: PrintSbatch = False,
     as_json: Json = False,
 ) -> None:
     """Make the runs that a figure or a table of the paper needs; finished ones are skipped, so repeat it at will."""
@@ -65,12 +79,12 @@ def sweep(
 
     todo = sweeping.tasks(plan, out, seeds=chosen, assignments=set_ or [])
     for label in plan.waiting_for_images:
-        print(f"left out: {label} encodes images in every step; name their folder with --images.", file=sys.stderr)
+        note(f"left out: {label} encodes images in every step; name their folder with --images.")
     if print_sbatch or launcher == "slurm":
         return _slurm(name, todo, print_sbatch, nodes, nproc, time, partition, at_once, out, as_json)
     if not dry_run:
         extra = ["--nproc", str(nproc)] if nproc is not None else []
-        with _watching(todo) as watcher:
+        with defaults.told_everything(), _watching(todo) as watcher:
             sweeping.run(todo, watcher, extra)
     found = [(task, sweeping.outcome_of(task)) for task in todo]
     settings = [*plan.settings, *(set_ or [])]
@@ -108,9 +122,11 @@ def _slurm(
     if not waiting:
         return show({"job": None, "runs": 0}, as_json, lambda _: ["every run is finished; nothing to submit."])
     job = slurm.Job(nodes, nproc or 1, time, partition, f"sweep-{name}", out / "slurm")
-    script = slurm.array_script(
-        job, [[task.run_arguments(), *task.guided_arguments()] for task in waiting], at_once=at_once
-    )
+    commands = [
+        [["--no-settings", *arguments] for arguments in (task.run_arguments(), *task.guided_arguments())]
+        for task in waiting
+    ]
+    script = slurm.array_script(job, commands, at_once=at_once)
     if print_only:
         print(script, end="")
         return
@@ -126,7 +142,7 @@ def _lines(found: Sequence[tuple["Task", "Outcome"]]) -> list[str]:
     rows = [("run", "seeds", "distance", "state")]
     rows += [(label, _seeds_done(of), _distance(of), _state(of)) for label, of in _groups(found).items()]
     label, seeds, distance, state = (max(map(len, column)) for column in zip(*rows, strict=True))
-    label = min(label, width() - len(GAP) * 3 - seeds - distance - state)
+    label = min(label, max(width() - len(GAP) * 3 - seeds - distance - state, NARROWEST_LABEL))
     lines = []
     for name, *others in rows:
         first, *more = textwrap.wrap(name, label, subsequent_indent=INDENT)
@@ -168,28 +184,31 @@ def _distance(members: Sequence["Outcome"]) -> str:
 
 def _state(members: Sequence["Outcome"]) -> str:
     states = [outcome.state for outcome in members]
-    for state in ("failed", "begun", "to evaluate"):
-        if state in states:
-            step = max(outcome.step for outcome in members if outcome.state == state)
-            return f"{state} at step {step:,}" if state == "begun" else state
+    for telling in ("failed", "begun", "to evaluate"):
+        if telling in states:
+            step = max(outcome.step for outcome in members if outcome.state == telling)
+            return f"{telling} at step {step:,}" if telling == "begun" else telling
     return "waiting" if "waiting" in states else "finished"
 
 
 @contextmanager
 def _watching(todo: Sequence["Task"]) -> Iterator["Watcher"]:
-    """A live table on a terminal, a line for each run elsewhere."""
+    """A live table on a terminal, a line for each run elsewhere, nothing with --quiet."""
     from harness import sweep
 
+    if state.quiet:
+        yield sweep.Silent()
+        return
     found = {task: sweep.outcome_of(task) for task in todo}
-    if not sys.stderr.isatty():
+    if not live():
         yield _Plain(found)
         return
     from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(stderr=True), refresh_per_second=2) as live:
-        watcher = _Table(found, live.update)
-        live.update(watcher.table())
+    with Live(console=Console(stderr=True), refresh_per_second=2) as shown:
+        watcher = _Table(found, shown.update)
+        shown.update(watcher.table())
         yield watcher
 
 
@@ -197,7 +216,8 @@ class _Plain:
     """One line as a run begins, and one as it ends."""
 
     def __init__(self, found: dict["Task", "Outcome"]):
-        self._found, self._pace, self._begun = found, _Pace(found), None
+        self._found, self._pace = found, _Pace(found)
+        self._begun: Task | None = None
 
     def moved(self, task: "Task", outcome: "Outcome") -> None:
         self._found[task] = outcome
@@ -232,7 +252,8 @@ class _Table:
 
         done = sum(outcome.state == "finished" for outcome in self._found.values())
         table = Table(title=f"{done} of {len(self._found)} runs finished{self._left}", title_justify="left")
-        for heading, justify in (("Run", "left"), ("Seeds", "left"), ("Distance", "right"), ("State", "left")):
+        columns: Any = (("Run", "left"), ("Seeds", "left"), ("Distance", "right"), ("State", "left"))
+        for heading, justify in columns:
             table.add_column(heading, justify=justify)
         for label, members in _groups(list(self._found.items())).items():
             table.add_row(*map(Text, (label, _seeds_done(members), _distance(members), _state(members))))

@@ -1,0 +1,144 @@
+"""How the program ends whatever happens, and its switches: one line, the exit codes of the list, no traceback."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli import app
+
+# Something that happens while a module is read, long before a command begins.
+WHILE_IMPORTING = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            {happens}
+sys.meta_path.insert(0, Finder())
+sys.argv = ["harness", *{arguments!r}]
+from harness.__main__ import main
+main()
+"""
+
+
+def harness(*arguments):
+    return CliRunner().invoke(app, list(arguments), prog_name="harness")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rnu"], "no command is called 'rnu'. Did you mean run"),
+        (["recipes", "shwo"], "no command is called 'shwo'. Did you mean show? `harness recipes --help` lists them"),
+        (["--qiet", "run"], "harness has no option --qiet. Did you mean --quiet"),
+        (["run", "dit-tiny", "--stesp", "3"], "harness run has no option --stesp. Did you mean --steps"),
+        (["run", "dit-tiny", "--seed", "x"], "--seed must be a whole number"),
+        (["run", "dit-tiny", "--seed"], "--seed"),
+        (["run", "dit-tiny", "extra"], "unexpected extra argument"),
+        (["run", "dit-tiny", "--steps", "1.5"], "--steps is '1.5'; it must be a whole number of at least 1"),
+        (["run", "dit-tiny", "--compile", "yes"], "--compile is 'yes'; it must be on, off or auto"),
+        (["run", "dit-tiny", "--nodes", "0"], "--nodes must be"),
+        (["data", "encode", "somewhere"], "missing option '--out'"),
+        (["recipes", "show"], "missing argument 'RECIPE'"),
+        (["evaluate", "nowhere.npz", "--metrics", "fidd"], "no metric is called 'fidd'. Did you mean fd"),
+        (["sweep", "figure33"], "no sweep is called 'figure33'. Did you mean figure3"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_typed_wrongly_ends_with_2_and_one_line(arguments, says):
+    done = harness(*arguments)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "│" not in done.stderr
+
+
+def test_no_arguments_show_the_help_on_stderr_and_end_with_2():
+    for arguments in ([], ["runs"]):
+        done = harness(*arguments)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr.startswith("Usage: harness")
+
+
+def test_a_wrong_setting_names_the_nearest_and_where_all_are_and_not_all_of_them():
+    done = harness("run", "sddit-tiny", "--set", "mask_ration=0.3", "--dry-run")
+    assert done.exit_code == 2
+    assert "Did you mean mask_ratio" in done.stderr
+    assert "`harness recipes show sddit-tiny` lists all" in done.stderr
+    assert len(done.stderr) < 250
+
+
+@pytest.mark.parametrize(
+    ("happens", "exit_code"),
+    [("raise KeyboardInterrupt", 130), ("os.kill(os.getpid(), signal.SIGTERM)", 75)],
+    ids=["SIGINT", "SIGTERM"],
+)
+@pytest.mark.parametrize("module", ["harness.cli", "harness.recipes"])
+def test_a_signal_while_modules_are_read_ends_with_its_code_and_one_line(module, happens, exit_code, tmp_path):
+    code = WHILE_IMPORTING.format(module=module, happens=happens, arguments=["recipes", "list"])
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == exit_code
+    assert re.fullmatch(r"error: .*\n", done.stderr)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["published", "list", "--json"], ["recipes", "list"]], ids=" ".join)
+def test_a_reader_that_has_gone_is_no_error(arguments, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *arguments], cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "run"], ["run", "--debug"]], ids=["before", "after"])
+def test_debug_shows_the_traceback_before_and_after_the_command(arguments):
+    assert "Traceback" not in harness("run").stderr
+    done = harness(*arguments)
+    assert done.exit_code == 2
+    assert "Traceback" in done.stderr
+    assert done.stderr.rstrip().splitlines()[-1].startswith("error: name a recipe")
+    assert "Traceback" not in harness("run").stderr  # it held for that command alone
+
+
+SMALL = ["--steps", "4", "--set", "width=16", "--set", "depth=3", "--set", "num_heads=2", "--set", "batch_size=8"]
+
+
+def test_quiet_leaves_the_answer_and_errors_and_an_option_is_named_as_it_was_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loud = harness("run", "dit-tiny", *SMALL, "--no-eval", "--json")
+    assert "training" in loud.stderr
+    for arguments in (["-q", "run", "dit-tiny"], ["run", "dit-tiny", "--quiet"]):
+        done = harness(*arguments, *SMALL, "--no-eval", "--json", "--force")
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert json.loads(done.stdout)["complete"]
+    folder = tmp_path / "runs" / "dit-tiny" / json.loads(done.stdout)["run_id"]
+    done = harness("evaluate", str(folder), "--num", "5", "-q")
+    assert done.exit_code == 2
+    assert done.stderr == "error: --num is 5; it must be greater than or equal to 50.\n"
+    done = harness("sample", str(folder), "--steps", "1", "-q")
+    assert done.stderr.startswith("error: --steps is 1; it must be greater than or equal to 2.")
+
+
+def test_version_tells_what_decides_a_number_without_importing_torch(tmp_path):
+    code = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print([m for m in ('torch', 'numpy') if m in sys.modules]))\n"
+        "sys.argv = ['harness', '--version']\n"
+        "from harness.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    mine, python, torch, cuda, imported = done.stdout.splitlines()
+    assert re.fullmatch(r"harness \d+\.\d+\.\d+(, commit [0-9a-f]{12}\+?)?", mine)
+    assert python == f"Python {sys.version.split()[0]}"
+    assert torch.split()[1].partition("+")[0] == version("torch").partition("+")[0]
+    assert cuda.startswith("CUDA")
+    assert imported == "[]"
