@@ -1,7 +1,5 @@
 """Joins a method, the engine and the evaluator into a run. The one module that knows all three."""
 
-import os
-import shutil
 import time
 from collections.abc import Callable
 from functools import partial
@@ -10,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness import provenance
+from harness import locks, provenance, run_folder
 from harness.config import Execution, RunConfig, apply_overrides, read_config, validate
 from harness.data import sources
 from harness.data.dataset import Dataset
 from harness.errors import DataError, HarnessError, SetupError, UsageError
 from harness.evaluation import features, metric_names
 from harness.evaluation.generation import image_shape
+from harness.precision import deterministic, set_precision
 from harness.precision import require as require_precision
-from harness.precision import set_precision
 from harness.progress import Progress
 from harness.recipes import load_recipe
-from harness.results.schema import Device, Evaluation, Manifest, Result, read_record, write_atomically, write_record
+from harness.results.schema import Device, Evaluation, Result, read_record, write_record
 from harness.training import checkpoint, engine, registry, telemetry
 from harness.training.cost import GIGA, Cost, count
 from harness.training.devices import peak_flops
@@ -94,31 +92,57 @@ def run(
         raise UsageError("--data-residency is gpu, and this machine has none; leave it out or say host.")
     folder = out / cfg.recipe / cfg.run_id
     evaluates = with_evaluation and cfg.protocol.data != sources.SYNTHETIC
-    finished = None if force else _finished(folder, cfg, needs_evaluation=evaluates)
-    if finished:
-        progress.note(f"{folder} is finished; nothing to do. --force starts over.")
-        return finished
+
+    def finished() -> Result | None:
+        """As the main process finds it, for all: another command may be about to end the run."""
+        looks = world.is_main and not force
+        return world.agreed(run_folder.finished(folder, cfg, needs_evaluation=evaluates) if looks else None)
+
+    result = finished()
+    if result is None:
+        otherwise = "give this one another --seed or --out"
+        with locks.run_folder(folder, otherwise, alone=force, world=world, note=progress.note) as hold:
+            result = finished()
+            if result is None:
+                if with_evaluation and not evaluates:
+                    progress.note(f"{cfg.protocol.data} is random numbers, for speed only: it is not evaluated.")
+                with deterministic(cfg.execution.deterministic, device):
+                    return _carry_out(
+                        cfg, folder, device, hold,
+                        command=command, progress=progress, evaluates=evaluates, force=force, world=world,
+                    )  # fmt: skip
+    progress.note(f"{folder} is finished; nothing to do. --force starts over.")
+    return result
+
+
+def _carry_out(
+    cfg: RunConfig,
+    folder: Path,
+    device: torch.device,
+    hold: locks.Hold,
+    *,
+    command: str,
+    progress: Progress,
+    evaluates: bool,
+    force: bool,
+    world: World,
+) -> Result | None:
+    """`run`, once nothing is known and nobody else works in the folder."""
     data = sources.of(cfg)
     yard = _yardstick(cfg, data, device) if evaluates else None
-    if with_evaluation and not evaluates:
-        progress.note(f"{data.name} is random numbers, for speed only: it is not evaluated.")
     if data.num_files:
         progress.stage("checking the data", data.num_files, "files")
     data.check(progress.advance)
     cost = cost_of(cfg)
     needs = estimate_of(cfg, cost, world_size=world.size)
-    begun = folder if not force and _begun(folder) else None
+    begun = folder if not force and run_folder.begun(folder) else None
     cfg = world.agreed(_in_pieces_that_fit(cfg, needs.memory_parts, device, world, begun, progress))
     method = registry.build(cfg)
     hardware = telemetry.describe(device, world.size)
     if world.is_main:
-        _prepare(folder, needs.disk_parts["checkpoints"])
-        if force:  # now that nothing stands against the new run
-            shutil.rmtree(folder)
-            (folder / "checkpoints").mkdir(parents=True)
-        checkpoint.refuse_foreign(folder / "checkpoints", cfg.sha256)
-        _keep_manifest(folder, provenance.describe(cfg, data, hardware, world.size, command), progress)
-        write_atomically(folder / "config.yaml", cfg.to_yaml())
+        manifest = provenance.describe(cfg, data, hardware, world.size, command)
+        needed = needs.disk_parts["checkpoints"]
+        run_folder.make_ready(folder, cfg, manifest, needed=needed, force=force, hold=hold, progress=progress)
     world.wait()
 
     telemetry.reset_peak_memory(device)
@@ -229,8 +253,12 @@ def _in_pieces_that_fit(
     if cfg.execution.micro_batch is not None:
         return cfg
     if begun is not None:
-        execution = read_config(begun / "config.yaml").get("execution") or {}
-        return _with_micro_batch(cfg, execution.get("micro_batch"))
+        try:
+            execution = read_config(begun / "config.yaml").get("execution") or {}
+        except DataError:
+            progress.note(f"{begun / 'config.yaml'} is damaged and written anew: {cfg.run_id} says what was in it.")
+        else:
+            return _with_micro_batch(cfg, execution.get("micro_batch"))
     if available is None:
         return cfg
     room = USABLE_MEMORY * available / (1 if device.type == "cuda" else world.local_size)
@@ -249,81 +277,6 @@ def _with_micro_batch(cfg: RunConfig, micro_batch: int | None) -> RunConfig:
     return cfg.model_copy(update={"execution": execution})
 
 
-def _keep_manifest(folder: Path, manifest: Manifest, progress: Progress) -> None:
-    """Write the manifest of a run that starts; a run that continues keeps its own, and must be on the same hardware.
-
-    One number for the speed of two machines would be nobody's. Raises DataError on other hardware.
-    """
-    path = folder / "manifest.json"
-    if not _begun(folder):
-        return write_record(path, manifest)
-    try:
-        begun = read_record(path, Manifest)
-    except DataError as error:
-        progress.note(f"{error} It is written anew.")
-        return write_record(path, manifest)
-    if (begun.device, begun.world_size) != (manifest.device, manifest.world_size):
-        raise DataError(
-            f"{folder} was begun on {_hardware(begun)}; this is {_hardware(manifest)}, and one speed for both would be "
-            "nobody's. Continue it there, or start over with --force."
-        )
-    if begun.data.sha256 != manifest.data.sha256:
-        raise DataError(
-            f"{folder} was begun on other data of the name {begun.data.name}: sha256 {begun.data.sha256[:12]}, now "
-            f"{manifest.data.sha256[:12]}. Give it the data it began with, or start over with --force."
-        )
-    if (begun.git_commit, begun.git_diff_sha256) != (manifest.git_commit, manifest.git_diff_sha256):
-        progress.note("the code has changed since this run began; its manifest names the code it began with.")
-
-
-def _begun(folder: Path) -> bool:
-    return any((folder / "checkpoints").glob("step-*"))
-
-
-def _finished(folder: Path, cfg: RunConfig, *, needs_evaluation: bool) -> Result | None:
-    try:
-        result = read_record(folder / "result.json", Result)
-    except DataError:
-        return None  # absent or damaged: the run goes on from its checkpoints and writes it anew
-    there = checkpoint.steps(folder / "checkpoints")
-    asked = {_milestone_name(step) for step in _milestones(cfg) if step in there} if result.evaluations else {"final"}
-    return result if not needs_evaluation or asked <= result.evaluations.keys() else None
-
-
-def _milestones(cfg: RunConfig) -> range:
-    """The steps before the last that are evaluated."""
-    every = cfg.execution.evaluate_every or cfg.protocol.steps
-    return range(every, cfg.protocol.steps, every)
-
-
-def _milestone_name(step: int) -> str:
-    return f"step-{step:09d}"
-
-
-def _hardware(manifest: Manifest) -> str:
-    return f"{manifest.device.name} with {manifest.device.threads} threads in {manifest.world_size} process(es)"
-
-
-def _prepare(folder: Path, needed: int) -> None:
-    """Find out now, not after hours, whether the folder can be written and holds the checkpoints."""
-    probe = folder / ".write-probe"
-    try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(os.urandom(1 << 16))
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written: {error.strerror or error}. Choose another folder with --out."
-        ) from error
-    finally:
-        probe.unlink(missing_ok=True) if folder.is_dir() else None
-    if free < needed:
-        raise DataError(
-            f"{folder} has {free / 1e9:.1f} GB free, and the run needs about {needed / 1e9:.1f} GB. "
-            "Free some space or choose another folder with --out."
-        )
-
-
 def _evaluate_all(
     network: torch.nn.Module,
     cfg: RunConfig,
@@ -339,8 +292,8 @@ def _evaluate_all(
     networks: dict[str, tuple[int, Callable[[], torch.nn.Module | None]]] = {
         "untrained": (0, lambda: registry.build(cfg).network.to(yard.device)),
         **{
-            _milestone_name(step): (step, partial(_averaged, cfg, folder, step, yard.device, progress))
-            for step in _milestones(cfg)
+            run_folder.milestone_name(step): (step, partial(_averaged, cfg, folder, step, yard.device, progress))
+            for step in run_folder.milestones(cfg)
         },
         "final": (cfg.protocol.steps, lambda: network),
     }
@@ -358,6 +311,7 @@ def _evaluate_all(
                 progress.note(f"there is no whole checkpoint of step {step}, so it is not evaluated.")
                 continue
             progress.note(f"evaluating the network of {name}" if step else "evaluating the untrained network")
+            assert measured is not None, "the main process's word holds for all"
             known = evaluate(
                 measured, cfg, yard,
                 name=name, step=step, weights="ema" if step else "raw", vae=decoder, folder=folder, world=world,

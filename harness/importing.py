@@ -4,9 +4,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import harness
+from harness import locks
 from harness.config import RunConfig
 from harness.errors import DataError, unknown
 from harness.files import sha256_of
+from harness.progress import PlainProgress
 from harness.results.schema import Import, write_atomically, write_record
 from harness.training import checkpoint, published_weights, registry
 
@@ -26,7 +28,8 @@ def as_published(method: str) -> list[str]:
 def import_checkpoint(file: Path, cfg: RunConfig, out: Path) -> Path:
     """The run folder made of an official checkpoint: `cfg`'s network with the weights in `file`.
 
-    Raises DataError when the file is not what `cfg` describes, key by key, and when the folder cannot be written.
+    Raises DataError when the file is not what `cfg` describes, key by key, when the folder cannot be written, and while
+    another command uses it.
     """
     network = registry.build(cfg).network
     official = published_weights.read(file)
@@ -37,8 +40,6 @@ def import_checkpoint(file: Path, cfg: RunConfig, out: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder} cannot be written: {error.strerror or error}. Choose another --out.") from error
-    checkpoint.save_ema(folder / "checkpoints", 0, network.state_dict(), cfg.sha256)
-    write_atomically(folder / "config.yaml", cfg.to_yaml())
     record = Import(
         harness_version=harness.__version__,
         file_name=file.name,
@@ -48,5 +49,9 @@ def import_checkpoint(file: Path, cfg: RunConfig, out: Path) -> Path:
         vae=cfg.protocol.vae,
         imported_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    write_record(folder / RECORD, record)
+    note = PlainProgress("import-checkpoint").note
+    with locks.run_folder(folder, "choose another --out", alone=True, note=note):
+        checkpoint.save_ema(folder / "checkpoints", 0, network.state_dict(), cfg.sha256)
+        write_atomically(folder / "config.yaml", cfg.to_yaml())
+        write_record(folder / RECORD, record)
     return folder

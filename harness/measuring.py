@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import locks
 from harness.config import digest
 from harness.data import npy, sources
 from harness.errors import DataError, UsageError
@@ -34,8 +35,27 @@ def evaluate_run(
     """Measure a run's averaged network, the newest or that of `step`, and add evaluations/<conditions>.json to the run.
 
     `assignments` change how it is sampled and evaluated; `weights` are the feature network's. Every process of `world`
-    calls this alike; those other than the main one get None.
+    calls this alike; those other than the main one get None. Raises DataError while the run is being removed.
     """
+    with locks.in_use(folder, world=world, note=progress.note):
+        return _evaluate_run(
+            folder, assignments,
+            weights=weights, with_errors=with_errors, with_cross_check=with_cross_check, step=step,
+            progress=progress, world=world,
+        )  # fmt: skip
+
+
+def _evaluate_run(
+    folder: Path,
+    assignments: Sequence[str],
+    *,
+    weights: str | None,
+    with_errors: bool,
+    with_cross_check: bool,
+    step: int | None,
+    progress: Progress,
+    world: World,
+) -> Evaluation | None:
     device = default_device()
     set_precision("fp32")
     run = open_run(folder, device, progress, step, world)
@@ -55,7 +75,7 @@ def evaluate_run(
     name = f"{described(cfg, run.step)}-n{plan.num_images}-seed{plan.seed}-{conditions[:6]}"
     evaluation = evaluate(
         run.network, cfg, yard,
-        name=name, step=run.step, vae=run.vae, folder=folder, world=world, progress=progress,
+        name=name, step=run.step, weights=run.weights, vae=run.vae, folder=folder, world=world, progress=progress,
     )  # fmt: skip
     if evaluation:
         (folder / "evaluations").mkdir(exist_ok=True)
@@ -107,8 +127,8 @@ def make_reference(
     images, sha256 = _images_of(name, size, progress)
     progress.stage(f"extracting {network.name} features", len(images))
     provenance = references.make(images, network, path, data_sha256=sha256, world=world, advance=progress.advance)
-    sha256 = sha256_of(path) if world.is_main else None
-    return {"file": str(path), "sha256": sha256, **provenance, "seconds": round(time.perf_counter() - started, 1)}
+    written = sha256_of(path) if world.is_main else None
+    return {"file": str(path), "sha256": written, **provenance, "seconds": round(time.perf_counter() - started, 1)}
 
 
 def _images_of(name: str, size: int | None, progress: Progress) -> tuple[ImageSet, str]:
@@ -131,4 +151,5 @@ def _images_of(name: str, size: int | None, progress: Progress) -> tuple[ImageSe
         refuse_unusable(images, content)
         return images, content.sha256
     source = references.of_data(sources.load(name))
+    assert source.images is not None, "a data set has images"
     return source.images, source.sha256

@@ -4,33 +4,42 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
+from harness import locks
 from harness.config import RunConfig, apply_overrides, digest, read_config, validate
 from harness.data import vae
 from harness.data.vae import Vae
 from harness.errors import DataError, UsageError
-from harness.evaluation import images
+from harness.evaluation import extract, images
 from harness.evaluation.generation import choose_labels, draw_images
+from harness.evaluation.image_sets import ImageSet
 from harness.evaluation.npz import write_npz
 from harness.experiment import default_device
+from harness.exporting import load
+from harness.files import sha256_of
 from harness.importing import RECORD
 from harness.precision import set_precision
 from harness.progress import Progress
+from harness.results.export_record import RECORD as EXPORT_RECORD
 from harness.results.schema import Import, Manifest, read_record, write_atomically
 from harness.training import checkpoint, registry
 from harness.world import World
 
+RECORD_OF_IMAGES = "sampling.json"
+
 
 class Opened(NamedTuple):
-    """A run folder's averaged network, ready to be sampled."""
+    """A run folder's averaged network, or an exported one, ready to be sampled."""
 
     cfg: RunConfig
     network: torch.nn.Module
     step: int  # training steps behind it; 0 for an imported one, whose training is not known
     vae: Vae | None  # between pixels and latents
+    weights: Literal["ema", "raw"] = "ema"
 
 
 def open_run(
@@ -44,8 +53,16 @@ def open_run(
     """
     if not (folder / "config.yaml").is_file():
         raise DataError(f"{folder} is not a run folder: it has no config.yaml. `harness run` makes one in runs/.")
+    if (folder / EXPORT_RECORD).is_file():
+        return _open_export(folder, device, step)
     document = read_config(folder / "config.yaml")
-    cfg = validate(document, registry.load(str(document["method"])).Config)
+    try:
+        cfg = validate(document, registry.load(str(document["method"])).Config)
+    except UsageError as error:
+        raise DataError(
+            f"{folder / 'config.yaml'} is damaged, or of another version: {error} The `harness run` that made it "
+            "writes it anew."
+        ) from None
     found = None
     if world.is_main:
         found = checkpoint.load_ema(folder / "checkpoints", cfg.sha256, progress.note, step)
@@ -67,6 +84,16 @@ def open_run(
     return Opened(cfg, network.to(device).eval(), step, _vae_of(folder, device))
 
 
+def _open_export(folder: Path, device: torch.device, step: int | None) -> Opened:
+    exported = load(folder)
+    own = exported.record.step
+    if step not in (None, own):
+        raise DataError(f"{folder} holds the weights of step {own} alone, not those of step {step}.")
+    id, sha256 = exported.record.vae
+    decoder = None if id is None else vae.load(id, device, sha256=sha256)
+    return Opened(exported.cfg, exported.network.to(device), own, decoder, exported.record.weights)
+
+
 def _vae_of(folder: Path, device: torch.device) -> Vae | None:
     """The VAE that the run's latents were made with, or that the imported network was trained for."""
     if (folder / RECORD).is_file():
@@ -84,7 +111,7 @@ def changed(cfg: RunConfig, assignments: Sequence[str]) -> RunConfig:
     """
     knobs = registry.load(cfg.method).Config
     other = validate(apply_overrides(cfg.model_dump(mode="json"), assignments, knobs.model_fields), knobs)
-    free = {"sampling": True, "evaluation": True, "execution": {"sample_compile", "cuda_graphs"}}
+    free: Any = {"sampling": True, "evaluation": True, "execution": {"sample_compile", "cuda_graphs"}}
     before, after = cfg.model_dump(mode="json", exclude=free), other.model_dump(mode="json", exclude=free)
     for section in before:
         if before[section] != after[section]:
@@ -117,11 +144,27 @@ def sample(
     """Draw images from a run into <run>/samples/<conditions>/: grid.png, sampling.json and, if asked, samples.npz.
 
     Image i depends only on (seed, i), on whatever many processes it is drawn, but for the rounding of sums. samples.npz
-    is what ADM's evaluator reads: arr_0, N x H x W x C uint8.
+    is what ADM's evaluator reads: arr_0, N x H x W x C uint8. Images that are there and whole are not drawn again.
+    Raises DataError while the run is being removed.
     """
+    folder = folder.resolve()
+    with locks.in_use(folder, world=world, note=progress.note):
+        return _sample(folder, num_images, seed, label_rule, assignments, npz, step, progress, world)
+
+
+def _sample(
+    folder: Path,
+    num_images: int,
+    seed: int,
+    label_rule: str,
+    assignments: Sequence[str],
+    npz: bool,
+    step: int | None,
+    progress: Progress,
+    world: World,
+) -> dict[str, Any]:
     device = default_device()
     set_precision("fp32")
-    folder = folder.resolve()
     run = open_run(folder, device, progress, step, world)
     cfg = changed(run.cfg, assignments)
     own = {"sample_batch", "sample_precision", "decode_precision"}
@@ -131,7 +174,7 @@ def sample(
     document = {
         "run": f"{folder.parent.name}/{folder.name}",
         "step": run.step,
-        "weights": "ema",
+        "weights": run.weights,
         "formulation": cfg.formulation,
         **cfg.sampling.model_dump(),
         "precision": cfg.evaluation.sample_precision,
@@ -146,18 +189,47 @@ def sample(
     }
     conditions = digest({**document, "config": run.cfg.sha256})
     target = folder / "samples" / f"{described(cfg, run.step)}-n{num_images}-seed{seed}-{conditions[:6]}"
-    progress.stage("drawing images", num_images)
-    drawn = draw_images(
-        target / "parts", run.network, cfg, labels,
-        seed=seed, vae=run.vae, device=device, world=world, advance=progress.advance,
-    )  # fmt: skip
-    if not world.is_main:
-        return document
-    images.save_png(target / "grid.png", images.square_grid(drawn.read(0, min(num_images, images.GRID_IMAGES))))
-    write_atomically(target / "sampling.json", json.dumps(document, indent=2) + "\n")
-    files = [target / "grid.png", target / "sampling.json"]
-    if npz:
+    wanted = ["grid.png", *(["samples.npz"] if npz else [])]
+    with locks.turn(target, "these images", world=world, note=progress.note):
+        record = world.agreed(_written(target, document, wanted) if world.is_main else None)
+        if record is None:
+            progress.stage("drawing images", num_images)
+            drawn = draw_images(
+                target / "parts", run.network, cfg, labels,
+                seed=seed, vae=run.vae, device=device, world=world, advance=progress.advance,
+            )  # fmt: skip
+            record = _write(target, document, drawn, labels, wanted) if world.is_main else document
+        else:
+            progress.note(f"{target} holds these images; nothing to do.")
+    files = [wanted[0], RECORD_OF_IMAGES, *wanted[1:]]
+    return {**record, "files": [str(target / name) for name in files]}
+
+
+def _write(
+    target: Path, document: dict[str, Any], drawn: ImageSet, labels: Tensor, wanted: Sequence[str]
+) -> dict[str, Any]:
+    """Write the files asked for, then the record with their hashes, which is returned; then the parts go."""
+    grid = drawn.read(0, min(len(drawn), images.GRID_IMAGES))
+    images.save_png(target / "grid.png", images.square_grid(grid))
+    if "samples.npz" in wanted:
         write_npz(target / "samples.npz", {"labels": labels.numpy()}, drawn)
-        files.append(target / "samples.npz")
+    record = {**document, "sha256": {name: sha256_of(target / name) for name in wanted}}
+    write_atomically(target / RECORD_OF_IMAGES, json.dumps(record, indent=2) + "\n")
     shutil.rmtree(target / "parts")
-    return {**document, "files": [str(file) for file in files]}
+    extract.clear_leftovers(target)
+    return record
+
+
+def _written(target: Path, document: dict[str, Any], wanted: Sequence[str]) -> dict[str, Any] | None:
+    """The record of files that are there as they were written; None where they have to be made."""
+    try:
+        record = json.loads((target / RECORD_OF_IMAGES).read_text(encoding="utf-8"))
+        hashes = record["sha256"]
+        whole = record == json.loads(json.dumps({**document, "sha256": hashes}))
+        if not whole or any(sha256_of(target / name) != hashes[name] for name in wanted):
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    shutil.rmtree(target / "parts", ignore_errors=True)  # a kill may have come before they were gone
+    extract.clear_leftovers(target)
+    return record

@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness import locks
+from harness.errors import DataError, UsageError
 from harness.files import sync
+from harness.progress import PlainProgress
 from harness.results.folders.inspection import files_below, size_of
 from harness.results.folders.listing import Entry, entry_of, lines_in, name_below
 
@@ -23,6 +25,7 @@ ORDER = (
     "manifest.json", "config.yaml",
 )  # fmt: skip
 LEFTOVERS = re.compile(r"\.(write-probe|.+\.\d+\.tmp)")  # of a write that a crash cut short
+INSTEAD = "stop it"  # of waiting for a command that uses a run
 QUIET_SECONDS = 60  # a run whose files are older than this is taken to have stopped
 QUIET_INTERVALS = 3  # or than so many of its log intervals, where those are long
 
@@ -52,8 +55,8 @@ class Removed:
 def plan(folder: Path, root: Path, *, keep_records: bool = False, force: bool = False) -> Removal:
     """What `remove` would take of the run in `folder`. `keep_records`: only checkpoints and samples.npz.
 
-    Raises UsageError for a link, for a folder outside `root` or that is no run's, and, unless `force`, for a run that
-    may still be going on.
+    Raises UsageError for a link, for a folder outside `root` or that is no run's, for a run that a command uses, and,
+    unless `force`, for one that may still be going on, where the file system has no locks to tell.
     """
     if folder.is_symlink():
         raise UsageError(f"{folder} is a link to {os.readlink(folder)}; name the run folder itself.")
@@ -62,6 +65,11 @@ def plan(folder: Path, root: Path, *, keep_records: bool = False, force: bool = 
     entry = entry_of(folder, name_below(root.resolve(), folder.resolve()))
     if entry.state == "foreign":
         raise UsageError(f"{folder} is not a run folder: {entry.reason}. Nothing of it is removed.")
+    try:
+        with locks.run_folder(folder, INSTEAD, alone=True, note=lambda text: None):  # `remove` tells it
+            pass
+    except DataError as error:
+        raise UsageError(str(error)) from None
     age = _seconds_quiet(folder)
     if entry.state in ("unfinished", "damaged") and not force and age < (quiet := _quiet_seconds(folder)):
         raise UsageError(
@@ -70,7 +78,8 @@ def plan(folder: Path, root: Path, *, keep_records: bool = False, force: bool = 
         )
     present = sorted(os.listdir(folder))
     if keep_records:
-        paths = (*sorted(folder.glob("samples/**/samples.npz")), *_those_of(folder, ("checkpoints",)))
+        images = (path for path in files_below(folder / "samples") if path.name == "samples.npz")  # behind no link
+        paths = (*sorted(images), *_those_of(folder, ("checkpoints",)))
     else:
         paths = (*_those_of(folder, ORDER[:-1]), *_leftovers(folder), *_those_of(folder, ORDER[-1:]))
     kept = [name for name in present if folder / name not in paths]
@@ -81,17 +90,20 @@ def remove(removal: Removal, root: Path) -> Removed:
     """Carry it out. A folder left empty goes too, and so does its recipe's, but never `root`. What fails is told."""
     folder = removal.entry.path.resolve()
     try:
-        for path in removal.paths:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-            if path.name in ORDER[:2]:
-                sync(folder)  # before the rest: a power cut may not bring it back alone
-        if removal.empties:
-            folder.rmdir()
-            if folder.parent != root.resolve() and not any(folder.parent.iterdir()):
-                folder.parent.rmdir()
+        with locks.run_folder(folder, INSTEAD, alone=True, note=PlainProgress("runs rm").note):
+            for path in removal.paths:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+                if path.name in ORDER[:2]:
+                    sync(folder)  # before the rest: a power cut may not bring it back alone
+            if removal.empties:
+                folder.rmdir()
+        if removal.empties and folder.parent != root.resolve() and not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
+    except DataError as error:
+        return Removed(removal, 0, str(error).rstrip("."))
     except OSError as error:
         left = sum(size_of(file) for path in removal.paths if os.path.lexists(path) for file in files_below(path))
         return Removed(removal, removal.bytes - left, f"{error.strerror or error}")

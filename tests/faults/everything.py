@@ -1,0 +1,30 @@
+"""What harness commands import when they need it, imported at once: commands.py forks them from a process that has."""
+
+import matplotlib.pyplot  # noqa: F401
+import sklearn.datasets  # noqa: F401
+import torch
+
+from harness import demo, experiment, measuring, sampling, torchvision_guard  # noqa: F401
+from harness.cli import app  # noqa: F401
+from harness.evaluation import digits_classifier
+from harness.results import report  # noqa: F401
+from harness.results.figures import comparison  # noqa: F401
+
+torchvision_guard.install()
+import torch_fidelity.metric_fid  # noqa: E402, F401
+
+torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # its first use imports the compiler
+
+
+def untrained_classifier() -> None:
+    """In the cache of this process, an untrained feature network for digits: to train one takes most of a short run."""
+    from harness.data import sources
+    from harness.weights import fingerprint
+
+    path = digits_classifier._cache_path(sources.load("digits"))
+    if path.exists():
+        return
+    weights = digits_classifier._initial_weights(torch.Generator().manual_seed(0))
+    module = digits_classifier._with_weights({name: weight.float() for name, weight in weights.items()})
+    sha256 = fingerprint({name: weight.float() for name, weight in module.state_dict().items()})
+    digits_classifier._write(path, digits_classifier.Trained(module, sha256, 0.1))

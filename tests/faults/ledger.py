@@ -1,0 +1,112 @@
+"""What the fault suites tried and what came of it: one JSON file a suite, and one table of them all.
+
+    ledger = Ledger("kills", seed=7)
+    ledger.add(Fault("training", "SIGKILL at a random moment", tried=50, survived=50, lost="at most 3 steps"))
+    ledger.write()                                # reports/faults/kills.json; rows of other kinds there stay
+
+`python tests/faults/ledger.py [FOLDER]` draws faults.md from every JSON file of the folder.
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.results.schema import write_atomically
+
+REPORTS = Path(__file__).parents[2] / "reports" / "faults"
+TABLE = "faults.md"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One kind of fault in one place, and how often the harness came through it."""
+
+    kind: str  # a word or two: training, disk full, flipped bit
+    what: str  # what was done, and what counts as survived
+    tried: int
+    survived: int
+    lost: str  # the most work that any of them cost: nothing, at most 3 steps
+    details: dict[str, int | float | str] = field(default_factory=dict)  # further counts, a column each
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.kind, self.what
+
+
+class Ledger:
+    """The faults of one suite. `seed` is what a failure is repeated with."""
+
+    def __init__(self, name: str, *, seed: int | None = None):
+        self.name, self._seed = name, seed
+        self._rows: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def add(self, fault: Fault) -> None:
+        """A row; a second one of the same kind and words replaces the first."""
+        assert 0 <= fault.survived <= fault.tried, fault
+        self._rows[fault.key] = {**asdict(fault), "seed": self._seed, "python": platform.python_version()}
+
+    def write(self, folder: Path = REPORTS) -> Path:
+        """<folder>/<name>.json with these rows, and those of an earlier file that these do not replace."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name}.json"
+        rows = {(row["kind"], row["what"]): row for row in _read(path)} | self._rows
+        document = {"schema_version": SCHEMA_VERSION, "suite": self.name, "faults": list(rows.values())}
+        write_atomically(path, json.dumps(document, indent=2) + "\n")
+        return path
+
+
+def table(folder: Path = REPORTS) -> str:
+    """Markdown: every suite's faults, and their sum."""
+    suites = {path.stem: faults for path in sorted(folder.glob("*.json")) if (faults := _read(path))}
+    rows = [row for faults in suites.values() for row in faults]
+    tried, survived = (sum(row[count] for row in rows) for count in ("tried", "survived"))
+    lines = [
+        "# Faults tried and survived",
+        "",
+        f"{tried:,} faults tried, {survived:,} survived. `make faults` makes this again; a row's seed repeats it.",
+        "",
+    ]
+    for name, faults in suites.items():
+        lines += [f"## {name}", "", *_table_of(faults), ""]
+    return "\n".join(lines)
+
+
+def _table_of(faults: list[dict[str, Any]]) -> list[str]:
+    details = list(dict.fromkeys(name for row in faults for name in row["details"]))
+    heads = ["kind", "what was done", "tried", "survived", "lost at most", *details, "seed"]
+    cells = [
+        [*(row[name] for name in ("kind", "what", "tried", "survived", "lost")),
+         *(row["details"].get(name, "") for name in details), "" if row["seed"] is None else row["seed"]]
+        for row in faults
+    ]  # fmt: skip
+    rule = ["---:" if all(isinstance(line[i], int | float) or line[i] == "" for line in cells) else "---"
+            for i in range(len(heads))]  # fmt: skip
+    return [_row(heads), _row(rule), *map(_row, cells)]
+
+
+def _row(cells: Iterable[Any]) -> str:
+    words = (f"{cell:,}" if isinstance(cell, int) and cell < 10_000 else str(cell) for cell in cells)
+    return "| " + " | ".join(word.replace("|", "\\|") for word in words) + " |"
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(document, dict) or "faults" not in document:
+        return []  # of another kind: the mutants lie beside these
+    if document["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"{path} has schema version {document['schema_version']}; this reads {SCHEMA_VERSION}.")
+    return document["faults"]
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else REPORTS
+    write_atomically(folder / TABLE, table(folder))
+    print(os.path.relpath(folder / TABLE))

@@ -1,0 +1,363 @@
+"""A disk that is full, or that may not be written: told in one line with exit code 4, and mended by repeating."""
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import Disk, Done, harness, prepared, refused
+from PIL import Image
+from positions import LONG, SEED, record
+from run_folders import write_run
+
+from harness.data import latents
+from harness.data.latents import Description, VaeIdentity
+from harness.errors import DataError
+from harness.results.store import load_run
+from harness.training import checkpoint
+
+SMALL = ["width=16", "depth=3", "num_heads=2", "batch_size=8", "log_every=2", "checkpoint_every=2"]
+QUICK = ["num_images=60", "sampling.num_steps=3", "untrained=false", "metrics=[fd,class_accuracy]"]
+SETTINGS = [part for setting in (*SMALL, *QUICK) for part in ("--set", setting)]
+RUN = ["run", "dit-tiny", "--steps", "6", *SETTINGS, "--out"]
+MENDS = ("Free some space", "Mend that and repeat", "Choose another folder", "choose another")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def whole(cache, tmp_path_factory) -> tuple[Path, Done]:
+    """A run that nothing happened to, and how many files it opened for writing."""
+    out = tmp_path_factory.mktemp("whole")
+    done = harness(*RUN, out / "runs", cwd=out, before="untrained_classifier", HARNESS_CACHE=cache)
+    assert done.code == 0, done.stderr
+    return next(out.glob("runs/dit-tiny/*")), done
+
+
+@pytest.fixture
+def copy(whole, tmp_path) -> Path:
+    run, _ = whole
+    return Path(shutil.copytree(run, tmp_path / "runs" / "dit-tiny" / run.name))
+
+
+def numbers_of(run: Path):
+    """What a run ends with, without its times: weights, averaged or not, metrics, images, logged losses."""
+    found = load_run(run)
+    newest = sorted((run / "checkpoints").iterdir())[-1]
+    names = ("method.safetensors", "ema.safetensors")
+    return (
+        {name: hashlib.sha256((newest / name).read_bytes()).hexdigest() for name in names},
+        newest.name,
+        {name: (e.metrics, e.samples_sha256) for name, e in found.evaluations.items()},
+        [(line["step"], line["loss"]) for line in found.metrics],
+        hashlib.sha256((run / "samples" / "grid.png").read_bytes()).hexdigest(),
+    )
+
+
+def assert_told(done: Done) -> None:
+    told = refused(done)
+    assert any(mend in told for mend in MENDS), f"no way to mend it: {told}"
+    assert "[Errno" not in told or "'" in told, f"it does not say which file: {told}"
+
+
+def some(opened: int, short: int, long: int) -> list[int]:
+    """Some of the moments at which files are opened, evenly spread from the first to the last."""
+    return sorted(set(np.linspace(0, opened - 1, long if LONG else short).round().astype(int).tolist()))
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.name.endswith((".tmp", ".probe", ".write-probe"))]
+
+
+# Full ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_on_a_disk_that_fills_up_is_told_and_continued_to_the_same_end(whole, cache, tmp_path):
+    run, done = whole
+    told, moments = 0, some(done.opened, 3, 16)
+    for moment in moments:
+        out = tmp_path / str(moment)
+        failed = harness(*RUN, out, cwd=tmp_path, disk=Disk(moment), HARNESS_CACHE=cache)
+        if failed.code:  # a file of the cache, which costs time alone, may be the one that cannot be written
+            told += 1
+            assert_told(failed)
+        for path in out.glob("*/*/checkpoints/step-*"):  # whatever is there is whole
+            assert checkpoint._verified_state(path, checkpoint.FILES)
+        assert leftovers(out) == [], f"from opened file {moment} on"
+        again = harness(*RUN, out, cwd=tmp_path, HARNESS_CACHE=cache)
+        assert again.code == 0, again.stderr
+        assert numbers_of(out / "dit-tiny" / run.name) == numbers_of(run), f"from opened file {moment} on"
+        shutil.rmtree(out)
+    assert told >= len(moments) // 2
+    record("disk full", "harness run, no writing from the n-th opened file on; then again", len(moments),
+           lost="the steps since the last checkpoint", told=told)  # fmt: skip
+
+
+def test_images_on_a_disk_that_fills_up_are_told_and_drawn_again_the_same(copy, cache, tmp_path):
+    command = ["sample", copy, "--num", "12", "--npz"]
+    whole = harness(*command, cwd=tmp_path, HARNESS_CACHE=cache)
+    (drawn,) = copy.glob("samples/*/samples.npz")
+    expected = drawn.read_bytes()
+    moments = some(whole.opened, 2, 5)
+    for moment in moments:
+        shutil.rmtree(drawn.parent)
+        assert_told(harness(*command, cwd=tmp_path, disk=Disk(moment), HARNESS_CACHE=cache))
+        assert not drawn.exists() or drawn.read_bytes() == expected  # there and whole, or not there
+        assert leftovers(copy) == []
+        again = harness(*command, cwd=tmp_path, HARNESS_CACHE=cache)
+        assert again.code == 0, again.stderr
+        assert drawn.read_bytes() == expected
+    record("disk full", "harness sample --npz, no writing from the n-th opened file on; then again", len(moments),
+           lost="one part's drawing", told=len(moments))  # fmt: skip
+
+
+def test_an_evaluation_on_a_disk_that_fills_up_is_told_and_gives_the_same_number_again(copy, cache, tmp_path):
+    command = ["evaluate", copy, "--set", "sampling.num_steps=4"]
+    expected, told = None, 0
+    whole = harness(*command, cwd=tmp_path, HARNESS_CACHE=cache)
+    (written,) = copy.glob("evaluations/step6-*.json")
+    expected = json.loads(written.read_text())["metrics"]
+    moments = some(whole.opened, 2, 5)
+    for moment in moments:
+        written.unlink(missing_ok=True)
+        shutil.rmtree(copy / "features")
+        failed = harness(*command, cwd=tmp_path, disk=Disk(moment), HARNESS_CACHE=cache)
+        assert_told(failed)
+        told += 1
+        assert not written.exists()
+        again = harness(*command, cwd=tmp_path, HARNESS_CACHE=cache)
+        assert again.code == 0, again.stderr
+        assert json.loads(written.read_text())["metrics"] == expected
+    record("disk full", "harness evaluate RUN, no writing from the n-th opened file on; then again", len(moments),
+           lost="one part's features", told=told)  # fmt: skip
+
+
+FIGURES = {"compare": ["--figure", "3"], "report": ["--records", "--format", "md,html"]}
+
+
+@pytest.mark.parametrize("command", FIGURES if LONG else ["compare"])
+def test_a_report_on_a_disk_that_fills_up_is_told_and_written_whole_again(command, tmp_path, cache):
+    write_run(tmp_path / "runs", "dit")
+    arguments = [command, "runs", "--out", "out", *FIGURES[command]]
+    whole = harness(*arguments, cwd=tmp_path, HARNESS_CACHE=cache)
+    assert whole.code == 0, whole.stderr
+    names = {path.relative_to(tmp_path) for path in (tmp_path / "out").rglob("*")}
+    moments = some(whole.opened, 1, 3)
+    for moment in moments:
+        shutil.rmtree(tmp_path / "out")
+        assert_told(harness(*arguments, cwd=tmp_path, disk=Disk(moment), HARNESS_CACHE=cache))
+        again = harness(*arguments, cwd=tmp_path, HARNESS_CACHE=cache)
+        assert again.code == 0, again.stderr
+        assert {path.relative_to(tmp_path) for path in (tmp_path / "out").rglob("*")} == names
+    record("disk full", f"harness {command}, no writing from the n-th opened file on; then again", len(moments),
+           told=len(moments))  # fmt: skip
+
+
+def a_shard_too_many(folder: str) -> None:
+    """In a child: a process that may write no file as long as a shard's."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+    try:
+        latents.write_shard(Path(folder), 1, np.ones((3, 4, 2, 2)), np.arange(3))
+    except DataError as error:
+        sys.exit(0 if "shard-00001.npy cannot be written: " in str(error) else str(error))
+    sys.exit("the disk took it")
+
+
+def test_a_shard_on_a_full_disk_is_told_and_the_store_goes_on(tmp_path):
+    description = Description(
+        name="tiny", source="a test", layout="sample", channels=4, side=2, image_size=16, crop="adm-centre",
+        vae=VaeIdentity(id="random-tiny"), num_images=6, num_classes=3,
+    )  # fmt: skip
+    values, labels = np.ones((3, 4, 2, 2)), np.arange(3)
+    latents.begin(tmp_path, description)
+    latents.write_shard(tmp_path, 0, values, labels)
+    child = prepared().Process(target=a_shard_too_many, args=(str(tmp_path),))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert latents.finished_shards(tmp_path) == {0}
+    assert not list(tmp_path.glob(".*"))
+    latents.write_shard(tmp_path, 1, 2 * values, labels)
+    assert len(latents.finish(tmp_path).shards) == 2
+
+
+@pytest.mark.skipif(not LONG, reason="diffusers takes ten seconds to import: HARNESS_FAULTS=long")
+def test_encoding_on_a_full_disk_is_told_and_the_same_command_makes_the_same_store(tmp_path, cache):
+    generator = np.random.default_rng(SEED)
+    for number in range(24):
+        place = tmp_path / "images" / f"class{number % 2}" / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(256, size=(64, 64, 3), dtype=np.uint8)).save(place)
+
+    def encode(out: str, limit: int | None) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "harness", "data", "encode", "images", "--vae", "random-tiny", "--size", "64",
+             "--flips", "--nproc", "1", "--out", out],
+            cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "HARNESS_CACHE": cache},
+            preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
+        )  # fmt: skip
+
+    assert encode("whole", None).returncode == 0
+    names = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    limits = [100, 400, 1200, 20_000]
+    for limit in limits:
+        failed = encode("store", limit)
+        assert_told(Done(failed.returncode, failed.stdout, failed.stderr, 0))
+        assert encode("store", None).returncode == 0
+        found = {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir()}
+        shards = {name for name in names if name.endswith(".npy")}
+        assert found.keys() == names.keys()
+        assert {name: found[name] for name in shards} == {name: names[name] for name in shards}
+        shutil.rmtree(tmp_path / "store")
+    record("disk full", "harness data encode, files of at most n bytes; then again", len(limits), lost="one shard")
+
+
+# A disk of its own -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """Four megabytes of memory mounted as a disk."""
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder], capture_output=True)
+    if mounted.returncode:
+        folder.rmdir()
+        pytest.skip("mounting is not allowed here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+        folder.rmdir()
+
+
+def test_a_real_full_disk_is_told_and_a_run_goes_on_when_there_is_space_again(whole, cache, small_disk, tmp_path):
+    run, done = whole
+    moments = np.random.default_rng(SEED).integers(3, done.opened, 4).tolist() if LONG else [done.opened // 3]
+    filler = small_disk / "filler"
+    for moment in moments:
+        disk = Disk(moment, str(filler))
+        failed = harness(*RUN, small_disk / "runs", cwd=tmp_path, disk=disk, HARNESS_CACHE=cache)
+        if failed.code:
+            assert_told(failed)
+        filler.unlink(missing_ok=True)
+        again = harness(*RUN, small_disk / "runs", cwd=tmp_path, HARNESS_CACHE=cache)
+        assert again.code == 0, again.stderr
+        assert numbers_of(small_disk / "runs" / "dit-tiny" / run.name) == numbers_of(run)
+        shutil.rmtree(small_disk / "runs")
+    record("disk full", "harness run on a disk of 4 MB that fills up at a random moment; then again", len(moments),
+           lost="the steps since the last checkpoint")  # fmt: skip
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_first_step(cache, small_disk, tmp_path):
+    (small_disk / "filler").write_bytes(bytes(3_800_000))
+    done = harness(*RUN, small_disk / "runs", cwd=tmp_path, HARNESS_CACHE=cache)
+    assert "and the run needs about" in refused(done)
+    assert not list(small_disk.rglob("metrics.jsonl"))
+
+
+# Not to be written -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def read_only(whole, cache) -> Iterator[Path]:
+    """A read-only disk with a finished run and a full cache. For root too, whom modes do not stop."""
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    shutil.copytree(whole[0], folder / "runs" / "dit-tiny" / whole[0].name)
+    shutil.copytree(cache, folder / "cache")
+    mounted = [
+        subprocess.run(["mount", *how, folder], capture_output=True).returncode
+        for how in (["--bind", folder], ["-o", "remount,ro,bind"])
+    ]
+    if any(mounted):
+        subprocess.run(["umount", "-l", folder], capture_output=True)
+        shutil.rmtree(folder)
+        pytest.skip("mounting is not allowed here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+        shutil.rmtree(folder)
+
+
+def commands_that_write(folder: Path, run: Path) -> dict[str, list]:
+    commands = {
+        "run": [*RUN, folder / "runs", "--seed", "5"],
+        "sample": ["sample", run, "--num", "4"],
+        "evaluate": ["evaluate", run, "--set", "sampling.num_steps=4"],
+    }
+    if LONG:
+        commands["compare"] = ["compare", folder / "runs", "--out", folder / "out", "--figure", "3"]
+        commands["report"] = ["report", folder / "runs", "--out", folder / "out"]
+    return commands
+
+
+def test_what_cannot_be_written_to_a_read_only_disk_is_told(read_only, whole, tmp_path):
+    run = read_only / "runs" / "dit-tiny" / whole[0].name
+    commands = commands_that_write(read_only, run)
+    for name, command in commands.items():
+        told = refused(harness(*command, cwd=tmp_path, HARNESS_CACHE=str(read_only / "cache")))
+        assert "Read-only file system" in told or "cannot be written" in told, name
+    record("read-only disk", "run, sample, evaluate, compare, report: told", len(commands))
+
+
+def test_what_needs_no_writing_works_on_a_read_only_disk(read_only, tmp_path):
+    again = harness(*RUN, read_only / "runs", cwd=tmp_path, HARNESS_CACHE=str(read_only / "cache"))
+    assert (again.code, "is finished; nothing to do" in again.stderr) == (0, True), again.stderr
+    listed = harness("runs", "list", read_only / "runs", cwd=tmp_path)
+    assert (listed.code, "finished" in listed.stdout) == (0, True)
+    # Nothing can be kept in this cache, and a run needs nothing kept there.
+    fresh = harness(*RUN, tmp_path / "runs", "--no-eval", cwd=tmp_path, HARNESS_CACHE=str(read_only / "nowhere"))
+    assert fresh.code == 0, fresh.stderr
+    record("read-only disk", "a finished run, runs list, and a run beside a read-only cache: go on", 3)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_a_folder_of_somebody_else_is_told(whole, tmp_path_factory):
+    nobody = 65534
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    try:
+        run = Path(shutil.copytree(whole[0], folder / "runs" / "dit-tiny" / whole[0].name))
+        folder.chmod(0o755)
+        commands = commands_that_write(folder, run)
+        for name, command in commands.items():
+            told = refused(harness(*command, cwd=folder, uid=nobody, HARNESS_CACHE=str(folder / "cache")))
+            assert "Permission denied" in told, name
+        record("read-only folder", "run, sample, evaluate, compare, report as another user: told", len(commands))
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoints", "metrics.jsonl", "evaluations", "samples"] if LONG else ["metrics.jsonl"]
+)
+def test_a_file_in_a_folders_place_or_a_folder_in_a_files_is_told(name, copy, cache, tmp_path):
+    """What reading meets is as it should be but for one thing, so that what is told is about that."""
+    (copy / "result.json").unlink()
+    (copy / "evaluations" / "final.json").unlink()
+    shutil.rmtree(copy / "features")
+    place = copy / name
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    place.mkdir() if name == "metrics.jsonl" else place.write_text("")
+    assert_told(harness(*RUN, tmp_path / "runs", cwd=tmp_path, HARNESS_CACHE=cache))
+
+
+def test_a_configuration_that_was_damaged_is_not_sampled(copy, cache, tmp_path):
+    path = copy / "config.yaml"
+    text = path.read_text()
+    damages = [("width: 16", "width: 1v"), ("width: 16", "width: 17"), ("method: dit", "method: dht"), ("w", "\x00")]
+    for good, bad in damages[:: 1 if LONG else 3]:
+        path.write_text(text.replace(good, bad, 1))
+        told = refused(harness("sample", copy, "--num", "4", cwd=tmp_path, HARNESS_CACHE=cache))
+        assert "config.yaml" in told
+    record("configuration", "a changed character in config.yaml, then harness sample: told", len(damages))

@@ -1,0 +1,346 @@
+"""Two commands on one run folder, in real processes: who is refused, who waits, and what a kill leaves behind."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from run_folders import write_run
+from test_experiment import EVALUATED, Silent, run
+
+from harness import locks, measuring, sampling
+from harness.errors import DataError, UsageError
+from harness.results.folders import removal
+from harness.results.folders.listing import survey
+from harness.results.schema import Result, read_record
+from harness.results.store import find_runs
+from harness.world import World
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from harness import locks
+with locks.{hold}:
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_process(hold: str):
+    """A process that holds `locks.<hold>`, until the end of the block or its death."""
+    code = HOLDS.format(hold=hold)
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.stdin.close()
+        process.wait()
+
+
+def trains(folder, alone=False):
+    return another_process(f"run_folder(Path({str(folder)!r}), 'wait', alone={alone}, note=print)")
+
+
+def draws(folder):
+    return another_process(f"in_use(Path({str(folder)!r}), note=print)")
+
+
+def silent(text):
+    raise AssertionError(f"nothing was to be said: {text}")
+
+
+def lock_files(folder):
+    return sorted(path.name for path in folder.rglob(".*.lock"))
+
+
+def sampled(folder, progress=None, num_images=4):
+    return sampling.sample(
+        folder, num_images, seed=0, label_rule="balanced", npz=True, progress=progress or Silent(), world=World()
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The root and the folder of a trained and evaluated run. Tests leave it as it is but for its images."""
+    root = tmp_path_factory.mktemp("locked")
+    return root, run(root, *EVALUATED, with_evaluation=True)[1]
+
+
+# The hold itself -----------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_process_leaves_nothing_locked(tmp_path):
+    with trains(tmp_path / "dit-tiny" / "seed0-1") as holder:
+        with (
+            pytest.raises(DataError, match=f"another command works on .*: process {holder.pid}, since 20"),
+            locks.run_folder(tmp_path / "dit-tiny" / "seed0-1", "wait", note=silent),
+        ):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    assert lock_files(tmp_path) == [".seed0-1.run.lock", ".seed0-1.use.lock"]
+    with locks.run_folder(tmp_path / "dit-tiny" / "seed0-1", "wait", note=silent):
+        pass
+    assert lock_files(tmp_path) == []
+
+
+def test_the_word_of_a_process_that_was_killed_is_not_taken_for_the_holders(tmp_path):
+    lock = tmp_path / "a.lock"
+    with draws(tmp_path / "run") as dead:
+        dead.kill()
+    lock.write_bytes((tmp_path / ".run.use.lock").read_bytes())
+    assert json.loads(lock.read_text())["process"] == dead.pid
+    assert locks._holder(lock) == locks.UNKNOWN
+    for damaged in ("", "[1]", '{"process": "1e999"}', '{"process": -1, "since": "2026-01-01"}', "\0" * 5000):
+        lock.write_text(damaged)
+        assert locks._holder(lock) == locks.UNKNOWN
+
+
+def test_those_who_share_a_hold_keep_out_whoever_wants_it_alone_until_the_last_has_gone(tmp_path):
+    lock = tmp_path / "a.lock"
+    first, second = locks.take(lock, shared=True), locks.take(lock, shared=True)
+    first.release()
+    assert locks.take(lock) is None
+    second.release()
+    assert not lock.exists()
+    alone = locks.take(lock)
+    assert locks.take(lock, shared=True) is None
+    alone.share()
+    locks.take(lock, shared=True).release()
+    alone.release()
+    assert not lock.exists()
+
+
+def test_a_lock_file_that_goes_with_its_holder_never_lets_two_in(tmp_path):
+    """Each holder removes the file while others are about to lock it: they must find out that it has gone."""
+    lock, inside, met, taken = tmp_path / "a.lock", [], [], []
+    ends = time.monotonic() + 1
+
+    def again_and_again(name: int) -> None:
+        while time.monotonic() < ends:
+            hold = locks.take(lock)
+            if hold:
+                inside.append(name)
+                time.sleep(0)
+                met.append(len(inside))
+                inside.remove(name)
+                hold.release()
+                taken.append(name)
+
+    threads = [threading.Thread(target=again_and_again, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(met) == {1}
+    assert len(set(taken)) > 1
+
+
+def test_a_hold_leaves_no_folder_that_nobody_used(tmp_path):
+    with locks.run_folder(tmp_path / "runs" / "dit-tiny" / "seed0-1", "wait", note=silent):
+        assert lock_files(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Pair:
+    """Two processes of a world as two threads: what the main one says, both hear."""
+
+    def __init__(self):
+        self.meet, self.said = threading.Barrier(2), None
+
+    def process(self, rank: int):
+        pair = self
+
+        class Process:
+            is_main = rank == 0
+
+            def agreed(self, value):
+                if self.is_main:
+                    pair.said = value
+                pair.meet.wait(10)
+                said = pair.said
+                pair.meet.wait(10)
+                return said
+
+        return Process()
+
+
+def test_a_refusal_ends_every_process_of_a_world_with_the_same_words(tmp_path):
+    pair, words = Pair(), {}
+
+    def work(rank: int) -> None:
+        try:
+            with locks.run_folder(tmp_path / "run", "wait", world=pair.process(rank), note=silent):
+                words[rank] = None
+        except DataError as error:
+            words[rank] = str(error)
+
+    with trains(tmp_path / "run"):
+        threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+    assert words[0] == words[1] is not None
+    assert "another command works on" in words[0]
+
+
+def test_a_file_system_without_locks_is_said_and_the_run_goes_on(tmp_path, monkeypatch):
+    def refuses(file, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuses)
+    result, _, notes = run(tmp_path)
+    assert result.complete
+    assert any("takes no locks (No locks available)" in note for note in notes)
+
+
+# Commands ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_of_a_folder_is_refused_at_once_and_touches_nothing(tmp_path):
+    _, folder, _ = run(tmp_path)
+    (folder / "result.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    with trains(folder) as holder, pytest.raises(DataError) as refused:
+        run(tmp_path)
+    assert f"process {holder.pid}, since " in str(refused.value)
+    assert "another --seed or --out" in str(refused.value)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    (folder / "checkpoints" / ".step-000000003.tmp").mkdir()  # what a kill left half written
+    (folder / ".manifest.json.123.tmp").write_text("{")
+    result, _, _ = run(tmp_path)
+    assert result.complete
+    assert list(folder.rglob(".*")) == []
+    assert lock_files(tmp_path) == []
+
+
+def test_a_finished_run_is_reported_whoever_uses_it(finished):
+    root, folder = finished
+    with draws(folder):
+        result, _, notes = run(root, *EVALUATED, with_evaluation=True)
+    assert result == read_record(folder / "result.json", Result)
+    assert "is finished; nothing to do" in notes[0]
+
+
+def test_a_run_that_is_trained_can_be_sampled_and_measured(finished):
+    _, folder = finished
+    with trains(folder):
+        sampled(folder)
+        evaluation = measuring.evaluate_run(folder, ["evaluation.seed=3"], progress=Silent(), world=World())
+    assert evaluation.metrics
+    assert lock_files(folder.parent) == []
+
+
+def test_nothing_is_removed_while_images_are_drawn_or_measured(finished):
+    root, folder = finished
+    with draws(folder) as holder:
+        with pytest.raises(UsageError, match=f"images are drawn or measured in .*: process {holder.pid}"):
+            removal.plan(folder, root, force=True)
+        with pytest.raises(DataError, match="Nothing of it is removed meanwhile"):
+            run(root, *EVALUATED, force=True)
+        assert (folder / "result.json").exists()
+        assert list(folder.glob("checkpoints/*/ema.safetensors"))
+
+
+def test_a_run_that_is_trained_is_not_removed(finished):
+    root, folder = finished
+    plan = removal.plan(folder, root)
+    with trains(folder) as holder:
+        with pytest.raises(UsageError, match=f"process {holder.pid}"):
+            removal.plan(folder, root, force=True)
+        outcome = removal.remove(plan, root)  # planned before the training began
+    assert outcome.bytes == 0
+    assert f"process {holder.pid}" in outcome.error
+    assert (folder / "result.json").exists()
+
+
+def test_a_run_that_is_being_removed_is_neither_sampled_nor_measured(finished):
+    _, folder = finished
+    with trains(folder, alone=True) as holder:
+        for command in (sampled, lambda run: measuring.evaluate_run(run, [], progress=Silent(), world=World())):
+            with pytest.raises(DataError, match=f"is being removed or started over: process {holder.pid}"):
+                command(folder)
+
+
+def test_a_run_that_was_started_over_may_be_sampled_while_it_trains(tmp_path, monkeypatch):
+    """--force needs the folder alone to clear it, and must not keep it so for the weeks that follow."""
+    _, folder, _ = run(tmp_path)
+    seen = []
+
+    def metrics(self, line):
+        with locks.in_use(folder, note=silent):
+            seen.append(line["step"])
+        with pytest.raises(DataError), locks.run_folder(folder, "wait", note=silent):
+            pass
+
+    monkeypatch.setattr(Silent, "metrics", metrics)
+    run(tmp_path, force=True)
+    assert seen == [2, 4]
+
+
+def test_two_that_draw_the_same_images_do_the_work_once(finished):
+    _, folder = finished
+    told = [Silent(), Silent()]
+    answers = [None, None]
+
+    def draw(number: int) -> None:
+        answers[number] = sampled(folder, told[number], num_images=30)
+
+    threads = [threading.Thread(target=draw, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers[0] == answers[1]
+    assert sorted("drawing images" in progress.notes for progress in told) == [False, True]
+    assert sum("holds these images; nothing to do" in note for progress in told for note in progress.notes) == 1
+
+
+def test_one_that_waits_for_anothers_images_says_so(finished):
+    _, folder = finished
+    answer = sampled(folder, num_images=5)
+    place = str(Path(answer["files"][0]).parent)
+    progress = Silent()
+    with another_process(f"turn(Path({place!r}), 'these images', note=print)") as holder:
+        threading.Timer(1, holder.stdin.close).start()
+        assert sampled(folder, progress, num_images=5) == answer
+    assert f"another command makes these images at this moment: process {holder.pid}" in progress.notes[0]
+
+
+def test_images_that_were_damaged_or_taken_away_are_drawn_again(finished):
+    _, folder = finished
+    first = sampled(folder, num_images=6)
+    npz = Path(first["files"][2])
+    content = npz.read_bytes()
+    for damage in (npz.unlink, lambda: npz.write_bytes(content[:-1] + b"?")):
+        damage()
+        assert sampled(folder, num_images=6) == first
+        assert npz.read_bytes() == content
+
+
+def test_locks_make_nothing_look_like_a_run(tmp_path):
+    write_run(tmp_path, "dit")
+    with locks.run_folder(tmp_path / "dit-tiny" / "seed7-0123456789", "wait", note=silent):
+        assert lock_files(tmp_path)
+        runs, left_out = find_runs([tmp_path])
+        assert (len(runs), left_out) == (1, [])
+        assert [entry.state for entry in survey([tmp_path])] == ["finished"]
+
+
+def test_a_removed_run_takes_its_locks_and_its_recipes_folder_along(tmp_path):
+    folder = write_run(tmp_path, "dit")
+    with trains(folder) as holder:
+        holder.kill()
+    assert lock_files(tmp_path)
+    assert removal.remove(removal.plan(folder, tmp_path), tmp_path).error is None
+    assert list(tmp_path.iterdir()) == []
