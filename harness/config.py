@@ -7,6 +7,7 @@ baselines/<method>.py.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -23,10 +24,15 @@ from pydantic import (
 )
 
 from harness.errors import DataError, UsageError, unknown
+from harness.files import read_limited
 
 DIGEST_LENGTH = 10
 LARGEST_CONFIG = 1 << 18  # bytes; a run's has 3,000
+MOST_VALUES = 100_000  # an alias counts as often as it is used: a kilobyte of them can stand for more than memory holds
+DEEPEST = 50  # values within values
 DEEPEST_BY_C = 500  # nested values that libyaml's loader takes for certain; thousands would crash the process
+LONGEST_COUNT = 40  # characters
+SHOWN_CHARACTERS = 200  # of a value or a reason in a message
 NOT_IN_ID = {"recipe", "size", "execution"}  # these change a weight by rounding at most, and no image
 
 # Not in the id while it has its default, so that older runs keep theirs.
@@ -54,6 +60,8 @@ class Knobs(Settings):
 
 
 class NetworkSize(Settings):
+    """The size of a network: patches of `patch` x `patch`, blocks `depth` deep and `width` wide."""
+
     patch: int = Field(ge=1)
     width: int = Field(ge=4)
     depth: int = Field(ge=1)
@@ -101,12 +109,13 @@ class Execution(Settings):
     attention: Literal["auto", "flash", "efficient", "cudnn", "math"] = "auto"  # kernel; auto: as torch chooses
     cuda_graphs: bool = False  # a compiled step is replayed, not launched kernel by kernel
     sample_compile: bool = False  # compile the network that is sampled
+    deterministic: bool = False  # only operations that give the same bits every time, or none
     evaluate_every: int | None = Field(None, ge=1)  # steps; milestones are evaluated too, after training; null: none
 
     @model_validator(mode="after")
     def _milestones_are_kept(self) -> Self:
-        kept = self.keep_every is not None and self.keep_every % self.checkpoint_every == 0
-        if self.evaluate_every is not None and not (kept and self.evaluate_every % self.keep_every == 0):
+        every, kept = self.evaluate_every, self.keep_every
+        if every is not None and (kept is None or kept % self.checkpoint_every or every % kept):
             raise ValueError(
                 f"such that every milestone it evaluates is kept: evaluate_every {self.evaluate_every} a multiple of "
                 f"keep_every ({self.keep_every}), and that of checkpoint_every ({self.checkpoint_every})"
@@ -115,6 +124,8 @@ class Execution(Settings):
 
 
 class Sampling(Settings):
+    """How images are drawn. Whatever changes an image is part of a run's name."""
+
     sampler: Literal["heun", "ddpm"]
     num_steps: int = Field(ge=2)
     guidance_scale: float | None = Field(ge=1, allow_inf_nan=False)
@@ -142,6 +153,8 @@ class Sampling(Settings):
 
 
 class EvaluationPlan(Settings):
+    """What the run is measured with after training, and on how many images."""
+
     features: str
     reference: str  # "data": the training images themselves; else an .npz as ADM's, by path or name in the data folder
     metrics: tuple[str, ...] = Field(min_length=1)
@@ -154,12 +167,16 @@ class EvaluationPlan(Settings):
     untrained: bool  # also measure the network before its first step
 
 
+# Of folders and modules, so nothing that leads out of them.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
 class RunConfig(Settings):
     """Everything that decides a run's weights, images and metrics. `harness run --config` on its YAML repeats it."""
 
-    recipe: str
-    method: str
-    size: str
+    recipe: Name
+    method: Name
+    size: Name
     seed: int = Field(ge=0)
     formulation: Literal["edm", "iddpm"]
     input: InputShape  # a recipe may leave it to the data set (null); a resolved run has it
@@ -177,9 +194,11 @@ class RunConfig(Settings):
 
     @property
     def sha256(self) -> str:
+        """Hash of what decides the result, the seed included."""
         return identity(self.model_dump(mode="json"))
 
     def to_yaml(self) -> str:
+        """config.yaml: every setting, in the order of the sections."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
@@ -194,6 +213,7 @@ def identity(document: Mapping[str, Any]) -> str:
 
 
 def digest(document: Mapping[str, Any]) -> str:
+    """SHA-256 of a document as JSON with sorted keys."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
@@ -205,11 +225,15 @@ def parse_count(text: str, name: str = "steps") -> int:
     scale = {"k": 1_000, "m": 1_000_000}.get(text[-1:].lower(), 1)
     digits = text[:-1] if scale > 1 else text
     try:
-        value = float(digits.replace("_", "")) * scale
-    except ValueError:
-        value = float("nan")
-    if not (1 <= value < 2**63 and value == int(value)):
-        raise UsageError(f"{name} is {text!r}; it must be a whole number of at least 1, like 250, 400k or 1.5M.")
+        with localcontext(prec=2 * LONGEST_COUNT):  # exact: 1.001M is 1,001,000, and 2**53 + 1 is odd
+            value = Decimal(digits.replace("_", "")[: LONGEST_COUNT + 1]) * scale
+            whole = 1 <= value < 2**63 and value == value.to_integral_value()
+    except ArithmeticError:  # no number, or one beyond Decimal's own bounds
+        whole = False
+    if not whole or len(text) > LONGEST_COUNT:
+        raise UsageError(
+            f"{name} is {shortened(text)}; it must be a whole number of at least 1, like 250, 400k or 1.5M."
+        )
     return int(value)
 
 
@@ -229,7 +253,8 @@ def apply_overrides(document: dict[str, Any], assignments: Iterable[str], knob_n
         if key in matches:
             matches = [key]
         if not matches:
-            raise unknown("setting", key, {p.removeprefix("knobs.") for p in paths - fixed})
+            names = {p if "." in key else p.rsplit(".", 1)[-1] for p in paths - fixed}
+            raise unknown("setting", key, names, see=f"`harness recipes show {document['recipe']}` lists all")
         if len(matches) > 1:
             raise UsageError(f"--set {key} could mean {' or '.join(sorted(matches))}; write the full name.")
         value = _parsed(key, text)
@@ -243,9 +268,10 @@ def apply_overrides(document: dict[str, Any], assignments: Iterable[str], knob_n
 
 def _parsed(key: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {key}: the value {text!r} is not valid YAML.") from None
+        return plain_values(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        why = "" if isinstance(error, yaml.YAMLError) else f" ({_reason(error)})"
+        raise UsageError(f"--set {key}: the value {shortened(text)} is not valid YAML{why}.") from None
 
 
 def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
@@ -277,19 +303,28 @@ def _explain(error: ValidationError) -> str:
         elif problem["type"] == "missing":
             lines.append(f"{field} is missing.")
         else:
-            lines.append(f"{field} is {problem['input']!r}; it must be {message}.")
+            lines.append(f"{field} is {shortened(problem['input'])}; it must be {message}.")
     return " ".join(lines)
+
+
+def shortened(value: object) -> str:
+    """A value as Python writes it, cut where a message has no more room: what is wrong may be very long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+def _reason(error: Exception) -> str:
+    """On one line, and cut: libraries quote what they could not read."""
+    return " ".join(str(error).split())[:SHOWN_CHARACTERS]
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """A config.yaml as a plain document, for validate. Raises DataError when it cannot be read as one."""
     try:
-        if path.stat().st_size > LARGEST_CONFIG:
-            raise ValueError(f"it has more than {LARGEST_CONFIG:,} bytes")
-        document = plain_values(path.read_text(encoding="utf-8"))
+        document = plain_values(read_limited(path, LARGEST_CONFIG).decode())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read as a configuration: {error}.") from None
-    if not isinstance(document, dict) or "method" not in document:
+        raise DataError(f"{path} cannot be read as a configuration: {_reason(error)}.") from None
+    if not isinstance(document, dict) or not isinstance(document.get("method"), str):
         raise DataError(
             f"{path} is not a run configuration: it has no 'method'. Point --config at a run's config.yaml."
         )
@@ -297,6 +332,49 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def plain_values(text: str) -> Any:
-    """YAML of plain values; nothing in it is executed. libyaml reads a thousand runs' in a second, Python in ten."""
-    deep = sum(map(text.count, "[{-?")) > DEEPEST_BY_C
-    return yaml.load(text, Loader=yaml.SafeLoader if deep else getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    """YAML of texts, numbers, truth values, null, lists and mappings; nothing in it is executed.
+
+    Raises yaml.YAMLError, ValueError or RecursionError for anything else, and for more than memory should hold.
+    """
+    deep = sum(map(text.count, "[{-?")) > DEEPEST_BY_C  # libyaml reads a thousand runs' in a second, Python in ten
+    loader = yaml.SafeLoader if deep else getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        document = yaml.load(text, Loader=loader)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:  # of PyYAML's own: `!!int ''`, `!!bool x`
+        raise ValueError(f"a value that its tag does not fit ({type(error).__name__})") from None
+    refuse_strange(document)
+    return document
+
+
+def refuse_strange(document: object, most_values: int = MOST_VALUES) -> None:
+    """ValueError for values that are not plain, too many, too deep or too large. By levels: it must not recurse."""
+    level, seen = [document], 0
+    for _ in range(DEEPEST):
+        seen += len(level)
+        if seen > most_values:
+            raise ValueError(f"more than {most_values:,} values, counting each alias as often as it is used")
+        below: list[object] = []
+        for value in level:
+            if isinstance(value, dict):
+                if not all(isinstance(key, str) for key in value):
+                    raise ValueError("a name that is no text; put it in quotes")
+                _refuse_halves("".join(value))
+                below += value.values()
+            elif isinstance(value, list):
+                below += value
+            elif isinstance(value, str):
+                _refuse_halves(value)
+            elif isinstance(value, int) and abs(value) >= 2**63:
+                raise ValueError("a whole number beyond 64 bits")
+            elif not isinstance(value, int | float | None):
+                raise ValueError(f"a {type(value).__name__}; put a text in quotes")
+        level = below
+        if not level:
+            return
+    raise ValueError(f"values within values, more than {DEEPEST} deep")
+
+
+def _refuse_halves(text: str) -> None:
+    """ValueError for half a letter, a surrogate, which can be neither printed nor written."""
+    if not text.isascii():
+        text.encode()

@@ -1,7 +1,10 @@
-"""The hash of a network's weights, or of any named tensors."""
+"""Weights of a network: their hash, and reading a file of them that is not trusted."""
 
 import hashlib
+import zipfile
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -15,3 +18,30 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
         if tensor.numel():
             digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
     return digest.hexdigest()
+
+
+def load_saved(source: Path | BinaryIO, *, mapped: bool = False) -> Any:
+    """What torch.save wrote, on the CPU, or `mapped` from the file. No code in it is run.
+
+    Raises ValueError for packed records, which torch.save never writes: a megabyte of them can unpack to a terabyte.
+    For damaged bytes, raises whatever torch does, which is anything.
+    """
+    archive = zipfile.is_zipfile(source)
+    if archive:
+        with zipfile.ZipFile(source) as records:
+            if any(record.compress_type != zipfile.ZIP_STORED for record in records.infolist()):
+                raise ValueError("its records are packed, as torch.save never packs them")
+    if not isinstance(source, Path):
+        source.seek(0)
+    return torch.load(source, map_location="cpu", weights_only=True, mmap=archive and mapped)
+
+
+def refuse_views(tensors: Mapping[str, Tensor], *, small: int = 0) -> None:
+    """ValueError for a tensor that repeats few stored values, or holds others than plain ones: a copy has any size.
+
+    One of up to `small` bytes may repeat them.
+    """
+    for name, tensor in tensors.items():
+        plain = tensor.layout == torch.strided and not tensor.is_quantized
+        if not plain or tensor.numel() * tensor.element_size() > max(tensor.untyped_storage().nbytes(), small):
+            raise ValueError(f"{name[:100]}, {tuple(tensor.shape)}, is not stored value by value")

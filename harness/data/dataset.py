@@ -91,6 +91,7 @@ class InMemory(Dataset):
         return len(self.clean)
 
     def everything(self) -> Tensor:
+        """All images, then all mirror images.   (2 N, C, S, S)"""
         return torch.cat([self.clean, self.clean.flip(-1)])
 
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -198,7 +198,8 @@ def _run(jobs: list[Job], done: int, total: int, progress: Progress | None) -> N
         _start(jobs, workers)
         working = set(workers)
         while working:
-            for connection in wait(working):
+            ready: list[Any] = wait(working)
+            for connection in ready:
                 try:
                     message = connection.recv()
                 except (EOFError, OSError):  # OSError: it ended in the middle of a message
@@ -240,7 +241,8 @@ def _end(workers: dict[Connection, BaseProcess]) -> None:
 
 def _died(process: BaseProcess) -> SetupError:
     process.join(PATIENCE)
-    how = f"signal {-process.exitcode}" if (process.exitcode or 0) < 0 else f"exit code {process.exitcode}"
+    code = process.exitcode
+    how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
     return SetupError(
         f"a process that encodes ended with {how}; the system ends those that need too much memory. "
         f"Use a smaller --nproc or --batch. {CONTINUES}"
@@ -284,8 +286,11 @@ def _work(job: Job, answers: Connection) -> None:
 def _end_with_parent() -> None:
     """A parent that was killed cannot end its processes, and a repeated command would then meet them at its shards."""
 
+    parent = parent_process()
+    assert parent is not None, "only a process that another one started calls this"
+
     def follow() -> None:
-        wait([parent_process().sentinel])
+        wait([parent.sentinel])
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()

@@ -32,7 +32,11 @@ SYNSET = re.compile(r"n\d{8}")
 IMAGENET = {1_281_167: "training", 50_000: "validation"}  # images of ILSVRC2012's sets
 
 # What Pillow raises for files that are damaged, cut short, or something else than an image.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
+    Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+LARGEST_PIXELS = 2**26  # of one image, before or after it is brought to size; ImageNet's largest has 61 million
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +103,7 @@ class Decoder:
     def _decode(self, file: str) -> np.ndarray:  # (S, S, 3)
         try:
             with Image.open(self._folder / file, formats=FORMATS) as image:
+                _refuse_pixels(image, self._size)
                 return np.array(adm_centre_crop(image.convert("RGB"), self._size))
         except UNREADABLE as error:
             reason = str(error).replace(str(self._folder), "").strip() or type(error).__name__
@@ -108,11 +113,20 @@ class Decoder:
             ) from error
 
 
+def _refuse_pixels(image: Image.Image, size: int) -> None:
+    """ValueError for an image that would fill the memory, as it is or, being a strip, once its short side is `size`."""
+    width, height = image.size
+    longest = max(width, height) * max(size / min(width, height), 1)
+    if width * height > LARGEST_PIXELS or longest * size > LARGEST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are more than any photograph's")
+
+
 class EncodedInStep(Dataset):
     """Images that the VAE encodes in every step, as DiT's and MDT's training codes do ("online-vae")."""
 
     def to_clean(self, stored: Tensor, draw: Draw) -> Tensor:  # (R, 3, S, S) uint8 -> (R, C, s, s) float32
         """A sample of each image's posterior, scaled; encoded where `stored` is, in TF32 if the run is."""
+        assert self.vae is not None, "online-vae names one"
         encoder = vae.load(self.vae, stored.device)
         mean, std = encoder.moments(stored, exact=False).chunk(2, dim=1)
         return encoder.scale * (mean + std * draw.normal(*mean.shape[1:]))

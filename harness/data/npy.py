@@ -17,7 +17,11 @@ from harness.errors import DataError
 
 # Then the length of the header, and its text as numpy has always written it: matched, not evaluated.
 _MAGIC = b"\x93NUMPY\x01\x00"
-_HEADER = re.compile(rb"{'descr': '([<|][fiu][1248])', 'fortran_order': False, 'shape': \(([0-9, ]*)\), } *\n")
+_HEADER = re.compile(
+    rb"{'descr': '([<|][fiu][1248])', 'fortran_order': False, 'shape': \(((?:\d{1,15}(?:, ?)?)*)\), } *\n"
+)
+MOST_SIDES = 32  # as in every numpy
+_ALIGNED = 16  # bytes: where the values begin, in every numpy
 
 
 def header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype, int]:
@@ -30,7 +34,14 @@ def header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype, int]:
     if match is None:
         raise ValueError(f"its header {text.strip()[:80]!r} describes no numbers in row order")
     shape = tuple(int(side) for side in match.group(2).decode().split(",") if side.strip())
-    return shape, np.dtype(match.group(1).decode()), file.tell()
+    if len(shape) > MOST_SIDES or math.prod(filter(None, shape)) >= 2**60:
+        raise ValueError(f"its header describes {len(shape)} sides, or more values than any memory has")
+    if file.tell() % _ALIGNED:
+        raise ValueError(f"its values begin at byte {file.tell()}, no multiple of {_ALIGNED}")
+    try:
+        return shape, np.dtype(match.group(1).decode()), file.tell()
+    except TypeError:  # f1
+        raise ValueError(f"it holds values of the unknown kind {match.group(1).decode()!r}") from None
 
 
 def parse(content: bytes) -> np.ndarray:
@@ -106,4 +117,5 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}. Mend that and repeat.") from None
+        reason = error.strerror or f"the disk took a part of it ({error})"  # numpy's own error has no reason
+        raise DataError(f"{path} cannot be written: {reason}. Mend that and repeat.") from None

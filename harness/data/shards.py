@@ -7,17 +7,16 @@ While a store is made, description.json says what it will hold, and each finishe
 The manifest replaces both and is written last: its presence means that the store is complete.
 """
 
-import json
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from harness import files
 from harness.data import npy
 from harness.errors import DataError
-from harness.results.schema import SCHEMA_VERSION, Record, read_record, write_record
+from harness.results.schema import SCHEMA_VERSION, Record, read_json, read_record, write_record
 
 SHARD_IMAGES = 4096
 IMAGENET_IMAGES = 1_281_167  # of the ILSVRC2012 training set
@@ -26,6 +25,7 @@ MEND = "Repeat the command that made the store: it makes the damaged parts again
 LAYOUTS = ("mean,std", "sample")
 SIDECARS = "shard-[0-9][0-9][0-9][0-9][0-9].json"
 SHA256 = r"^[0-9a-f]{64}$"
+MOST_CHANNELS, LARGEST_SIDE, MOST_CLASSES = 2**12, 2**12, 2**20  # far beyond any; their product can be allocated
 
 
 class VaeIdentity(Record):
@@ -43,15 +43,15 @@ class Description(Record):
     source: str  # "encoded by dit-harness", "imported from maskdit-lmdb"
     layout: Literal["mean,std", "sample"]
     dtype: Literal["float16"] = "float16"
-    channels: int = Field(ge=1)
-    side: int = Field(ge=1)
+    channels: int = Field(ge=1, le=MOST_CHANNELS)
+    side: int = Field(ge=1, le=LARGEST_SIDE)
     image_size: int = Field(ge=1)  # pixels
-    scale: float = Field(default=0.18215, gt=0)
+    scale: float = Field(default=0.18215, gt=0, allow_inf_nan=False)
     flips: Literal["none", "stored"] = "none"
     crop: str
     vae: VaeIdentity
     num_images: int = Field(ge=1)
-    num_classes: int = Field(ge=1)
+    num_classes: int = Field(ge=1, le=MOST_CLASSES)
     class_names: list[str] | None = None
 
     @property
@@ -91,6 +91,8 @@ class Sidecar(Record):
     def _a_label_per_image(self) -> "Sidecar":
         if len(self.labels) != self.shard.count:
             raise ValueError(f"{len(self.labels)} labels for {self.shard.count} images")
+        if not 0 <= min(self.labels) <= max(self.labels) < MOST_CLASSES:
+            raise ValueError(f"labels outside 0 to {MOST_CLASSES - 1}")
         return self
 
 
@@ -159,7 +161,8 @@ def write_shard(
     if {len(labels)} != {len(array) for array in arrays.values()}:
         raise DataError(f"{name}: {len(labels)} labels for {[len(array) for array in arrays.values()]} images.")
     written = [(file, npy.save(folder / file, array)) for file, array in arrays.items()]
-    (file, sha256), (flip_file, flip_sha256) = (*written, (None, None))[:2]
+    (file, sha256), *mirrored = written
+    flip_file, flip_sha256 = mirrored[0] if mirrored else (None, None)
     shard = Shard(file=file, count=len(labels), sha256=sha256, flip_file=flip_file, flip_sha256=flip_sha256)
     files.sync(folder)  # before the sidecar that vouches for them
     with npy.writing(folder):
@@ -195,12 +198,16 @@ def finish(folder: Path) -> Manifest:
             raise DataError(f"{folder} holds no store of latents that could be finished.")
         sidecars = _all_sidecars(folder, description.num_images)
         labels = np.array([label for sidecar in sidecars for label in sidecar.labels], dtype=np.int64)
-        manifest = Manifest(
-            **dict(description),
-            class_counts=np.bincount(labels, minlength=description.num_classes).tolist(),
-            shards=[sidecar.shard for sidecar in sidecars],
-            labels_sha256=npy.save(folder / "labels.npy", labels),
-        )
+        try:
+            manifest = Manifest(
+                **dict(description),
+                class_counts=np.bincount(labels, minlength=description.num_classes).tolist(),
+                shards=[sidecar.shard for sidecar in sidecars],
+                labels_sha256=npy.save(folder / "labels.npy", labels),
+            )
+        except ValidationError as error:  # sidecars that do not belong together
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise DataError(f"{folder}: its shards fit no store: {reason}. Remove it and make it anew.") from None
         files.sync(folder)
         with npy.writing(folder):
             write_record(folder / "manifest.json", manifest)
@@ -258,7 +265,7 @@ def read_manifest(folder: Path) -> Manifest:
             "`harness data encode` makes them, `harness data import` converts another project's."
         )
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path)
         ours = document["schema_version"] == SCHEMA_VERSION
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         ours = False  # read_record says what is wrong

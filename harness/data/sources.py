@@ -25,6 +25,7 @@ def data_folder() -> Path:
 
 
 def names() -> list[str]:
+    """The data sets that --data knows by name: those that are made here, and sets of latents."""
     return sorted([*_MADE, *LATENT_SETS])
 
 
@@ -106,7 +107,7 @@ def _describe(shape: InputShape) -> str:
     return f"{shape.channels} x {shape.side} x {shape.side} with {shape.num_classes:,} classes"
 
 
-def _digits() -> Dataset:
+def digits() -> InMemory:
     """1,797 handwritten digits, 8 x 8, 17 grey levels (UCI, shipped inside scikit-learn), scaled to [-1, 1]."""
     from sklearn.datasets import load_digits  # slow to import, and only this set needs it
 
@@ -130,7 +131,7 @@ def _synthetic(shape: InputShape) -> Dataset:
 
 
 _MADE: dict[str, Callable[[], Dataset]] = {
-    "digits": _digits,
+    "digits": digits,
     "cifar10": _cifar10,
     SYNTHETIC: lambda: _synthetic(SD_LATENT),
 }

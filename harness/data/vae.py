@@ -5,7 +5,6 @@ B images, C latent channels, S side in pixels, s = S / factor side of a latent.
 
 import copy
 import hashlib
-import json
 import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,13 +14,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors import torch as safetensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness import torchvision_guard
+from harness.config import LARGEST_CONFIG
 from harness.data.shards import VaeIdentity
 from harness.errors import DataError, HarnessError, unknown
 from harness.files import cache_folder
 from harness.precision import no_autocast, plain_fp32, set_precision
+from harness.results.schema import read_json
 from harness.seeds import mix
 from harness.weights import fingerprint
 
@@ -80,7 +81,7 @@ class Vae:
     id: str
     revision: str | None
     sha256: str  # of the weights' file; of the weights themselves where there is no file
-    model: nn.Module
+    model: Any  # diffusers' AutoencoderKL, which has no types
 
     @property
     def identity(self) -> VaeIdentity:
@@ -182,7 +183,7 @@ def _on(id: str, device: torch.device) -> Vae:
 
 
 def _published(id: str) -> Vae:
-    path = next((path for path in _places(id) if path.is_file()), None) or _cached(id) or _download(id)
+    path = find(id) or _download(id)
     content = _read(path)
     found, expected = hashlib.sha256(content).hexdigest(), PUBLISHED[id]
     if found != expected.sha256:
@@ -241,6 +242,11 @@ def _random(id: str) -> Vae:
 # Files -----------------------------------------------------------------------------------------------------------
 
 
+def find(id: str) -> Path | None:
+    """Where a published VAE's weights lie on this machine, not yet checked; None when they are at no known place."""
+    return next((path for path in _places(id) if path.is_file()), None) or _cached(id)
+
+
 def _home(id: str) -> Path:
     """The folder of the harness cache that is this VAE's."""
     return cache_folder() / "vae" / Path(id).name
@@ -297,8 +303,8 @@ def _read(path: Path) -> bytes:
 def _config(path: Path) -> dict[str, Any]:
     """A VAE's config.json. Refuses what this project's latents have no place for."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = read_json(path, LARGEST_CONFIG)
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}. Save the VAE with diffusers' save_pretrained.") from None
     if not isinstance(config, dict) or config.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
         raise DataError(f"{path} does not describe an AutoencoderKL, the only kind of VAE this project runs.")
@@ -317,7 +323,7 @@ def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path} is damaged: {error}. Fetch it again.") from None
 
 
-def _model(config: dict[str, Any], weights: dict[str, Tensor], path: Path) -> nn.Module:
+def _model(config: dict[str, Any], weights: dict[str, Tensor], path: Path) -> Any:
     try:
         with torch.device("meta"):  # random weights that would be thrown away take a second to draw
             model = _autoencoder()(**config)
@@ -335,7 +341,7 @@ def _present(name: str) -> str:
     return name
 
 
-def _autoencoder() -> type[nn.Module]:
+def _autoencoder() -> Any:
     torchvision_guard.install()  # diffusers imports torchvision
     from diffusers import AutoencoderKL  # seconds to import, and only those who encode or decode need it
 

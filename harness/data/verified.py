@@ -6,20 +6,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from harness import files
-from harness.results.schema import write_atomically
+from harness.results.schema import read_json, write_atomically
 
 
 def damaged(folder: Path, expected: Mapping[str, str], advance: Callable[[int], None] = lambda done: None) -> list[str]:
     """Those of the files `expected`, name -> sha256, that have another hash. `advance` is told how many are done.
 
-    A file of the size and time of change it had when it last had that hash is not read again. That is remembered in
-    the harness cache; `harness data verify` does not rely on it.
+    A file of the size and times of change it had when it last had that hash is not read again, be it of its content or,
+    which nobody can set back, of its entry on the disk. That is remembered in the harness cache; `harness data verify`
+    does not rely on it.
     """
     path = _record(folder)
     known, found, wrong = _read(path), {}, []
     for done, (name, sha256) in enumerate(expected.items(), start=1):
         status = (folder / name).stat()
-        now = [status.st_size, status.st_mtime_ns, sha256]
+        now = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, sha256]
         if known.get(name) == now or files.sha256_of(folder / name) == sha256:
             found[name] = now
         else:
@@ -36,8 +37,8 @@ def _record(folder: Path) -> Path:
 
 def _read(path: Path) -> dict[str, list]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        document = read_json(path)
+    except (OSError, ValueError, RecursionError):
         return {}  # then everything is hashed
     return document if isinstance(document, dict) else {}
 

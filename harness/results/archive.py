@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from harness.errors import DataError
 from harness.results.evidence import COUNTS, Counts
 from harness.results.schema import write_record
 from harness.results.store import Run
@@ -21,8 +22,9 @@ def keep(runs: Iterable[Run], counts: Sequence[Counts], out: Path) -> list[Path]
     kept: list[Path] = []
     for run in runs:
         archives = (out / RUNS / (str(i) if i > 1 else "") for i in range(1, len(kept) + 2))
-        archive = next(a for a in archives if a / run.path.parent.name / run.path.name not in kept)
-        kept.append(copy_records(run.path, archive))
+        path = run.path.resolve()
+        archive = next(a for a in archives if a / path.parent.name / path.name not in kept)
+        kept.append(copy_records(path, archive))
     recipes = {name: count for each in counts for name, count in each.recipes.items()}
     if recipes:
         version = counts[0].harness_version
@@ -32,10 +34,18 @@ def keep(runs: Iterable[Run], counts: Sequence[Counts], out: Path) -> list[Path]
 
 
 def copy_records(run: Path, archive: Path) -> Path:
-    """Copy the records of the run folder `run` to archive/<recipe>/<run-id>, in place of what lay there."""
+    """Copy the records of the run folder `run` to archive/<recipe>/<run-id>, in place of what lay there.
+
+    Raises DataError for a record that is a link: what it leads to may be any file of the machine, and records are
+    shown to others.
+    """
+    run = run.resolve()  # so that it has names: "." has none, and the archive itself would go
     target = archive / run.parent.name / run.name
-    if target.resolve() == run.resolve():
+    if target.resolve() == run:
         return target
+    for path in (run / name for name in (*RECORDS, PICTURE.parent, PICTURE)):
+        if link := next(filter(Path.is_symlink, [path, *(path.rglob("*") if path.name in RECORDS else ())]), None):
+            raise DataError(f"{link} is a link, and records are copied from the run folder alone. Put the file there.")
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for name in RECORDS:

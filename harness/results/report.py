@@ -35,7 +35,7 @@ from harness.results.pages.document import (
     Text,
     Verdicts,
 )
-from harness.results.schema import write_atomically
+from harness.results.schema import read_json, write_atomically
 from harness.results.store import LeftOut
 from harness.results.tables import paper_tables, run_tables, table
 from harness.results.tables.spending import spending
@@ -102,7 +102,7 @@ def write(
 def earlier_claims(path: Path) -> list[dict[str, Any]]:
     """The verdicts of an earlier report's claims.json. Raises DataError where it is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError, RecursionError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not JSON"
         raise DataError(f"{path} cannot be read: {why}. Name the claims.json beside an earlier report.") from None
@@ -143,7 +143,7 @@ def compose(
             Section("Environment", list(map(TableBlock, run_tables.environment(evidence.runs)))),
             Section("Deviations from the papers", [TableBlock(run_tables.deviations())]),
             Section("Failed and unfinished runs", [TableBlock(run_tables.left_out(begun))]),
-            Section("Left out", [TableBlock(run_tables.left_out(others)), *_bullets(_damaged_lines(evidence))]),
+            Section("Left out", [TableBlock(run_tables.left_out(others)), *_bullets(_damaged(evidence))]),
             Section("Published values this report does not have", [TableBlock(run_tables.missing_values())]),
         ],
         lead=LEAD,
@@ -252,11 +252,13 @@ def _conditions(figure: Figure3) -> Iterable[str]:
                 yield f"{letter} {point.label} differs further in: {'; '.join(own)}."
 
 
-def _damaged_lines(evidence: Evidence) -> Iterable[str]:
+def _damaged(evidence: Evidence) -> Iterable[str]:
     for run in evidence.runs:
         if run.damaged_lines:
             lines = _count(run.damaged_lines, "line")
             yield f"{run.name}: {lines} of metrics.jsonl could not be read; the run is used."
+        for name in run.damaged_evaluations:
+            yield f"{run.name}: evaluations/{name} is damaged and left out; `harness evaluate` makes it again."
 
 
 def _count(number: int, what: str, plural: str | None = None) -> str:

@@ -1,30 +1,47 @@
 """The documents of a run folder as types. Everything that writes or reads one goes through here.
 
 runs/<recipe>/<run-id>/ holds config.yaml (see harness.config.RunConfig), manifest.json, metrics.jsonl, events.jsonl,
-checkpoints/, samples/, evaluations/<name>.json and, written last, result.json.
+checkpoints/, samples/, evaluations/<name>.json and, written last, result.json. A record ends with the sha256 of all
+else in it: a digit that changed on the disk would otherwise be read as another measurement. Records of older versions
+have none and are read as they are; whoever changes one by hand leaves it out.
 """
 
 import json
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harness.config import DEEPEST, SHOWN_CHARACTERS, digest, refuse_strange
 from harness.errors import DataError
+from harness.files import read_limited
 
 SCHEMA_VERSION = 1
+SELF = "sha256"  # a record's last key
+LARGEST_RECORD = 2**26  # bytes; a store's manifest of ImageNet takes 100 kB
+LARGEST_LOG = 2**28  # bytes of a .jsonl file; 400,000 steps, each logged, take half of it
 R = TypeVar("R", bound="Record")
 
 
+MemoryKind = Literal["process RSS", "device allocated"]  # how a peak was measured
+
+
+Shown = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]  # in pictures too, which hold no control characters
+
+
 class Record(BaseModel):
+    """A document of a run folder, as JSON. A key that it does not name is an error, and nothing can be changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Device(Record):
     """The hardware a run used. Never a host or user name."""
 
-    name: str  # "NVIDIA H200" or the processor's model name
+    name: Shown  # "NVIDIA H200" or the processor's model name
     kind: Literal["cpu", "cuda"]
     count: int
     threads: int  # CPU threads torch computes with
@@ -34,7 +51,9 @@ class Device(Record):
 
 
 class DataIdentity(Record):
-    name: str
+    """What was trained on: the name, and a hash of the content."""
+
+    name: Shown
     sha256: str
     num_images: int
     real: bool  # False: drawn from a random generator, good for speed only
@@ -93,12 +112,12 @@ class EvaluationProtocol(Record):
     vae_sha256: str | None = None
     sample_precision: str | None = None  # of the network that was sampled
     decode_precision: str | None = None  # of the VAE's decoder; None: there is no VAE
-    features: str
+    features: Shown
     features_sha256: str
     features_batch: int | None = None  # images the feature network sees at once
     features_precision: str = "fp32"
     features_device: Literal["cpu", "cuda"] | None = None
-    reference: str
+    reference: Shown
     reference_sha256: str
     reference_images: int | None  # behind the reference's statistics; None: its file does not say
     reference_points: int | None = None  # images behind precision and recall; None: there are none
@@ -152,7 +171,7 @@ class Result(Record):
     steps_per_sec_sd: float | None  # standard deviation over the windows of metrics.jsonl, each of log_every steps
     timed_steps: int
     peak_memory_bytes: int | None
-    peak_memory_kind: Literal["process RSS", "device allocated"]
+    peak_memory_kind: MemoryKind
     params: int  # of the network that is sampled
     gmacs_forward: float  # per image, one forward of the sampled network
     gmacs_step: float  # per image, one training step of the method (forward and backward)
@@ -169,21 +188,28 @@ class Result(Record):
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text` so that a reader, or a crash, sees the old document or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):  # half a document would keep the room that is missing
+            temporary.unlink()
+        raise type(error)(error.errno, error.strerror, str(path)) from None  # a full disk names no file
 
 
 def write_record(path: Path, record: Record) -> None:
-    write_atomically(path, record.model_dump_json(indent=2) + "\n")
+    """Write it whole or not at all, with a hash of itself. Raises DataError when the disk refuses."""
+    document = json.loads(record.model_dump_json())
+    write_atomically(path, json.dumps({**document, SELF: digest(document)}, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_record(path: Path, kind: type[R]) -> R:
-    """The document at `path`. Raises DataError when it is missing, torn, of another schema version or malformed."""
+    """The document at `path`. Raises DataError when it is missing, torn, changed, of another version or malformed."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path)
     except FileNotFoundError:
         raise DataError(f"{path} is missing.") from None
     except (
@@ -195,25 +221,56 @@ def read_record(path: Path, kind: type[R]) -> R:
     version = document.get("schema_version") if isinstance(document, dict) else None
     if version != SCHEMA_VERSION:
         raise DataError(f"{path} has schema version {version!r}; this version of the harness reads {SCHEMA_VERSION}.")
+    sha256 = document.pop(SELF, None)
     try:
-        return kind.model_validate(document)
+        record = kind.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
+        field = ".".join(map(str, first["loc"]))[:SHOWN_CHARACTERS]
         raise DataError(f"{path} is not a valid {kind.__name__}: {field}: {first['msg']}.") from None
+    if sha256 not in (None, digest(document)):
+        raise DataError(f"{path} was changed or damaged: it differs from the sha256 written with it.")
+    return record
+
+
+def read_json(path: Path, most: int = LARGEST_RECORD) -> Any:
+    """What parse_json makes of a file of up to `most` bytes. Raises OSError, or as parse_json."""
+    return parse_json(read_limited(path, most).decode())
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. ValueError or RecursionError for what is none, or holds what no record of ours does.
+
+    That is whole numbers beyond 64 bits, halves of letters, and values within values within values.
+    """
+    value = _DECODER.decode(text)
+    if text.count("[") + text.count("{") > DEEPEST or _HALVES.search(text):
+        refuse_strange(value, most_values=len(text))
+    return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 20 or not -(2**63) <= (value := int(digits)) < 2**63:
+        raise ValueError("a whole number beyond 64 bits")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_int=_whole)
+_HALVES = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # of a letter, as JSON escapes it
 
 
 def read_lines(path: Path, *, last_bytes: int | None = None) -> tuple[list[dict[str, Any]], int]:
     """Objects of a .jsonl file in order, and how many damaged lines were left out. A missing file is empty.
 
-    With `last_bytes` only the whole lines within the last so many bytes are read.
+    Raises OSError when it cannot be read, ValueError when it is no file or has more than LARGEST_LOG bytes. With
+    `last_bytes` only the whole lines within the last so many bytes are read.
     """
     if not path.exists():
         return [], 0
     objects, damaged = [], 0
     for line in _tail(path, last_bytes).decode(errors="replace").splitlines():
         try:
-            value = json.loads(line)
+            value = parse_json(line)
         except (ValueError, RecursionError):
             damaged += 1
             continue
@@ -225,9 +282,11 @@ def read_lines(path: Path, *, last_bytes: int | None = None) -> tuple[list[dict[
 
 
 def _tail(path: Path, last_bytes: int | None) -> bytes:
+    if last_bytes is None:
+        return read_limited(path, LARGEST_LOG)
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
-        if last_bytes is None or size <= last_bytes:
+        if size <= last_bytes:
             file.seek(0)
             return file.read()
         file.seek(size - last_bytes)

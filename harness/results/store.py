@@ -41,10 +41,12 @@ class Run:
     result: Result
     metrics: list[dict[str, Any]]
     damaged_lines: int = 0  # lines of metrics.jsonl that could not be read
+    damaged_evaluations: tuple[str, ...] = ()  # files of evaluations/, not of result.json, that could not be read
     evaluations: dict[str, Evaluation] = field(default_factory=dict)  # result.json's and those made later, by name
 
     @property
     def name(self) -> str:
+        """Which run it is: <recipe>/<run-id>."""
         return f"{self.result.recipe}/{self.result.run_id}"
 
 
@@ -63,7 +65,8 @@ def find_runs(roots: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
     A root may itself be a run folder. Raises DataError for a root that does not exist.
     """
     roots = [Path(root) for root in roots]
-    runs, left_out = [], []
+    runs: list[Run] = []
+    left_out: list[LeftOut] = []
     for folder in _candidates(roots, left_out):
         try:
             runs.append(load_run(folder))
@@ -86,6 +89,7 @@ def load_run(folder: Path) -> Run:
     disagreements = [
         f"{name} is {ours!r} in config.yaml and {theirs!r} in result.json"
         for name, ours, theirs in (
+            ("recipe", config.get("recipe"), result.recipe),
             ("method", config["method"], result.method),
             ("size", config.get("size"), result.size),
             ("seed", config["seed"], result.seed),
@@ -99,7 +103,8 @@ def load_run(folder: Path) -> Run:
     if result.run_id != f"seed{result.seed}-{manifest.config_sha256[:DIGEST_LENGTH]}":
         raise DataError(f"damaged: result.json is of {result.run_id}, which is another run than config.yaml's")
     metrics, damaged_lines = _read_metrics(folder)
-    return Run(folder, config, manifest, result, metrics, damaged_lines, _read_evaluations(folder, result))
+    evaluations, damaged = _read_evaluations(folder, result)
+    return Run(folder, config, manifest, result, metrics, damaged_lines, tuple(damaged), evaluations)
 
 
 # Finding ---------------------------------------------------------------------------------------------------------
@@ -193,16 +198,17 @@ def _read_metrics(folder: Path) -> tuple[list[dict[str, Any]], int]:
         raise DataError("damaged: metrics.jsonl cannot be read") from None
 
 
-def _read_evaluations(folder: Path, result: Result) -> dict[str, Evaluation]:
-    """Those of result.json and those that `harness evaluate` added; a damaged one is no reason to leave out the run."""
-    found = dict(result.evaluations)
+def _read_evaluations(folder: Path, result: Result) -> tuple[dict[str, Evaluation], list[str]]:
+    """Those of result.json and those that `harness evaluate` added, and the names of damaged files: they are told, and
+    no reason to leave out the run."""
+    found, damaged = dict(result.evaluations), []
     for path in sorted((folder / "evaluations").glob("*.json")):
         if path.stem not in found:
             try:
                 found[path.stem] = read_record(path, Evaluation)
             except DataError:
-                continue
-    return found
+                damaged.append(path.name)
+    return found, damaged
 
 
 def _config_sha256(config: dict[str, Any]) -> str | None:
@@ -222,9 +228,15 @@ def _why_unfinished(folder: Path) -> str:
         steps = [line["step"] for line in _read_metrics(folder)[0] if isinstance(line.get("step"), int)]
     except DataError:
         steps = []
-    events, _ = read_lines(folder / "events.jsonl")
-    if events and events[-1].get("event") == "divergence":
-        return f"failed: it diverged at step {events[-1].get('step')}; a lower learning rate or another seed may not"
+    try:
+        events, _ = read_lines(folder / "events.jsonl")
+    except (OSError, ValueError):
+        events = []  # what can be said without it is said
+    for event in reversed(events):  # a checkpoint that was still being written may have come last
+        if event.get("event") in ("start", "resume"):
+            break
+        if event.get("event") == "divergence":
+            return f"failed: it diverged at step {event.get('step')}; a lower learning rate or another seed may not"
     reached = f", last logged step {max(steps)}" if steps else ""
     return f"unfinished: no result.json{reached}; the command that started it continues it"
 

@@ -14,6 +14,9 @@ from harness.data.importers import fast_dit, lightningdit, maskdit, repa
 from harness.data.importers.source import SD_FACTOR, SD_SCALE, Source
 from harness.data.latents import Description, Manifest, VaeIdentity
 from harness.errors import DataError, unknown
+from harness.files import read_limited
+
+LARGEST_LABELS = 2**30  # bytes of a file of labels
 
 FORMATS: dict[str, Callable[[Path], AbstractContextManager[Source]]] = {
     "maskdit-lmdb": maskdit.opened,
@@ -92,7 +95,7 @@ def _given_labels(path: Path | None, found: Source) -> np.ndarray | None:
     if found.has_labels:
         raise DataError(f"the source has labels of its own, so {path} is not needed. Leave out --labels.")
     try:
-        labels = npy.parse(path.read_bytes())
+        labels = npy.parse(read_limited(path, LARGEST_LABELS))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as labels: {error}. Give a .npy file of whole numbers.") from None
     if labels.shape != (found.num_images,) or labels.dtype.kind not in "iu":

@@ -24,6 +24,7 @@ from harness.data.importers.source import (
     spaced,
 )
 from harness.errors import DataError
+from harness.files import read_limited
 
 FEATURES, LABELS = "imagenet256_features", "imagenet256_labels"  # called so at other sizes too
 ENOUGH_TO_JUDGE = 100  # images
@@ -76,9 +77,7 @@ def _numbered(folder: Path) -> list[Path]:
 
 def _read(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ValueError("too large for the latent of one image")
-        values = npy.parse(path.read_bytes())
+        values = npy.parse(read_limited(path, LARGEST_FILE))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as an array: {error}.") from None
     if values.dtype.kind != "f" or values.ndim != 4 or values.shape[:2] != (1, SD_CHANNELS):
@@ -92,7 +91,7 @@ def _read(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
 
 def _label(path: Path) -> np.ndarray:  # (1,)
     try:
-        label = npy.parse(path.read_bytes())
+        label = npy.parse(read_limited(path, LARGEST_FILE))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as an array: {error}.") from None
     if label.shape != (1,) or label.dtype.kind not in "iu":

@@ -7,18 +7,20 @@ writes the same names, but gives the VAE images in [0, 1] where it was trained o
 
 import json
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
 from harness.data import npy
 from harness.data.importers.source import SD_CHANNELS, Part, Source, check_numbering, check_std, side_of, spaced
 from harness.errors import DataError
+from harness.files import read_limited
 
 NAME = re.compile(r"(?:\d{5}/)?img-mean-std-(\d{8})\.npy")
 LARGEST_LABELS = 512 * 2**20  # bytes of dataset.json; ImageNet's takes 60 MB
@@ -26,6 +28,9 @@ LARGEST_FILE = 16 * 2**20  # bytes
 # Channel means of ImageNet's latents, not scaled: edm2 training/encoders.py, and as published for images in [-1, 1].
 EDM2_MEANS, USUAL_MEANS = np.array([5.81, 3.25, 0.12, -2.15]), np.array([0.86, -0.28, 0.22, 0.37])
 ENOUGH_TO_JUDGE = 100  # images
+
+# What zipfile raises for archives that are damaged, cut short, or made in a way it does not know.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OverflowError, ValueError, RuntimeError)
 
 
 @contextmanager
@@ -37,7 +42,7 @@ def opened(source: Path) -> Iterator[Source]:
     try:
         with zipfile.ZipFile(source) as archive:
             yield _source(_Zip(archive, source))
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except _DAMAGED as error:
         raise DataError(f"{source} cannot be read as a zip: {error}. Copy it again.") from None
 
 
@@ -52,10 +57,9 @@ class _Folder:
 
     def read(self, name: str, limit: int) -> bytes:
         try:
-            with open(self.path / name, "rb") as file:
-                return _limited(file, name, limit)
-        except OSError as error:
-            raise DataError(f"{self.path / name} cannot be read: {error.strerror}.") from None
+            return read_limited(self.path / name, limit)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.path / name} cannot be read: {error}.") from None
 
 
 class _Zip:
@@ -80,7 +84,7 @@ class _Zip:
             return _limited(file, name, limit)
 
 
-def _limited(file: BinaryIO, name: str, limit: int) -> bytes:
+def _limited(file: IO[bytes], name: str, limit: int) -> bytes:
     """The content, whatever size a directory claims."""
     content = file.read(limit + 1)
     if len(content) > limit:
@@ -148,7 +152,7 @@ def _labels(files: _Folder | _Zip, names: list[str]) -> np.ndarray | None:
             return None
         labels = {str(name): label for name, label in pairs}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"{files.path}: dataset.json does not hold labels: {error!r}.") from None
+        raise DataError(f"{files.path}: dataset.json does not hold labels: {repr(error)[:200]}.") from None
     unlabelled = next((name for name in names if type(labels.get(name)) is not int), None)
     if unlabelled is not None:
         raise DataError(f"{files.path}: dataset.json has no whole number for {unlabelled}.")

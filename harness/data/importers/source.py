@@ -3,6 +3,7 @@
 n images read together, C channels, S side, V values per position: 2C (mean, then std) or C (a sample).
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -74,8 +75,7 @@ def check_numbering(numbers: Sequence[int], what: str) -> None:
     if not present:
         raise DataError(f"{what}: there are none. Give the folder that the extraction wrote.")
     if len(present) < len(numbers):
-        seen: set[int] = set()
-        twice = next(number for number in numbers if number in seen or seen.add(number))
+        twice = next(number for number, times in Counter(numbers).items() if times > 1)
         raise DataError(f"{what}: number {twice} is there twice. Remove the one that does not belong.")
     missing = next((number for number in range(len(present)) if number not in present), None)
     if missing is not None:
