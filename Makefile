@@ -4,25 +4,54 @@ BIN := .venv/bin
 # Packages are installed without bytecode, so the first use must be able to leave it behind.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint types bench coverage mutants faults fuzz docs clean
 
 # The whole story: four methods trained, sampled, evaluated, drawn and tabulated in reports/demo/.
 demo: .venv/installed
 	$(BIN)/harness demo
 
-test: lint
-	$(BIN)/python -m pytest
+# A worker a core, each with one thread: the tests are many small programs.
+test: lint types
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/installed
+	$(BIN)/mypy
+
+# Of harness/ and baselines/, the processes that tests start included; on every core, so not beside a measurement.
+coverage: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal --cov --cov-report=term:skip-covered
+
+# Deliberate faults in the mathematics, each of which a test must catch.
+mutants: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py --out reports/faults/mutants.json
+
+# Every fault many times over, and the table of what was tried and survived in reports/faults/.
+faults: .venv/installed
+	HARNESS_FAULTS=long $(BIN)/python -m pytest tests/faults tests/hostile
+	$(BIN)/python tests/faults/kills.py --kills 50
+	$(BIN)/python tests/faults/ranks.py --times 5
+	$(BIN)/python tests/faults/ledger.py
+
+# Bytes that find new ways through the readers of arrays, weights and latents; needs the extra `fuzz`, of Linux.
+fuzz: .venv/installed
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
+	OMP_NUM_THREADS=1 $(BIN)/python tests/hostile/fuzz.py
+
+# The site, in site/; it loads nothing from elsewhere.
+docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/installed
 	mkdir -p .benchmarks
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-json=.benchmarks/latest.json
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .benchmarks
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .benchmarks .coverage
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -40,6 +40,8 @@ class RelativePosition(nn.Module):
     that the official weights fit.
     """
 
+    index: Tensor  # (L, L)
+
     def __init__(self, grid: int, num_heads: int):
         super().__init__()
         self.table = nn.Parameter(torch.empty((2 * grid - 1) ** 2 + 3, num_heads))

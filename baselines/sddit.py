@@ -91,8 +91,19 @@ class Network(nn.Module):
         return encoded, self.decoder(self.decoder.project(complete, cond), cond)
 
 
+class Discriminator(nn.Module):
+    """What the teacher is the average of: the encoder with its embeddings, and the head; not the decoder."""
+
+    def __init__(self, condition: Condition, encoder: Encoder, head: ProjectionHead):
+        super().__init__()
+        self.condition, self.encoder, self.head = condition, encoder, head
+
+
 class Method(method.Method):
     formulations = ("edm",)  # the teacher's view is defined by a sigma
+    network: Network
+    centre: Tensor  # (2, K)
+    batch_mean: Tensor  # (2, K)
 
     def __init__(self, cfg: Config, shape: Shape, formulation: EDM):
         super().__init__()
@@ -113,10 +124,8 @@ class Method(method.Method):
         # Of the teacher's logits, gathered over micro-batches from one after_step to the next.
         self.register_buffer("batch_mean", torch.zeros_like(self.centre), persistent=False)
 
-    def _student(self) -> nn.ModuleDict:
-        """What the teacher is the average of: the encoder with its embeddings, and the head; not the decoder."""
-        net = self.network
-        return nn.ModuleDict({"condition": net.condition, "encoder": net.encoder, "head": self.head})
+    def _student(self) -> Discriminator:
+        return Discriminator(self.network.condition, self.network.encoder, self.head)
 
     def forward(self, clean: Tensor, labels: Tensor, progress: Progress, draw: Draw) -> dict[str, Tensor]:
         noised = self.formulation.noised(clean, draw)
@@ -150,8 +159,8 @@ class Method(method.Method):
         sigma = self.cfg.teacher_sigma
         level = None if sigma == "student" else torch.full((len(clean),), sigma, device=clean.device)
         noised = self.formulation.noised(clean, draw, level)  # fresh noise
-        encoder, head = self.teacher["encoder"], self.teacher["head"]
-        cond = self.teacher["condition"](noised.net_noise, labels)
+        encoder, head = self.teacher.encoder, self.teacher.head
+        cond = self.teacher.condition(noised.net_noise, labels)
         z = head.embed(encoder(encoder.embed(noised.net_input), cond, None))  # (B, 1 + L, Z): no mask
         prototypes = head.prototypes()
         # The centre is the mean over ALL patches, and the last layer is linear: the mean of its outputs is its output
@@ -175,7 +184,8 @@ class Method(method.Method):
     def after_step(self, progress: Progress) -> None:
         if not self.cfg.discriminate:
             return
-        teacher, student = list(self.teacher.parameters()), list(self._student().parameters())
+        teacher: list[Tensor] = list(self.teacher.parameters())
+        student: list[Tensor] = list(self._student().parameters())
         torch._foreach_lerp_(teacher, student, 1 - self._momentum(progress))
         if dist.is_initialized():
             dist.all_reduce(self.batch_mean)  # every process has its share of the mean

@@ -91,12 +91,12 @@ def joined(timeout: timedelta = JOIN) -> Iterator[World]:
 
 def _connected(world: World, timeout: timedelta):
     """Join the process group; returns the store that all processes see."""
-    from torch.distributed import PrefixStore, TCPStore, init_process_group
+    from torch.distributed import PrefixStore, Store, TCPStore, init_process_group
 
     address, port = slurm.meeting_point()
     device = _own_device(world)
     keeps_store = world.is_main and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"  # else the launcher does
-    store = None
+    store: Store | None = None
     try:
         store = TCPStore(address, port, is_master=keeps_store, timeout=timeout, wait_for_workers=False)
         store = PrefixStore(STORE.format(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)), store)
@@ -303,7 +303,7 @@ class _Processes:
         main = next((end for end in self._ends if end.rank == 0), None)
         if self._stopping and (main is None or main.stopped):
             return self._stopped(main)
-        failed = main if self._stopping and main.code else self._cause()
+        failed = main if self._stopping and main and main.code else self._cause()
         if failed is None:
             return self._fail(f"{self._names(self._late)} did not end with the main process.") if self._late else 0
         if failed.code < 0:
@@ -327,10 +327,11 @@ class _Processes:
     def _stopped(self, main: _End | None) -> int:
         if self._late:
             self._fail(f"{self._names(self._late)} did not end in time after being told to stop. {CONTINUES}")
-        elif main.code < 0:
+        elif main is not None and main.code < 0:
             self._fail(f"stopped before the run began. {CONTINUES}")
         code = main.code if main else -self._noted[0] if self._noted else Preempted.exit_code
-        return STOPPED.get(-code, code)
+        stopped: dict[int, int] = {int(number): code for number, code in STOPPED.items()}
+        return stopped.get(-code, code)
 
     def _names(self, ranks: list[int]) -> str:
         return f"process {' and '.join(map(str, ranks))} of {self._nproc}"

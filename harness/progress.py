@@ -86,7 +86,7 @@ class BarProgress:
 
     def __init__(self, label: str):
         from rich.console import Console  # rich is not needed where there is no terminal
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
         self._label, self._console = label, Console(stderr=True)
         self._bar = Progress(
@@ -97,7 +97,7 @@ class BarProgress:
             TextColumn("{task.fields[detail]}"),
             console=self._console,
         )
-        self._task = None
+        self._task: TaskID | None = None
         self._pace = Pace(0, "")
 
     def note(self, text: str) -> None:
@@ -112,10 +112,12 @@ class BarProgress:
         self._bar.start()
 
     def metrics(self, line: dict[str, Any]) -> None:
-        self._bar.update(self._task, completed=line["step"], detail=describe(line))
+        if self._task is not None:
+            self._bar.update(self._task, completed=line["step"], detail=describe(line))
 
     def advance(self, done: int) -> None:
-        self._bar.update(self._task, completed=done, detail=self._pace.after(done).partition(",")[0])
+        if self._task is not None:
+            self._bar.update(self._task, completed=done, detail=self._pace.after(done).partition(",")[0])
 
     def close(self) -> None:
         self._bar.stop()

@@ -43,12 +43,15 @@ class Draw:
         return cls(len(batch), 0, len(batch), batch.device)
 
     def normal(self, *shape: int) -> Tensor:  # (R, *shape)
+        """Numbers of the standard normal distribution, for these rows of a draw of the whole batch."""
         return self._mine(torch.randn(self.batch_size, *shape, device=self.device))
 
     def uniform(self, *shape: int) -> Tensor:  # (R, *shape) in [0, 1)
+        """Numbers between 0 and 1, for these rows of a draw of the whole batch."""
         return self._mine(torch.rand(self.batch_size, *shape, device=self.device))
 
     def integers(self, high: int) -> Tensor:  # (R,) in [0, high)
+        """Whole numbers below `high`, int64, for these rows of a draw of the whole batch."""
         return self._mine(torch.randint(high, (self.batch_size,), device=self.device))
 
     def _mine(self, numbers: Tensor) -> Tensor:  # (B, ...) -> (R, ...)

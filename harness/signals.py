@@ -45,13 +45,30 @@ def deferred() -> Iterator[Inbox]:
 
 @contextmanager
 def preemption_raises() -> Iterator[None]:
-    """SIGTERM raises Preempted wherever the program is, as Ctrl-C raises KeyboardInterrupt."""
+    """SIGTERM raises Preempted wherever the program is, as Ctrl-C raises KeyboardInterrupt.
+
+    Where that is in the middle of something that then fails in another way, such as a call into C that drops what was
+    raised, or a thread that is joined before it has started, the block still ends with what was asked for.
+    """
+    told: list[BaseException] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Preempted("SIGTERM: stopped. The same command continues from the last checkpoint.")
+        told.append(Preempted("SIGTERM: stopped. The same command continues from the last checkpoint."))
+        raise told[-1]
 
-    previous = signal.signal(signal.SIGTERM, stop)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        told.append(KeyboardInterrupt())
+        raise told[-1]
+
+    previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, or somebody else's
+        previous[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
+    except Exception as error:
+        if not told or isinstance(error, Preempted | Interrupted):
+            raise
+        raise told[-1] from error
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for watched, handler in previous.items():
+            signal.signal(watched, handler)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.errors import Preempted, SetupError, UsageError
 from harness.processes import exit_code
@@ -32,7 +33,7 @@ NAME = re.compile(r"[\w.,+-]+")
 
 def number(name: str, *, default: int | None = None) -> int:
     """The whole number in an environment variable. Raises SetupError when it is none, or missing without a default."""
-    text = os.environ.get(name, default)
+    text: Any = os.environ.get(name, default)
     try:
         return int(text)
     except (TypeError, ValueError):
@@ -76,8 +77,8 @@ def meeting_point() -> tuple[str, int]:
 
 def first_node(nodes: str) -> str:
     """The first name in a list as SLURM writes it: "gpu[03-05,9],big1" begins with gpu03."""
-    group = re.match(r"(?:\[[^\]]*\]|[^,\[])*", nodes).group()
-    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", group)
+    first = re.match(r"(?:\[[^\]]*\]|[^,\[])*", nodes)  # matches, if nothing
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0] if first else "")
 
 
 # Jobs ------------------------------------------------------------------------------------------------------------

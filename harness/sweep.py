@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from harness import experiment
 from harness.errors import DataError, HarnessError, Interrupted, Preempted, UsageError
@@ -64,10 +64,17 @@ class Failed(HarnessError):
         self.exit_code = exit_code
 
 
-class Watcher:
-    """What a sweep tells whoever watches it; this one shows nothing."""
+class Watcher(Protocol):
+    """What a sweep tells whoever watches it."""
 
     def moved(self, task: Task, outcome: Outcome) -> None: ...
+
+
+class Silent:
+    """A watcher that shows nothing."""
+
+    def moved(self, task: Task, outcome: Outcome) -> None:
+        pass
 
 
 def tasks(plan: Plan, out: Path, *, seeds: Sequence[int] | None = None, assignments: Sequence[str] = ()) -> list[Task]:

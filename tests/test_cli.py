@@ -65,7 +65,7 @@ def test_compare_and_report_never_import_torch(tmp_path):
         (["compare", "--figure", "33"], 2, "no figure is called '33'"),
         (["compare"], 4, "harness demo"),
         (["report", "nowhere"], 4, "nowhere"),
-        (["nonsense"], 2, "No such command"),
+        (["nonsense"], 2, "no command is called 'nonsense'"),
     ],
 )
 def test_a_wrong_command_says_what_why_and_how_to_mend_it(arguments, exit_code, says, tmp_path):

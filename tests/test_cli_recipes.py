@@ -61,6 +61,7 @@ def test_list_says_method_size_and_what_is_repeated():
         "data": "imagenet-256",
         "steps": 2_400_000,
         "repeats": "SD-DiT Table 2 (2500k steps)",
+        "from": "harness",
     }
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from harness.cli.runs import runs_app
 from harness.errors import DataError
 from harness.results.folders import removal
-from harness.results.folders.listing import entry_of, survey
+from harness.results.folders.listing import entry_of
 from harness.results.store import load_run
 
 LONG_AGO = time.time() - 3600
@@ -245,6 +245,7 @@ def test_show_says_what_differs_from_the_recipe_and_where_each_value_comes_from(
     folder = write_run(tmp_path, "sddit", knobs={"mask_ratio": 0.5}, milestones={300: 14.0}, guided={1.5: 8.0})
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["command"] = "harness run sddit-tiny --set mask_ratio=0.5"
+    del manifest["sha256"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     document = json.loads(answer("show", folder, "--json"))
     differing = {d["setting"]: d for d in document["config"]["differing"]}
@@ -300,8 +301,9 @@ def test_show_tells_starts_resumptions_and_checkpoints(tmp_path):
 
 def test_show_as_json_stays_json_where_a_number_is_not_finite(tmp_path):
     folder = write_run(tmp_path, "dit")
-    text = (folder / "result.json").read_text().replace('"fd-digits@1k": 5.0', '"fd-digits@1k": NaN')
-    (folder / "result.json").write_text(text)
+    document = json.loads((folder / "result.json").read_text().replace('"fd-digits@1k": 5.0', '"fd-digits@1k": NaN'))
+    del document["sha256"]
+    (folder / "result.json").write_text(json.dumps(document))
 
     def refuse(constant):
         raise ValueError(constant)
@@ -556,12 +558,3 @@ def test_no_command_imports_torch(runs, tmp_path):
 @pytest.mark.parametrize("command", ["list", "show", "rm", "export"])
 def test_every_command_ends_its_help_with_examples(command):
     assert f"Examples: harness runs {command}" in " ".join(answer(command, "--help").split())
-
-
-def test_hundreds_of_runs_are_listed_in_seconds(tmp_path):
-    template = write_run(tmp_path / "template", "sddit", knobs={"mask_ratio": 0.5})
-    for i in range(300):
-        shutil.copytree(template, tmp_path / "runs" / "sddit-tiny" / f"seed0-{i:010x}")
-    started = time.perf_counter()
-    assert len(survey([tmp_path / "runs"])) == 300
-    assert time.perf_counter() - started < 10

@@ -97,12 +97,12 @@ def test_a_sweep_makes_its_runs_once_and_its_guided_evaluations_too(tmp_path):
     plan = sweeps.plan("components", "tiny")
     members = [plan.members[0]._replace(guided=(1.5,)), plan.members[1]]
     made = sweep.tasks(plan._replace(members=members), tmp_path, seeds=[0], assignments=(*SMALL, *SMALL_SDDIT))
-    sweep.run(made, sweep.Watcher())
+    sweep.run(made, sweep.Silent())
     assert [sweep.outcome_of(task).state for task in made] == ["finished"] * 2
     evaluations = [json.loads(path.read_text()) for path in (made[0].folder / "evaluations").glob("*.json")]
     assert {evaluation["protocol"]["guidance_scale"] for evaluation in evaluations} == {None, 1.5}
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
-    sweep.run(made, sweep.Watcher())
+    sweep.run(made, sweep.Silent())
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")} == before
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 import harness
-from harness import precision, provenance
+from harness import plugins, precision, provenance
 from harness.bench import ceilings, energy, measure, profiling
 from harness.bench.ceilings import Ceilings
 from harness.bench.contender import Contender
@@ -93,7 +93,7 @@ def run(named: Sequence[tuple[str, RunConfig]], plan: Plan, *, command: str, pro
     return Bench(
         harness_version=harness.__version__,
         git_commit=provenance.git_state()[0],
-        packages=provenance.installed(),
+        packages=provenance.installed() | plugins.packages(cfg.method for _, cfg in named),
         device=hardware,
         command=command,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -153,7 +153,7 @@ def _officials(
             continue
         done.add(cfg.recipe)
         own = OFFICIAL_STEPS[cfg.method].own_precision.name
-        precisions = [cfg.protocol.precision]
+        precisions: list[str] = [cfg.protocol.precision]
         if device.type == "cuda" and own != cfg.protocol.precision:
             precisions.insert(0, own)
         for asked in precisions:
@@ -216,7 +216,7 @@ def _entry(
         over_floor=here and timed.step_seconds / here,
         mfu=work and peak and speed.median * 2 * GIGA * (work.cost.total + work.vae_gmacs) * work.images / peak,
         joules_per_image=timed.joules_per_image,
-        top_operators=profiling.profiled(timed.contender, profile, device) if profile else [],
+        top_operators=tuple(profiling.profiled(timed.contender, profile, device)) if profile else (),
     )
 
 

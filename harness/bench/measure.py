@@ -46,10 +46,11 @@ class Timed:
 
     @property
     def joules_per_image(self) -> float | None:
-        if any(w.joules is None for w in self.windows):
+        spent = [w.joules for w in self.windows if w.joules is not None]
+        if len(spent) < len(self.windows):
             return None
         images = sum(w.steps for w in self.windows) * self.contender.num_images
-        return sum(w.joules for w in self.windows) / images
+        return sum(spent) / images
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -121,11 +122,11 @@ def take_turns(
 
 def _window(contender: Contender, steps: int, device: torch.device, joules: Joules | None) -> Window:
     timed(contender.step, SETTLING_STEPS, device)
-    waited, spent = contender.data_seconds, joules and joules()
+    waited, before = contender.data_seconds, joules() if joules else 0.0
     seconds = timed(contender.step, steps, device)
     return Window(
         steps=steps,
         seconds=seconds,
         data_seconds=contender.data_seconds - waited,
-        joules=joules() - spent if joules else None,
+        joules=joules() - before if joules else None,
     )

@@ -109,7 +109,8 @@ def _alone(folder: Path) -> Iterator[dict[str, ModuleType]]:
 
 
 def _lies_in(module: ModuleType, folder: Path) -> bool:
-    places = [module.__file__] if getattr(module, "__file__", None) else getattr(module, "__path__", [])
+    file = getattr(module, "__file__", None)
+    places = [file] if file else getattr(module, "__path__", [])
     return any(folder in Path(place).resolve().parents for place in places)
 
 

@@ -56,6 +56,7 @@ class EDM:
     name = "edm"
 
     def out_channels(self, channels: int) -> int:
+        """Channels that the network puts out: the data's."""
         return channels
 
     def prepare(self, device: torch.device) -> None:
@@ -74,6 +75,7 @@ class EDM:
         return Noised(self._c_in(_per_image(sigma)) * noisy, sigma.log() / 4, clean, noisy, sigma, noise)
 
     def denoised(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, C, S, S)
+        """The clean images that the raw output stands for, EDM eq. 7."""
         return self._D(raw, noised.noisy, _per_image(noised.level))
 
     def loss_map(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, C, S, S)
@@ -138,6 +140,7 @@ class IDDPM:
         self._float_tables: dict[torch.device, dict[str, Tensor]] = {}
 
     def out_channels(self, channels: int) -> int:
+        """Channels that the network puts out: the noise, then the variance's share, IDDPM eq. 15."""
         return 2 * channels
 
     def prepare(self, device: torch.device) -> None:
@@ -170,6 +173,7 @@ class IDDPM:
         return Noised(noisy, step.float(), clean, noisy, step, noise)
 
     def denoised(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, 2C, S, S) -> (B, C, S, S)
+        """The clean images that the predicted noise stands for, DDPM eq. 15."""
         return self._clean(raw.float().chunk(2, dim=1)[0], noised)
 
     def loss_map(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, 2C, S, S) -> (B, C, S, S)
@@ -178,9 +182,9 @@ class IDDPM:
         bound = self._variational_bound(noise.detach(), v, noised)
         return (noise - noised.noise) ** 2 + bound * (self.num_steps / 1000)
 
-    def predict(self, network: Network, x: Tensor, step: int, labels: Tensor) -> Prediction:
+    def predict(self, network: Network, x: Tensor, step: float, labels: Tensor) -> Prediction:
         """The denoised images at one step of the full schedule, for a sampler, with the learned variance."""
-        level = torch.full((len(x),), step, device=x.device)
+        level = torch.full((len(x),), int(step), device=x.device)
         noise, v = network(x, level.float(), labels).chunk(2, dim=1)
         alpha_bar = self._at("alpha_bar", level)
         return Prediction((x - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt(), (v + 1) / 2)

@@ -5,6 +5,7 @@ B batch, C channels, S side, N levels.
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,13 +57,15 @@ def ddpm(denoise: Denoise, draw_noise: DrawNoise, formulation: IDDPM, num_steps:
         prediction = denoise(x, int(schedule.steps[index]))
         x = (schedule.posterior_clean[index] * prediction.clean + schedule.posterior_noisy[index] * x).float()
         if index > 0:  # the last step adds no noise
+            assert prediction.variance_mix is not None, "IDDPM learns the variance"
             low, high = schedule.log_beta_tilde[index], schedule.log_beta[index]
             log_variance = low + prediction.variance_mix * (high - low)
             x = (x + (0.5 * log_variance).exp() * draw_noise()).float()
     return x
 
 
-SAMPLERS = {"heun": heun, "ddpm": ddpm}
+Sampler = Callable[[Denoise, DrawNoise, Any, int], Tensor]  # of a formulation, in so many steps -> (B, C, S, S)
+SAMPLERS: dict[str, Sampler] = {"heun": heun, "ddpm": ddpm}
 FORMULATION_OF = {"heun": "edm", "ddpm": "iddpm"}
 
 

@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from harness.data import sources
-from harness.data.sources import Dataset
+from harness.data.dataset import Dataset, InMemory
 from harness.evaluation.images import to_uint8
 from harness.files import cache_folder
 from harness.weights import fingerprint
@@ -88,7 +88,7 @@ def load() -> Trained:
     The cache lies in $HARNESS_CACHE, or else in the user's cache folder. A damaged file or a folder that cannot be
     written costs a warning and the time to train, never an error.
     """
-    data = sources.load("digits")
+    data = sources.digits()
     path = _cache_path(data)
     trained = _read(path)
     if trained is None:
@@ -101,7 +101,7 @@ def load() -> Trained:
 
 
 @torch.enable_grad()
-def train(data: Dataset, recipe: Recipe) -> Trained:
+def train(data: InMemory, recipe: Recipe) -> Trained:
     """A classifier of four fifths of `data`, its accuracy measured on the rest. Same recipe, same weights, bit for bit.
 
     Training runs in float64 and the weights are then rounded to multiples of `weight_step`. Kinds of processor that sum
@@ -134,6 +134,7 @@ def _descend(module: DigitsClassifier, x: Tensor, labels: Tensor, recipe: Recipe
         F.cross_entropy(logits, labels[batch]).backward()
         with torch.no_grad():
             for parameter, velocity in zip(parameters, velocities, strict=True):
+                assert parameter.grad is not None, "every parameter is part of the loss"
                 velocity.mul_(recipe.momentum).add_(parameter.grad + recipe.weight_decay * parameter)
                 parameter.sub_(learning_rate * velocity)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import harness
+from harness import locks
 from harness.config import RunConfig, digest
 from harness.data.dataset import Dataset
 from harness.data.vae import Vae
@@ -129,28 +130,32 @@ def evaluate(
     home = folder / "features"
     record = home / samples[:16] / "images.json"
     place = extract.kept_in(home, samples, yard.network, device)
-    generated = extract.known(place, plan.num_images) if world.is_main and record.is_file() else None
     # Another feature network's evaluation of the same images may be under way: it removes its own parts alone.
     parts = folder / "samples" / f"parts-{samples[:16]}-{place.name}"
-    if not world.agreed(generated is not None):
-        progress.stage("drawing images", plan.num_images)
-        images = draw_images(
-            parts, network, cfg, labels,
-            seed=plan.seed, vae=vae, device=device, world=world, advance=progress.advance, timed=clock,
-        )  # fmt: skip
+    with locks.turn(place, "these features", world=world, note=progress.note):
+        generated = extract.known(place, plan.num_images) if world.is_main and _pixels_of(record) else None
+        if not world.agreed(generated is not None):
+            progress.stage("drawing images", plan.num_images)
+            images = draw_images(
+                parts, network, cfg, labels,
+                seed=plan.seed, vae=vae, device=device, world=world, advance=progress.advance, timed=clock,
+            )  # fmt: skip
+            if world.is_main:
+                with locks.turn(record, "the record of these images", note=progress.note), clock("hashing"):
+                    _keep_record(record, images, grid, labels, protocol)
+                    extract.clear_leftovers(record.parent)
+            progress.stage(f"extracting {yard.network.name} features", plan.num_images)
+            with clock("features"):
+                generated = extract.features_of(images, yard.network, place, world=world, advance=progress.advance)
         if world.is_main:
-            with clock("hashing"):
-                _keep_record(record, images, grid, labels, protocol)
-        progress.stage(f"extracting {yard.network.name} features", plan.num_images)
-        with clock("features"):
-            generated = extract.features_of(images, yard.network, place, world=world, advance=progress.advance)
-    if not world.is_main:
+            shutil.rmtree(parts, ignore_errors=True)
+            extract.clear_leftovers(place)
+    if generated is None or reference is None:  # the main process measures
         return None
-    shutil.rmtree(parts, ignore_errors=True)
     return _measured(
         generated, labels, reference, yard, protocol, progress,
         name=name, step=step, weights=weights, weights_sha256=weights_sha256,
-        samples_sha256=json.loads(record.read_text(encoding="utf-8"))["sha256"],
+        samples_sha256=_pixels_of(record),
         sample_execution=execution_of(cfg, device) if "drawing" in clock.seconds else None,
         started=started, clock=clock,
     )  # fmt: skip
@@ -175,14 +180,18 @@ def evaluate_images(
     sha256 = world.agreed(sha256)
     with clock("reference"):
         reference = _prepared(yard, world, progress)
-    progress.stage(f"extracting {yard.network.name} features", len(images))
-    with clock("features"):
-        generated = extract.features_of_content(
-            images, sha256, yard.network, folder, device=yard.device, world=world, advance=progress.advance
-        )
-    if generated is None:
+    place = extract.kept_in(folder, sha256, yard.network, yard.device)
+    with locks.turn(place, "these features", world=world, note=progress.note):
+        progress.stage(f"extracting {yard.network.name} features", len(images))
+        with clock("features"):
+            generated = extract.features_of_content(
+                images, sha256, yard.network, folder, device=yard.device, world=world, advance=progress.advance
+            )
+        if world.is_main:
+            extract.clear_leftovers(place)
+    if generated is None or reference is None:  # the main process measures
         return None
-    unknown = dict.fromkeys(_OF_THE_SAMPLER)
+    unknown: dict[str, Any] = dict.fromkeys(_OF_THE_SAMPLER)
     protocol = EvaluationProtocol(**unknown, num_images=len(images), **_of_the_yardstick(yard))
     return _measured(
         generated, images.labels, reference, yard, protocol, progress,
@@ -268,9 +277,19 @@ def _keep_record(path: Path, images: ImageSet, grid: Path | None, labels: Tensor
     document = {"sha256": content_of(images).sha256, **_of_the_images(protocol)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(document, indent=2) + "\n")
+        write_atomically(path, json.dumps({**document, "document_sha256": digest(document)}, indent=2) + "\n")
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}. Free some space and repeat.") from None
+
+
+def _pixels_of(record: Path) -> str | None:
+    """The hash of the pixels in images.json; None: the file is absent or damaged, and the images are drawn again."""
+    try:
+        document = json.loads(record.read_text(encoding="utf-8"))
+        written = document.pop("document_sha256", None)  # older versions wrote none
+        return document["sha256"] if written in (None, digest(document)) else None
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError, KeyError):
+        return None
 
 
 def _measured(

@@ -47,8 +47,9 @@ def kept_in(folder: Path, samples: str, network: FeatureNetwork, device: torch.d
 
 def known(folder: Path, num_images: int) -> Features | None:
     """All the features kept in `folder`, when there are those of every one of `num_images` images, undamaged."""
-    parts = [_read(_path(folder, *part), part) for part in _bounds(num_images)]
-    return _joined(parts) if parts and all(parts) else None
+    bounds = _bounds(num_images)
+    parts = [part for bound in bounds if (part := _read(_path(folder, *bound), bound))]
+    return _joined(parts) if parts and len(parts) == len(bounds) else None
 
 
 def features_of(
@@ -74,8 +75,8 @@ def features_of(
     world.wait()
     if not world.is_main:
         return None
-    parts = [mine.pop(part[0], None) or _read(_path(folder, *part), part) for part in bounds]
-    if not all(parts):
+    parts = [part for bound in bounds if (part := mine.pop(bound[0], None) or _read(_path(folder, *bound), bound))]
+    if len(parts) < len(bounds):
         raise DataError(f"features in {folder} were damaged while they were extracted; repeat the command.")
     return _joined(parts)
 
@@ -101,6 +102,12 @@ def features_of_content(
         shutil.rmtree(folder)
         raise DataError(f"{images.name} has changed while it was measured. Repeat the command when it is whole.")
     return features
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a kill left half written in `folder`. For whoever alone writes there, by harness.locks.turn."""
+    for unfinished in folder.glob(".*.tmp"):
+        unfinished.unlink()
 
 
 def _bounds(num_images: int) -> list[tuple[int, int]]:
@@ -139,11 +146,6 @@ def _read(path: Path, part: tuple[int, int]) -> Features | None:
 
 def _joined(parts: list[Features]) -> Features:
     """One tensor a kind; each kind's parts are let go as soon as they are copied, or memory would hold them twice."""
-    kinds: list[list[Tensor] | None] = [None if kind[0] is None else list(kind) for kind in zip(*parts, strict=True)]
+    kinds: list[list[Tensor | None]] = [list(kind) for kind in zip(*parts, strict=True)]
     parts.clear()
-    joined = []
-    while kinds:
-        kind = kinds.pop(0)
-        joined.append(None if kind is None else torch.cat(kind))
-        del kind
-    return Features(*joined)
+    return Features.of_kinds(kinds.pop(0) for _ in range(len(kinds)))

@@ -3,7 +3,7 @@
 N images, B images of an internal batch, D, S and K numbers of pooled, spatial and class outputs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +27,20 @@ class Features(NamedTuple):
     spatial: Tensor | None = None  # (N, S) part of a feature map, flattened (H, W, C): sFID
     logits: Tensor | None = None  # (N, K) inception score, class accuracy
 
+    def rows(self, rows: Tensor) -> "Features":
+        """Those of some of the images."""
+        spatial = None if self.spatial is None else self.spatial[rows]
+        return Features(self.pool[rows], spatial, None if self.logits is None else self.logits[rows])
+
+    @classmethod
+    def of_kinds(cls, kinds: Iterable[Sequence[Tensor | None]]) -> "Features":
+        """Of each kind's parts one tensor. A kind's parts may be let go while the next is asked for."""
+        pool, spatial, logits = (
+            None if kind[0] is None else torch.cat([part for part in kind if part is not None]) for kind in kinds
+        )
+        assert pool is not None, "every network gives pooled features"
+        return cls(pool, spatial, logits)
+
 
 class FeatureNetwork(Protocol):
     """A frozen network with a name for the metric and a hash for the record."""
@@ -46,7 +60,7 @@ class FeatureNetwork(Protocol):
     @property
     def classes_of(self) -> str | None: ...  # the data set whose labels number its logits; None: no data set here
 
-    def refuse(self, shape: tuple[int, int, int]) -> None: ...  # DataError when it cannot take such images (H, W, C)
+    def refuse(self, shape: tuple[int, ...]) -> None: ...  # DataError when it cannot take such images (H, W, C)
     def __call__(self, images: Tensor) -> Features: ...  # (N, H, W, C) uint8
 
 
@@ -72,7 +86,7 @@ class TappedNetwork:
         """What the module computes in, "fp32" or "fp64"."""
         return f"fp{8 * next(self.module.parameters()).element_size()}"
 
-    def refuse(self, shape: tuple[int, int, int]) -> None:
+    def refuse(self, shape: tuple[int, ...]) -> None:
         """Raises DataError unless the network takes images of `shape` (H, W, C)."""
         shape = tuple(shape)
         fits = len(shape) == 3 and all(
@@ -97,7 +111,7 @@ class TappedNetwork:
         device = next(self.module.parameters()).device
         with plain_fp32(device):
             batches = [self._batch(part, device) for part in images.split(self.batch_size)]
-        return Features(*(None if parts[0] is None else torch.cat(parts) for parts in zip(*batches, strict=True)))
+        return Features.of_kinds(zip(*batches, strict=True))
 
     def _batch(self, images: Tensor, device: torch.device) -> list[Tensor | None]:
         missing = self.batch_size - len(images)

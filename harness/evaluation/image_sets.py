@@ -50,7 +50,8 @@ class TensorImages(ImageSet):
     def __init__(self, name: str, images: Tensor, labels: Tensor | None = None):  # (N, H, W, C) uint8, (N,)
         found = f"{images.dtype}, shape {tuple(images.shape)}"
         assert (images.dtype, images.ndim) == (torch.uint8, 4), f"images are uint8 (N, H, W, C), not {found}"
-        self.name, self.shape, self._images = name, tuple(images.shape[1:]), images
+        height, width, channels = images.shape[1:]
+        self.name, self.shape, self._images = name, (height, width, channels), images
         self.labels = _checked_labels(labels, len(images))
 
     def __len__(self) -> int:
@@ -72,7 +73,8 @@ class NpzImages(ImageSet):
             raise DataError(f"{path} has no images, only {archive.listing}. Save them as arr_0, (N, H, W, C) uint8.")
         self._rows = archive.rows("arr_0")
         _refuse_array(path, self._rows)
-        self.name, self.shape = path.name, self._rows.shape[1:]
+        height, width, channels = self._rows.shape[1:]
+        self.name, self.shape = path.name, (height, width, channels)
         self.labels = _labels_in(archive, len(self._rows))
 
     def __len__(self) -> int:
@@ -116,7 +118,7 @@ class PartImages(ImageSet):
             count, start = _judged_part(path, shape)
             counts.append(count)
             self._starts.append(start)
-        self.name, self.shape, self._paths = name, tuple(shape), list(paths)
+        self.name, self.shape, self._paths = name, shape, list(paths)
         self._bounds = [0, *itertools.accumulate(counts)]  # part i holds images bounds[i] .. bounds[i + 1] - 1
         self.labels = _checked_labels(labels, len(self))
 
@@ -170,7 +172,7 @@ def open_images(path: Path) -> ImageSet:
     """The images in an .npz file or a folder of PNGs. Raises DataError for anything else, or when they are unusable."""
     if path.is_dir():
         return PngFolder(path)
-    if not path.exists():
+    if not path.is_file():
         raise DataError(f"there are no images at {path}: no such file or folder. Check the path.")
     if path.suffix == ".npz" or zipfile.is_zipfile(path):
         return NpzImages(path)

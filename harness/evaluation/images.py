@@ -4,6 +4,7 @@ N images, C channels, H height, W width.
 """
 
 import math
+import os
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from harness.data import npy
 from harness.errors import DataError
 
 UINT8_RULE = "floor(127.5 x + 128) clipped to 0..255"
@@ -68,10 +70,20 @@ def square_grid(images: Tensor) -> Tensor:  # (N, H, W, C) -> (rows * H, columns
 
 
 def save_png(path: Path, image: Tensor) -> None:  # (H, W, 1 or 3) uint8
-    """Write `image` as PNG, a tiny one enlarged without smoothing so that its pixels can be seen."""
+    """Write `image` as PNG, a tiny one enlarged without smoothing so that its pixels can be seen; whole or not at all.
+
+    Raises DataError when the disk refuses it.
+    """
     height, width, channels = image.shape
     if channels not in (1, 3):
         raise ValueError(f"a PNG here is grey or RGB; the image has {channels} channels, so decode latents first.")
     factor = -(-_SMALLEST_SIDE // max(height, width))
     picture = Image.fromarray(image.cpu().squeeze(-1).numpy() if channels == 1 else image.cpu().numpy())
-    picture.resize((width * factor, height * factor), Image.Resampling.NEAREST).save(path, format="PNG")
+    picture = picture.resize((width * factor, height * factor), Image.Resampling.NEAREST)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with npy.writing(path):
+        try:
+            picture.save(temporary, format="PNG")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)

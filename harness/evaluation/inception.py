@@ -8,24 +8,22 @@ import hashlib
 import io
 import math
 import os
-import secrets
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from harness import torchvision_guard
+from harness import downloads, torchvision_guard
 from harness.errors import DataError, HarnessError, SetupError
 from harness.evaluation.features import RANDOM, TappedNetwork
-from harness.files import cache_folder, sync
+from harness.files import cache_folder
 from harness.seeds import mix
-from harness.weights import fingerprint
+from harness.weights import fingerprint, load_saved, refuse_views
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}"
@@ -36,7 +34,8 @@ POOL_SIZE, NUM_LOGITS = 2048, 1008
 SPATIAL_CHANNELS = 7  # of 192: as many as sFID takes
 SPATIAL_SIZE = 17 * 17 * SPATIAL_CHANNELS
 EVALUATION_BATCH = 32  # fixed and recorded: on GPUs, rounding and so the features depend on it
-PATIENCE_SECONDS = 20  # for an answer of the server, and for each further piece of it
+LARGEST_TENSOR = 2**26  # bytes; of the network, in float64, it has a quarter
+LARGEST = 2**27  # bytes of an answer; the file has 95,628,359
 
 
 # Images to features ------------------------------------------------------------------------------------------------
@@ -49,7 +48,7 @@ class Taps(nn.Module):
     which are the logits of ADM's inception score. The network itself resizes images, of any size, to 299 x 299.
     """
 
-    def __init__(self, extractor: nn.Module):
+    def __init__(self, extractor: Any):  # of torch-fidelity
         super().__init__()
         self.extractor = extractor
 
@@ -76,7 +75,7 @@ def load(weights: str | Path | None = None, device: torch.device | str = "cpu") 
     """
     device = torch.device(device)
     if weights == RANDOM:
-        tensors = random_weights()
+        tensors: Mapping[str, Tensor] = random_weights()
         name, sha256 = "inception-random", fingerprint(tensors)
         source = "the untrained weights"
     else:
@@ -178,25 +177,12 @@ def _home() -> Path:
 
 
 def _download() -> Path:
-    """The published file in the harness cache, fetched. It gets its name only once it is whole and the right one."""
+    """The published file in the harness cache, fetched."""
     path = _home()
-    temporary = path.with_name(f".{FILE}.{secrets.token_hex(8)}.tmp")
     try:
-        with urllib.request.urlopen(URL, timeout=PATIENCE_SECONDS) as answer:
-            content = answer.read()
-        found = hashlib.sha256(content).hexdigest()
-        if found != SHA256:
-            raise _absent(f"what came was {len(content):,} bytes of sha256 {found}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            sync(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except (OSError, HTTPException) as error:  # of net, server or disk
-        reason = " ".join(str(error).split()).removeprefix("<urlopen error ").removesuffix(">")
-        raise _absent(reason or type(error).__name__) from None
+        downloads.fetch(URL, path, sha256=SHA256, most=LARGEST)
+    except OSError as error:
+        raise _absent(str(error)) from None
     return path
 
 
@@ -222,10 +208,8 @@ def _read(path: Path) -> bytes:
 def _tensors(content: bytes, path: Path) -> Mapping[str, Tensor]:
     """The named tensors of a .safetensors file or of a pickled state dict; of the latter, no code is run."""
     try:
-        if path.suffix == ".safetensors":
-            found = safetensors.load(content)
-        else:
-            found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        found = safetensors.load(content) if path.suffix == ".safetensors" else load_saved(io.BytesIO(content))
+        refuse_views(found, small=LARGEST_TENSOR)
     except HarnessError:
         raise  # a signal that arrived meanwhile
     except Exception:  # damaged pickles fail in any way, and what torch says of refused ones advises to run them

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -64,6 +64,7 @@ __all__ = [  # with the names, which are a module of their own so that light com
     "unmeasurable_spread",
 ]
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +170,7 @@ def measure(
     require(wanted)
     _check(generated, reference, wanted, labels)
     notes = {}
-    if "is" in wanted and (suspicion := scores.order_suspicion(generated.logits, seed)):
+    if "is" in wanted and (suspicion := scores.order_suspicion(_there(generated.logits), seed)):
         notes["is"] = f"is left out: {suspicion}"
     if "class_accuracy" in wanted and labels is None:
         notes["class_accuracy"] = "class_accuracy left out: it is not known which classes were asked for."
@@ -204,8 +205,7 @@ def standard_errors(
     tools = _Tools(reference, torch.device(device), seed, repeated=True)
     measured = []
     for rows in order.tensor_split(parts):
-        subset = Features(*(None if part is None else part[rows] for part in generated))
-        measured.append(tools.values(subset, wanted, None if labels is None else labels.cpu()[rows]))
+        measured.append(tools.values(generated.rows(rows), wanted, None if labels is None else labels.cpu()[rows]))
     return {
         metric: float(np.std([values[metric] for values in measured], ddof=1) / np.sqrt(parts)) for metric in wanted
     }
@@ -221,13 +221,13 @@ class _Tools:
         """By metric, in the order wanted."""
         pool, points = generated.pool, self._reference.points
         ways: dict[str, Callable[[], float]] = {
-            "fd": lambda: self._distance(pool, self._reference.pool, "from_pool"),
-            "sfd": lambda: self._distance(generated.spatial, self._reference.spatial, "from_spatial"),
-            "is": lambda: scores.inception_score(generated.logits),
-            "kid": lambda: kernels.kernel_distance(pool, points, self._seed),
-            "cmmd": lambda: kernels.cmmd(pool, points, self._device),
+            "fd": lambda: self._distance(pool, _there(self._reference.pool), "from_pool"),
+            "sfd": lambda: self._distance(_there(generated.spatial), _there(self._reference.spatial), "from_spatial"),
+            "is": lambda: scores.inception_score(_there(generated.logits)),
+            "kid": lambda: kernels.kernel_distance(pool, _there(points), self._seed),
+            "cmmd": lambda: kernels.cmmd(pool, _there(points), self._device),
             "fd_infinity": lambda: distance_at_infinity(pool, self.from_pool, self._seed),
-            "class_accuracy": lambda: scores.class_accuracy(generated.logits, labels),
+            "class_accuracy": lambda: scores.class_accuracy(_there(generated.logits), _there(labels)),
         }
         found = {metric: ways[metric]() for metric in wanted if metric in ways}
         if plain := [metric for metric in wanted if metric in neighbours.METRICS]:
@@ -242,22 +242,28 @@ class _Tools:
 
     @cached_property
     def from_pool(self) -> FrechetFrom:
-        return FrechetFrom(self._reference.pool)
+        return FrechetFrom(_there(self._reference.pool))
 
     @cached_property
     def from_spatial(self) -> FrechetFrom:
-        return FrechetFrom(self._reference.spatial)
+        return FrechetFrom(_there(self._reference.spatial))
 
     @cached_property
     def manifold(self) -> neighbours.Manifold:
-        return neighbours.Manifold(self._reference.points, self._device)
+        return neighbours.Manifold(_there(self._reference.points), self._device)
 
     @cached_property
     def manifold_fp16(self) -> neighbours.Manifold:
-        return neighbours.Manifold(self._reference.points, self._device, neighbours.ADM_FP16)
+        return neighbours.Manifold(_there(self._reference.points), self._device, neighbours.ADM_FP16)
 
 
 # A second opinion ------------------------------------------------------------------------------------------------
+
+
+def _there(part: T | None) -> T:
+    """What a metric needs of a set or a reference."""
+    assert part is not None, "_check refuses a metric whose needs are not there"
+    return part
 
 
 def cross_check(
@@ -281,10 +287,10 @@ def cross_check(
         return float(clean_fid.frechet_distance(own.mean, own.covariance, other.mean, other.covariance))
 
     theirs: dict[str, Callable[[], float]] = {
-        "fd": lambda: distance(generated.pool, reference.pool),
-        "sfd": lambda: distance(generated.spatial, reference.spatial),
+        "fd": lambda: distance(generated.pool, _there(reference.pool)),
+        "sfd": lambda: distance(_there(generated.spatial), _there(reference.spatial)),
         # It draws of its second set first, torch-fidelity of its first: so swapped, the subsets are the same.
-        "kid": lambda: clean_fid.kernel_distance(reference.points.numpy(), generated.pool.numpy()),
+        "kid": lambda: clean_fid.kernel_distance(_there(reference.points).numpy(), generated.pool.numpy()),
     }
     known = dict(values or {})
     checks = []

@@ -130,7 +130,7 @@ class Manifold:
                     distances = self._arithmetic.distances(u, v.to(self._device))
                     if "precision" in wanted:
                         inside[v.rows] |= (distances <= around[u.rows, None]).any(0)
-                    if "recall" in wanted:
+                    if theirs is not None:
                         recalled[u.rows] |= (distances <= theirs[v.rows]).any(1)
                     if "density" in wanted:
                         count += (distances < within[u.rows, None]).sum()
@@ -160,7 +160,8 @@ class Manifold:
 
     @cached_property
     def _blocks(self) -> list[Block]:
-        size, blocks = self._arithmetic.block or BLOCK[self._device.type], []
+        size = self._arithmetic.block or BLOCK[self._device.type]
+        blocks: list[Block] = []
         for part in self._points.split(size):
             part = part - self._centre if self._arithmetic.centred else part
             start = len(blocks) * size

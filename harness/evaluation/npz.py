@@ -3,6 +3,7 @@
 B rows of a piece.
 """
 
+import io
 import math
 import os
 import re
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -28,9 +29,12 @@ ARRAY_BYTES = 2**28  # of an array that is read whole: a covariance of 4,096 fea
 LARGE_BYTES = 2**28  # from here on an array must not be packed tighter than MAX_RATIO
 MAX_RATIO = 100  # times; images reach about 3, drawn ones 30, and a bomb of zeros 1,000
 MAX_HEADER = 10_000  # bytes, as in numpy
+MAX_SIDES = 32  # of a shape, as in every numpy
+MAX_DIRECTORY = 2**22  # bytes of the archive's own list: 40,000 arrays, where ADM's have five
 MAX_NAME = 100  # characters
 SHOWN = 20  # names in a message
 PIECE_BYTES = 2**25  # of images written at once
+_END = 2**17  # bytes: a zip's last record, with a comment of 64 KiB at most
 _CHUNK = 2**20  # zipfile copies what it unpacks, so it is asked for little at once
 
 # As numpy writes it, and in the order it does; Python 2's numbers end in L. Matched, not evaluated.
@@ -69,6 +73,17 @@ class Member:
         return self.info.compress_type == zipfile.ZIP_STORED
 
 
+class _Bounded(io.BufferedReader):
+    """A file of which little is read at once: zipfile reads an archive's directory whole, whatever its size."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            size = _END  # it looks for the end of the archive
+        if size > MAX_DIRECTORY:
+            raise ValueError(f"its directory of {size:,} bytes is longer than any of arrays")
+        return super().read(size)
+
+
 class Archive:
     """An open .npz. Nothing of a member is believed, or refused, until it is asked for; every failure is a DataError.
 
@@ -78,12 +93,22 @@ class Archive:
     def __init__(self, path: Path, *, large_bytes: int = LARGE_BYTES):
         self.path, self._large_bytes = path, large_bytes
         with self._reading("the archive"):
-            self._zip, self._size = zipfile.ZipFile(path), path.stat().st_size
+            self._file = _Bounded(open(path, "rb", buffering=0))  # noqa: SIM115 (closed by `close`)
+            self._size = path.stat().st_size
+            try:
+                self._zip = zipfile.ZipFile(self._file)
+            except BaseException:
+                self._file.close()
+                raise
         infos = [info for info in self._zip.infolist() if info.filename.endswith(".npy")]
         self._infos = {info.filename.removesuffix(".npy"): info for info in infos}
         self._judged: dict[str, Member] = {}
         wrong = None
-        if len(self._infos) != len(infos):
+        with self._reading("the archive"):
+            agree = self._names_agree()
+        if not agree:
+            wrong = "is damaged: its directory names other arrays than lie in it"
+        elif len(self._infos) != len(infos):
             wrong = "holds two arrays of one name, so it is ambiguous"
         elif not all(name.isprintable() and len(name) <= MAX_NAME for name in self._infos):
             wrong = "holds arrays whose names are no names"
@@ -97,8 +122,13 @@ class Archive:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        if hasattr(self, "_zip"):
+            self.close()
+
     def close(self) -> None:
         self._zip.close()
+        self._file.close()
 
     @property
     def names(self) -> list[str]:
@@ -138,6 +168,17 @@ class Archive:
             raise self._refused(name, "is not stored row by row; save numpy.ascontiguousarray of it")
         return Rows(self, name, member)
 
+    def _names_agree(self) -> bool:
+        """Every member has its name twice. A flipped bit in one of them would make an array another one, or none."""
+        with open(self.path, "rb") as file:
+            for info in self._zip.infolist():
+                file.seek(info.header_offset)
+                length, _ = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+                encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
+                if file.read(length) != info.orig_filename.encode(encoding):
+                    return False
+        return True
+
     def _judge(self, name: str, info: zipfile.ZipInfo) -> Member:
         if info.flag_bits & 1:
             raise self._refused(name, "is encrypted")
@@ -158,7 +199,7 @@ class Archive:
         return Member(shape, dtype, columns_first, header, info)
 
     @contextmanager
-    def _opened(self, member: Member) -> Iterator[BinaryIO]:
+    def _opened(self, member: Member) -> Iterator[IO[bytes]]:
         """The array's bytes after its header. zipfile compares their checksum when the last one is read."""
         with self._zip.open(member.info) as stream:
             stream.read(len(member.header))
@@ -188,7 +229,7 @@ class Rows:
     def __init__(self, archive: Archive, name: str, member: Member):
         self._archive, self._name, self._member = archive, name, member
         self.shape, self.dtype = member.shape, member.dtype.newbyteorder("=")
-        self._stream: BinaryIO | None = None  # of a compressed array, unpacked up to the row self._next
+        self._stream: IO[bytes] | None = None  # of a compressed array, unpacked up to the row self._next
         self._next = 0
         self._checksum = zlib.crc32(member.header)  # of a stored array, up to the row self._next
 
@@ -235,7 +276,7 @@ class Rows:
         self._stream, self._next = stream, start + len(values)
 
 
-def _header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype, bool, bytes]:
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool, bytes]:
     """Shape, dtype, whether columns come first, and the bytes up to the values. ValueError unless plain numbers."""
     start = stream.read(8)
     width = {b"\x93NUMPY\x01\x00": 2, b"\x93NUMPY\x02\x00": 4}.get(start)
@@ -249,19 +290,21 @@ def _header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype, bool, bytes]:
     if len(text) != length:
         raise EOFError("it ends in its header")
     match = _HEADER.fullmatch(text.decode("latin-1"))
-    descr = match and match["descr"]
-    if descr and descr.endswith("O"):
+    descr = (match["descr"] or "") if match else ""  # none of a record, whose descr is a list
+    if descr.endswith("O"):
         raise ValueError("it holds pickled Python objects, which could run any program, so they are never read")
-    if not descr or not _DTYPE.fullmatch(descr):
+    if match is None or not _DTYPE.fullmatch(descr):
         raise ValueError(f"its header {text.strip()[:80]!r} describes no plain numbers or text")
     shape = tuple(int(side.strip(" L")) for side in match["shape"].split(",") if side.strip())
+    if len(shape) > MAX_SIDES or math.prod(filter(None, shape)) >= 2**60:  # of no values too, if one side is 0
+        raise ValueError(f"its header describes {len(shape)} sides, or more values than any memory has")
     try:
         return shape, np.dtype(descr), match["columns"] == "True", start + text
     except TypeError:
         raise ValueError(f"it holds values of the unknown kind {descr!r}") from None
 
 
-def _fill(stream: BinaryIO, values: np.ndarray) -> None:
+def _fill(stream: Any, values: np.ndarray) -> None:
     """The next bytes of the stream into an array. EOFError when there are too few."""
     view, done = _bytes_of(values), 0
     while done < len(view):
@@ -308,7 +351,7 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray], images: "ImageSet | 
             temporary.unlink(missing_ok=True)
 
 
-def _write_images(file: BinaryIO, images: "ImageSet") -> None:
+def _write_images(file: IO[bytes], images: "ImageSet") -> None:
     shape = (len(images), *images.shape)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     at_once = max(1, PIECE_BYTES // math.prod(images.shape))

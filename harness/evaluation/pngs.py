@@ -52,6 +52,8 @@ def decode(file: Path, shape: tuple[int, int, int]) -> np.ndarray:  # (H, W, C)
     """The pixels of a PNG that was judged. Raises DataError when they are damaged, transparent or of another shape."""
     try:
         with Image.open(file, formats=("PNG",)) as image:
+            if image.size != (shape[1], shape[0]):  # a second header, behind the one that was judged
+                raise ValueError(f"it unpacks to {image.size[0]} x {image.size[1]} pixels")
             pixels = np.array(image)
     except UNREADABLE as error:
         raise DataError(f"{file} is damaged: {error}. Save it again, or remove it.") from None

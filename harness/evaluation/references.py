@@ -167,6 +167,7 @@ def prepare(
         return None
     pool, spatial = source.pool, source.spatial
     if pool is None:
+        assert features is not None, "a reference holds statistics or images"
         pool = gaussian_of(features.pool)
         spatial = None if features.spatial is None else gaussian_of(features.spatial)
     return metrics.Reference(pool, spatial, features.pool if features is not None and with_points else None)
@@ -216,7 +217,7 @@ def make(
         if number % world.size == world.rank:
             features = network(images.read(first, stop))
             pool.update(features.pool)
-            if spatial is not None:
+            if spatial is not None and features.spatial is not None:
                 spatial.update(features.spatial)
         advance(stop)
     for theirs in world.gathered((pool, spatial))[1:]:

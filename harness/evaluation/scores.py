@@ -52,7 +52,7 @@ def _scores(logits: Tensor, block_of: Tensor) -> Tensor:  # (N, K), (S, N) -> (S
     """
     num_blocks = int(block_of.max()) + 1
     flat = block_of + num_blocks * torch.arange(len(block_of))[:, None]  # a number for every block of every way
-    sums = torch.zeros(flat.max() + 1, logits.shape[1], dtype=torch.float64)
+    sums = torch.zeros(int(flat.max()) + 1, logits.shape[1], dtype=torch.float64)
     negative_entropies, counts = torch.zeros(2, len(sums), dtype=torch.float64)
     for part, places in zip(logits.split(SCORE_BLOCK), flat.split(SCORE_BLOCK, dim=1), strict=True):
         log_shares = part.double().log_softmax(1)

@@ -34,7 +34,7 @@ def run(feature_name: str, weights: str | None = None) -> list[Check]:
     network = features.load(feature_name, weights)
     images = _images(network)
     real = network(images)
-    return [*_of_sets(network, images, real), *_of_formulas(), *_of_second_opinions(real)]
+    return [*_of_sets(network, images, real), *of_formulas(), *_of_second_opinions(real)]
 
 
 def lines(answer: dict[str, Any]) -> list[str]:
@@ -61,7 +61,7 @@ def _below(name: str, bound: float, measured: float) -> Check:
 def _images(network: FeatureNetwork) -> Tensor:
     """Real images that the network takes: digits, or crops of scikit-learn's two photographs."""
     if network.classes_of is not None:
-        return to_uint8(sources.load(network.classes_of).clean)
+        return to_uint8(sources.digits().clean)  # the one set whose classes a network knows
     from sklearn.datasets import load_sample_images  # slow to import
 
     photographs = [torch.from_numpy(image.copy()) for image in load_sample_images().images]
@@ -104,7 +104,7 @@ def _of_sets(network: FeatureNetwork, images: Tensor, real: Features) -> list[Ch
 
 
 def _some(of: Features, rows: Tensor) -> Features:
-    return Features(*(None if part is None else part[rows] for part in of))
+    return of.rows(rows)
 
 
 def _measured(generated: Features, reference: Features) -> dict[str, float]:
@@ -120,7 +120,8 @@ def _reference(of: Features) -> metrics.Reference:
 # Formulas --------------------------------------------------------------------------------------------------------
 
 
-def _of_formulas() -> list[Check]:
+def of_formulas() -> list[Check]:
+    """Those of sets whose answers a formula gives: they need no feature network."""
     shift = torch.linspace(0, 1, DIMENSIONS, dtype=torch.float64)
     wide, narrow = torch.linspace(1, 3, DIMENSIONS).double(), torch.linspace(2, 0.5, DIMENSIONS).double()
     a, b = _exactly(torch.zeros_like(shift), wide, seed=1), _exactly(shift, narrow, seed=2)

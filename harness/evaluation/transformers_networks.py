@@ -5,12 +5,12 @@ the code of these papers does it, and go through the weights that it takes.   N 
 """
 
 import importlib
-import json
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +21,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from harness import torchvision_guard
+from harness.config import LARGEST_CONFIG
 from harness.errors import DataError, HarnessError, SetupError
 from harness.evaluation.features import RANDOM, Features
 from harness.files import cache_folder, sha256_of
 from harness.precision import plain_fp32
+from harness.results.schema import read_json
 from harness.seeds import mix
-from harness.weights import fingerprint
+from harness.weights import fingerprint, load_saved
 
 BATCH_SIZE = 32  # fixed: sums are rounded differently in batches of different size
 WEIGHTS = "model.safetensors"  # what save_pretrained writes
@@ -65,7 +67,7 @@ class Dinov2Encoder(Encoder):
 
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         super().__init__(model, side=224, size=model.config.hidden_size)
         embeddings = model.embeddings
         at_this_side = positions_at(embeddings.position_embeddings, self.side // model.config.patch_size)
@@ -80,7 +82,7 @@ class ClipEncoder(Encoder):
 
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's own data
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         super().__init__(model, side=model.config.image_size, size=model.config.projection_dim)
 
     def forward(self, pixels: Tensor) -> Tensor:  # -> (B, D)
@@ -124,7 +126,7 @@ class TransformersNetwork:
     def pool_size(self) -> int:
         return self.encoder.size
 
-    def refuse(self, shape: tuple[int, int, int]) -> None:
+    def refuse(self, shape: tuple[int, ...]) -> None:
         """Raises DataError unless images of `shape` (H, W, C) are in colour."""
         if len(shape) != 3 or shape[2] != 3 or 0 in shape:
             raise DataError(
@@ -254,14 +256,14 @@ def load(architecture: Architecture, weights: str | Path | None, device: torch.d
         settings = architecture.settings if known else _settings_beside(path, architecture, model_class)
         # The published CLIP is pickled. Its hash says what is in it; weights_only runs no code all the same.
         pickled = known and published.file != WEIGHTS
-        tensors = torch.load(path, map_location="cpu", weights_only=True) if pickled else _tensors(path)
+        tensors = load_saved(path) if pickled else _tensors(path)
         used = {name: tensor for name, tensor in tensors.items() if not name.startswith(architecture.ignored)}
         model = _model(model_class, settings, used, path)
     encoder = architecture.encoder(model).eval().requires_grad_(False).to(device)
     return TransformersNetwork(name, sha256, encoder, torch.device(device))
 
 
-def _model_class(architecture: Architecture) -> type[nn.Module]:
+def _model_class(architecture: Architecture) -> Any:  # transformers has no types
     torchvision_guard.install()  # transformers imports torchvision where it is installed
     try:
         return getattr(importlib.import_module("transformers"), architecture.model)
@@ -274,23 +276,23 @@ def _model_class(architecture: Architecture) -> type[nn.Module]:
         ) from None
 
 
-def _untrained(architecture: Architecture, model_class: type[nn.Module]) -> nn.Module:
+def _untrained(architecture: Architecture, model_class: Any) -> nn.Module:
     """Reproducible random weights; neither reads nor changes the caller's random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix("features", architecture.name))
         return _built(model_class, {**architecture.settings, **architecture.untrained})
 
 
-def _built(model_class: type[nn.Module], settings: Mapping[str, Setting]) -> nn.Module:
+def _built(model_class: Any, settings: Mapping[str, Setting]) -> nn.Module:
     return model_class(model_class.config_class.from_dict(dict(settings)))
 
 
 def _published_file(published: Published) -> Path:
-    places = [folder / published.file for folder in _folders(published)]
+    places = [folder / published.file for folder in folders(published)]
     return next((path for path in places if path.is_file()), None) or _download(published)
 
 
-def _folders(published: Published) -> list[Path]:
+def folders(published: Published) -> list[Path]:
     """Where its file may lie on this machine, besides the Hugging Face cache."""
     given = os.environ.get("HARNESS_FEATURES")
     homes = [*([Path(given)] if given else []), cache_folder() / "features"]
@@ -312,7 +314,7 @@ def _download(published: Published) -> Path:
         raise SetupError(
             f"{published.file} of {published.repository}, revision {published.revision}, is not on this machine and "
             f"could not be downloaded ({reason}). Fetch {published.address} (sha256 {published.sha256}) into "
-            f"{_folders(published)[-1]}, or into such a folder in the one that HARNESS_FEATURES names."
+            f"{folders(published)[-1]}, or into such a folder in the one that HARNESS_FEATURES names."
         ) from None
 
 
@@ -342,17 +344,17 @@ def _hash(path: Path, *, must_be: Published | None) -> str:
     return found
 
 
-def _settings_beside(path: Path, architecture: Architecture, model_class: type[nn.Module]) -> Mapping[str, Setting]:
+def _settings_beside(path: Path, architecture: Architecture, model_class: Any) -> Mapping[str, Setting]:
     """What config.json beside the weights says of the network; the published settings where there is none."""
     file = path.parent / "config.json"
     if not file.exists():
         return architecture.settings
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = read_json(file, LARGEST_CONFIG)
         if "vision_config" in settings:  # of CLIP with its half for texts; 512 is what transformers takes for none
             settings = {**settings["vision_config"], "projection_dim": settings.get("projection_dim", 512)}
         kind, expected = settings.get("model_type"), model_class.config_class.model_type
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{file} cannot be read: {error}. Save the network with its save_pretrained.") from None
     if kind != expected:
         raise DataError(f"{file} describes a {kind!r}, not a {expected!r}. Give weights of {architecture.name}.")
@@ -368,16 +370,15 @@ def _tensors(path: Path) -> Mapping[str, Tensor]:
         raise DataError(f"{path} is damaged: {' '.join(str(error).split())[:300]}. Fetch it again.") from None
 
 
-def _model(
-    model_class: type[nn.Module], settings: Mapping[str, Setting], weights: Mapping[str, Tensor], path: Path
-) -> nn.Module:
+def _model(model_class: Any, settings: Mapping[str, Setting], weights: Mapping[str, Tensor], path: Path) -> nn.Module:
     try:
         with torch.device("meta"):  # random weights that would be thrown away take seconds to draw
             model = _built(model_class, settings)
         expected = model.state_dict().keys()
         present = {_present(name, expected): tensor.float() for name, tensor in weights.items()}
         model.load_state_dict(present, assign=True)
-        for module in model.modules():
+        modules: Iterable[Any] = model.modules()
+        for module in modules:
             if getattr(module, "position_ids", None) is not None:  # of CLIP: in no file, so still without values
                 module.position_ids = torch.arange(module.position_ids.shape[-1])[None]
     except HarnessError:

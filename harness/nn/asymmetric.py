@@ -15,6 +15,8 @@ from harness.nn.shape import Shape
 class Encoder(nn.Module):
     """DiT blocks over the kept tokens, behind a learned [CLS] token if there is one."""
 
+    position: Tensor  # (1, L, D)
+
     def __init__(self, shape: Shape, *, cls_token: bool = False):
         super().__init__()
         self.patches = PatchEmbed(shape)
@@ -39,6 +41,8 @@ class Decoder(nn.Module):
 
     The projection starts at zero, as in MaskDiT's repository (models/maskdit.py).
     """
+
+    position: Tensor  # (1, L, W)
 
     def __init__(self, shape: Shape, out_channels: int, *, width: int, depth: int, num_heads: int):
         super().__init__()

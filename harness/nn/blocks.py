@@ -34,6 +34,7 @@ def layer_norm(width: int) -> nn.LayerNorm:
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:  # (B, L, D), (B, D), (B, D) -> (B, L, D)
+    """x (1 + scale) + shift, the same for all tokens of an image: DiT Sec. 3.2, adaLN."""
     return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
 
 

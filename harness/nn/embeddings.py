@@ -70,9 +70,10 @@ class Condition(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.null_label_learned = null_label_learned
-        self.noise = nn.Sequential(linear(SINUSOID_WIDTH, width), nn.SiLU(), linear(width, width))
+        first, second = linear(SINUSOID_WIDTH, width), linear(width, width)
+        self.noise = nn.Sequential(first, nn.SiLU(), second)
         self.label = nn.Embedding(num_classes + null_label_learned, width)
-        for weight in (self.noise[0].weight, self.noise[2].weight, self.label.weight):
+        for weight in (first.weight, second.weight, self.label.weight):
             nn.init.normal_(weight, std=0.02)
 
     def forward(self, net_noise: Tensor, labels: Tensor) -> Tensor:  # (B,), (B,) -> (B, D)

@@ -29,10 +29,9 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, width: int, *, hidden: int, bottleneck: int, num_prototypes: int, shared_prototypes: bool):
         super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
-        )
-        for layer in (self.mlp[0], self.mlp[2], self.mlp[4]):
+        layers = nn.Linear(width, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, bottleneck)
+        self.mlp = nn.Sequential(layers[0], nn.GELU(), layers[1], nn.GELU(), layers[2])
+        for layer in layers:
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
         self.patch_prototypes = Prototypes(bottleneck, num_prototypes)

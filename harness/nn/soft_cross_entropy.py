@@ -102,7 +102,8 @@ def _loss_and_products(
             teacher_temperature, total if gradients else None,
         )  # fmt: skip
         losses.append(loss)
-        products.append(product)
+        if product is not None:
+            products.append(product)
     return torch.cat(losses).mean(), torch.cat(products) if gradients else embeddings.new_empty(0, dtype=dtype), total
 
 
@@ -179,7 +180,10 @@ class _LossAndProducts(torch.autograd.Function):
         _keep_products(ctx, inputs, output)
         return output
 
-    backward = staticmethod(once_differentiable(_scale_products))
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients):
+        return _scale_products(ctx, *gradients)
 
 
 # For a compiler, one operation. If it saw the products, it could put off to the backward pass those that the loss does

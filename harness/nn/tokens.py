@@ -22,6 +22,7 @@ def random_keep(draw: Draw, length: int, num_keep: int) -> Tensor:
 
 
 def gather(x: Tensor, keep: Tensor) -> Tensor:  # (B, L, D), (B, K) -> (B, K, D)
+    """The kept tokens of each image, in the order of `keep`."""
     return x.gather(1, keep[..., None].expand(-1, -1, x.shape[-1]))
 
 

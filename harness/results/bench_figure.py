@@ -14,6 +14,7 @@ from harness.results.figures.sheet import (
     NOTE_SIZE,
     TITLE_SIZE,
     WIDTH,
+    Row,
     csv_of,
     save,
     style,
@@ -35,7 +36,7 @@ def as_csv(bench: Bench) -> str:
     return csv_of([_row(entry) for entry in bench.entries])
 
 
-def _row(entry: Entry) -> dict[str, object]:
+def _row(entry: Entry) -> Row:
     speed, ratio = entry.steps_per_sec, entry.ratio
     return {
         "name": entry.name,

@@ -138,7 +138,9 @@ def _costs(entries: Sequence[Entry]) -> pd.DataFrame:
             "GMAC an image": _or(entry.gmacs_step, "{:.4g}")
             + (f" + {entry.gmacs_vae:.4g} of the VAE" if entry.gmacs_vae else ""),
             "GB moved a step, at least": _or(entry.bytes_step and entry.bytes_step / 1e9, "{:.3g}"),
-            "floor, ms": _or(entry.floors[0].seconds * 1e3 if entry.floors else None, "{:.3g}"),
+            "floor, ms": _or(
+                entry.floors[0].seconds and entry.floors[0].seconds * 1e3 if entry.floors else None, "{:.3g}"
+            ),
             "first step, s": f"{entry.first_step_seconds:.1f}",
             "warm-up, steps": entry.warmup_steps,
             "steps a window": f"{statistics.median(w.steps for w in entry.windows):.0f}",

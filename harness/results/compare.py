@@ -18,6 +18,7 @@ from harness.config import digest
 from harness.results import panels, published
 from harness.results.methods import REFERENCE, look, measured_title, order
 from harness.results.panels import FINAL, LONGEST_NAME, Sample, Scalar
+from harness.results.published import MissingPoint
 from harness.results.store import LeftOut, Run
 from harness.results.trials import PAPER_METRIC, has_knobs, metric_title, trial_of
 
@@ -93,7 +94,7 @@ class Panel:
 class Figure3:
     published: Panel
     measured: tuple[Panel, ...]
-    missing: tuple[published.MissingPoint, ...]
+    missing: tuple[MissingPoint, ...]
 
     @property
     def panels(self) -> tuple[Panel, ...]:

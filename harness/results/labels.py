@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
@@ -27,6 +29,20 @@ PASSES = 3
 SHADE = 0.72  # of the marker's colour, for text that is thin
 LEADER = "#a0a0a0"
 HALO = withStroke(linewidth=2, foreground="white")  # a line behind a label does not strike it through
+
+
+def figure_of(axes: Axes) -> Figure:
+    """The figure that the axes are drawn on."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None, "axes are made by a figure"
+    return figure
+
+
+def renderer_of(axes: Axes) -> RendererBase:
+    """What measures texts: the renderer of the canvas that paints pixels."""
+    canvas = figure_of(axes).canvas
+    assert isinstance(canvas, FigureCanvasAgg), "figures are made by sheet.figure, on an Agg canvas"
+    return canvas.get_renderer()
 
 
 class Anchor(NamedTuple):
@@ -60,7 +76,7 @@ def place(
     Each label takes the cheapest of the places around its point; then each is moved again, given the others, until the
     passes are over. Nothing is random, so the same points always give the same picture.
     """
-    scale = axes.get_figure().dpi / 72
+    scale = figure_of(axes).dpi / 72
     window = Box(*axes.get_window_extent(renderer).extents)
     centres = [tuple(axes.transData.transform((anchor.x, anchor.y))) for anchor in anchors]
     radius = MARKER_RADIUS * scale
@@ -76,7 +92,7 @@ def place(
             chosen[i] = min(
                 options,
                 key=lambda option: (
-                    _cost(*option, obstacles, lines, window)
+                    _cost(option[0], option[1], obstacles, lines, window)
                     + CONFUSING * _too_near(option[0], centre, rivals, CLEARLY_NEARER * scale)
                 ),
             )

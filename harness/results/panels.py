@@ -3,13 +3,15 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from harness.results.schema import Device, Evaluation
 from harness.results.store import Run
 
 OF_THE_METHOD = {"formulation", "sampler", "num_steps", "nfe"}  # part of the method as published: these may differ
 PAPER_SAMPLER_STEPS = {"ddpm": 250, "heun": 40}
-PAPER_KNOBS = {  # only what the papers print, each with its place; a run that differs is not the paper's method
+# Only what the papers print, each with its place; a run that differs is not the paper's method.
+PAPER_KNOBS: dict[str, dict[str, Any]] = {
     "maskdit": {  # MaskDiT Sec. 5 and its configurations
         "mask_ratio": 0.5,
         "mae_weight": 0.1,
@@ -130,7 +132,7 @@ def own_differences_from_paper(sample: Sample) -> dict[str, str]:
     formulation = PAPER_FORMULATIONS.get(sample.run.result.method, sampling.formulation)
     if sampling.formulation != formulation:
         found["formulation"] = f"formulation {sampling.formulation} instead of {formulation}"
-    steps = PAPER_SAMPLER_STEPS.get(sampling.sampler)
+    steps = PAPER_SAMPLER_STEPS.get(str(sampling.sampler))
     if sampling.num_steps != steps:
         found["sampler steps"] = f"sampler steps {sampling.num_steps} instead of {steps or 'another sampler'}"
     return found

@@ -208,7 +208,8 @@ def context() -> pd.DataFrame:
             epochs = {i: _epochs(records[i]) for i in largest}
             known = [length for length in epochs.values() if length is not None]
             for i in largest:  # where no length is known, every run may be the longest
-                if not known or (epochs[i] is not None and epochs[i] >= ALIKE * max(known)):
+                length = epochs[i]
+                if not known or (length is not None and length >= ALIKE * max(known)):
                     groups[i] = groups[i] or group
     found["group"] = groups
     return found[found["group"] != ""].reset_index(drop=True)
@@ -259,7 +260,7 @@ def _what(metric: str, data: str) -> str:
 
 
 def _steps(row: Row) -> str:
-    steps, x, unit = row["training_steps_k"], str(row["x"]), row["x_unit"]
+    steps, x, unit = float(row["training_steps_k"]), str(row["x"]), row["x_unit"]
     if not math.isnan(steps):
         return f"{steps:g}k steps"
     if unit == "epochs":
@@ -270,7 +271,7 @@ def _steps(row: Row) -> str:
 
 
 def _batch(row: Row) -> str:
-    if not math.isnan(row["batch_size"]):
+    if not math.isnan(float(row["batch_size"])):
         return f"batch {row['batch_size']:g}"
     return "" if row["quality"] == "missing" else NOT_STATED
 
@@ -340,7 +341,7 @@ def _epochs(row: Row) -> float | None:
     """Passes over ImageNet; None where the source tells neither epochs nor steps and batch."""
     if row["x_unit"] == "epochs":
         return float(row["x"])
-    epochs = row["training_steps_k"] * 1000 * row["batch_size"] / IMAGENET
+    epochs = float(row["training_steps_k"]) * 1000 * float(row["batch_size"]) / IMAGENET
     return None if math.isnan(epochs) else epochs
 
 

@@ -63,6 +63,7 @@ class Trial:
 
     @property
     def distance(self) -> float:
+        """The run's Fréchet distance after its last step: `metric` is its name."""
         return self.run.result.evaluations[FINAL].metrics[self.metric]
 
     @cached_property
@@ -77,7 +78,8 @@ class Trial:
             and e.protocol == final
             and math.isfinite(e.metrics.get(self.metric, math.nan))
         ]
-        return {e.step: e.metrics[self.metric] for e in sorted(alike, key=lambda e: e.step)}
+        found = {e.step: e.metrics[self.metric] for e in alike if e.step is not None}
+        return dict(sorted(found.items()))
 
     @cached_property
     def guided(self) -> dict[float, float]:

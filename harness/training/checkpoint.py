@@ -17,17 +17,21 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.config import digest
-from harness.errors import DataError
+from harness.errors import DataError, HarnessError
 from harness.files import sha256_of, sync
-from harness.results.schema import SCHEMA_VERSION
+from harness.results.schema import SCHEMA_VERSION, read_json
+from harness.weights import load_saved
 
 R = TypeVar("R")
 EMA_FILE = "ema.safetensors"
-FILES = ("method.safetensors", EMA_FILE, "optimizer.pt")
+METHOD_FILE = "method.safetensors"
+FILES = (METHOD_FILE, EMA_FILE, "optimizer.pt")
+RAW = "network."  # the raw network's names begin so
 
 
 class Checkpoint(NamedTuple):
@@ -93,7 +97,7 @@ def save(folder: Path, checkpoint: Checkpoint, config_sha256: str, keep: Keep) -
     def write_files(temporary: Path) -> None:
         save_file(_plain(checkpoint.method), temporary / "method.safetensors")
         save_file(_plain(checkpoint.ema), temporary / "ema.safetensors")
-        torch.save(checkpoint.optimizer, temporary / "optimizer.pt")
+        _save_pickled(checkpoint.optimizer, temporary / "optimizer.pt")
 
     _write(folder, checkpoint.step, checkpoint.seconds, config_sha256, write_files)
     newest_first = list(reversed(_folders(folder)))
@@ -142,15 +146,22 @@ def _write(folder: Path, step: int, seconds: float, config_sha256: str, write_fi
         sync(folder)
 
 
+def _save_pickled(state: dict, path: Path) -> None:
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # what torch raises when the disk refuses
+        raise OSError(f"{path.name} was cut short ({' '.join(str(error).split())[:80]})") from None
+
+
 @contextmanager
 def _disk(failure: str, temporary: Path | None = None) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a disk that refuses
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
         raise DataError(
-            f"{failure}: {error.strerror or error}. "
+            f"{failure}: {getattr(error, 'strerror', None) or error}. "
             "Free some space or choose another --out, then repeat the command: it continues from the last checkpoint."
         ) from error
 
@@ -190,6 +201,18 @@ def load_ema(
     )
 
 
+def load_raw(
+    folder: Path, config_sha256: str, note: Callable[[str], None], step: int | None = None
+) -> tuple[int, dict[str, Tensor]] | None:
+    """As load_ema, but the network as it was trained, not averaged. A milestone that is no longer new has none."""
+
+    def load(path: Path, state: dict[str, Any]) -> tuple[int, dict[str, Tensor]]:
+        method = _tensors(path, "method")
+        return state["step"], {k.removeprefix(RAW): v for k, v in method.items() if k.startswith(RAW)}
+
+    return _newest(folder, config_sha256, (METHOD_FILE,), note, load, step)
+
+
 def steps(folder: Path) -> list[int]:
     """The steps of which there is a checkpoint, whole or not."""
     return [_step_of(path) for path in _folders(folder)]
@@ -218,11 +241,15 @@ def _newest(
 
 def _verified_state(path: Path, files: tuple[str, ...]) -> dict[str, Any]:
     try:
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        state = read_json(path / "state.json")
         if state.pop("sha256") != digest(state):
             raise DataError("state.json was changed.")
         damaged = [name for name in files if sha256_of(path / name) != state["files"][name]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if state["step"] != _step_of(path) or not isinstance(state["seconds"], int | float):
+            raise DataError(f"state.json is of step {state['step']!r}, or incomplete.")
+        if not isinstance(state["config_sha256"], str):
+            raise DataError("state.json names no configuration.")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"it cannot be read: {error}.") from None
     if damaged:
         raise DataError(f"{', '.join(damaged)} differs from the sha256 written with it.")
@@ -230,12 +257,24 @@ def _verified_state(path: Path, files: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _load(path: Path, state: dict[str, Any]) -> Checkpoint:
-    optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+    try:
+        optimizer = load_saved(path / "optimizer.pt")
+    except HarnessError:
+        raise  # a signal that arrived meanwhile
+    except Exception as error:  # its hash fits, but is no secret; pickles that are refused or damaged fail in any way
+        raise DataError(
+            f"{path / 'optimizer.pt'} is refused: it is damaged or holds more than tensors and numbers "
+            f"({type(error).__name__}), and code in it is never run. Remove {path}; the run goes on from an older one."
+        ) from None
     return Checkpoint(state["step"], state["seconds"], _tensors(path, "method"), _tensors(path, "ema"), optimizer)
 
 
 def _tensors(path: Path, name: str) -> dict[str, Tensor]:
-    return load_file(path / f"{name}.safetensors")
+    try:
+        return load_file(path / f"{name}.safetensors")
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path / name}.safetensors is damaged: {reason}. Remove {path} and repeat.") from None
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -246,5 +285,5 @@ def _step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in state.items()}

@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Ema:
@@ -16,9 +16,11 @@ class Ema:
     def __init__(self, network: nn.Module, decay: float, *, warmup: bool):
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self.decay, self.warmup = decay, warmup
-        self._slow, self._fast = list(self.network.parameters()), list(network.parameters())
+        self._slow: list[Tensor] = list(self.network.parameters())
+        self._fast: list[Tensor] = list(network.parameters())
 
     def decay_at(self, step: int) -> float:
+        """The decay of the update after `step`, counted from 0; (1 + step) / (10 + step) while warming up."""
         return min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
 
     @torch.no_grad()

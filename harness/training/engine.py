@@ -137,7 +137,7 @@ class _Run:
             return inbox.received
         number = torch.tensor(inbox.received or 0, device=self.device)
         dist.all_reduce(number, dist.ReduceOp.MAX)
-        return signals.Signal(number.item()) if number else None
+        return signals.Signal(int(number.item())) if number else None
 
     def _log(self, gradient_norm: Tensor | None) -> None:
         window = self.clock.read()
@@ -147,7 +147,7 @@ class _Run:
             dist.all_reduce(table.div_(self.world.size))
             highest = torch.tensor(peak or 0, device=self.device)
             dist.all_reduce(highest, dist.ReduceOp.MAX)
-            peak = highest.item() or None
+            peak = int(highest.item()) or None
         names, values = list(self.losses[0]), table.tolist()
         self.losses.clear()
         self._refuse_non_finite_loss([row[names.index("loss")] for row in values])
@@ -183,7 +183,9 @@ class _Run:
 
     def _refuse_non_finite_weights(self) -> None:
         """A finite loss may have had a gradient that is not: the next step would find out, after the save."""
-        norms = torch.stack(torch._foreach_norm(list(self.train_step.method.parameters())))
+        step = self.train_step  # a second moment that has overflowed would freeze its weight for good
+        kept = [*step.method.state_dict().values(), *(s["exp_avg_sq"] for s in step.optimizer.state.values())]
+        norms = torch.stack(torch._foreach_norm([values for values in kept if values.is_floating_point()]))
         if not norms.isfinite().all():
             self.log.event("divergence", step=self.step, weights="not finite")
             raise Diverged(
@@ -193,7 +195,10 @@ class _Run:
 
     def _advice(self) -> str:
         halved = self.cfg.protocol.learning_rate / 2
-        return f"Lower the learning rate (--set learning_rate={halved:g}) or try another --seed."
+        return (
+            f"Lower the learning rate (--set learning_rate={halved:g}), try another --seed, or look for damage in the "
+            "data (harness data verify)."
+        )
 
     def _save(self) -> None:
         self._refuse_non_finite_weights()

@@ -2,7 +2,8 @@
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,14 +50,19 @@ class Logbook:
         if not self._writes:
             return
         lines, damaged = read_lines(self._metrics)
-        kept = [line for line in lines if line.get("step", step + 1) <= step]
+        whole = [line for line in lines if _is_whole(line)]
+        damaged += len(lines) - len(whole)
+        kept = [line for line in whole if line["step"] <= step]
         if damaged:
             self.note(f"metrics.jsonl had {damaged} damaged line(s), left out.")
+        elif step and not any(line["step"] == step for line in kept):  # every checkpoint has one
+            self.note(f"metrics.jsonl has lost lines up to step {step:,}: curves and the speed begin after it.")
         if damaged or len(kept) < len(lines):
-            write_atomically(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
+            with _writing(self._metrics):
+                write_atomically(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
 
     def speed(self) -> Speed:
-        lines, _ = read_lines(self._metrics)
+        lines = [line for line in read_lines(self._metrics)[0] if _is_whole(line)]
         timed_steps = sum(line["timed_steps"] for line in lines)
         timed_seconds = sum(line["timed_seconds"] for line in lines)
         speeds = [line["steps_per_sec"] for line in lines if line["steps_per_sec"]]
@@ -68,9 +74,22 @@ class Logbook:
         )
 
 
+def _is_whole(line: dict[str, Any]) -> bool:
+    """Whether it has what is counted with; a line that a disk damaged may still be an object."""
+    numbers = [line.get(name) for name in ("step", "timed_steps", "timed_seconds")]
+    others = [line.get(name) or 0 for name in ("steps_per_sec", "peak_memory_bytes")]
+    return all(type(number) in (int, float) for number in (*numbers, *others))
+
+
 def _append(path: Path, document: dict[str, Any]) -> None:
-    try:
+    with _writing(path):
         append_line(path, document)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise DataError(
             f"{path.name} could not be written: {error.strerror or error}. Free some space or choose another --out, "

@@ -6,7 +6,7 @@ L tokens of an image, K kept tokens, D width.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness.config import Knobs, RunConfig
 from harness.diffusion.formulations import FORMULATIONS
@@ -80,7 +80,7 @@ def _dit(shape: Shape, knobs: Knobs, outputs: int) -> Step:  # outputs: values o
     return Step(shape, whole, (whole,))
 
 
-def _mdt(shape: Shape, knobs: Knobs, outputs: int) -> Step:
+def _mdt(shape: Shape, knobs: Any, outputs: int) -> Step:
     """All tokens; then the kept ones, and all of them in the side-interpolator and in the blocks after it."""
     length, width, heads = shape.num_tokens, shape.width, shape.num_heads
     encoder_depth = shape.depth - knobs.decoder_depth
@@ -97,7 +97,7 @@ def _mdt(shape: Shape, knobs: Knobs, outputs: int) -> Step:
     return Step(shape, full, (full, masked))
 
 
-def _asymmetric(shape: Shape, knobs: Knobs, outputs: int, *, encoded: int, projected: int) -> Pass:
+def _asymmetric(shape: Shape, knobs: Any, outputs: int, *, encoded: int, projected: int) -> Pass:
     """`encoded` tokens in the encoder, `projected` to the decoder's width, all of them in the decoder."""
     length, width = shape.num_tokens, shape.width
     narrow = knobs.decoder_width or width // 2
@@ -109,14 +109,14 @@ def _asymmetric(shape: Shape, knobs: Knobs, outputs: int, *, encoded: int, proje
     )
 
 
-def _maskdit(shape: Shape, knobs: Knobs, outputs: int) -> Step:
+def _maskdit(shape: Shape, knobs: Any, outputs: int) -> Step:
     length = shape.num_tokens
     kept = num_kept(length, knobs.mask_ratio)
     sampled = _asymmetric(shape, knobs, outputs, encoded=length, projected=length)
     return Step(shape, sampled, (_asymmetric(shape, knobs, outputs, encoded=kept, projected=kept),))
 
 
-def _sddit(shape: Shape, knobs: Knobs, outputs: int) -> Step:
+def _sddit(shape: Shape, knobs: Any, outputs: int) -> Step:
     """The student's encoder and head see [CLS] and the visible tokens, the teacher's [CLS] and all.
 
     The teacher's prototypes see [CLS] and the visible tokens too: for the centre, those of two means a batch are enough

@@ -12,16 +12,16 @@ D width, C channels, p patch side, L tokens.
 import argparse
 import math
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from harness.errors import DataError, unknown
 from harness.nn.embeddings import PatchEmbed
+from harness.weights import load_saved, refuse_views
 
 # A fixed table that went through the averaging of DiT's train.py for 10,000 steps or more is off by 1.6e-4: each step
 # multiplies it by 0.9999, adds it back times 0.0001, and rounds. A wrong table is off by about 1.
@@ -52,6 +52,10 @@ def read(path: Path) -> dict[str, Tensor]:
             f"{path} is no state dict, which names tensors: it has {_some(strangers)}. Point to a plain state dict, or "
             'to a file with one under "ema".'
         )
+    try:
+        refuse_views(state)
+    except ValueError as error:
+        raise DataError(f"{path} is refused: {error}. Save its state dict anew, of contiguous tensors.") from None
     return dict(state)
 
 
@@ -63,7 +67,7 @@ def _load(path: Path) -> object:
     try:
         # The training scripts store their options, a Namespace: a bag of values, harmless to restore.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return load_saved(path, mapped=True)
     except Exception as error:  # damaged bytes can fail in any way
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         if code:
@@ -105,7 +109,7 @@ def _blocks(ours: str, official: str, depth: int) -> Names:
     return {k: v for i in range(depth) for k, v in _under(_BLOCK, f"{ours}.{i}", f"{official}.{i}").items()}
 
 
-def _dit(network: nn.Module) -> tuple[Names, Tables]:
+def _dit(network: Any) -> tuple[Names, Tables]:
     names = {
         "patches.proj": "x_embedder.proj",
         **_CONDITION,
@@ -115,7 +119,7 @@ def _dit(network: nn.Module) -> tuple[Names, Tables]:
     return names, {"pos_embed": network.position}
 
 
-def _maskdit(network: nn.Module) -> tuple[Names, Tables]:
+def _maskdit(network: Any) -> tuple[Names, Tables]:
     names = {
         "encoder.patches.proj": "x_embedder.proj",
         "mask_token": "mask_token",
@@ -128,7 +132,7 @@ def _maskdit(network: nn.Module) -> tuple[Names, Tables]:
     return names, {"pos_embed": network.encoder.position, "decoder_pos_embed": network.decoder.position}
 
 
-def _mdt(network: nn.Module) -> tuple[Names, Tables]:
+def _mdt(network: Any) -> tuple[Names, Tables]:
     """The official blocks are one list, whose last ones are the decoder; each has its own copy of the same index."""
     names = {
         "patches.proj": "x_embedder.proj",
@@ -140,7 +144,7 @@ def _mdt(network: nn.Module) -> tuple[Names, Tables]:
     }
     places = [f"encoder.{i}" for i in range(len(network.encoder))]
     places += [f"decoder.{i}" for i in range(len(network.decoder))]
-    tables = {}
+    tables: Tables = {}
     pairs = [(place, f"blocks.{i}") for i, place in enumerate(places)]
     for ours, official in [*pairs, ("interpolator", "sideblocks.0")]:
         names |= _under(_BLOCK, f"{ours}.block", official)
@@ -157,7 +161,7 @@ AS_PUBLISHED = {
     "maskdit": [],
     "mdt": ["relative_position=true", "sampling.guidance_channels=3", "sampling.guidance_power=4"],
 }
-METHODS: dict[str, Callable[[nn.Module], tuple[Names, Tables]]] = {"dit": _dit, "maskdit": _maskdit, "mdt": _mdt}
+METHODS: dict[str, Callable[[Any], tuple[Names, Tables]]] = {"dit": _dit, "maskdit": _maskdit, "mdt": _mdt}
 
 
 # Layouts -----------------------------------------------------------------------------------------------------------
@@ -172,13 +176,14 @@ class _Weight(NamedTuple):
     layout: Callable[[Tensor], Tensor]
 
 
-def _weights(network: nn.Module, names: Names) -> list[_Weight]:
+def _weights(network: Any, names: Names) -> list[_Weight]:
     patch = next(module.patch for module in network.modules() if isinstance(module, PatchEmbed))
     weights = []
     for ours, value in network.state_dict().items():
         module, _, leaf = ours.rpartition(".")
         official = names[ours] if ours in names else f"{names[module]}.{leaf}"
-        shape, layout = tuple(value.shape), _as_it_is
+        shape: tuple[int, ...] = tuple(value.shape)
+        layout: Callable[[Tensor], Tensor] = _as_it_is
         if official == "x_embedder.proj.weight":
             shape, layout = (shape[0], shape[1] // patch**2, patch, patch), _flat
         elif official.startswith("final_layer.linear."):
@@ -228,7 +233,8 @@ def convert(method: str, network: nn.Module, official: Mapping[str, Tensor]) -> 
 
 def _unwrapped(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without the prefix that a wrapper gave to every name."""
-    prefix = WRAPPERS.match(next(iter(official), ""))[0]
+    wrapped = WRAPPERS.match(next(iter(official), ""))
+    prefix = wrapped[0] if wrapped else ""
     if not all(name.startswith(prefix) for name in official):
         return dict(official)
     return {name.removeprefix(prefix): value for name, value in official.items()}

@@ -7,6 +7,7 @@ B images of the global batch, R of this process, M of a micro-batch.
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +83,8 @@ class TrainStep:
         if protocol.compile:
             compiling.compile_in_place(method, cuda_graphs=cfg.execution.cuda_graphs and device.type == "cuda")
         self._parallel = _parallel(method) if world.size > 1 else None
-        self._now = Progress(torch.zeros((), device=device), torch.zeros((), device=device))
+        self._now_tensors = torch.zeros((), device=device), torch.zeros((), device=device)
+        self._now = Progress(*self._now_tensors)
         first, size = self._rows.start, self._micro_batch
         self._draws = [
             Draw(protocol.batch_size, start, start + size, device) for start in range(first, self._rows.stop, size)
@@ -96,7 +98,7 @@ class TrainStep:
         """Take `step` (counted from 0). Returns its losses and, if asked for, the gradient's norm; nothing waits."""
         protocol = self._cfg.protocol
         progress = Progress(step / protocol.steps, step * protocol.batch_size / len(self.data))
-        for tensor, value in zip(self._now, progress, strict=True):
+        for tensor, value in zip(self._now_tensors, progress, strict=True):
             tensor.fill_(value)  # a launch, and no copy that waits for the device
         totals = self._first_gradients(batch, step) if self._untried else self._gradients(batch, step)
         gradient_norm = self._gradient_norm() if measure_gradient else None
@@ -154,9 +156,8 @@ def _blocks(network: nn.Module) -> Iterator[DiTBlock]:
 def _parallel(method: Method) -> DistributedDataParallel:
     """Gradients averaged over processes. Buffers are centres, which methods keep equal themselves."""
     new = "forward_sync_buffers" in signature(DistributedDataParallel).parameters  # torch renames broadcast_buffers
-    return DistributedDataParallel(
-        method, gradient_as_bucket_view=True, **{"forward_sync_buffers" if new else "broadcast_buffers": False}
-    )
+    sync: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": False}
+    return DistributedDataParallel(method, gradient_as_bucket_view=True, **sync)
 
 
 def drop_labels(labels: Tensor, probability: float, draw: Draw, *, null_label: int) -> Tensor:

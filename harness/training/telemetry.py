@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from harness.results.schema import Device
+from harness.results.schema import Device, MemoryKind
 
 WARMUP_STEPS = 10  # after every start: allocators, caches and thread pools settle
 
@@ -82,7 +82,7 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def peak_memory(device: torch.device) -> tuple[int | None, str]:
+def peak_memory(device: torch.device) -> tuple[int | None, MemoryKind]:
     """Highest memory in bytes, and of what: the device's allocations, or this process as a whole on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device), "device allocated"

@@ -4,10 +4,9 @@ S side of an image in pixels, D width of a level.
 """
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.config import RunConfig
@@ -38,7 +37,7 @@ def online_encoder(cfg: RunConfig) -> EncoderCost | None:
         raise UsageError(
             f"{cfg.recipe} has pipeline online-vae and no VAE; name it with --set vae=stabilityai/sd-vae-ft-ema."
         )
-    known = vae.SD_VAE if protocol.vae in vae.PUBLISHED else vae.RANDOM.get(protocol.vae)
+    known: dict[str, Any] | None = vae.SD_VAE if protocol.vae in vae.PUBLISHED else vae.RANDOM.get(protocol.vae)
     if known is None:
         return counted_encoder(vae.load(protocol.vae).model, cfg.input.side)
     channels = tuple(known["block_out_channels"])
@@ -86,7 +85,7 @@ def _residual_block(inputs: int, outputs: int, side: int) -> list[Convolution]:
     return both if inputs == outputs else [*both, Convolution(1, inputs, outputs, side)]
 
 
-def counted_encoder(model: nn.Module, latent_side: int) -> EncoderCost:
+def counted_encoder(model: Any, latent_side: int) -> EncoderCost:
     """The same of any diffusers AutoencoderKL, run on shapes alone."""
     side = latent_side * 2 ** (len(model.config.block_out_channels) - 1)
     shapes = copy.deepcopy(model).to("meta")

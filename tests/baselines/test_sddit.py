@@ -42,10 +42,10 @@ def test_the_loss_is_equation_9_plus_equation_12(digits):
     encoded, raw = network.encode_decode(student.net_input, student.net_noise, labels, keep)
     quiet = edm.noised(clean, Draw.all_of(clean), torch.full((4,), 0.002))
     teacher = sddit.teacher
-    t_encoder = teacher["encoder"]
-    t_encoded = t_encoder(t_encoder.embed(quiet.net_input), teacher["condition"](quiet.net_noise, labels), None)
+    t_encoder = teacher.encoder
+    t_encoded = t_encoder(t_encoder.embed(quiet.net_input), teacher.condition(quiet.net_noise, labels), None)
     s_cls, s_patch = logits(sddit.head, encoded)
-    t_cls, t_patch = logits(teacher["head"], t_encoded)
+    t_cls, t_patch = logits(teacher.head, t_encoded)
 
     def cross_entropy(target, student, centre):
         return -(softmax((target - centre) / 0.09) * softmax(student / 0.1).log()).sum(-1)
@@ -158,7 +158,7 @@ def test_the_teacher_sees_the_least_noise_the_level_asked_for_or_the_students_di
     def teacher_levels(*assignments):
         sddit = method(digits, *assignments)
         seen = []
-        sddit.teacher["condition"].register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0]))
+        sddit.teacher.condition.register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0]))
         sddit(digits.clean[:64], digits.labels[:64], START, Draw.all_of(digits.clean[:64]))
         return (4 * seen[0]).exp()
 

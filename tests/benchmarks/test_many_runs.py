@@ -1,4 +1,7 @@
-"""Reading, comparing and reporting a thousand run folders: at most 10 s and 500 MB each, by `make bench`'s record."""
+"""Reading, judging, comparing and reporting a thousand run folders, and reading the published numbers.
+
+What is asked of `compare` and `report`: at most 10 s and 500 MB each, by `make bench`'s record.
+"""
 
 import resource
 import subprocess
@@ -7,6 +10,11 @@ from pathlib import Path
 
 import pytest
 from run_folders import write_run
+
+from harness.results import published
+from harness.results.claims.claims import judge
+from harness.results.evidence import gather
+from harness.results.folders.listing import survey
 
 NUM_SEEDS = 25
 METHODS = ("dit", "maskdit", "mdt", "sddit")
@@ -43,3 +51,15 @@ def test_a_thousand_runs(benchmark, command, thousand, tmp_path):
     benchmark.pedantic(run, rounds=3, warmup_rounds=1)
     # Of any child of this process so far: an upper bound of this one's.
     benchmark.extra_info["peak_mib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def test_listing_a_thousand_runs(benchmark, thousand):
+    assert len(benchmark.pedantic(survey, ([thousand],), rounds=3, warmup_rounds=1)) == 1000
+
+
+def test_judging_a_thousand_runs(benchmark, thousand):
+    assert benchmark.pedantic(judge, (gather([thousand]),), rounds=3, warmup_rounds=1)
+
+
+def test_reading_the_published_numbers(benchmark):
+    assert len(benchmark(published._rows.__wrapped__))

@@ -15,7 +15,7 @@ from networks import noise, random_inception
 from safetensors.torch import save_file
 from torch import nn
 
-from harness import torchvision_guard
+from harness import downloads, torchvision_guard
 from harness.errors import DataError, SetupError
 from harness.evaluation import inception
 from harness.evaluation.features import Features, TappedNetwork
@@ -375,7 +375,7 @@ def test_another_answer_than_the_published_file_is_not_kept(tmp_path, monkeypatc
 
 
 def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(inception, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(downloads, "PATIENCE_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(inception, "URL", f"http://127.0.0.1:{silent.getsockname()[1]}/")
         start = time.monotonic()

@@ -52,13 +52,15 @@ DAMAGES = {
     "empty": lambda path: path.write_bytes(b""),
     "of another shape": lambda path: np.save(path, np.zeros((4, 2, 2, 1), np.uint8)),
     "of another kind": lambda path: np.save(path, np.zeros((4, *SHAPE), np.int8)),
+    "with a flipped bit": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\x47"),
+    "without its hash": lambda path: path.with_suffix(".sha256").unlink(),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_part_is_drawn_again_and_the_others_are_not(damage, tmp_path):
     drawn(tmp_path, Drawer())
-    damage(sorted(tmp_path.iterdir())[1])
+    damage(sorted(tmp_path.glob("*.npy"))[1])
     again = Drawer()
     assert drawn(tmp_path, again) == list(range(10))
     assert again.calls == [(4, 8)]

@@ -132,7 +132,7 @@ def rows(table: Table, **where: object) -> list[dict]:
 
 
 def shown(table: Table, row: Mapping, column: str) -> str:
-    return table.text(row, next(c for c in table.columns if c.name == column))
+    return table.text(row, next(c for c in table.shown if c.name == column))
 
 
 # Tables 1 and 2 --------------------------------------------------------------------------------------------------

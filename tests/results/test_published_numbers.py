@@ -3,7 +3,6 @@ import math
 import re
 import subprocess
 import sys
-import time
 from importlib.resources import files
 
 import pytest
@@ -315,12 +314,3 @@ def test_every_entry_of_the_protocols_has_a_source_and_belongs_to_rows():
         used |= {(place, method, series), (place, "", series), (place, method, ""), (place, "", "")}
     assert set(keys) <= used
     assert all(entry["source"] for entry in entries)
-
-
-def test_reading_all_files_takes_a_fraction_of_a_second():
-    def seconds() -> float:
-        started = time.perf_counter()
-        published._rows.__wrapped__()
-        return time.perf_counter() - started
-
-    assert min(seconds() for _ in range(3)) < 0.2

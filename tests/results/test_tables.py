@@ -76,7 +76,7 @@ def test_a_mean_has_as_many_decimals_as_two_digits_of_its_deviation():
 def test_a_deviation_of_zero_or_none_leaves_the_mean_its_digits():
     assert with_spread(1.2345, 0.0) == "1.234 ± 0"
     one = table([{"FD": 1.2345, "SD": None}], (Column("FD", "number", spread="SD"),))
-    assert one.text(one.rows[0], one.columns[0]) == "1.234"
+    assert one.text(one.rows[0], one.shown[0]) == "1.234"
 
 
 def test_a_difference_shows_its_sign_and_never_a_signed_zero():
@@ -93,19 +93,19 @@ def test_a_number_as_a_paper_prints_it_keeps_its_words_and_its_value():
     assert "68.40" in published.markdown()
     assert "68.40" in published.latex()
     assert read_csv(published.csv()) == [{"FID": "68.4"}]
-    assert published.columns[0].kind == "number"
-    assert published.sort_value(published.rows[0], published.columns[0]) == 68.4
+    assert published.shown[0].kind == "number"
+    assert published.sort_value(published.rows[0], published.shown[0]) == 68.4
 
 
 def test_a_column_of_numbers_is_found_by_its_cells_and_sorts_by_size():
     mixed = table([{"Run": "b", "FD": 10.0}, {"Run": "a", "FD": 9}, {"Run": None, "FD": None}])
-    assert [column.kind for column in mixed.columns] == ["text", "number"]
-    run, fd = mixed.columns
+    assert [column.kind for column in mixed.shown] == ["text", "number"]
+    run, fd = mixed.shown
     assert sorted(mixed.rows[:2], key=lambda row: mixed.sort_value(row, fd))[0]["Run"] == "a"
     assert mixed.sort_value(mixed.rows[2], run) is None
     assert mixed.sort_value({"FD": math.nan}, fd) is None
     words = table([{"FD": "missing"}], (Column("FD", "number"),))
-    assert words.sort_value(words.rows[0], words.columns[0]) is None
+    assert words.sort_value(words.rows[0], words.shown[0]) is None
     assert "|      FD |" in words.markdown()
 
 

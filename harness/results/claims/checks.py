@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.results import published
-from harness.results.claims.comparisons import Arm, Pool, distance_at, own_differences
+from harness.results.claims.comparisons import Arm, Pool, distance_at, known, own_differences
 from harness.results.claims.verdicts import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Judgement
 from harness.results.evidence import Evidence
 from harness.results.panels import PAPER_KNOBS
@@ -43,7 +43,7 @@ class Expected:
 
 def outside_tolerance(evidence: Evidence, judgements: Iterable[Judgement]) -> list[str]:
     """Every number made as the paper made it that is not near the published one, and every such claim that fails."""
-    found = []
+    found: list[str] = []
     settings = [s for s in evidence.settings if s.scale == "paper" and not s.differences]
     pools = {setting.name: Pool(setting.trials) for setting in settings}
     for expected in _expected() if settings else ():
@@ -61,7 +61,8 @@ def agreement(judgements: Sequence[Judgement], earlier: Iterable[Mapping[str, An
     A verdict that turned round, or an interval that does not meet the earlier one. Where there were verdicts and none
     of them was reached again, that is said too: a check that compared nothing has not passed.
     """
-    contradictions, compared, before = [], 0, 0
+    contradictions: list[str] = []
+    compared, before = 0, 0
     for old in earlier:
         if old.get("verdict") in (None, NOT_TESTED):
             continue
@@ -87,7 +88,7 @@ def _far_off(setting: Setting, pool: Pool, expected: Expected) -> Iterator[str]:
         trials = list(group.trials.values())
         if own_differences(trials[0]):
             continue
-        mean = statistics.fmean(read(trial) for trial in trials)
+        mean = statistics.fmean(known(read(trial)) for trial in trials)
         off = mean / expected.fid - 1
         if abs(off) > FID_WITHIN:
             what = f"{expected.arm.label(trials[0].knobs)}-{target.network} after {target.steps} steps"

@@ -12,7 +12,7 @@ from itertools import pairwise, product
 from typing import Any
 
 from harness.results import panels
-from harness.results.claims.verdicts import Comparison
+from harness.results.claims.verdicts import Claimed, Comparison
 from harness.results.methods import measured_title
 from harness.results.panels import FINAL, PAPER_KNOBS
 from harness.results.trials import VARIED, Trial, has_knobs
@@ -20,6 +20,7 @@ from harness.results.trials import VARIED, Trial, has_knobs
 MDT_LITE = measured_title("mdt", {})
 WITHOUT_POSITIONS = f"{MDT_LITE}: MDT without its relative position bias."
 Value = Callable[[Trial], float | None]
+Published = tuple[float, float]  # the paper's values of the two sides
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,9 @@ class Pairs:
             if len(found) > 1:
                 yield f"The runs come from {len(found)} versions of {what}."
 
-    def comparison(self, quantity: str, claimed: str, published: tuple[float, float] | None = None, **more: Any):
+    def comparison(
+        self, quantity: str, claimed: Claimed, published: Published | None = None, **more: Any
+    ) -> Comparison:
         """As a Comparison; `more` are its other fields, of which notes and differences are added to the pairs' own."""
         subject, other = self.labels
         pairs = [*self.trials_a, *self.trials_b]
@@ -153,7 +156,8 @@ def paired(
     Those of the methods' own formulations, sampled without guidance, come first. Of equals, those whose runs have the
     lengths asked for. `one_length` asks for equal lengths in both arms.
     """
-    best, chosen = (), None
+    best: tuple[int, ...] = ()
+    chosen: tuple[Group, Group] | None = None
     groups_b = pool_b.groups(b, value_b, batch_size=batch_size)
     for ours, theirs in product(pool_a.groups(a, value_a, batch_size=batch_size), groups_b):
         if a.method == b.method and ours.rest != theirs.rest:
@@ -180,16 +184,22 @@ def paired(
         b,
         trials_a,
         trials_b,
-        tuple(float(value_a(trial)) for trial in trials_a),
-        tuple(float(value_b(trial)) for trial in trials_b),
+        tuple(known(value_a(trial)) for trial in trials_a),
+        tuple(known(value_b(trial)) for trial in trials_b),
         tuple(sorted(ours.trials.keys() - set(seeds))),
         tuple(sorted(theirs.trials.keys() - set(seeds))),
     )
 
 
-def distance_at(step: int) -> Value:
+def known(value: float | None) -> float:
+    """A value of a trial that was taken into a group because it has one."""
+    assert value is not None, "a group holds trials that have the value alone"
+    return float(value)
+
+
+def distance_at(step: int | None) -> Value:
     """A trial's distance after that many steps: of its last evaluation, or of a milestone of a longer run."""
-    return lambda trial: trial.distance if trial.steps == step else trial.curve.get(step)
+    return lambda trial: trial.distance if trial.steps == step else trial.curve.get(step or 0)
 
 
 def guided_at(step: int, scale: float) -> Value:

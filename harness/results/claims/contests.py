@@ -147,8 +147,9 @@ def of_benches(
                 groups[digest({**shared, "images": entry.num_images, "size": _size(entry)})].append(entry)
         for name, entries in groups.items():
             chosen = [_contender(entries, of, pipeline) for of, pipeline in zip(arms, pipelines, strict=True)]
-            if None not in chosen:
-                contest = _bench_contest(bench, name, chosen[0], chosen[1], quantity, pipelines, published)
+            first, second = chosen
+            if first is not None and second is not None:
+                contest = _bench_contest(bench, name, first, second, quantity, pipelines, published)
                 if contest is not None:
                     yield contest
 
@@ -223,11 +224,12 @@ def peaks(evidence: Evidence, of: Arm, size: str) -> Iterator[tuple[str, str, in
         result, trial = run.result, Trial(run, metric="")
         share = run.config["protocol"].get("batch_size", 0) / max(result.world_size, 1)
         ours = (result.method, result.size, share, result.device.kind) == (of.method, size, 32, "cuda")
-        if ours and has_knobs(of.method, run.config["knobs"]) and _memory(trial):
+        peak = _memory(trial)
+        if ours and has_knobs(of.method, run.config["knobs"]) and peak:
             device = device_title(result.device)
             on_eight = "A100" in result.device.name and result.world_size == 8
             precision = run.config["protocol"].get("precision")
-            yield f"{device}, {result.world_size} processes, {precision}", run.name, _memory(trial), run.name, on_eight
+            yield f"{device}, {result.world_size} processes, {precision}", run.name, peak, run.name, on_eight
     for bench in evidence.benches:
         for entry in bench.entries:
             made = entry.conditions
@@ -289,7 +291,7 @@ def _speed(trial: Trial) -> float | None:
     return trial.speed
 
 
-def _memory(trial: Trial) -> float | None:
+def _memory(trial: Trial) -> int | None:
     result = trial.run.result
     return result.peak_memory_bytes if result.peak_memory_kind == "device allocated" else None
 

@@ -17,6 +17,8 @@ SO_FAR = "measured so far: "
 
 @dataclass(frozen=True)
 class Claim:
+    """One statement of a paper, and the predicate over results that tests it."""
+
     id: str
     place: str  # in the paper
     statement: str
@@ -46,29 +48,29 @@ def _judgement(claim: Claim, finding: Finding | None) -> Judgement:
     comparisons, lacking = (found.comparisons, found.lacking) if found else ((), ())
     verdict = conclude(comparisons, lacking)
     chosen = decisive(comparisons, verdict)
-    measured = finding is not None and bool(comparisons)
-    parts = (effect(comparisons, chosen), *(found.remarks if measured else ()))
+    measured = finding if comparisons else None
+    parts = (effect(comparisons, chosen), *(measured.found.remarks if measured else ()))
     so_far = SO_FAR if measured and verdict == NOT_TESTED else ""
     notes = [claim.note] if claim.note else []
     if measured:
-        notes += [NOT_THE_PAPERS[finding.scale]] if finding.scale in NOT_THE_PAPERS else []
+        notes += [NOT_THE_PAPERS[measured.scale]] if measured.scale in NOT_THE_PAPERS else []
         notes += [note for comparison in comparisons for note in comparison.notes]
-        notes += [*statistical_notes(comparisons), *finding.notes]
-    differences = (*finding.differences, *(d for c in comparisons for d in c.differences)) if measured else ()
+        notes += [*statistical_notes(comparisons), *measured.notes]
+    differences = (*measured.differences, *(d for c in comparisons for d in c.differences)) if measured else ()
     return Judgement(
         claim=claim.id,
         place=claim.place,
         statement=claim.statement,
         published=claim.published,
-        scale=finding.scale if measured else None,
-        setting=finding.title if measured else "",
-        setting_name=finding.name if measured else "",
+        scale=measured.scale if measured else None,
+        setting=measured.title if measured else "",
+        setting_name=measured.name if measured else "",
         verdict=verdict,
         effect=so_far + ". ".join(part for part in parts if part),
         decisive=chosen,
         comparisons=comparisons,
         missing=tuple(dict.fromkeys((*lacking, *(found.missing if found else ())))),
-        differences=tuple(dict.fromkeys(differences)) if measured and finding.scale == "paper" else (),
+        differences=tuple(dict.fromkeys(differences)) if measured and measured.scale == "paper" else (),
         notes=tuple(dict.fromkeys(notes)),
         to_test=claim.to_test,
     )

@@ -8,9 +8,10 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from harness.results.claims.comparisons import Arm, Pairs, distance_at, guided_at, paired, steps_to_reach, worded
-from harness.results.claims.contests import LATENTS, Pipelines
+from harness.results.claims.comparisons import Arm, Pairs, distance_at, guided_at, known, paired, steps_to_reach, worded
+from harness.results.claims.contests import LATENTS, Contest, Pipelines
 from harness.results.claims.places import Found, Place, Published
 from harness.results.trials import Trial
 
@@ -83,9 +84,7 @@ class Best:
             pairs = place.pairs(self.arm, other) if value != best else None
             if pairs is not None:
                 values.append(value)
-                known = self.published.get(value), self.published.get(best)
-                published = None if None in known else (known[1], known[0])
-                comparisons.append(pairs.comparison(place.quantity, "below", published))
+                comparisons.append(pairs.comparison(place.quantity, "below", _both(self.published, best, value)))
         sides = {"larger": any(value > best for value in values)}
         if not self.least:
             sides["smaller"] = any(value < best for value in values)
@@ -115,8 +114,7 @@ class WorseThanSmaller:
             for smaller in (v for v in measured if v < min(self.values)):
                 pairs = place.pairs(Arm(self.arm.method, {**self.arm.knobs, self.knob: smaller}), worse)
                 if pairs is not None:
-                    known = self.published.get(smaller), self.published.get(value)
-                    comparisons.append(pairs.comparison(place.quantity, "below", None if None in known else known))
+                    comparisons.append(pairs.comparison(place.quantity, "below", _both(self.published, smaller, value)))
                     found += 1
             if not found:
                 lacking.append(place.no_pair(self.arm, worse))
@@ -180,16 +178,20 @@ class Ahead:
             return Found(lacking=(f"no {what}",))
         early, late = steps
         pairs = place.pairs(self.a, self.b, steps=(early, late))
-        told = {
+        assert pairs is not None, "_steps returns what has pairs"
+        told: dict[str, Any] = {
             "subject": f"{pairs.labels[0]} after {early} steps",
             "other": f"{pairs.labels[1]} after {late} steps",
         }
         comparisons = [pairs.comparison(place.quantity, "below", self.published, **told)]
         between = _common_steps(pairs.trials_b, early, late)
-        means = {step: statistics.fmean(distance_at(step)(trial) for trial in pairs.trials_b) for step in between}
+        means = {
+            step: statistics.fmean(known(distance_at(step)(trial)) for trial in pairs.trials_b) for step in between
+        }
         lowest = min(between, key=lambda step: (means[step], -step), default=late)
         if lowest != late:
             earlier = place.pairs(self.a, self.b, steps=(early, lowest), length_b=pairs.trials_b[0].steps)
+            assert earlier is not None, "its trials were read at these steps"
             told["other"] = f"{pairs.labels[1]} after {lowest} steps, its lowest"
             comparisons.append(earlier.comparison(place.quantity, "below", among=len(between), **told))
         return Found(tuple(comparisons), remarks=tuple(self._remarks(pairs, early)), steps=early)
@@ -208,7 +210,8 @@ class Ahead:
     def _remarks(self, pairs: Pairs, early: int) -> Iterator[str]:
         """How many times the steps, and the time, the other one takes to come down to the same distance."""
         a, b = pairs.labels
-        exact, bounds = [], {"before": [], "after": []}
+        exact: list[tuple[float, float | None]] = []
+        bounds: dict[str, list[float]] = {"before": [], "after": []}
         for ours, theirs, distance in zip(pairs.trials_a, pairs.trials_b, pairs.values_a, strict=True):
             curve = {**theirs.curve, theirs.steps: theirs.distance}
             how, steps = steps_to_reach(curve, distance)
@@ -247,7 +250,8 @@ class Guided:
     def __call__(self, place: Place) -> Found:
         methods = {self.a.method, self.b.method}
         scales = sorted({s for t in place.setting.trials if t.method in methods for s in t.guided})
-        best, chosen = (), None
+        best: tuple[float, ...] = ()
+        chosen: tuple[float, Pairs] | None = None
         for scale in scales:
             value_b = guided_at(place.steps, scale) if self.b.guided else distance_at(place.steps)
             pairs = paired(
@@ -307,13 +311,14 @@ class FasterHere:
     published: Published | None = None
 
     @property
-    def arms(self) -> tuple[Arm, ...]:
+    def arms(self) -> tuple[Arm, Arm]:
         return self.a, self.b
 
     def __call__(self, place: Place) -> Found:
         setting = place.setting
         own = {id(trial.run) for trial in setting.trials if trial.batch_size == place.batch_size}
-        best, chosen = (), None
+        best: tuple[int, ...] = ()
+        chosen: Contest | None = None
         for contest in place.index.contests("steps/s", self.arms, self.pipelines, self.published):
             of_this = bool(contest.runs) and all(id(run) in own for run in contest.runs)
             alike = setting.scale != "other" and (contest.scale, contest.size) == (setting.scale, setting.size)
@@ -345,3 +350,8 @@ def _relative_speed(ours: Trial, theirs: Trial) -> float | None:
 
 def _mean(values: Sequence[float]) -> float:
     return math.exp(statistics.fmean(math.log(value) for value in values))
+
+
+def _both(published: Mapping[float, float], first: float, second: float) -> Published | None:
+    """The paper's distances at two values of a knob; None where it does not print both."""
+    return (published[first], published[second]) if first in published and second in published else None

@@ -24,6 +24,7 @@ from functools import cache, cached_property
 from typing import Any, Literal
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not tested"]
+Claimed = Literal["below", "above", "within"]  # a ratio, of a bound
 REPRODUCED: Verdict = "reproduced"
 NOT_REPRODUCED: Verdict = "not reproduced"
 INCONCLUSIVE: Verdict = "inconclusive"
@@ -45,7 +46,7 @@ class Comparison:
     other: str  # "MDT"
     quantity: str  # "FID-50K", "steps/s"
     ratios: tuple[float, ...]  # positive; subject over other
-    claimed: Literal["below", "above", "within"]  # of `bound`
+    claimed: Claimed  # of `bound`
     bound: float = 1.0  # within: between 1 / bound and bound
     published: float | None = None  # the same ratio by the paper's numbers
     pairs: Literal["seed", "round"] = "seed"
@@ -59,6 +60,7 @@ class Comparison:
 
     @property
     def n(self) -> int:
+        """How many pairs: of seeds, or of rounds of a bench."""
         return len(self.ratios)
 
     @property

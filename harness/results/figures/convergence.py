@@ -14,8 +14,9 @@ from harness.results.evidence import Evidence
 from harness.results.figures import measured as shared
 from harness.results.figures.scales import fit, unit_of_time
 from harness.results.figures.sheet import Block, Drawing, Key, Row, compose
-from harness.results.labels import Anchor, along, place
+from harness.results.labels import Anchor, along, place, renderer_of
 from harness.results.methods import from_title, look, measured_title, order
+from harness.results.panels import Scalar
 from harness.results.trials import PAPER_METRIC, VARIED, Setting, Trial, metric_title
 
 NAME = "figure4"
@@ -50,10 +51,11 @@ class Arm:
     def batch_size(self) -> int:
         return self.trials[0].batch_size
 
-    def hours(self, step: int, *, per_device: bool = False) -> Spread | None:
-        """Training time until `step`, or that of all devices together."""
-        times = [trial.seconds_at(step) * (trial.num_devices if per_device else 1) / 3600 for trial in self.timed]
-        return Spread.of(times) if times else None
+    def hours(self, step: int, *, per_device: bool = False) -> Spread:
+        """Training time until `step`, or that of all devices together. Of an arm with timed runs."""
+        taken = ((trial.seconds_at(step), trial.num_devices if per_device else 1) for trial in self.timed)
+        times = [seconds * devices / 3600 for seconds, devices in taken if seconds is not None]
+        return Spread.of(times)
 
 
 def make(evidence: Evidence) -> Drawing:
@@ -152,7 +154,7 @@ def _draw_published(grid: Sequence[Axes], *, table: pd.DataFrame) -> None:
         )
         anchors += [Anchor(*where, f"{where[1]:.2f}", style.colour) for where in zip(x, y, strict=True)]
         lines += along(axes, x, y) if source in SERIES else []
-    place(axes, axes.get_figure().canvas.get_renderer(), anchors=anchors, lines=lines)
+    place(axes, renderer_of(axes), anchors=anchors, lines=lines)
 
 
 # Measured --------------------------------------------------------------------------------------------------------
@@ -185,14 +187,17 @@ def _arms(setting: Setting) -> list[Arm]:
     return arms if any(len(arm.steps) > 1 for arm in arms) else []
 
 
-def _most_common_knobs(trials: Sequence[Trial]) -> dict[str, object]:
-    found = Counter(tuple((name, trial.knobs[name]) for name in VARIED if name in trial.knobs) for trial in trials)
-    return dict(min(found, key=lambda knobs: (-found[knobs], repr(knobs))))
+def _most_common_knobs(trials: Sequence[Trial]) -> dict[str, Scalar]:
+    found: Counter[tuple[tuple[str, Scalar], ...]] = Counter(
+        tuple((name, trial.knobs[name]) for name in VARIED if name in trial.knobs) for trial in trials
+    )
+    return dict(min(found.items(), key=lambda item: (-item[1], repr(item[0])))[0])
 
 
 def _rows(panel: str, title: str, setting: Setting, arm: Arm) -> Iterator[Row]:
     for step, distance in zip(arm.steps, arm.distances, strict=True):
-        hours, device_hours = arm.hours(step), arm.hours(step, per_device=True)
+        hours = arm.hours(step) if arm.timed else None
+        device_hours = arm.hours(step, per_device=True) if arm.timed else None
         yield {
             "panel": panel,
             "panel_title": title,

@@ -185,10 +185,10 @@ def _of_method(trials: Sequence[Trial], formulation: str) -> Iterator[Curve]:
 
 def _logged(trial: Trial, name: str) -> dict[int, float]:
     """The part's finite values by step."""
-    found = {}
+    found: dict[int, float] = {}
     for line in trial.run.metrics:
         step, value = line.get("step"), line.get(name)
-        if type(step) is int and type(value) in (int, float) and abs(value) < 1e300:  # nan is not
+        if type(step) is int and type(value) in (int, float) and value is not None and abs(value) < 1e300:  # no nan
             found[step] = float(value)
     return found
 

@@ -80,8 +80,8 @@ def _measured(setting: Setting) -> Panel | None:
     """The setting's panel at the budget of most of its SD-DiT runs; None where fewer than two ratios ran."""
     budget = setting.budget((METHOD,))
     ratios = setting.values_of(METHOD, KNOB)
-    found = {ratio: shared.measured(setting, METHOD, budget, mask_ratio=ratio) for ratio in ratios}
-    found = {ratio: value for ratio, value in found.items() if value}
+    tried = ((ratio, shared.measured(setting, METHOD, budget, mask_ratio=ratio)) for ratio in ratios)
+    found = {ratio: value for ratio, value in tried if value}
     if len(found) < 2:
         return None
     points = Points(

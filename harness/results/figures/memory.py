@@ -145,7 +145,8 @@ def _of_runs(runs: Iterable[Run]) -> list[Panel]:
 
 def _conditions(run: Run) -> dict[str, Any]:
     config, result = run.config, run.result
-    execution = config.get("execution") if isinstance(config.get("execution"), dict) else {}
+    execution = config.get("execution")
+    execution = execution if isinstance(execution, dict) else {}
     return {
         "kind": result.peak_memory_kind,
         "machine": Trial(run, "").machine,
@@ -164,8 +165,8 @@ def _panel(trials: Sequence[Trial]) -> Panel | None:
     bars = []
     for method in sorted({trial.method for trial in trials}, key=order):
         found = _most_steps(group, method)
-        if found:
-            peaks = [trial.run.result.peak_memory_bytes / GIGA for trial in found]
+        peaks = [peak / GIGA for trial in found if (peak := trial.run.result.peak_memory_bytes) is not None]
+        if peaks:
             bars.append(
                 Bar(
                     label=measured_title(method, found[0].knobs),

@@ -21,7 +21,7 @@ from harness.errors import DataError
 from harness.results.evidence import Evidence
 from harness.results.figures import measured as shared
 from harness.results.figures.sheet import EDGE, LINE, NOTE_COLOUR, NOTE_SIZE, RIGHT, WIDTH, Block, Drawing, Row, compose
-from harness.results.labels import SHADE
+from harness.results.labels import SHADE, figure_of
 from harness.results.methods import look, measured_title, order
 from harness.results.panels import FINAL
 from harness.results.trials import Setting, Trial, metric_title
@@ -165,16 +165,17 @@ def _layout(trial: Trial) -> Layout:
     shape = trial.run.config.get("input")
     named = shape if isinstance(shape, dict) else {}
     side, num_classes = named.get("side"), named.get("num_classes")
-    if not all(isinstance(value, int) and 0 < value <= 2**16 for value in (side, num_classes)):
+    sizes = [value for value in (side, num_classes) if isinstance(value, int) and 0 < value <= 2**16]
+    if len(sizes) < 2:
         raise DataError("its config.yaml does not say how large an image is and how many classes there are.")
     if protocol.label_rule not in ("random", "balanced") or protocol.seed is None or protocol.num_images < 1:
         raise DataError("its evaluation does not say which labels were asked for.")
-    asked = labels(protocol.label_rule, min(protocol.num_images, GRID_IMAGES), num_classes, protocol.seed)
+    asked = labels(protocol.label_rule, min(protocol.num_images, GRID_IMAGES), sizes[1], protocol.seed)
     counted = Counter(asked)
     classes = tuple(sorted(counted)[:GRID_SIDE])
     factors = (1,) if protocol.vae is None else VAE_FACTORS
     counts = tuple(min(counted[label], GRID_SIDE) for label in classes)
-    return Layout(classes, counts, tuple(side * factor for factor in factors))
+    return Layout(classes, counts, tuple(sizes[0] * factor for factor in factors))
 
 
 # Reading the picture ---------------------------------------------------------------------------------------------
@@ -258,9 +259,9 @@ def _block(setting: Setting, columns: Sequence[Column], notes: Sequence[str]) ->
 def _draw(grid: Sequence[Axes], *, columns: Sequence[Column], sheet: Sheet) -> None:
     """In inches from the upper left corner of the axes, so that every image is square and of one size."""
     (axes,) = grid
-    figure, place = axes.get_figure(), axes.get_position()
+    place = axes.get_position()
     axes.set_position((LEFT / WIDTH, place.y0, (WIDTH - LEFT - EDGE) / WIDTH, place.height))
-    height = place.height * figure.get_figheight()
+    height = place.height * figure_of(axes).get_figheight()
     axes.set(xlim=(0, WIDTH - LEFT - EDGE), ylim=(height, 0))
     axes.set_axis_off()
     bottom = ABOVE + len(columns[0].classes) * sheet.cell

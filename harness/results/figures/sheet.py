@@ -154,7 +154,7 @@ class _Page:
         """Write the lines one below another; returns where the next would begin."""
         for line in lines:
             where = (left / WIDTH, 1 - top / self.height)
-            self.figure.text(*where, line, fontsize=size, va="top", ha="left", **options)
+            self.figure.text(*where, line, {"fontsize": size, "va": "top", "ha": "left", **options})
             top += size * LINE
         return top
 
@@ -189,7 +189,7 @@ def _draw_keys(page: _Page, keys: Sequence[Key], top: float) -> None:
         if key.area:
             tall = 0.7 * KEY_SIZE / 72 / page.height
             where = (ends[0], middle - tall / 2)
-            sample = Rectangle(
+            sample: Rectangle | Line2D = Rectangle(
                 where, ends[1] - ends[0], tall, color=key.colour, linewidth=0, transform=page.figure.transFigure
             )
         else:

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -31,7 +31,7 @@ from harness.results.figures.sheet import (
     compose,
 )
 from harness.results.figures.timed_steps import ONLINE, PUBLISHED_BATCH, Point, Timed
-from harness.results.labels import HALO, Anchor, Box, place
+from harness.results.labels import HALO, Anchor, Box, place, renderer_of
 from harness.results.methods import REFERENCE, look, order
 from harness.results.panels import device_title
 
@@ -102,25 +102,24 @@ def _remarks(panels: Sequence[Panel], lost: Mapping[str, int], reported: Panel |
 def _measured(evidence: Evidence) -> tuple[list[Panel], dict[str, int]]:
     """A panel for each machine, GPUs first, and how many things have no place, by the reason."""
     lost: Counter[str] = Counter()
-    machines: dict[str, list[Timed]] = defaultdict(list)
+    machines: dict[str, list[tuple[Timed, Point]]] = defaultdict(list)
     for timed in timed_steps.measured(evidence):
         if isinstance(timed.point, Point):
-            machines[timed.machine].append(timed)
+            machines[timed.machine].append((timed, timed.point))
         else:
             lost[timed.point] += 1
     ordered = sorted(
-        machines.values(), key=lambda members: (members[0].device.kind != "cuda", -len(members), members[0].machine)
+        machines.values(),
+        key=lambda members: (members[0][0].device.kind != "cuda", -len(members), members[0][0].machine),
     )
     return [_of_machine(evidence, members) for members in ordered], dict(sorted(lost.items()))
 
 
-def _of_machine(evidence: Evidence, members: Sequence[Timed]) -> Panel:
-    first = members[0]
+def _of_machine(evidence: Evidence, members: Sequence[tuple[Timed, Point]]) -> Panel:
+    first = members[0][0]
     ceilings = timed_steps.ceilings(evidence.benches, first.machine)
     title = device_title(first.device) + (f", {first.processes} processes" if first.processes > 1 else "")
-    points = sorted(
-        (timed.point for timed in members), key=lambda point: (order(point.method), point.source, point.name)
-    )
+    points = sorted((point for _, point in members), key=lambda point: (order(point.method), point.source, point.name))
     return Panel(title, tuple(points), ceilings, tuple(_notes(points, ceilings)))
 
 
@@ -286,9 +285,15 @@ def _name(axes: Axes, rate: float, text: str, colour: str, blocked: Sequence[Bbo
     begins, ends = max(left, rate / top), min(right, rate / bottom)
     if begins >= ends:
         return []
-    window, renderer = axes.get_window_extent(), axes.get_figure().canvas.get_renderer()
+    window, renderer = axes.get_window_extent(), renderer_of(axes)
     angle = math.degrees(math.atan2(-window.height / math.log(top / bottom), window.width / math.log(right / left)))
-    how = {"size": NOTE_SIZE - 1, "color": colour, "rotation": angle, "rotation_mode": "anchor", "va": "bottom"}
+    how: dict[str, Any] = {
+        "size": NOTE_SIZE - 1,
+        "color": colour,
+        "rotation": angle,
+        "rotation_mode": "anchor",
+        "va": "bottom",
+    }
     for share in NAME_SHARES:
         x = begins * (ends / begins) ** share
         written = axes.text(x, rate / x, text, ha="left", path_effects=[HALO], zorder=1.5, **how)
@@ -304,7 +309,7 @@ def _corner(axes: Axes, way: tuple[str, ...]) -> Bbox:
     """Write what all points are in a corner; returns where that is."""
     told = ", ".join(part for part in ("size " + way[0], *way[1:]) if part)
     written = axes.text(0.99, 0.98, told, transform=axes.transAxes, ha="right", va="top", path_effects=[HALO], zorder=4)
-    return written.get_window_extent(axes.get_figure().canvas.get_renderer())
+    return written.get_window_extent(renderer_of(axes))
 
 
 def _label(axes: Axes, points: Sequence[Point], ways: Mapping[Point, tuple[str, ...]], names: Sequence[Bbox]) -> None:
@@ -324,7 +329,7 @@ def _label(axes: Axes, points: Sequence[Point], ways: Mapping[Point, tuple[str, 
     taken = {(anchor.x, anchor.y) for anchor in anchors}
     others = _spots(axes, [point for point in points if (point.gmacs, point.images_per_sec) not in taken])
     blocked = [Box(*box.extents) for box in others]
-    renderer = axes.get_figure().canvas.get_renderer()
+    renderer = renderer_of(axes)
     place(axes, renderer, anchors=anchors, blocked=blocked, lines=[Box(*box.extents) for box in names])
 
 

@@ -12,7 +12,7 @@ from matplotlib.transforms import Bbox
 from harness.results.compare import MOST_PANELS, Figure3, Panel, Point, figure3, row_of
 from harness.results.evidence import Evidence
 from harness.results.figures.sheet import DASHES, NOTE_COLOUR, RULE_COLOUR, Block, Drawing, compose, limits
-from harness.results.labels import Anchor, Box, place
+from harness.results.labels import Anchor, Box, place, renderer_of
 from harness.results.methods import look
 
 NAME = "figure3"
@@ -168,7 +168,7 @@ def _scatter(
             gid=mark.name,
         )
     hint = axes.text(0.99, 0.03, "better ↘", transform=axes.transAxes, ha="right", color=NOTE_COLOUR, style="italic")
-    renderer = axes.get_figure().canvas.get_renderer()
+    renderer = renderer_of(axes)
     hint_box = Box(*hint.get_window_extent(renderer).extents)
     lines = _lines(axes, marks, relative)
     place(axes, renderer, anchors=_anchors(marks, relative), blocked=[hint_box], lines=lines)

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -142,7 +143,7 @@ def _notes(setting: Setting, points: Points, levels: Sequence[Level]) -> Iterato
 
 
 def _rows(panel: NoisePanel) -> Iterator[Row]:
-    place = {
+    place: dict[str, Any] = {
         "panel": panel.name,
         "panel_title": panel.title,
         "metric": panel.metric,

@@ -54,7 +54,8 @@ def departures(config: Mapping[str, Any], command: str = "") -> Departures:
         return Departures(None)
     recipe = dict(_flat(found.document))
     recipe = {f"knobs.{knob}": value for knob, value in knob_defaults(found.document["method"]).items()} | recipe
-    recipe["formulation"] = _recipe(name, None).document["formulation"]
+    usual = _recipe(name, None) or found
+    recipe["formulation"] = usual.document["formulation"]
     left_open = tuple(f"{path}." for path, value in recipe.items() if path in config and value is None)
     differing, equal = [], 0
     for path, value in own.items():

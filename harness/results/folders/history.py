@@ -155,7 +155,7 @@ def _clock(events: Sequence[Mapping[str, Any]], manifest: Manifest | None, speed
     sittings: list[dict[int, float]] = []
     for event in events:
         time, step = as_time(event.get("time")), event.get("step")
-        if time is None or not _is_step(step) or event.get("event") == "divergence":
+        if time is None or not isinstance(step, int) or not _is_step(step) or event.get("event") == "divergence":
             continue
         if event.get("event") in ("start", "resume") or not sittings:
             sittings.append({})
@@ -176,7 +176,7 @@ def _series(evaluations: Iterable[Evaluation]) -> Iterator[tuple[str, Evaluation
     measured.sort(key=lambda e: (e.step, e.name not in own and not e.name.startswith("step-"), e.name))
     main = next((e for e in measured if e.name == FINAL), measured[0] if measured else None)
     for evaluation in measured:
-        differences = _differences(evaluation, main)
+        differences = _differences(evaluation, main or evaluation)
         yield f"{EVALUATION} ({', '.join(differences)})" if differences else EVALUATION, evaluation
 
 
@@ -203,10 +203,8 @@ def write_csv(history: History, out: Path) -> Path:
     """
     folder = out / history.name
     folder.mkdir(parents=True, exist_ok=True)
-    names = dict.fromkeys(name for point in history.points for name in point.values)
-    names = sorted(
-        names, key=lambda name: name.startswith(EVALUATION)
-    )  # stable: what was logged, then what was measured
+    logged_first = dict.fromkeys(name for point in history.points for name in point.values)
+    names = sorted(logged_first, key=lambda name: name.startswith(EVALUATION))  # stable: then what was measured
     rows = [{"step": p.step, "time": _iso(p.time), "time_is": _how_known(p), **p.values} for p in history.points]
     write_atomically(folder / "history.csv", _csv(["step", "time", "time_is", *names], rows))
     measured = [

@@ -129,8 +129,8 @@ def _memory(result: Result | None, lines: list[dict[str, Any]]) -> dict[str, Any
 
 def _mean(lines: Iterable[Mapping[str, Any]], key: str) -> float | None:
     """Of a logged figure, each line weighted by its timed steps."""
-    pairs = [(line.get("timed_steps"), line.get(key)) for line in lines]
-    pairs = [(n, value) for n, value in pairs if isinstance(n, int) and n > 0 and isinstance(value, int | float)]
+    logged = [(line.get("timed_steps"), line.get(key)) for line in lines]
+    pairs = [(n, value) for n, value in logged if isinstance(n, int) and n > 0 and isinstance(value, int | float)]
     return sum(n * value for n, value in pairs) / sum(n for n, _ in pairs) if pairs else None
 
 

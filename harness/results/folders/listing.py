@@ -126,7 +126,7 @@ def _finished(run: Run, name: str) -> Entry:
         steps_done=run.result.steps,
         steps_per_sec=speed if speed is not None and math.isfinite(speed) else None,
         metric=metric,
-        distance=final.metrics[metric] if metric and math.isfinite(final.metrics[metric]) else None,
+        distance=final.metrics[metric] if final and metric and math.isfinite(final.metrics[metric]) else None,
         last_active=_last_active(run.path),
     )
 
@@ -199,8 +199,8 @@ def last_step(lines: Iterable[dict[str, Any]]) -> int | None:
 
 def mean_speed(lines: Sequence[dict[str, Any]]) -> float | None:
     """Steps per second over the timed steps of a run that has no result yet."""
-    timed = [(line.get("timed_steps"), line.get("timed_seconds")) for line in lines]
-    timed = [(n, s) for n, s in timed if isinstance(n, int) and isinstance(s, int | float) and n > 0 < s < math.inf]
+    logged = [(line.get("timed_steps"), line.get("timed_seconds")) for line in lines]
+    timed = [(n, s) for n, s in logged if isinstance(n, int) and isinstance(s, int | float) and n > 0 < s < math.inf]
     return sum(n for n, _ in timed) / sum(s for _, s in timed) if timed else None
 
 
@@ -208,7 +208,7 @@ def is_of_a_run(folder: Path) -> bool:
     """Whether the harness made this folder, whatever is damaged in it: by its name, or by a document of its own."""
     if RUN_ID.fullmatch(folder.name) and any((folder / name).exists() for name in (*RECORDS, *FOLDERS)):
         return True
-    kinds = {"manifest.json": Manifest, "result.json": Result, "import.json": Import}
+    kinds: dict[str, type[Record]] = {"manifest.json": Manifest, "result.json": Result, "import.json": Import}
     return bool(config_in(folder)) or any(_record_in(folder, name, kind) for name, kind in kinds.items())
 
 

@@ -217,7 +217,7 @@ def _table(table: Table, *, label: str) -> Markup:
     """A table in a box of its own that scrolls; without a script it is a plain one."""
     if not table.rows:
         return element("p", EMPTY)
-    columns = table.columns
+    columns = table.shown
     texts = [[table.text(row, column) for column in columns] for row in table.rows]
     classes = [_class(column, [row[i] for row in texts]) for i, column in enumerate(columns)]
     head = (
@@ -230,7 +230,7 @@ def _table(table: Table, *, label: str) -> Markup:
 
 
 def _cells(table: Table, row: Row, words: Sequence[str], classes: Sequence[str | None]) -> Iterator[Markup]:
-    for i, (column, text, class_) in enumerate(zip(table.columns, words, classes, strict=True)):
+    for i, (column, text, class_) in enumerate(zip(table.shown, words, classes, strict=True)):
         value = table.sort_value(row, column)
         number = repr(value) if isinstance(value, float) else None
         if value is None:

@@ -20,7 +20,7 @@ from harness.results.pages.document import MOST_RUNS, Verdicts
 from harness.results.pages.hypertext import Markup, element, joined
 
 SCALES = {"paper": "The paper's scale", "demo": "The demo's scale", "other": "Another scale"}
-CLASSES = {REPRODUCED: "yes", NOT_REPRODUCED: "no", INCONCLUSIVE: "open", NOT_TESTED: "idle"}
+CLASSES: dict[str, str] = {REPRODUCED: "yes", NOT_REPRODUCED: "no", INCONCLUSIVE: "open", NOT_TESTED: "idle"}
 SIGNS = {  # drawn in a box of 16 by 16
     "yes": "M3.5 8.5l3 3 6-7",
     "no": "M4.5 4.5l7 7m0-7l-7 7",

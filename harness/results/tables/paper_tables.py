@@ -131,9 +131,9 @@ def _against(
     targets = [printing.target for printing in printings if printing.target]
     beside = set()
     for printing in printings:
-        groups = list(_beside(printing, found))
+        groups = _beside(printing, found)
         beside |= {(id(g), MEASURED_AS[printing.metric]) for g in groups if g.steps == printing.steps}
-        yield from (_row(printing, group, titles) for group in groups or [None])
+        yield from (_row(printing, group, titles) for group in groups) if groups else [_row(printing, None, titles)]
     for group in found:
         if group.is_default():
             for metric in metrics_of(group):

@@ -176,7 +176,7 @@ def environment(runs: Sequence[Run]) -> tuple[Table, ...]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(digest(_facts(run.manifest)), []).append(run)
-    tables = []
+    tables: list[list[Row]] = []
     for members in groups.values():
         facts = _facts(members[0].manifest)
         facts["Recipes"] = ", ".join(sorted({run.result.recipe for run in members}))
@@ -186,7 +186,7 @@ def environment(runs: Sequence[Run]) -> tuple[Table, ...]:
 
 
 def deviations() -> Table:
-    rows = [{"Concerns": d.concerns, "Kind": d.kind, "Papers": d.paper, "Here": d.here} for d in DEVIATIONS]
+    rows: list[Row] = [{"Concerns": d.concerns, "Kind": d.kind, "Papers": d.paper, "Here": d.here} for d in DEVIATIONS]
     caption = (
         "changed: it differs from the paper. inferred: the paper does not say, another of its numbers does. "
         "assumed: the paper does not say, this is a guess."

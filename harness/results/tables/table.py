@@ -8,7 +8,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
@@ -58,9 +58,10 @@ class Table:
 
     name: str  # of its files and of its LaTeX label: "table1"
     title: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    columns: Sequence["Column | str"]  # a name alone takes its kind from the rows
+    rows: Sequence[Row]
     caption: str = ""  # plain text: what a reader must know to read it
+    shown: tuple[Column, ...] = field(init=False)  # the columns, each with its kind
 
     def __post_init__(self) -> None:
         rows = tuple(dict(row) for row in self.rows)
@@ -70,7 +71,7 @@ class Table:
         assert not strange, f"table {self.name} has no column {', '.join(sorted(strange))}"
         assert len(set(names)) == len(names), f"table {self.name} has two columns of one name: {names}"
         assert re.fullmatch(r"[\w-]+", self.name), f"{self.name!r} cannot name a file"
-        object.__setattr__(self, "columns", columns)
+        object.__setattr__(self, "shown", columns)
         object.__setattr__(self, "rows", rows)
 
     def text(self, row: Row, column: Column) -> str:
@@ -98,12 +99,12 @@ class Table:
 
     def as_json(self) -> dict[str, Any]:
         """Plain numbers, texts and lists; a number that is not finite is null."""
-        names = _names(self.columns)
+        names = _names(self.shown)
         return {
             "name": self.name,
             "title": self.title,
             "caption": self.caption,
-            "columns": [{"name": column.name, "kind": column.kind} for column in self.columns],
+            "columns": [{"name": column.name, "kind": column.kind} for column in self.shown],
             "rows": [{name: _plain(row.get(name)) for name in names} for row in self.rows],
         }
 
@@ -117,20 +118,20 @@ class Table:
         if not self.rows:
             return f"{above}{EMPTY}\n"
         frame = pd.DataFrame(
-            [[escape(self.text(row, column)) for column in self.columns] for row in self.rows],
-            columns=[escape(column.name) for column in self.columns],
+            [[escape(self.text(row, column)) for column in self.shown] for row in self.rows],
+            columns=[escape(column.name) for column in self.shown],
         )
-        alignment = ["right" if column.kind == "number" else "left" for column in self.columns]
+        alignment = ["right" if column.kind == "number" else "left" for column in self.shown]
         return above + frame.to_markdown(index=False, disable_numparse=True, colalign=alignment) + "\n"
 
     def latex(self) -> str:
         """The table with booktabs' rules, caption and label; one of many rows breaks across pages (longtable)."""
         caption = " ".join(filter(None, (f"{self.title.rstrip('.')}.", self.caption)))
         named = rf"\caption{{{escape_latex(caption)}}}\label{{tab:{self.name}}}"
-        shape = "".join(self._latex_shape(column) for column in self.columns) or "l"
-        head = _latex_line(column.name for column in self.columns)
-        body = [_latex_line(self.text(row, column) for column in self.columns) for row in self.rows]
-        body = body or [rf"\multicolumn{{{max(len(self.columns), 1)}}}{{l}}{{{EMPTY}}} \\"]
+        shape = "".join(self._latex_shape(column) for column in self.shown) or "l"
+        head = _latex_line(column.name for column in self.shown)
+        body = [_latex_line(self.text(row, column) for column in self.shown) for row in self.rows]
+        body = body or [rf"\multicolumn{{{max(len(self.shown), 1)}}}{{l}}{{{EMPTY}}} \\"]
         if len(self.rows) > MOST_ROWS:
             lines = [
                 r"% \usepackage{booktabs, longtable}",
@@ -161,7 +162,7 @@ class Table:
         """RFC 4180, with numbers in full. A text that a spreadsheet would compute gets an apostrophe in front."""
         text = StringIO()
         writer = csv.writer(text)
-        names = _names(self.columns)
+        names = _names(self.shown)
         writer.writerow([_inert(name) for name in names])
         writer.writerows([[_csv_cell(row.get(name)) for name in names] for row in self.rows])
         return text.getvalue()
@@ -261,7 +262,7 @@ def _latex_letter(letter: str) -> str:
         return LATEX[letter]
     if letter.isascii():
         return letter
-    base, *marks = unicodedata.normalize("NFD", letter)
+    base, *marks = list(unicodedata.normalize("NFD", letter))
     if base.isascii() and base.isalpha() and len(marks) == 1 and marks[0] in ACCENTS:
         return rf"\{ACCENTS[marks[0]]}{{{base}}}"
     return f"U+{ord(letter):04X}"
