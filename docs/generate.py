@@ -137,7 +137,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 QUICK: Mapping[str, Callable[[], list[str]]] = {"cli": cli, "deviations": deviations, "verdicts": verdicts}
 COMMITTED: Mapping[str, Callable[[], list[str]]] = {
-    "deviations": deviations, "verdicts": verdicts, "estimates": estimates
+    "cli": cli, "deviations": deviations, "verdicts": verdicts, "estimates": estimates
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.errors import DataError, UsageError, unknown
+from harness.errors import DataError, UsageError, one_line, unknown
 from harness.files import read_limited
 
 DIGEST_LENGTH = 10
@@ -270,7 +270,7 @@ def _parsed(key: str, text: str) -> Any:
     try:
         return plain_values(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        why = "" if isinstance(error, yaml.YAMLError) else f" ({_reason(error)})"
+        why = "" if isinstance(error, yaml.YAMLError) else f" ({one_line(error, SHOWN_CHARACTERS)})"
         raise UsageError(f"--set {key}: the value {shortened(text)} is not valid YAML{why}.") from None
 
 
@@ -297,7 +297,7 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         field = ".".join(map(str, problem["loc"])) or "the configuration"
-        message = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        message = _expected(problem["msg"])
         if problem["type"] == "extra_forbidden":
             lines.append(f"{field} is not a setting of this run.")
         elif problem["type"] == "missing":
@@ -307,15 +307,24 @@ def _explain(error: ValidationError) -> str:
     return " ".join(lines)
 
 
+def _expected(message: str) -> str:
+    """What a value must be, in pydantic's words, without how it tried to read one."""
+    wanted = message.removeprefix("Input should be ").removeprefix("Value error, ")
+    wanted = wanted.partition(", unable to")[0].partition(", got a number")[0]
+    kinds = (
+        ("a valid number", "a number"),
+        ("a valid integer", "a whole number"),
+        ("a valid boolean", "true or false"),
+    )
+    for long, short in (*kinds, ("a valid string", "a text"), ("a valid list", "a list")):
+        wanted = wanted.replace(long, short)
+    return wanted
+
+
 def shortened(value: object) -> str:
     """A value as Python writes it, cut where a message has no more room: what is wrong may be very long."""
     text = repr(value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
-
-
-def _reason(error: Exception) -> str:
-    """On one line, and cut: libraries quote what they could not read."""
-    return " ".join(str(error).split())[:SHOWN_CHARACTERS]
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -323,7 +332,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         document = plain_values(read_limited(path, LARGEST_CONFIG).decode())
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read as a configuration: {_reason(error)}.") from None
+        raise DataError(f"{path} cannot be read as a configuration: {one_line(error, SHOWN_CHARACTERS)}.") from None
     if not isinstance(document, dict) or not isinstance(document.get("method"), str):
         raise DataError(
             f"{path} is not a run configuration: it has no 'method'. Point --config at a run's config.yaml."

@@ -8,6 +8,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from harness.errors import one_line
 from harness.files import sync
 
 PATIENCE_SECONDS = 20  # for an answer of the server, and for each further piece of it
@@ -35,7 +36,7 @@ def fetch(url: str, path: Path, *, sha256: str, most: int) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except (OSError, HTTPException) as error:
-        reason = " ".join(str(error).split()).removeprefix("<urlopen error ").removesuffix(">")
+        reason = one_line(error).removeprefix("<urlopen error ").removesuffix(">")
         raise OSError(reason or type(error).__name__) from None
 
 

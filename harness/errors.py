@@ -55,6 +55,12 @@ class Interrupted(HarnessError):
     exit_code = 130
 
 
+def one_line(text: object, most: int | None = None) -> str:
+    """`text`, or what an error says, without line breaks and letters that cannot be seen, cut after `most` letters."""
+    letters = "".join(letter if letter.isprintable() else " " for letter in str(text))
+    return " ".join(letters.split())[:most]
+
+
 def unknown(kind: str, name: str, choices: Iterable[str], *, see: str = "") -> UsageError:
     """The error for a name that does not exist: the nearest names first, then all of them, or where to `see` them."""
     choices = sorted(choices)

@@ -19,6 +19,8 @@ from harness.precision import deterministic, set_precision
 from harness.precision import require as require_precision
 from harness.progress import Progress
 from harness.recipes import load_recipe
+from harness.results import newer_settings
+from harness.results.folders import departures
 from harness.results.schema import Device, Evaluation, Result, read_record, write_record
 from harness.training import checkpoint, engine, registry, telemetry
 from harness.training.cost import GIGA, Cost, count
@@ -34,14 +36,17 @@ if TYPE_CHECKING:
 USABLE_MEMORY = 0.8  # of what is free: the rest is for kernels and for what lives within one operation
 
 
-def resolve(recipe: str | Path, assignments: list[str]) -> RunConfig:
+def resolve(recipe: str | Path, assignments: list[str], note: Callable[[str], None] = lambda said: None) -> RunConfig:
     """The recipe's (or config.yaml's) settings with the assignments applied, validated.
 
-    Another formulation brings its sampler with it; an input that the recipe leaves open is the data set's. Raises
-    UsageError for an unknown recipe, key, data set or feature network, or a value out of range.
+    Another formulation brings its sampler with it; an input that the recipe leaves open is the data set's. A setting
+    that is newer than the config.yaml gets the recipe's value, and `note` is told, with the run's id. Raises UsageError
+    for an unknown recipe, key, data set or feature network, or a value out of range.
     """
+    newer: dict[str, Any] = {}
     if isinstance(recipe, Path):
         document = read_config(recipe)
+        newer = newer_settings.complete(document)
     else:
         formulations = [a.partition("=")[2] for a in assignments if a.startswith("formulation=")]
         document = load_recipe(recipe, formulations[-1] if formulations else None).document
@@ -52,6 +57,12 @@ def resolve(recipe: str | Path, assignments: list[str]) -> RunConfig:
     cfg = validate(document, knobs)
     features.require(cfg.evaluation.features)
     metric_names.require(cfg.evaluation.metrics)
+    if newer:
+        settings = ", ".join(f"{path} {departures.as_text(value)}" for path, value in newer.items())
+        note(
+            f"{recipe} is older than some settings, which get the recipe's values: {settings}. The id of the "
+            f"run with all of them is {cfg.run_id}, which need not be the record's."
+        )
     return cfg
 
 

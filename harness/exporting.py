@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import harness
+from harness import locks
 from harness.config import RunConfig, read_config, validate
 from harness.errors import DataError, UsageError
 from harness.files import sha256_of, sync
@@ -36,8 +38,34 @@ FORMAT = "dit-harness-export-1"
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 UNKNOWN_LICENCE = "unknown"
 OFFICIAL_LICENCES = {"dit": "cc-by-nc-4.0", "maskdit": "mit", "mdt": "apache-2.0"}  # of the official repositories
-# All of an absolute path but its last part, wherever it stands in a text.
-PLACE = re.compile(r"(^|[\s='\"\[{(,:])(?:~|[A-Za-z]:)?[/\\](?=\S)(?:[^\s'\"\[\]{},]*[/\\])?")
+# Where a place begins: a file system, a drive, a share, somebody's home, the folder one is in; or a URL.
+ROOT = r"(?:~[\w.-]*|[A-Za-z]:|\.{1,2})?[/\\](?=\S)"
+SCHEME = r"[A-Za-z][\w+.-]*:[/\\]{2,}"
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")  # of a network, like stabilityai/sd-vae-ft-ema: no place
+
+
+def _folders() -> re.Pattern[str]:
+    """All of a place but its last part, wherever it stands in a text: in quotes, bare, or relative and a setting's.
+
+    Bare, it ends where a quote, a bracket, a comma, an equals sign or the next option begins. Folders' names may hold
+    spaces, so words after a place up to another slash go too: rather a word too few than a folder too many. A relative
+    place is one of two folders or more, or with a space in it, where a setting's value or a quoted text begins.
+    """
+    end = r"(?<!\s)[/\\]"  # of a folder's name
+    kinds = []
+    for quote in "'\"":
+        opened = rf"(?:(?<=^{quote})|(?<=[\s=(:,\[{{]{quote}))"
+        name = rf"[^{quote}/\\\n]"
+        relative = rf"(?:{name}+[/\\]){{2,}}|{name}* {name}*[/\\]"
+        kinds.append(rf"{opened}(?:(?:{SCHEME}|{ROOT})(?:[^{quote}\n]*{end})?|{relative})")
+    inside = r"(?:(?! +-)[^'\"\[\]{},=\n])"
+    kinds.append(rf"(?:\b{SCHEME}|(?<![^\s=(:,\[{{<>;|'\"]){ROOT})(?:{inside}*{end})?")
+    name = r"(?:(?! +-)[^'\"\[\]{},=/\\\n])"
+    kinds.append(rf"(?<==)(?:(?:{name}+[/\\]){{2,}}|(?={name}* ){name}+[/\\])")
+    return re.compile("|".join(kinds))
+
+
+FOLDERS = _folders()
 
 Weights = Literal["ema", "raw"]
 KINDS: dict[str, Weights] = {"ema": "ema", "raw": "raw"}
@@ -63,6 +91,19 @@ def export(
     if weights not in KINDS:
         raise UsageError(f"--weights is {weights!r}; it must be {' or '.join(KINDS)}.")
     kind = KINDS[weights]
+    _refuse_occupied(out, force)  # before a lock lies beside it
+    with ExitStack() as holds:
+        if folder.is_dir():
+            holds.enter_context(locks.in_use(folder, note=progress.note))
+        if out.resolve() != folder.resolve():
+            holds.enter_context(locks.run_folder(out, "choose another --out", alone=True, note=progress.note))
+        return _exported(folder, out, step, kind, license, force, progress)
+
+
+def _exported(
+    folder: Path, out: Path, step: int | None, kind: Weights, license: str | None, force: bool, progress: Progress
+) -> Export:
+    """`export`, while nobody removes the one folder or works in the other."""
     _refuse_occupied(out, force)
     if (folder / RECORD).is_file():
         raise UsageError(f"{folder} is an export already; copy it, or export its run again.")
@@ -166,28 +207,35 @@ def _result(folder: Path) -> Result | None:
 
 def _manifest(folder: Path) -> Manifest:
     manifest = read_record(folder / "manifest.json", Manifest)
-    data = manifest.data.model_copy(update={"name": without_places(manifest.data.name)})
+    data = manifest.data.model_copy(update={"name": _name_of(manifest.data.name)})
     return manifest.model_copy(update={"command": without_places(manifest.command), "data": data})
 
 
 def without_places(text: str) -> str:
-    """`text` with the last part alone of every path from the root: where a file lay on one machine is nobody's need."""
-    return PLACE.sub(r"\1", text)
+    """`text` with the last part alone of every path and URL: where a file lay on one machine is nobody's need."""
+    return FOLDERS.sub("", text)
 
 
-def _everywhere(document: Any) -> Any:
+def _name_of(place: str) -> str:
+    """The last part of what is nothing but a file, a folder or a network's name on the hub, which stays whole."""
+    return place if HUB_NAME.fullmatch(place) and place[0] != "." else re.split(r"[/\\]", place.rstrip("/\\"))[-1]
+
+
+def _everywhere(document: Any, key: str = "") -> Any:
     """The document with every text in it without places."""
     if isinstance(document, dict):
-        return {key: _everywhere(value) for key, value in document.items()}
+        return {name: _everywhere(value, name) for name, value in document.items()}
     if isinstance(document, list):
         return [_everywhere(value) for value in document]
-    return without_places(document) if isinstance(document, str) else document
+    if not isinstance(document, str):
+        return document
+    return _name_of(document) if key in ("reference", "vae") else without_places(document)
 
 
 def _without_places(cfg: RunConfig) -> RunConfig:
     def short(section, *names):
         values = {name: getattr(section, name) for name in names}
-        return section.model_copy(update={k: without_places(v) for k, v in values.items() if v is not None})
+        return section.model_copy(update={k: _name_of(v) for k, v in values.items() if v is not None})
 
     return cfg.model_copy(
         update={"protocol": short(cfg.protocol, "data", "vae"), "evaluation": short(cfg.evaluation, "reference")}

@@ -69,7 +69,7 @@ def _evaluate_run(
     conditions = digest(
         {
             **protocol_of(cfg, yard, run.vae).model_dump(),
-            "metrics": [*plan.metrics, *(["spread"] if with_errors else []), *(["check"] if with_cross_check else [])],
+            "metrics": [*yard.wanted, *(["spread"] if with_errors else []), *(["check"] if with_cross_check else [])],
         }
     )
     name = f"{described(cfg, run.step)}-n{plan.num_images}-seed{plan.seed}-{conditions[:6]}"

@@ -13,7 +13,7 @@ from harness import locks
 from harness.config import RunConfig, apply_overrides, digest, read_config, validate
 from harness.data import vae
 from harness.data.vae import Vae
-from harness.errors import DataError, UsageError
+from harness.errors import DataError, SetupError, UsageError
 from harness.evaluation import extract, images
 from harness.evaluation.generation import choose_labels, draw_images
 from harness.evaluation.image_sets import ImageSet
@@ -24,6 +24,7 @@ from harness.files import sha256_of
 from harness.importing import RECORD
 from harness.precision import set_precision
 from harness.progress import Progress
+from harness.provenance import PACKAGES
 from harness.results.export_record import RECORD as EXPORT_RECORD
 from harness.results.schema import Import, Manifest, read_record, write_atomically
 from harness.training import checkpoint, registry
@@ -49,15 +50,17 @@ def open_run(
 
     The main process chooses: training may go on meanwhile, and all must draw from the same weights.
 
-    Raises DataError when the folder is no run, or holds no such checkpoint of its configuration.
+    Raises DataError when the folder is no run, or holds no such checkpoint of its configuration, and SetupError where
+    the package is absent that brings its method.
     """
     if not (folder / "config.yaml").is_file():
         raise DataError(f"{folder} is not a run folder: it has no config.yaml. `harness run` makes one in runs/.")
     if (folder / EXPORT_RECORD).is_file():
         return _open_export(folder, device, step)
     document = read_config(folder / "config.yaml")
+    _require_method(document["method"], folder)
     try:
-        cfg = validate(document, registry.load(str(document["method"])).Config)
+        cfg = validate(document, registry.load(document["method"]).Config)
     except UsageError as error:
         raise DataError(
             f"{folder / 'config.yaml'} is damaged, or of another version: {error} The `harness run` that made it "
@@ -70,11 +73,7 @@ def open_run(
     if not world.is_main and step_found is not None:
         found = checkpoint.load_ema(folder / "checkpoints", cfg.sha256, progress.note, step_found)
     if found is None:
-        which = "no whole checkpoint" if step is None else f"no whole checkpoint of step {step}"
-        there = ", ".join(map(str, checkpoint.steps(folder / "checkpoints"))) or "none"
-        raise DataError(
-            f"{folder} holds {which} of its configuration (steps there: {there}); `harness run` continues the run."
-        )
+        raise _no_checkpoint(folder, step)
     step, weights = found
     network = registry.build(cfg).network
     try:
@@ -82,6 +81,35 @@ def open_run(
     except RuntimeError as error:
         raise DataError(f"the checkpoint in {folder} does not fit its configuration: {error}.") from None
     return Opened(cfg, network.to(device).eval(), step, _vae_of(folder, device))
+
+
+def _require_method(name: str, folder: Path) -> None:
+    """SetupError for a method that is not there, with the packages that the manifest names beside the harness's own."""
+    if name in registry.names():
+        return
+    try:
+        packages = read_record(folder / "manifest.json", Manifest).packages
+    except DataError:
+        packages = {}
+    brought = [f"{package} {version}" for package, version in packages.items() if package not in PACKAGES]
+    whose = f"came from {' or '.join(brought)}" if brought else "came from a package that the run does not name"
+    raise SetupError(
+        f"{folder} is a run of the method {name}, which is not installed here. It {whose}: install that package, and "
+        f"repeat the command. There are {', '.join(registry.names())}."
+    )
+
+
+def _no_checkpoint(folder: Path, step: int | None) -> DataError:
+    """What to say where a run has no such checkpoint: a finished run cannot be continued to make it."""
+    which = "no whole checkpoint" if step is None else f"no whole checkpoint of step {step}"
+    there = ", ".join(map(str, checkpoint.steps(folder / "checkpoints"))) or "none"
+    if not (folder / "result.json").is_file():
+        mend = "`harness run` continues the run"
+    elif step is None or there == "none":
+        mend = "the run is finished; the same `harness run` with --force trains it anew"
+    else:
+        mend = "the run is finished, so take one of these"
+    return DataError(f"{folder} holds {which} of its configuration. Steps there: {there}; {mend}.")
 
 
 def _open_export(folder: Path, device: torch.device, step: int | None) -> Opened:
@@ -115,8 +143,9 @@ def changed(cfg: RunConfig, assignments: Sequence[str]) -> RunConfig:
     before, after = cfg.model_dump(mode="json", exclude=free), other.model_dump(mode="json", exclude=free)
     for section in before:
         if before[section] != after[section]:
+            were = "were" if section == "knobs" else "was"
             raise UsageError(
-                f"{section} was settled when the run was trained; only settings of sampling and evaluation can be "
+                f"{section} {were} settled when the run was trained; only settings of sampling and evaluation can be "
                 "changed now. `harness run` trains another run."
             )
     return other

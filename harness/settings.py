@@ -20,6 +20,7 @@ FOLDERS = {"data": "HARNESS_DATA", "cache": "HARNESS_CACHE", "features": "HARNES
 FOLDERS_TABLE = "folders"
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 LARGEST_FILE = 1 << 20  # bytes
+TYPED_ALONE = ("yes", "force")  # what destroys is said with the command that does it, in no file that lies about
 
 Kind = Literal["switch", "count", "whole number", "number", "text", "list"]
 Known = Mapping[str, Mapping[str, Kind]]  # command, like "runs list" -> option's key, like "no_eval" -> what it takes
@@ -42,8 +43,8 @@ def read(known: Known, *, options: bool = True) -> Settings:
 
     Without `options` only the folders, and no option is looked at.
 
-    Raises UsageError, naming the file or the variable and the key, for a key that is unknown or a value of a wrong
-    type, and DataError for a file that cannot be read.
+    Raises UsageError, naming the file or the variable and the key, for a key that is unknown or never set (TYPED_ALONE)
+    or a value of a wrong type, and DataError for a file that cannot be read.
     """
     settings = Settings({}, {command: {} for command in known})
     for path in files():
@@ -101,6 +102,8 @@ def _take_tables(settings: Settings, name: str, document: dict[str, Any], known:
 
 def _take_option(settings: Settings, name: str, command: str, option: str, given: Any, known: Known) -> None:
     key = option.replace("-", "_")
+    if key in TYPED_ALONE and key in known[command]:
+        raise _typed_alone(f"{option} of [{_heading(command)}] in {name}", key)
     if key not in known[command]:
         raise _no_setting(name, _heading(command), option, known[command])
     value = _from_toml(f"{option} of [{_heading(command)}] in {name}", given, known[command][key])
@@ -181,6 +184,8 @@ def _take_variables(settings: Settings, known: Known) -> None:
         if name not in names:
             raise UsageError(str(unknown("setting", name, names, see="`harness config show --all` lists them")))
         command, key = names[name]
+        if key in TYPED_ALONE:
+            raise _typed_alone(name, key)
         _put(settings, command, key, Value(_from_variable(name, text, known[command][key]), name))
 
 
@@ -215,6 +220,10 @@ def _from_variable(name: str, text: str, kind: Kind) -> bool | str | list[str]:
 
 def _wrong(where: str, value: Any, must_be: str) -> UsageError:
     return UsageError(f"{where} is {value!r}; it must be {must_be}.")
+
+
+def _typed_alone(where: str, key: str) -> UsageError:
+    return UsageError(f"{where}: --{key} removes or replaces what was kept, so it is typed and never set. Take it out.")
 
 
 def _no_setting(name: str, heading: str, key: str, choices: Mapping[str, Any]) -> UsageError:

@@ -53,6 +53,14 @@ def test_a_file_is_measured_and_the_answer_is_one_document(samples, tmp_path):
     assert "computing" in done.stderr
 
 
+@pytest.mark.parametrize("what", ["samples", "folder"])
+def test_all_metrics_are_those_of_the_default_and_more(what, request):
+    told = harness("evaluate", request.getfixturevalue(what), "--metrics", "all", "--json", *DIGITS)
+    assert told.exit_code == 0, told.output
+    measured = {name.partition("-")[0] for name in json.loads(told.stdout)["metrics"]}
+    assert measured >= {"fd", "sfd", "is", "precision", "recall", "class_accuracy", "density", "coverage"}
+
+
 def test_evaluations_of_a_run_accumulate_and_the_record_names_the_conditions(folder):
     before = set((folder / "evaluations").glob("*.json"))
     first = harness("evaluate", folder, "--num", 50, "--json")
@@ -80,7 +88,7 @@ def test_a_checkpoint_of_an_earlier_step_is_measured_when_asked_for(folder):
     missing = harness("evaluate", folder, "--step", 3)
     assert missing.exit_code == 4
     assert "no whole checkpoint of step 3" in missing.stderr
-    assert "steps there: 2, 4" in missing.stderr
+    assert "Steps there: 2, 4" in missing.stderr
 
 
 def test_drawn_samples_are_measured_as_the_run_is(folder):

@@ -190,10 +190,11 @@ def test_what_may_not_be_read_is_told(runs, monkeypatch):
     assert (found["dit-tiny"]["state"], found["dit-tiny"]["reason"]) == ("foreign", "cannot be read: Permission denied")
     monkeypatch.undo()
 
-    def closed(self, *_, **__):
-        raise PermissionError(13, "Permission denied", str(self))
+    def closed(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "read_text", closed)
+    monkeypatch.setattr("builtins.open", closed)
     assert {run["state"] for run in listed(runs).values()} == {"damaged", "foreign"}
 
 
@@ -232,7 +233,7 @@ def test_an_imported_checkpoint_is_a_run_of_its_own_state(tmp_path):
 
 
 def test_an_empty_folder_has_no_run_and_a_missing_one_is_an_error(tmp_path):
-    assert answer("list", tmp_path).startswith("no run in ")
+    assert answer("list", tmp_path).startswith("no run in")
     done = ask("list", tmp_path / "gone")
     assert (done.exit_code, done.stdout) == (4, "")
     assert "gone does not exist" in done.stderr
@@ -330,6 +331,18 @@ def test_a_part_of_a_name_that_no_other_run_has_is_enough(said, meant, runs):
     name = found["run"]
     for whole in (name, name.rpartition("/")[2], found["path"], f"{found['path']}/"):
         assert json.loads(answer("show", whole, "--runs", runs, "--json"))["run"] == name or "dit-tiny" not in name
+
+
+def test_export_takes_every_run_that_the_parts_of_names_fit(runs, tmp_path):
+    two, three = (
+        json.loads(answer("export", *said, "--to", "csv", "--runs", runs, "--out", tmp_path / "curves", "--json"))
+        for said in (["dit-tiny"], ["dit-tiny/seed0", "dit-tiny", "maskdit"])
+    )
+    seeds = sorted(path.name for path in (runs / "dit-tiny").iterdir())
+    assert sorted(run["run"].rpartition("/")[2] for run in two["runs"]) == seeds
+    assert len(three["runs"]) + len(three["left_out"]) == 3
+    unknown = ask("export", "sdit-tiny", "--to", "csv", "--runs", runs, "--out", tmp_path / "curves")
+    assert (unknown.exit_code, "Did you mean" in unknown.stderr) == (2, True)
 
 
 def test_an_ambiguous_name_lists_the_runs_and_an_unknown_one_the_nearest(runs):

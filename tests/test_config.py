@@ -64,7 +64,8 @@ def test_the_run_id_follows_what_changes_the_result_and_nothing_else():
     ("assignment", "message"),
     [
         ("mask_ratio=1.5", "mask_ratio is 1.5; it must be less than 1"),
-        ("mask_ratio=often", "mask_ratio is 'often'; it must be a valid number"),
+        ("mask_ratio=often", "mask_ratio is 'often'; it must be a number."),
+        ("batch_size=1.5", "protocol.batch_size is 1.5; it must be a whole number."),
         ("batch_size=0", "protocol.batch_size is 0; it must be greater than or equal to 1"),
         ("sampler=euler", "sampling.sampler is 'euler'; it must be 'heun' or 'ddpm'"),
         ("mask_ration=0.3", "no setting is called 'mask_ration'. Did you mean mask_ratio"),

@@ -254,3 +254,24 @@ def test_a_run_that_could_not_be_compiled_says_so_in_its_result_and_its_log(tmp_
     assert "is not compiled" in (folder / "events.jsonl").read_text()
     plain, _, _ = run(tmp_path, force=True)
     assert (plain.compiled, plain.notes, plain.attention) == (False, [], "flash")
+
+
+def test_an_older_config_is_carried_out_with_the_recipes_values_of_newer_settings_and_says_so(tmp_path):
+    cfg, said = small_config("sddit"), []
+    document = cfg.model_dump(mode="json")
+    del document["sampling"]["guidance_interval"], document["evaluation"]["reference"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(document))
+    again = experiment.resolve(tmp_path / "config.yaml", [], said.append)
+    assert again == cfg
+    assert len(said) == 1
+    assert all(part in said[0] for part in ("guidance_interval null", "evaluation.reference data", cfg.run_id))
+    (tmp_path / "config.yaml").write_text(cfg.to_yaml())
+    assert experiment.resolve(tmp_path / "config.yaml", [], said.append) == cfg
+    assert len(said) == 1
+
+
+def test_the_committed_runs_can_be_carried_out_from_their_configurations():
+    configs = sorted((Path(__file__).parent.parent / "reports" / "demo" / "runs").glob("*/*/config.yaml"))
+    assert len(configs) >= 4
+    for path in configs:
+        assert experiment.resolve(path, []).recipe == path.parent.parent.name

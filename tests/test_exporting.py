@@ -16,15 +16,17 @@ from safetensors import safe_open
 from small import small_config
 from typer.testing import CliRunner
 
-from harness import experiment, exporting, importing, sampling
+from harness import experiment, exporting, importing, locks, sampling
 from harness.cli import app
 from harness.errors import DataError, UsageError
 from harness.exporting import without_places
 from harness.progress import NoProgress
 from harness.results import model_card
 from harness.results.export_record import Export
+from harness.results.folders import removal
+from harness.results.folders.listing import survey
 from harness.results.schema import Evaluation, EvaluationProtocol, Manifest, read_record, write_record
-from harness.results.store import load_run
+from harness.results.store import find_runs, load_run
 from harness.training import registry
 from harness.world import World
 
@@ -106,6 +108,21 @@ def test_an_export_is_sampled_as_its_run_is_and_raw_weights_are_called_raw(runs,
     assert (own, raw) == ("ema", "raw")
     assert np.array_equal(ours, theirs)
     assert not np.array_equal(ours, others)
+
+
+def test_an_export_is_listed_as_one_and_not_taken_for_a_run_that_goes_on(runs, tmp_path):
+    record = export(runs["dit"], tmp_path / "dit-tiny" / runs["dit"].name, step=2)
+    (entry,) = survey([tmp_path])
+    assert (entry.state, entry.reason, entry.steps_done, entry.recipe) == ("exported", "", record.step, "dit-tiny")
+    _, (left_out,) = find_runs([tmp_path])
+    assert left_out.reason.startswith("exported: ")
+    listed = CliRunner().invoke(app, ["runs", "list", str(tmp_path)])
+    assert (listed.exit_code, "1 run: 1 exported." in listed.stdout) == (0, True)
+    with pytest.raises(UsageError, match="is an exported network and not a run"):
+        removal.plan(entry.path, tmp_path, force=True)
+    assert CliRunner().invoke(app, ["runs", "show", str(entry.path)]).exit_code == 0
+    (entry.path / "export.json").write_text("{")
+    assert [entry.state for entry in survey([tmp_path])] == ["damaged"]
 
 
 def test_a_step_that_is_not_in_the_export_is_not_sampled(runs, tmp_path):
@@ -217,10 +234,10 @@ def test_the_card_has_the_evaluations_of_these_weights_alone(runs, tmp_path):
     assert "77.1" not in card
     for condition in ("nfe", "seed", "features sha256", "reference sha256", "uint8 rule", "guidance scale"):
         assert re.search(rf"^\| {condition} +\| ", card, re.MULTILINE)
-    assert "by their step, as the evaluation does not record their hash" in card
+    assert "The evaluation names the step of these weights, and does not record their hash." in card
     evaluate(run, "final", weights_sha256=record.weights_sha256)
     export(run, tmp_path / "proven")
-    assert "The weights by their hash" in card_of(tmp_path / "proven")
+    assert "The evaluation names these weights by their hash." in card_of(tmp_path / "proven")
 
 
 def test_the_hub_reads_the_front_matter(runs, tmp_path):
@@ -321,13 +338,35 @@ def test_papers_are_cited_as_in_the_citation_file():
     [
         ("harness run dit-s --data /home/someone/latents --out ~/runs/", "harness run dit-s --data latents --out "),
         ("--set protocol.data=/mnt/x/y", "--set protocol.data=y"),
-        (r"C:\Users\me\data and and/or 1 / 2", "data and and/or 1 / 2"),
+        (r"C:\Users\me\data and and/or 1 / 2", "or 1 / 2"),
         ("stabilityai/sd-vae-ft-ema", "stabilityai/sd-vae-ft-ema"),
         ("['/a/b', \"/c/d e\"]", "['b', \"d e\"]"),
+        ("--set data=/content/My Drive/secret project/x --set seed=1", "--set data=x --set seed=1"),
+        ("--set data=My Drive/secret project/x --set vae=a/b", "--set data=x --set vae=a/b"),
+        ("data='/home/jo/My Data/imagenet'", "data='imagenet'"),
+        ("from 'My Drive/secret project/x'", "from 'x'"),
+        ("file:///home/jo/x", "x"),
+        ("of https://jo@host.example/secret/x.npz", "of x.npz"),
+        (r"\\host\share\My Data\x", "x"),
+        ("../../jo/x", "x"),
+        ("drawn w/o labels and/or guided, 1/2", "drawn w/o labels and/or guided, 1/2"),
     ],
 )
 def test_where_a_file_lay_is_left_out(text, expected):
     assert without_places(text) == expected
+
+
+def test_an_export_waits_for_nobody_and_disturbs_nobody(runs, tmp_path):
+    """A run that is being removed, and an export that is being drawn from, are held by others."""
+    run, out = runs["dit"], tmp_path / "out"
+    with locks.run_folder(run, "", alone=True, note=print), pytest.raises(DataError, match="being removed"):
+        export(run, out)
+    export(run, out)
+    with locks.in_use(out, note=print), pytest.raises(DataError, match="Nothing of it is removed"):
+        export(run, out, force=True)
+    with locks.in_use(run, note=print):
+        export(run, out, force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"], "no lock is left"
 
 
 def test_no_place_of_the_machine_is_in_an_export(runs, tmp_path):

@@ -201,6 +201,14 @@ def test_compare_and_report_show_a_fifth_method_beside_the_others_without_its_pa
     assert "dit-harness-tread 0.1.0" in report
 
 
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_a_run_whose_package_is_absent_names_the_method_and_the_package(trained, command):
+    done = CliRunner().invoke(app, [command, str(run_folder(trained / "straight"))])
+    assert done.exit_code == SetupError.exit_code
+    assert "a run of the method tread, which is not installed here" in done.stderr
+    assert "dit-harness-tread 0.1.0: install that package" in done.stderr
+
+
 def test_an_estimate_of_a_fifth_method_counts_what_has_no_formula(installed):
     """TREAD's middle blocks see half of the tokens in the step; what is sampled costs what DiT does."""
     ours, dit = (json.loads(harness("run", f"{name}-tiny", "--dry-run", "--json")) for name in ("tread", "dit"))

@@ -17,6 +17,7 @@ from harness.training import registry
 
 ROOT = Path(__file__).parent.parent
 TEXTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+TEXTS.remove(ROOT / "docs" / "cli.md")  # made of the help texts, whose examples are read from themselves
 PAGES = {page.path: page for page in reference.pages()}
 COMMANDS = {path: page for path, page in PAGES.items() if not page.commands}
 SMALL = [

@@ -264,6 +264,40 @@ def test_a_run_that_is_trained_is_not_removed(finished):
     assert (folder / "result.json").exists()
 
 
+def test_what_would_be_removed_is_listed_without_a_hold_on_it(finished, monkeypatch):
+    root, folder = finished
+
+    def no_hold(*given, **options):
+        raise AssertionError("a look holds nothing")
+
+    monkeypatch.setattr(locks, "run_folder", no_hold)
+    monkeypatch.setattr(locks, "take", no_hold)
+    assert removal.plan(folder, root).entry.state == "finished"
+    assert lock_files(root) == []
+
+
+def test_a_run_that_finishes_between_the_look_and_the_removal_stays_whole(tmp_path):
+    _, folder, _ = run(tmp_path)
+    result = (folder / "result.json").read_bytes()
+    (folder / "result.json").unlink()
+    plan = removal.plan(folder, tmp_path, force=True)
+    (folder / "result.json").write_bytes(result)
+    before = sorted(folder.rglob("*"))
+    outcome = removal.remove(plan, tmp_path)
+    assert (outcome.bytes, sorted(folder.rglob("*"))) == (0, before)
+    assert "was unfinished and is finished now: nothing of it was removed" in outcome.error
+
+
+def test_what_came_between_the_look_and_the_removal_goes_too(tmp_path):
+    folder = write_run(tmp_path, "dit")
+    plan = removal.plan(folder, tmp_path)
+    (folder / "samples" / "late").mkdir(parents=True)
+    (folder / "samples" / "late" / "samples.npz").write_bytes(b"12345")
+    outcome = removal.remove(plan, tmp_path)
+    assert (outcome.error, outcome.bytes) == (None, plan.bytes + 5)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_that_is_being_removed_is_neither_sampled_nor_measured(finished):
     _, folder = finished
     with trains(folder, alone=True) as holder:

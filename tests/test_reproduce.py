@@ -1,8 +1,10 @@
 """`harness reproduce` carries a run out again: bit for bit where it can be, else within what tells seeds apart."""
 
+import inspect
 import json
 import shutil
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 from harness import experiment, provenance
 from harness.audit import documents
 from harness.cli import app
+from harness.cli import audit as cli_audit
 from harness.config import digest
 from harness.data import sources
 from harness.errors import DataError, SetupError, UsageError
@@ -22,6 +25,7 @@ from harness.reproduce import compare, environment, page, tolerance
 from harness.reproduce.environment import EXACT, TOLERANT
 from harness.reproduce.reproduce import reproduce
 from harness.reproduce.restore import restored
+from harness.results.folders.listing import found_below
 from harness.results.schema import Manifest, read_record
 from harness.results.store import find_runs
 from harness.training import engine, registry
@@ -56,9 +60,9 @@ def record(made, tmp_path):
     return folder
 
 
-def again(record: Path, *, steps: int | None = None):
+def again(record: Path, *, steps: int | None = None, force: bool = False):
     return reproduce(
-        record, record.parents[1] / "again", steps=steps, force=False, progress=NoProgress(), world=World()
+        record, record.parents[1] / "again", steps=steps, force=force, progress=NoProgress(), world=World()
     )
 
 
@@ -179,17 +183,103 @@ def test_a_record_that_is_older_than_some_settings_gets_the_recipes_and_is_told(
     assert found.cfg.protocol.learning_rate == 0.006
 
 
-def test_the_tolerance_of_the_first_lines_tells_seeds_apart_in_every_committed_setting():
-    """Each pair of committed runs that differ in their seed alone would not pass for one another."""
+def of_two_seeds() -> list[tuple[documents.Documents, documents.Documents]]:
+    """Pairs of committed runs that differ in their seed alone."""
     settings = defaultdict(list)
     for run in find_runs([REPORTS / "tiny" / "runs"])[0]:
         rest = {key: value for key, value in run.config.items() if key not in ("seed", "execution")}
         settings[digest(rest)].append(documents.read(run.path, run.name))
-    pairs = [(a, b) for runs in settings.values() for i, a in enumerate(runs) for b in runs[i + 1 :]]
+    return [(a, b) for runs in settings.values() for i, a in enumerate(runs) for b in runs[i + 1 :]]
+
+
+def test_the_tolerance_of_the_first_lines_tells_seeds_apart_in_every_committed_setting():
+    """Each pair of committed runs that differ in their seed alone would not pass for one another."""
+    pairs = of_two_seeds()
     assert len(pairs) > 40
     for one, other in pairs:
         rows = compare.losses(one, other, TOLERANT, tolerance.FIRST_STEPS)
         assert any(row.reproduced is False for row in rows), (one.name, other.name)
+
+
+def test_lines_of_a_hundred_steps_never_confirm_a_run_of_another_seed():
+    """What a larger recipe's log would say of the same runs."""
+    near, pairs = 0, of_two_seeds()
+    for one, other in pairs:
+        wide = [replace(run, metrics=in_windows(run.metrics, 4)) for run in (one, other)]
+        rows = compare.losses(*wide, TOLERANT, None)
+        refuted = any(row.reproduced is False for row in rows)
+        near += not refuted
+        assert refuted or compare.SEEDS in [row.what for row in rows], (one.name, other.name)
+    assert near > 5, "the wider tolerances alone would let these pass"
+
+
+def in_windows(lines: list[dict], count: int) -> list[dict]:
+    """The log as it would be with a line for each `count` of these, as of 120 steps in place of 30."""
+    wide = []
+    for i in range(0, len(lines) - count + 1, count):
+        part = lines[i : i + count]
+        means = {k: sum(line[k] for line in part) / count for k in part[0] if k == "loss" or k.startswith("loss/")}
+        wide.append(part[-1] | means)
+    return wide
+
+
+def test_a_copy_of_the_record_is_no_re_run(record):
+    place = record.parents[1] / "again" / record.parent.name / record.name
+    shutil.copytree(record, place)
+    with pytest.raises(UsageError, match="is a copy of the record"):
+        again(record)
+    change(place / "manifest.json", started_at="2026-01-01T00:00:00+00:00")
+    with pytest.raises(UsageError, match="was not made by a re-run"):
+        again(record)
+    assert again(record, steps=2, force=True)["reproduced"], "started over, it is one"
+    assert again(record, steps=2)["reproduced"]
+    change(record / "manifest.json", command="harness run sddit-tiny --seed 0")
+    with pytest.raises(UsageError, match="is a re-run of another record"):
+        again(record, steps=2)
+
+
+def test_by_default_a_re_run_lies_where_no_command_looks_for_runs():
+    """As one more run of the record's setting and seed it would fail audits and be counted twice in comparisons."""
+    default = inspect.signature(cli_audit.reproduce).parameters["out"].default
+    assert Path("runs") not in (default, *default.parents)
+
+
+def test_the_mark_of_a_re_run_is_no_run_and_no_folder_left_out(record):
+    again(record, steps=2)
+    folders = found_below(record.parents[1] / "again")
+    assert [(folder.name, reason) for folder, reason in folders] == [(record.name, "")]
+
+
+def test_where_no_early_line_is_logged_losses_cannot_tell_and_it_is_no_reproduction(record):
+    manifest = json.loads((record / "manifest.json").read_text())
+    change(record / "manifest.json", device=manifest["device"] | {"name": "Another Processor"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tolerance, "FIRST_STEPS", 1)  # its first line is of step 2
+        document = again(record, steps=4)
+        assert document["reproduced"] is None
+        assert "cannot tell by losses" in document["verdict"]
+        assert "**cannot tell by losses" in page.added("", document, "harness reproduce x")
+        out = str(record.parents[1] / "again")
+        done = CliRunner().invoke(app, ["reproduce", str(record), "--out", out, "--steps", "4"])
+    assert done.exit_code == 6
+    assert "--set log_every=20" in done.output
+
+
+def test_an_evaluation_that_the_re_run_did_not_make_fails_unless_it_was_made_by_hand(record):
+    evaluations = documents.read(record, "").all_evaluations
+    rows = compare.evaluations(evaluations | {"by-hand": evaluations["final"]}, {}, EXACT)
+    assert [(row.what, row.reproduced) for row in rows] == [("by-hand: evaluation", None), ("final: evaluation", False)]
+
+
+@pytest.mark.parametrize(("metric", "then", "now", "good"), [
+    ("kid-digits@50", 0.0001, -0.0003, True), ("kid-digits@50", 0.0001, 0.01, False),
+    ("kid-digits@50", 0.1, 0.11, True), ("cmmd-clip@50", 0.0, 0.02, True), ("cmmd-clip@50", 1.0, 1.5, False),
+    ("fd-digits@50", 0.0001, -0.0003, False),
+])  # fmt: skip
+def test_kernel_distances_near_zero_may_differ_by_an_absolute_amount(metric, then, now, good):
+    row = compare._metric("x", metric, 100, then, now, TOLERANT)
+    assert row.reproduced is good
+    assert ("absolute" in row.allowed) is not metric.startswith("fd")
 
 
 def test_which_comparison_applies_follows_from_what_differs(record):

@@ -46,6 +46,19 @@ def test_how_the_sampled_network_is_called_can_be_chosen_anew_and_how_training_w
     cfg = small_config("dit")
     other = sampling.changed(cfg, ["sample_compile=true", "cuda_graphs=true"])
     assert (other.execution.sample_compile, other.execution.cuda_graphs, other.sha256) == (True, True, cfg.sha256)
+    with pytest.raises(UsageError, match="knobs were settled when"):
+        sampling.changed(small_config("sddit"), ["mask_ratio=0.5"])
     for training in ("micro_batch=4", "attention=math", "protocol.precision=bf16"):
         with pytest.raises(UsageError, match="was settled when the run was trained"):
             sampling.changed(cfg, [training])
+
+
+def test_a_step_that_is_not_there_is_told_by_those_that_are_and_no_finished_run_is_continued(tmp_path):
+    for step in (20, 40):
+        (tmp_path / "checkpoints" / f"step-{step:09d}").mkdir(parents=True)
+    said = {False: str(sampling._no_checkpoint(tmp_path, 30))}
+    (tmp_path / "result.json").touch()
+    said[True] = str(sampling._no_checkpoint(tmp_path, 30))
+    assert all("of step 30 of its configuration. Steps there: 20, 40; " in text for text in said.values())
+    assert said[False].endswith("`harness run` continues the run.")
+    assert said[True].endswith("the run is finished, so take one of these.")

@@ -157,6 +157,29 @@ def test_a_job_is_told_what_the_settings_say_and_not_to_look_again(here, monkeyp
     assert "slurm" not in told.partition("run --no-settings")[2]
 
 
+@pytest.mark.parametrize("table", ["run", "export", "reproduce", "runs.rm"])
+def test_what_destroys_is_typed_and_set_by_no_file_and_no_variable(table, here, monkeypatch):
+    """A harness.toml comes with a cloned folder: it must not decide that runs are started over or removed."""
+    key = "yes" if table == "runs.rm" else "force"
+    asked = [*table.split("."), "somewhere"]
+    (here / "harness.toml").write_text(f"[{table}]\n{key} = true\n")
+    done = harness(*asked)
+    assert done.exit_code == 2
+    assert f"{key} of [{table}] in harness.toml: --{key} removes or replaces what was kept" in _in_a_line(done.stderr)
+    (here / "harness.toml").unlink()
+    name = settings.variable(table.replace(".", " "), key)
+    monkeypatch.setenv(name, "1")
+    done = harness(*asked)
+    assert done.exit_code == 2
+    assert f"{name}: --{key} removes or replaces what was kept" in _in_a_line(done.stderr)
+    monkeypatch.delenv(name)
+    assert f"{table}.{key}" not in [row["setting"] for row in answer("config", "show", "--all")["settings"]]
+
+
+def _in_a_line(text):
+    return " ".join(text.split())
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -147,3 +147,11 @@ def test_a_run_and_its_report_fit_a_terminal_of_40_columns(tmp_path):
     assert report.exit_code == 0
     assert max(map(len, report.lines)) <= 40
     assert "\x1b" not in report.raw
+
+
+def test_a_path_that_is_an_answer_stays_in_one_line_on_a_narrow_terminal(tmp_path):
+    path = "runs/sddit-tiny/seed0-0123456789/samples/step1000-heun18-n16-seed0-abcdef/a name with spaces.png"
+    code = (
+        f"import pathlib; from harness.cli import answer; answer.show({{}}, False, lambda _: [pathlib.Path({path!r})])"
+    )
+    assert path in terminal.run(cwd=tmp_path, columns=40, program=("-c", code)).lines

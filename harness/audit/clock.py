@@ -3,7 +3,7 @@
 import math
 from datetime import datetime
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.audit.documents import Documents
 from harness.audit.finding import Finding, judged, not_kept
@@ -13,6 +13,32 @@ WARMUP_STEPS = 10  # untimed after every start
 ROUNDING = 1e-6  # relative, of sums of seconds
 WHOLE_SECONDS = 2  # events are written to the second, each rounded down
 NO_LOG = "there is no metrics.jsonl"
+
+
+class Stretch(NamedTuple):
+    """The steps from one start of the run to the next, of those that were not done anew after it."""
+
+    after: int
+    last: int
+    saved: set[int]  # of checkpoints that an event tells of: a line is written with each
+
+
+def _stretches(run: Documents, last: int) -> list[Stretch]:
+    """A start goes on from a checkpoint, and what an earlier one did after it is done again."""
+    starts, saved = [0], set[int]()
+    for event in run.events:
+        step = event.get("step")
+        if type(step) is not int or step > last:
+            continue
+        if event.get("event") == "checkpoint":
+            saved.add(step)
+        elif event.get("event") in ("start", "resume"):
+            starts = [*(start for start in starts if start < step), step]
+            saved = {earlier for earlier in saved if earlier <= step}
+    return [
+        Stretch(after, until, {step for step in saved if after < step <= until})
+        for after, until in pairwise([*starts, last])
+    ]
 
 
 def log(run: Documents) -> Finding:
@@ -25,7 +51,7 @@ def log(run: Documents) -> Finding:
         return judged("log", ["a line has no step"], "")
     if any(later <= earlier for earlier, later in pairwise(steps)):
         problems.append("steps do not rise from line to line")
-    if missing := sorted(_promised(run, max(steps)) - set(steps)):
+    if missing := sorted(_promised(run, set(steps)) - set(steps)):
         problems.append(f"no line of step {', '.join(map(str, missing[:3]))}" + (", ..." if missing[3:] else ""))
     asked, batch = run.setting("protocol.steps"), run.setting("protocol.batch_size")
     if run.result and steps[-1] != asked:
@@ -40,13 +66,24 @@ def log(run: Documents) -> Finding:
     return judged("log", problems, f"{len(steps)} lines to step {steps[-1]:,}")
 
 
-def _promised(run: Documents, last: int) -> set[int]:
-    """Steps that a line is written at. A run that was continued may have been so with another log_every."""
-    if any(event.get("event") == "resume" for event in run.events):
-        return set()
+def _promised(run: Documents, steps: set[int]) -> set[int]:
+    """Steps that a line is written at: since the last start by the intervals of config.yaml, and with each checkpoint.
+
+    A run may have been continued with another log_every. That of an earlier stretch is a divisor of every step logged
+    without a checkpoint; the largest promises the fewest lines.
+    """
+    *earlier, newest = _stretches(run, max(steps))
     intervals = [run.setting(f"execution.{name}") for name in ("log_every", "checkpoint_every")]
     known = [every for every in intervals if type(every) is int and every > 0]
-    return {step for every in known for step in range(every, last + 1, every)}
+    promised = {step for every in known for step in _multiples(every, newest)} | newest.saved
+    for stretch in earlier:
+        between = {step for step in steps if stretch.after < step < stretch.last} - stretch.saved
+        promised |= stretch.saved | {stretch.last} | _multiples(math.gcd(*between), stretch)
+    return promised
+
+
+def _multiples(every: int, stretch: Stretch) -> set[int]:
+    return set(range(every * (stretch.after // every + 1), stretch.last + 1, every)) if every else set()
 
 
 def _finite(value: Any) -> bool:
@@ -62,10 +99,15 @@ def timing(run: Documents) -> Finding:
         return judged("timing", ["a line does not say how many steps it timed, or for how long"], "")
     result, problems = run.result, []
     timed, seconds = sum(line["timed_steps"] for line in lines), sum(line["timed_seconds"] for line in lines)
-    starts = 1 + sum(event.get("event") == "resume" for event in run.events)
     left_out = result.steps - timed
-    if left_out < min(WARMUP_STEPS, result.steps):
-        problems.append(f"only {left_out} of {result.steps} steps are left out as warm-up, not {WARMUP_STEPS}")
+    stretches = _stretches(run, result.steps)
+    for after, until, _ in stretches:
+        here = sum(
+            line["timed_steps"] for line in lines if type(line.get("step")) is int and after < line["step"] <= until
+        )
+        asked, untimed = min(WARMUP_STEPS, until - after), until - after - here
+        if untimed < asked:
+            problems.append(f"only {untimed} steps from {after} to {until} are left out as warm-up, not {asked}")
     if timed != result.timed_steps:
         problems.append(f"the log times {timed} steps, result.json {result.timed_steps}")
     speed = timed / seconds if timed and seconds > 0 else None
@@ -82,7 +124,9 @@ def timing(run: Documents) -> Finding:
         problems.append(f"{seconds:.1f} s were timed within {result.wall_seconds:.1f} s")
     waited = sum(line["timed_seconds"] * (line.get("data_wait_share") or 0) for line in lines)
     share = f"{waited / seconds:.1%}" if seconds else "none"
-    return judged("timing", problems, f"{left_out} steps of warm-up in {starts} start(s), waiting for data {share}")
+    return judged(
+        "timing", problems, f"{left_out} steps of warm-up in {len(stretches)} start(s), waiting for data {share}"
+    )
 
 
 def times(run: Documents) -> Finding:

@@ -1,6 +1,5 @@
 """Everything in one run folder that the checks read, each document read once."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,8 +7,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.errors import DataError
-from harness.results.schema import Evaluation, Import, Manifest, Record, Result, read_lines, read_record
-from harness.results.store import one_line, read_sections
+from harness.results.schema import (
+    SELF,
+    Evaluation,
+    Import,
+    Manifest,
+    Record,
+    Result,
+    read_json,
+    read_lines,
+    read_record,
+)
+from harness.results.store import read_sections, reason_of
 
 R = TypeVar("R", bound=Record)
 LOGS = ("metrics.jsonl", "events.jsonl")
@@ -30,6 +39,7 @@ class Documents:
     evaluations: dict[str, Evaluation]  # evaluations/*.json, by file name
     written: dict[str, Mapping[str, Any]]  # the same as they stand in their files: which conditions were recorded
     damaged: dict[str, str] = field(default_factory=dict)
+    unsealed: tuple[str, ...] = ()  # records without a hash of themselves: older versions', or it was taken out
 
     @property
     def all_evaluations(self) -> dict[str, Evaluation]:
@@ -56,26 +66,32 @@ def read(folder: Path, name: str) -> Documents:
         try:
             config = read_sections(folder)
         except DataError as error:
-            damaged["config.yaml"] = one_line(error).removeprefix("damaged: ")
+            damaged["config.yaml"] = reason_of(error).removeprefix("damaged: ")
     logs = {log: _lines(folder / log, damaged) for log in LOGS}
     evaluations, written = {}, {}
     for path in sorted((folder / "evaluations").glob("*.json")):
         evaluation = _record(folder, f"evaluations/{path.name}", Evaluation, damaged)
         if evaluation:
             evaluations[path.stem] = evaluation
-            written[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+            written[path.stem] = read_json(path)
+    manifest = _record(folder, "manifest.json", Manifest, damaged)
+    result = _record(folder, "result.json", Result, damaged)
+    imported = _record(folder, "import.json", Import, damaged)
+    known = {"manifest.json": manifest, "result.json": result, "import.json": imported}
+    records = [name for name, record in known.items() if record] + [f"evaluations/{name}.json" for name in evaluations]
     return Documents(
         folder=folder,
         name=name,
         config=config,
-        manifest=_record(folder, "manifest.json", Manifest, damaged),
-        result=_record(folder, "result.json", Result, damaged),
-        imported=_record(folder, "import.json", Import, damaged),
+        manifest=manifest,
+        result=result,
+        imported=imported,
         metrics=logs["metrics.jsonl"],
         events=logs["events.jsonl"],
         evaluations=evaluations,
         written=written,
         damaged=damaged,
+        unsealed=tuple(name for name in records if SELF not in read_json(folder / name)),
     )
 
 
@@ -89,7 +105,7 @@ def _record(folder: Path, name: str, kind: type[R], damaged: dict[str, str]) -> 
     try:
         return read_record(path, kind)
     except DataError as error:
-        damaged[name] = one_line(error).removeprefix(f"{path} ")
+        damaged[name] = reason_of(error).removeprefix(f"{path} ")
     except (ValueError, RecursionError):
         damaged[name] = "it cannot be read as JSON"
     return None

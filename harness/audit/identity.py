@@ -8,7 +8,7 @@ import yaml
 
 from harness.audit.documents import Documents
 from harness.audit.finding import FAILED, Finding, judged, not_kept
-from harness.config import DIGEST_LENGTH, identity
+from harness.config import DIGEST_LENGTH, identity, plain_values
 from harness.results.folders.departures import UNSAID, as_text, departures
 from harness.results.folders.listing import RUN_ID
 
@@ -19,18 +19,20 @@ COMMAND_SETS = " --set "
 def records(run: Documents) -> Finding:
     """Schema versions are read by the types themselves: another one is a document that cannot be read."""
     problems = [f"{name}: {why}" for name, why in run.damaged.items()]
+    remarks = [f"without a hash of itself, so that a change would not show: {', '.join(run.unsealed)}"]
+    remarks = remarks if run.unsealed else []
     if run.imported:
-        return judged("records", problems, "an imported checkpoint: its training is not known here")
+        return judged("records", problems, "an imported checkpoint: its training is not known here", remarks=remarks)
     absent = [name for name in NEEDED if not (run.folder / name).is_file()]
     if run.result:
         problems += [f"{name} is missing from a finished run" for name in absent]
     elif "result.json" not in run.damaged:
         parsed = "unfinished: there is no result.json" + (f", no {', '.join(absent)}" if absent else "")
-        return judged("records", problems, "", remarks=[parsed])
+        return judged("records", problems, "", remarks=[parsed, *remarks])
     if run.result and not run.result.complete:
         problems.append("result.json says that the run is not complete")
     count = len(NEEDED) + 1 + len(run.evaluations)
-    return judged("records", problems, f"{count} documents")
+    return judged("records", problems, f"{count} documents", remarks=remarks)
 
 
 def agreement(run: Documents) -> Finding:
@@ -153,10 +155,10 @@ def _contradictions(run: Documents, command: str) -> Iterator[str]:
 
 def _same(value: Any, text: str) -> bool:
     try:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(text) == value
-        asked = yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
+        asked = plain_values(text)
+        if isinstance(value, float) and isinstance(asked, str):
+            asked = float(asked)  # YAML takes 1e-3 for a text, and a setting for a number
+    except (ValueError, RecursionError, yaml.YAMLError):
         return False
     return asked == value or str(asked) == str(value)
 

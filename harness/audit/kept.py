@@ -1,6 +1,5 @@
 """Files and data against their hashes: checkpoints, the weights behind an evaluation, the data set as it is now."""
 
-import json
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +12,8 @@ from harness.audit.finding import Finding, judged, not_kept
 from harness.config import DIGEST_LENGTH, InputShape, digest, identity
 from harness.errors import HarnessError
 from harness.files import sha256_of
-from harness.results.store import one_line
+from harness.results.schema import read_json
+from harness.results.store import reason_of
 
 EMA = "ema.safetensors"
 MADE_HERE = ("digits", "synthetic")  # data sets that every machine has
@@ -42,7 +42,7 @@ def checkpoints(run: Documents) -> Finding:
                 files += 1
                 if sha256_of(path) != sha256:
                     problems.append(f"{folder.name}/{name} is damaged: its sha256 is not the one written with it")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             problems.append(f"{folder.name}/state.json cannot be read: {error}")
     last = f"step-{run.setting('protocol.steps') or 0:09d}"
     remarks = [] if not run.result or any(f.name == last for f in folders) else ["none of the last step is kept"]
@@ -50,7 +50,7 @@ def checkpoints(run: Documents) -> Finding:
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    state = read_json(folder / "state.json")
     if state.pop("sha256") != digest(state):
         raise ValueError("it was changed after it was written")
     return state
@@ -81,7 +81,7 @@ def weights(run: Documents) -> Finding:
             if _fingerprint(path, path.stat().st_mtime_ns) != sha256:
                 problems.append(f"{name} was measured with other weights than {path.parent.name}/{EMA}")
         except Exception as error:  # safetensors raises its own for a file that is none
-            problems.append(f"{path.parent.name}/{EMA} cannot be read: {one_line(error)}")
+            problems.append(f"{path.parent.name}/{EMA} cannot be read: {reason_of(error)}")
     return judged("weights", problems, f"{len(pairs)} evaluations")
 
 
@@ -159,5 +159,5 @@ def _content(source: Source) -> Content:
         return Content(found.sha256, len(found))
     except (HarnessError, ValueError) as error:
         if source.name == "cifar10":
-            return Content(None, None, absent=one_line(error))
-        return Content(None, None, damaged=one_line(error))
+            return Content(None, None, absent=reason_of(error))
+        return Content(None, None, damaged=reason_of(error))

@@ -2,14 +2,20 @@
 
 import csv
 import json
+import tomllib
 from importlib.resources import files
-from importlib.util import find_spec
+from pathlib import Path
 
-from harness.audit.finding import CHECKS, NOT_KEPT, OK
+from harness import plugins
+from harness.audit.checkout import Checkout
+from harness.audit.finding import CHECKS, FAILED, NOT_KEPT, OK
 from harness.audit.part import Part, Requirement, Seen, judge
 from harness.results.claims.verdicts import INCONCLUSIVE, NOT_REPRODUCED
 from harness.results.deviations import DEVIATIONS
 from harness.results.schema import SCHEMA_VERSION, Result
+
+TOO_GOOD = r"better than (the )?publish|too good|suspicious"
+BADGE = r"!\[[^\]]*\]\([^)]*badge"  # one that is shown; a word about badges is none
 
 
 def targets(seen: Seen) -> Requirement:
@@ -44,7 +50,7 @@ def convergence(seen: Seen) -> Requirement:
             ),
             seen.project(
                 "a result too good is flagged",
-                lambda c: c.mentions(r"better than (the )?publish|too good|suspicious", "harness/results/**/*.py"),
+                lambda c: c.mentions(TOO_GOOD, "harness/results/claims/checks.py"),
                 "nothing flags a result that is better than published",
             ),
         ],
@@ -67,7 +73,11 @@ def evaluation(seen: Seen) -> Requirement:
         [
             seen.every("every condition recorded", "conditions"),
             seen.every("networks as pinned", "features"),
-            Part(find_spec("harness.evaluation.npz") is not None, "images are exported as npz"),
+            seen.project(
+                "images written as npz, and read again by numpy, are tested",
+                lambda c: all(word in c.text("tests/**/test_*npz*.py") for word in ("write_npz(", "np.load(")),
+                "no test writes images as npz and reads them by numpy",
+            ),
             seen.project(
                 "the evaluator's self-test is attached",
                 lambda c: c.has("reports/**/*self*test*"),
@@ -147,7 +157,7 @@ def checkpoints(seen: Seen) -> Requirement:
         "checkpoints that load without the code, with a card",
         [
             hashed if kept else Part(None, "these records keep no weights"),
-            Part(find_spec("safetensors") is not None, "weights are safetensors"),
+            _are_safetensors(seen),
             seen.project(
                 "a model card",
                 lambda c: c.has("docs/**/*model*card*", "harness/**/*card*"),
@@ -155,6 +165,25 @@ def checkpoints(seen: Seen) -> Requirement:
             ),
         ],
     )
+
+
+def _are_safetensors(seen: Seen) -> Part:
+    """By the files' own headers: a length, and tensors by name in JSON."""
+    found = [path for one in seen.audited for path in (one.run.folder / "checkpoints").glob("step-*/ema.*")]
+    good = sum(map(_is_safetensors, found))
+    if not found:
+        return Part(None, "no file of weights to read")
+    return Part(good == len(found), f"{good} of {len(found)} files of weights are safetensors")
+
+
+def _is_safetensors(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if 0 < length <= path.stat().st_size - 8 else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(header, dict)
 
 
 def tests(seen: Seen) -> Requirement:
@@ -176,26 +205,41 @@ def tests(seen: Seen) -> Requirement:
                 lambda c: c.mentions("upload-artifact", ".github/workflows/*"),
                 "CI keeps no report",
             ),
-            seen.project("a badge", lambda c: c.mentions(r"badge", "README.md"), "the README shows no badge"),
+            seen.project("a badge", lambda c: c.mentions(BADGE, "README.md"), "the README shows no badge"),
         ],
     )
 
 
 def reuse(seen: Seen) -> Requirement:
-    """R19: other packages' methods, a worked one, API pages, a CHANGELOG, schema versions."""
+    """R19: a worked method of another package, API pages, a CHANGELOG, schema versions."""
+    readable = sum(one.findings["records"].status != FAILED for one in seen.audited)
     return judge(
         "R19",
         "made to be extended",
         [
-            Part(find_spec("harness.plugins") is not None, "methods of other packages are found by entry point"),
             seen.project(
-                "a worked fifth method", lambda c: c.has("docs/fifth_method/**/*.py"), "no worked fifth method"
+                "a worked fifth method in a package of its own, which the harness finds by its entry point",
+                _has_worked_method,
+                "no worked fifth method in a package of its own",
             ),
             seen.project("API pages", lambda c: c.has("mkdocs.y*ml"), "no API pages"),
             seen.project("a CHANGELOG", lambda c: c.has("CHANGELOG*"), "no CHANGELOG"),
-            seen.every(f"documents of schema version {SCHEMA_VERSION}", "records"),
+            Part(
+                readable == len(seen.audited),
+                f"documents of schema version {SCHEMA_VERSION} in {readable} of {len(seen.audited)} runs",
+            ),
         ],
     )
+
+
+def _has_worked_method(checkout: Checkout) -> bool:
+    """Whether a package below docs/ names a module that is there, in the group that the harness searches."""
+    for path in checkout.files("docs/**/pyproject.toml"):
+        points = tomllib.loads(path.read_text(encoding="utf-8")).get("project", {}).get("entry-points", {})
+        for module in points.get(plugins.GROUP, {}).values():
+            if (path.parent / f"{module.replace('.', '/')}.py").is_file():
+                return True
+    return False
 
 
 def itself(seen: Seen) -> Requirement:

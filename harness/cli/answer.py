@@ -6,7 +6,7 @@ import os
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,13 +105,19 @@ def _columns() -> int:
     return int(told) if told.isdecimal() and int(told) else os.get_terminal_size(sys.stderr.fileno()).columns or 80
 
 
-def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], list[str]]) -> None:
-    """Print a command's answer: the document itself, or what `lines` makes of it, no wider than a terminal."""
+def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], Sequence[str | Path]]) -> None:
+    """Print a command's answer: the document itself, or what `lines` makes of it, no wider than a terminal.
+
+    A Path stays in one line, however long, so that it can be copied.
+    """
     if as_json:
         print(json.dumps(document, indent=2))
         return
-    said = [layout.shown(part) for line in lines(document) for part in line.split("\n")]
-    print("\n".join(layout.fitted(said) if sys.stdout.isatty() else said))
+    said: list[str] = []
+    for line in lines(document):
+        parts = [layout.shown(part) for part in str(line).split("\n")]
+        said += layout.fitted(parts) if sys.stdout.isatty() and not isinstance(line, Path) else parts
+    print("\n".join(said))
 
 
 def count(text: str) -> int:

@@ -71,7 +71,7 @@ def reproduce(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, with or without its weights.")],
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Where the re-run goes, as <recipe>/<run-id>; repeating continues it.")
-    ] = Path("runs/reproduced"),
+    ] = Path("reproduced"),
     steps: Annotated[
         int | None,
         typer.Option(parser=count, metavar="N", help="Stop after the first N steps, and compare their losses alone."),
@@ -86,7 +86,7 @@ def reproduce(
     """Carry a run out again from its records and compare: configuration, losses, weights, images, metrics.
 
     Bit for bit on the same processor, threads, packages and code, else within a stated tolerance; it says which, and
-    what differs. Exit code 6 when it is not reproduced.
+    what differs. Exit code 6 when it is not reproduced, or when losses cannot tell it from another seed.
     """
     start_all(nproc)
 
@@ -99,6 +99,11 @@ def reproduce(
     if page is not None:
         _add(document, page, steps)
     show(document, as_json, _reproduction_lines)
+    if document["reproduced"] is None:
+        raise OutOfTolerance(
+            f"{document['run']}: {document['verdict']}. The record logs no line early enough; compare it on the "
+            "machine it was made on, bit for bit, or make a record with --set log_every=20."
+        )
     if not document["reproduced"]:
         failed = [row["what"] for row in document["rows"] if row["reproduced"] is False]
         raise OutOfTolerance(

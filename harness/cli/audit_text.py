@@ -68,4 +68,4 @@ def of_the_reproduction(document: Document) -> list[str]:
     lines += ["", *columns(rows, widest=26, indent="  "), "", "Environment"]
     found = [[item["what"], item["then"], item["now"]] for item in document["environment"]]
     lines += columns([["", "record", "again"], *found], widest=26, indent="  ") if found else ["  the same"]
-    return [*lines, "", "reproduced" if document["reproduced"] else "NOT reproduced"]
+    return [*lines, "", *wrapped(document["verdict"], "", "  ")]

@@ -43,7 +43,7 @@ def config_show(
             value = found.options.get(name, {}).get(key)
             if value is not None:
                 rows.append(_row(name, key, value.value, value.origin))
-            elif all_:
+            elif all_ and key not in settings.TYPED_ALONE:
                 rows.append(_row(name, key, _default(option), NOT_SET))
     weaker, stronger = settings.files()
     document = {

@@ -14,7 +14,7 @@ EXPORTS = Path("exports")
 def add_to(app: typer.Typer) -> None:
     """Put this command into the command line."""
     app.command(
-        epilog="Examples: harness export sddit-tiny · harness export runs/dit-s/seed0-0123456789 --step 400000 "
+        epilog="Examples: harness export sddit-tiny/seed0 · harness export runs/dit-s/seed0-0123456789 --step 400000 "
         "--license mit --out dit-s-400k · harness sample exports/sddit-tiny-seed0-0123456789"
     )(export)
 
@@ -23,7 +23,9 @@ def add_to(app: typer.Typer) -> None:
 def export(
     run: Name,
     step: Annotated[int | None, typer.Option(metavar="N", help="The checkpoint of this step. Default: newest.")] = None,
-    weights: Annotated[str, typer.Option(help="ema: averaged, what is sampled; raw: as trained.")] = "ema",
+    weights: Annotated[
+        str, typer.Option(metavar="KIND", help="ema: averaged, what is sampled; raw: as trained.")
+    ] = "ema",
     license_: Annotated[
         str | None, typer.Option("--license", metavar="ID", help="Of these weights, like mit. Default: unknown.")
     ] = None,
@@ -56,5 +58,5 @@ def export(
     show({"folder": str(target), **facts, "evaluations": sorted(record.evaluations)}, as_json, _lines)
 
 
-def _lines(answer: dict[str, Any]) -> list[str]:
-    return [answer["folder"]]
+def _lines(answer: dict[str, Any]) -> list[Path]:
+    return [Path(answer["folder"])]

@@ -110,7 +110,7 @@ def sample(
             world=world,
         )
     if world.is_main:
-        show(document, as_json, lambda answer: answer["files"])
+        show(document, as_json, lambda answer: [Path(file) for file in answer["files"]])
 
 
 @answers
@@ -155,7 +155,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Like fid,sfid,is,precision,recall (the default) or all.",
+            help="Like fid,sfid,is,precision,recall (the default), or all that the feature network can give.",
             autocompletion=completion.metrics,
             rich_help_panel=METRICS,
         ),

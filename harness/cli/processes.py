@@ -10,6 +10,7 @@ import typer
 from harness.cli import completion
 from harness.cli.answer import progress_for
 from harness.cli.state import state
+from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.progress import Progress
@@ -39,6 +40,19 @@ Partition = Annotated[str | None, typer.Option(metavar="NAME", help="Partition o
 PrintSbatch = Annotated[
     bool, typer.Option("--print-sbatch", help="Print the job's script, submit nothing.", rich_help_panel=SLURM)
 ]
+
+
+def refuse_of_a_job(ctx: typer.Context, launcher: str, print_sbatch: bool) -> None:
+    """UsageError for a typed option that would be ignored, since this command starts no job."""
+    if launcher == "slurm" or print_sbatch:
+        return
+    for name in ("nodes", "time", "partition"):
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(
+                f"--{name} is of a SLURM job, and this command starts none: add --launcher slurm or --print-sbatch, or "
+                f"leave --{name} out. --nproc is how many processes start on this machine."
+            )
 
 
 def start_all(nproc: int | None) -> None:

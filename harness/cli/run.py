@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import completion, defaults
-from harness.cli.answer import Assignments, Json, answers, compile_modes, count, show
+from harness.cli.answer import Assignments, Json, answers, compile_modes, count, note, show
 from harness.cli.processes import (
     EXECUTION,
     Launcher,
@@ -16,6 +16,7 @@ from harness.cli.processes import (
     Partition,
     PrintSbatch,
     Time,
+    refuse_of_a_job,
     start_all,
     together,
 )
@@ -39,6 +40,7 @@ def add_to(app: typer.Typer) -> None:
 
 @answers
 def run(
+    ctx: typer.Context,
     recipe: Annotated[
         str | None,
         typer.Argument(help="Which recipe; harness recipes list names them.", autocompletion=completion.recipes),
@@ -153,13 +155,14 @@ def run(
         )
     if launcher != "local":
         raise UsageError(f"--launcher is {launcher!r}; it must be local or slurm.")
+    refuse_of_a_job(ctx, launcher, print_sbatch)
     if not dry_run:
         start_all(nproc)
 
     from harness import experiment
 
     with defaults.named(given):
-        cfg = experiment.resolve(recipe or config or "", assignments)
+        cfg = experiment.resolve(recipe or config or "", assignments, note)
     if dry_run:
         return show(experiment.plan(cfg, nproc or 1), as_json, _plan_lines)
     command = " ".join(["harness run", recipe or "--config config.yaml", *(f"--set {a}" for a in assignments)])
@@ -202,7 +205,7 @@ def import_checkpoint(
 
     assignments = [*importing.as_published(method), *(set_ or [])]
     folder = importing.import_checkpoint(file, experiment.resolve(as_, assignments), out)
-    show({"folder": str(folder)}, as_json, lambda answer: [answer["folder"]])
+    show({"folder": str(folder)}, as_json, lambda answer: [Path(answer["folder"])])
 
 
 def _slurm(

@@ -43,7 +43,8 @@ def runs_list(runs: Roots = None, as_json: Json = False) -> None:
 
 
 @runs_app.command(
-    "show", epilog="Examples: harness runs show sddit-tiny · harness runs show runs/sddit-tiny/seed0-0123456789 --json"
+    "show",
+    epilog="Examples: harness runs show sddit-tiny/seed0 · harness runs show runs/sddit-tiny/seed0-0123456789 --json",
 )
 @answers
 def runs_show(run: Name, below: Below = RUNS, as_json: Json = False) -> None:
@@ -124,7 +125,7 @@ def runs_export(
         list[str],
         typer.Argument(
             metavar="RUN",
-            help="Run folders, folders of them, or parts of their names.",
+            help="Run folders, folders of them, or parts of names: every run they fit.",
             autocompletion=completion.run_names,
         ),
     ],
@@ -152,12 +153,7 @@ def runs_export(
     from harness.results.folders import history, listing
 
     trackers.require(to)
-    folders = []
-    for run in runs:
-        found = (
-            [folder for folder, reason in listing.found_below(Path(run)) if not reason] if Path(run).is_dir() else []
-        )
-        folders += found or [listing.find_run(run, below)]
+    folders = list(dict.fromkeys(folder for run in runs for folder in listing.find_runs(run, below)))
     histories, left_out = history.read_all(folders)
     target = out or Path("reports/latest") / to
     files = trackers.export(histories, to, target)
@@ -189,11 +185,11 @@ def _removals(plans: list, done: list, yes: bool) -> dict[str, Any]:
     }
 
 
-def _export_lines(document: dict[str, Any]) -> list[str]:
+def _export_lines(document: dict[str, Any]) -> list[str | Path]:
     from harness.cli.layout import wrapped
 
     return [
-        *(line for run in document["runs"] for line in wrapped(run["written"])),
+        *(Path(run["written"]) for run in document["runs"]),
         *(line for item in document["left_out"] for line in wrapped(f"left out: {item['run']}: {item['reason']}")),
         *wrapped(document["open"]),
     ]

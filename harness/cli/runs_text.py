@@ -13,7 +13,7 @@ Document = Mapping[str, Any]
 NO_VALUE = "-"
 HASH = 12  # characters of a hash that are printed
 AGES = (("w", 7 * 86400, 20), ("d", 86400, 2), ("h", 3600, 2), ("min", 60, 2), ("s", 1, 0))  # unit, seconds, from
-STATES = ("finished", "unfinished", "damaged", "imported")
+STATES = ("finished", "unfinished", "damaged", "imported", "exported")
 
 
 # The list -----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import typer
 from harness.cli import completion, defaults
 from harness.cli.answer import Assignments, Json, answers, listed, live, note, show
 from harness.cli.layout import GAP, width, wrapped
-from harness.cli.processes import SLURM, Launcher, Nodes, Nproc, Partition, PrintSbatch, Time
+from harness.cli.processes import SLURM, Launcher, Nodes, Nproc, Partition, PrintSbatch, Time, refuse_of_a_job
 from harness.cli.state import state
 from harness.errors import UsageError
 
@@ -34,6 +34,7 @@ def add_to(app: typer.Typer) -> None:
 
 @answers
 def sweep(
+    ctx: typer.Context,
     name: Annotated[
         str,
         typer.Argument(
@@ -70,6 +71,7 @@ def sweep(
     """Make the runs that a figure or a table of the paper needs; finished ones are skipped, so repeat it at will."""
     if launcher not in ("local", "slurm"):
         raise UsageError(f"--launcher is {launcher!r}; it must be local or slurm.")
+    refuse_of_a_job(ctx, launcher, print_sbatch)
     from harness.recipes import sweeps
 
     plan = sweeps.plan(name, scale, images=images)

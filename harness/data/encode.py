@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import launch
+from harness import launch, locks
 from harness.data import image_folder, latents, vae
 from harness.data.image_folder import Decoder, Listing
 from harness.data.latents import SHARD_IMAGES, Description, Manifest
@@ -39,8 +39,9 @@ CONTINUES = "The same command continues with the shards that are not finished."
 
 
 class Progress(Protocol):
-    """Told how many images are done, of how many."""
+    """Told how many images are done, of how many, and what else there is to say."""
 
+    def note(self, text: str) -> None: ...
     def stage(self, name: str, total: int) -> None: ...
     def advance(self, done: int) -> None: ...
 
@@ -94,7 +95,7 @@ def encode(
 
     The files depend on the images, the VAE, the batch size and the kind of device, and neither on `nproc` (default: one
     process per GPU, or per processor up to 8) nor on interruptions. `device` is "cuda" or "cpu"; default: a GPU if
-    there is one. Raises DataError, UsageError or SetupError.
+    there is one. Raises DataError, UsageError or SetupError; DataError too while another call encodes into `out`.
     """
     for name, value in (("--size", image_size), ("--nproc", nproc), ("--batch", batch_size)):
         if value is not None and value < 1:
@@ -107,13 +108,14 @@ def encode(
         raise UsageError(f"--size is {image_size}; the VAE {vae_id} needs a multiple of {encoder.factor}.")
     listing = image_folder.listing(images)
     description = _description(settings, listing, encoder)
-    _begin(out, description)
-    finished = latents.finished_shards(out)
-    tasks = [task for task in _tasks(listing, shard_images) if task.number not in finished]
-    missing = sum(len(task.files) for task in tasks)
-    _check_room(out, description, missing)
-    _run(_deal(tasks, settings, encoder.sha256, devices), len(listing.files) - missing, len(listing.files), progress)
-    return latents.finish(out)
+    with locks.encoding(out, note=progress.note if progress else lambda text: None):
+        _begin(out, description)
+        finished = latents.finished_shards(out)
+        tasks = [task for task in _tasks(listing, shard_images) if task.number not in finished]
+        missing, total = sum(len(task.files) for task in tasks), len(listing.files)
+        _check_room(out, description, missing)
+        _run(_deal(tasks, settings, encoder.sha256, devices), total - missing, total, progress)
+        return latents.finish(out)
 
 
 # Planning --------------------------------------------------------------------------------------------------------

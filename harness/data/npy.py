@@ -17,8 +17,10 @@ from harness.errors import DataError
 
 # Then the length of the header, and its text as numpy has always written it: matched, not evaluated.
 _MAGIC = b"\x93NUMPY\x01\x00"
+# Each digit can belong to one side only: with two ways to cut them, a header of digits would be tried for years.
 _HEADER = re.compile(
-    rb"{'descr': '([<|][fiu][1248])', 'fortran_order': False, 'shape': \(((?:\d{1,15}(?:, ?)?)*)\), } *\n"
+    rb"{'descr': '([<|][fiu][1248])', 'fortran_order': False, "
+    rb"'shape': \(((?:\d{1,15}(?:, ?\d{1,15})*(?:, ?)?)?)\), } *\n"
 )
 MOST_SIDES = 32  # as in every numpy
 _ALIGNED = 16  # bytes: where the values begin, in every numpy

@@ -19,7 +19,7 @@ from torch import Tensor
 from harness import torchvision_guard
 from harness.config import LARGEST_CONFIG
 from harness.data.shards import VaeIdentity
-from harness.errors import DataError, HarnessError, unknown
+from harness.errors import DataError, HarnessError, one_line, unknown
 from harness.files import cache_folder
 from harness.precision import no_autocast, plain_fp32, set_precision
 from harness.results.schema import read_json
@@ -284,7 +284,7 @@ def _download(id: str) -> Path:
     except HarnessError:
         raise  # a signal that arrived meanwhile
     except Exception as error:  # of net, server or disk, whatever the HTTP library below raises
-        reason = " ".join(str(error.__cause__ or error).split())
+        reason = one_line(error.__cause__ or error)
         raise DataError(
             f"the weights of {id} are not on this machine and could not be downloaded ({reason}). "
             f"Fetch {published.address(id)} (sha256 {published.sha256}) into {_home(id)}, or set HARNESS_VAE to the "
@@ -329,7 +329,7 @@ def _model(config: dict[str, Any], weights: dict[str, Tensor], path: Path) -> An
             model = _autoencoder()(**config)
         model.load_state_dict({_present(name): weight.float() for name, weight in weights.items()}, assign=True)
     except (TypeError, ValueError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise DataError(f"{path} does not fit its config.json: {reason}. Fetch or save both files again.") from None
     return model.eval().requires_grad_(False)
 

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.doctor.finding import Finding, failure, in_words, ok, one_line, warning
+from harness.doctor.finding import Finding, failure, in_words, ok, reason_of, warning
 
 INSTALL = "pip install --force-reinstall torch --index-url ADDRESS"
 TINY_ONLY = "only the tiny recipes are practical"
@@ -66,7 +66,7 @@ def _complaint() -> str:
     try:
         torch.cuda.init()
     except Exception as error:  # torch raises RuntimeError, AssertionError and DeferredCudaCallError, by its version
-        return f": {one_line(error)}"
+        return f": {reason_of(error)}"
     return ""
 
 
@@ -105,7 +105,7 @@ def _gpu(index: int) -> Finding:
         kernels = ", ".join(torch.cuda.get_arch_list())
         return failure(
             name,
-            f"{found}: {one_line(error)}",
+            f"{found}: {reason_of(error)}",
             f"torch was built for {kernels}: run {INSTALL} for a CUDA that has this GPU, or end what holds its memory.",
         )
     if value != 64.0**3:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from harness.errors import one_line
+
 Status = Literal["ok", "warning", "failure"]
 
 PLACES = ("HARNESS_FEATURES", "HARNESS_VAE", "HARNESS_CACHE", "HARNESS_DATA", "HF_HOME", "TORCH_HOME")
@@ -50,15 +52,15 @@ def failure(name: str, found: str, mend: str) -> Finding:
 
 def crashed(check: Check, error: BaseException) -> Finding:
     """For a check that raised: the line of its exception, and the mend where that names one."""
-    found = f"{type(error).__name__}: {' '.join(str(error).split())}"[:SHOWN]
+    found = f"{type(error).__name__}: {one_line(error)}"[:SHOWN]
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "harness":
         return failure(check.name, found, "Install what is missing: pip install dit-harness, or -e . in its checkout.")
     return failure(check.name, found, "Mend what the message names; see also the findings before this one.")
 
 
-def one_line(error: BaseException) -> str:
-    """An error's text in one line, not longer than SHOWN."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:SHOWN]
+def reason_of(error: BaseException) -> str:
+    """What it says on one line, not longer than SHOWN; its kind where it says nothing."""
+    return one_line(error, SHOWN) or type(error).__name__
 
 
 def private(text: str) -> str:

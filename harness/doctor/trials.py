@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.doctor.finding import Finding, failure, ok, one_line
+from harness.doctor.finding import Finding, failure, ok, reason_of
 
 SMALL = ("batch_size=8", "steps=2", "log_every=1", "checkpoint_every=2")
 NUM_STEPS = 5  # of a sampler
@@ -33,9 +33,9 @@ def _step(name: str) -> Finding:
         with one_thread():
             problem, loss = step_of(name)
     except HarnessError as error:
-        return failure(label, one_line(error), mend)
+        return failure(label, reason_of(error), mend)
     except Exception as error:  # one method's fault must not hide the others'
-        return failure(label, f"{type(error).__name__}: {one_line(error)}", mend)
+        return failure(label, f"{type(error).__name__}: {reason_of(error)}", mend)
     if problem:
         return failure(label, problem, mend)
     return ok(label, f"loss {loss:.3f}, all gradients there, checkpoint good")
@@ -97,7 +97,7 @@ def samplers() -> Iterator[Finding]:
             with one_thread():
                 problem = drawn_by(name, FORMULATION_OF[name])
         except HarnessError as error:  # such as values that are not finite
-            problem = one_line(error)
+            problem = reason_of(error)
         label, found = f"sampler {name}", f"two images in {NUM_STEPS} steps, the same when drawn again"
         mend = "Run: harness demo, and report what it says with this line."
         yield failure(label, problem, mend) if problem else ok(label, found)

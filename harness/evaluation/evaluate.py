@@ -19,7 +19,7 @@ from harness.data.dataset import Dataset
 from harness.data.vae import Vae
 from harness.diffusion.samplers import evaluations_per_image
 from harness.errors import DataError
-from harness.evaluation import extract, features, metrics, references
+from harness.evaluation import extract, features, metric_names, metrics, references
 from harness.evaluation.features import FeatureNetwork, Features
 from harness.evaluation.generation import choose_labels, draw_images, image_shape
 from harness.evaluation.image_sets import ImageSet, content_of, refuse_unusable
@@ -86,6 +86,7 @@ def yardstick(
     network = features.load(feature_name, weights, device)
     source = references.open_reference(reference, data)
     source.refuse(network)
+    wanted = metric_names.meant(wanted, network.name)
     metrics.refuse(
         wanted,
         has_points=source.images is not None,
@@ -94,7 +95,7 @@ def yardstick(
     )
     if source.images is not None:
         network.refuse(source.images.shape)
-    return Yardstick(network, source, tuple(wanted), device, with_errors, with_cross_check)
+    return Yardstick(network, source, wanted, device, with_errors, with_cross_check)
 
 
 def evaluate(
@@ -155,7 +156,7 @@ def evaluate(
     return _measured(
         generated, labels, reference, yard, protocol, progress,
         name=name, step=step, weights=weights, weights_sha256=weights_sha256,
-        samples_sha256=_pixels_of(record),
+        samples_sha256=_known_pixels(record),
         sample_execution=execution_of(cfg, device) if "drawing" in clock.seconds else None,
         started=started, clock=clock,
     )  # fmt: skip
@@ -280,6 +281,17 @@ def _keep_record(path: Path, images: ImageSet, grid: Path | None, labels: Tensor
         write_atomically(path, json.dumps({**document, "document_sha256": digest(document)}, indent=2) + "\n")
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}. Free some space and repeat.") from None
+
+
+def _known_pixels(record: Path) -> str:
+    """As `_pixels_of`. Raises DataError where the record went while the images were measured."""
+    sha256 = _pixels_of(record)
+    if sha256 is None:
+        raise DataError(
+            f"{record} is gone or was damaged while these images were measured, so that nobody could tell which they "
+            "were. Repeat the command: it draws them again."
+        )
+    return sha256
 
 
 def _pixels_of(record: Path) -> str | None:

@@ -19,7 +19,7 @@ from harness.data.vae import Vae
 from harness.diffusion.formulations import FORMULATIONS, Formulation, Network
 from harness.diffusion.guidance import guided, power_cosine, within
 from harness.diffusion.samplers import SAMPLERS, Denoise
-from harness.errors import SetupError
+from harness.errors import SetupError, one_line
 from harness.evaluation.image_sets import PartImages
 from harness.evaluation.images import to_uint8
 from harness.evaluation.parts import draw_in_parts
@@ -176,7 +176,7 @@ def _compiled(network: nn.Module, *, cuda_graphs: bool) -> Network:
         try:
             raw = compiled(net_input, net_noise, labels)
         except FAILURES as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
             raise SetupError(
                 f"torch.compile of the network that is sampled failed: {reason}. Sample it uncompiled, with "
                 "--set sample_compile=false."

@@ -19,7 +19,7 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from harness import downloads, torchvision_guard
-from harness.errors import DataError, HarnessError, SetupError
+from harness.errors import DataError, HarnessError, SetupError, one_line
 from harness.evaluation.features import RANDOM, TappedNetwork
 from harness.files import cache_folder
 from harness.seeds import mix
@@ -128,7 +128,7 @@ def _extractor(weights: Mapping[str, Tensor], source: str) -> nn.Module:
     try:
         extractor.load_state_dict({n: w.to(kinds.get(n, w.dtype)) for n, w in weights.items()}, assign=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).partition(":")[2].split())[:200]  # after "Error(s) in loading"
+        reason = one_line(str(error).partition(":")[2], 200)  # after "Error(s) in loading"
         raise DataError(f"{source} is not of this network: {reason}. Fetch {URL}, or name its own weights.") from None
     return extractor.eval().requires_grad_(False)
 

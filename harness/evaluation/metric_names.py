@@ -26,19 +26,31 @@ OF_POINTS = frozenset(
 )  # compare with the reference's images one by one: its statistics are not enough
 
 _DEFAULTS = {"digits": (*PAPER, "class_accuracy"), "dinov2": ("fd", "precision", "recall"), "clip": ("cmmd",)}
+ALL = "all"
+_NO_CLASSES = ("fd", "precision", "recall")  # by a network without a spatial map
+_EVERYTHING = {
+    "digits": (*PAPER, "class_accuracy", *BEYOND),
+    "dinov2": (*_NO_CLASSES, *BEYOND),
+    "clip": ("cmmd", *_NO_CLASSES, *BEYOND),
+}
 _INCEPTION = "inception"
 _INCEPTION_NAMES = {"fd": "fid", "sfd": "sfid", "fd_infinity": "fid_infinity"}
 _KEYS = {name: metric for metric, name in _INCEPTION_NAMES.items()}
 
 
 def called(text: str) -> list[str]:
-    """Keys of the metrics in a list like "fid,is"; "all" is the paper's and those beyond it. Raises as `require`."""
-    if text == "all":
-        return [*PAPER, *BEYOND]
+    """Keys of the metrics in a list like "fid,is"; "all" stays for `meant`. Raises as `require`."""
+    if text == ALL:
+        return [ALL]
     names = [name.strip().lower() for name in text.split(",")]
     wanted = [_KEYS.get(name, name) for name in names]
     require(wanted)
     return wanted
+
+
+def meant(wanted: Sequence[str], network: str) -> tuple[str, ...]:
+    """The metrics wanted of features by the network called so: "all" is what it can give, once each (no float16)."""
+    return _EVERYTHING.get(network.split("-")[0], (*PAPER, *BEYOND)) if list(wanted) == [ALL] else tuple(wanted)
 
 
 def require(wanted: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 import numpy as np
 
 from harness.data.npy import writing
-from harness.errors import DataError
+from harness.errors import DataError, one_line
 from harness.files import sync
 
 if TYPE_CHECKING:
@@ -37,10 +37,11 @@ PIECE_BYTES = 2**25  # of images written at once
 _END = 2**17  # bytes: a zip's last record, with a comment of 64 KiB at most
 _CHUNK = 2**20  # zipfile copies what it unpacks, so it is asked for little at once
 
-# As numpy writes it, and in the order it does; Python 2's numbers end in L. Matched, not evaluated.
+# As numpy writes it, and in the order it does; Python 2's numbers end in L. Matched, not evaluated; each digit
+# can belong to one side only, or a header of digits would be tried for years.
 _HEADER = re.compile(
     r"\{'descr': (?:'(?P<descr>[^']*)'|\[.*\]), 'fortran_order': (?P<columns>True|False), "
-    r"'shape': \((?P<shape>(?:\d{1,15}L?(?:, ?)?)*)\),? *\}\s*"
+    r"'shape': \((?P<shape>(?:\d{1,15}L?(?:, ?\d{1,15}L?)*(?:, ?)?)?)\),? *\}\s*"
 )
 _DTYPE = re.compile(r"[<>|=]?[biufcSU]\d{1,9}")
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip's member: then its name and an extra field, of these lengths
@@ -212,7 +213,7 @@ class Archive:
         except OSError as error:
             raise DataError(f"{self.path} cannot be read: {error.strerror or error}. Check the file.") from None
         except _DAMAGED as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = one_line(error, 200) or type(error).__name__
             raise DataError(f"{self.path} is damaged, or no .npz: {name}: {reason}. Fetch or save it again.") from None
 
     def _refused(self, name: str, why: str) -> DataError:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from harness import torchvision_guard
 from harness.config import LARGEST_CONFIG
-from harness.errors import DataError, HarnessError, SetupError
+from harness.errors import DataError, HarnessError, SetupError, one_line
 from harness.evaluation.features import RANDOM, Features
 from harness.files import cache_folder, sha256_of
 from harness.precision import plain_fp32
@@ -310,7 +310,7 @@ def _download(published: Published) -> Path:
     except HarnessError:
         raise  # a signal that arrived meanwhile
     except Exception as error:  # of net, server or disk, whatever the HTTP library below raises
-        reason = " ".join(str(error.__cause__ or error).split())
+        reason = one_line(error.__cause__ or error)
         raise SetupError(
             f"{published.file} of {published.repository}, revision {published.revision}, is not on this machine and "
             f"could not be downloaded ({reason}). Fetch {published.address} (sha256 {published.sha256}) into "
@@ -367,7 +367,7 @@ def _tensors(path: Path) -> Mapping[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"{path} is damaged: {' '.join(str(error).split())[:300]}. Fetch it again.") from None
+        raise DataError(f"{path} is damaged: {one_line(error, 300)}. Fetch it again.") from None
 
 
 def _model(model_class: Any, settings: Mapping[str, Setting], weights: Mapping[str, Tensor], path: Path) -> nn.Module:
@@ -384,7 +384,7 @@ def _model(model_class: Any, settings: Mapping[str, Setting], weights: Mapping[s
     except HarnessError:
         raise  # a signal that arrived meanwhile
     except Exception as error:  # transformers checks settings with errors of its own, other ones in each version
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise DataError(f"{path} does not fit its config.json: {reason}. Fetch or save both files again.") from None
     return model
 

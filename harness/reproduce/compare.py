@@ -2,16 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from typing import Any, NamedTuple
 
 from harness.audit.documents import Documents
 from harness.reproduce import tolerance
 from harness.reproduce.environment import EXACT
 from harness.results.schema import Evaluation, EvaluationProtocol
+from harness.run_folder import EVALUATIONS
 
 NOT_KEPT = "not kept"
 EVERY_BIT = ("grad_norm", "lr", "images")  # of a log line, compared where every bit counts
 HASH = 12
+SEEDS, CANNOT_TELL = "another seed ruled out by losses", "cannot tell"
 
 
 class Row(NamedTuple):
@@ -38,6 +41,10 @@ def losses(then: Documents, now: Documents, how: str, last: int | None) -> list[
         rows.append(Row("logged steps", str(len(lines)), str(len(common)), None, "equal", False))
     for name in _parts(common, how):
         rows.append(_loss(name, common, how))
+    steps = [line["step"] for line, _ in common]
+    if how != EXACT and not tolerance.can_tell_seeds_apart(steps):
+        needed = f"a line up to step {tolerance.FIRST_STEPS}"
+        rows.append(Row(SEEDS, f"first line at step {min(steps):,}", "", None, f"{CANNOT_TELL} without {needed}", None))
     return rows
 
 
@@ -93,8 +100,11 @@ def _hash(what: str, then: str | None, now: str | None, how: str) -> Row:
 
 
 def evaluations(then: Mapping[str, Evaluation], now: Mapping[str, Evaluation], how: str) -> list[Row]:
-    """Images by their hash, and every metric of the evaluations that both have; those made later are not repeated."""
+    """Images by their hash, and every metric. One that the run made and the re-run did not fails; others are shown."""
     rows = []
+    for name in sorted(then.keys() - now.keys()):
+        again = ("measured again", False) if _made_by_the_run(name) else ("made later by hand, not repeated", None)
+        rows.append(Row(f"{name}: evaluation", "measured", "none", None, *again))
     for name in sorted(then.keys() & now.keys(), key=lambda name: (then[name].step or 0, name)):
         ours, theirs = then[name], now[name]
         if changed := _conditions(ours.protocol, theirs.protocol):
@@ -104,6 +114,11 @@ def evaluations(then: Mapping[str, Evaluation], now: Mapping[str, Evaluation], h
         for metric, value in ours.metrics.items():
             rows.append(_metric(f"{name}: {metric}", metric, ours.step, value, theirs.metrics.get(metric), how))
     return rows
+
+
+def _made_by_the_run(name: str) -> bool:
+    """Whether `harness run` makes an evaluation of this name; those of `harness evaluate` are made later, by hand."""
+    return any(fnmatch(name, pattern) for pattern in EVALUATIONS)
 
 
 def _conditions(then: EvaluationProtocol, now: EvaluationProtocol) -> list[str]:
@@ -126,6 +141,11 @@ def _metric(label: str, metric: str, step: int | None, then: float, now: float |
     allowed, absolute = tolerance.of_metric(metric, step)
     difference = abs(now - then) if absolute else relative(then, now)
     said = f"{allowed:g} absolute" if absolute else f"{allowed:.0%}"
+    floor = tolerance.near_zero(metric)
+    if floor and difference > allowed:
+        difference, allowed, said = abs(now - then), floor, f"{said} or {floor:g} absolute"
+    elif floor:
+        said += f" or {floor:g} absolute"
     return Row(label, *shown, difference, said, difference <= allowed)
 
 

@@ -30,14 +30,15 @@ def _preface() -> str:
         f"by {tolerance.FIRST:.1%} up to step {tolerance.FIRST_STEPS}, by {tolerance.EARLY:.0%} up to step "
         f"{tolerance.EARLY_STEPS} and by {tolerance.LATE:.0%} after it, "
         f"a metric by {tolerance.METRIC:.0%}, a share by {tolerance.SHARE:g}, before training by "
-        f"{tolerance.METRIC_UNTRAINED:.0%} and {tolerance.SHARE_UNTRAINED:g}; "
+        f"{tolerance.METRIC_UNTRAINED:.0%} and {tolerance.SHARE_UNTRAINED:g}, kernel distances near zero besides by "
+        f"{' and '.join(f'{allowed:g} ({name})' for name, allowed in tolerance.NEAR_ZERO.items())}. Where no loss is "
+        f"logged up to step {tolerance.FIRST_STEPS}, losses cannot tell a re-run from another seed; "
         "`harness/reproduce/tolerance.py` says why."
     )
 
 
 def _section(document: Document, command: str) -> str:
-    verdict = "reproduced" if document["reproduced"] else "NOT reproduced"
-    parts = [f"`{command}`", f"**{verdict}**, {document['comparison']}: {document['why']}."]
+    parts = [f"`{command}`", f"**{document['verdict']}**, {document['comparison']}: {document['why']}."]
     if document["completed"]:
         named = ", ".join(f"{path} {value!r}" for path, value in document["completed"].items())
         parts.append(f"Settings newer than the record, as the recipe has them now: {named}.")

@@ -1,5 +1,6 @@
 """A run carried out again into a new folder, and what became of it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +8,20 @@ import torch
 
 from harness import experiment
 from harness.audit import documents
-from harness.errors import UsageError
+from harness.errors import DataError, UsageError
 from harness.files import sha256_of
 from harness.progress import Progress
 from harness.reproduce import compare, environment
 from harness.reproduce.restore import Restored, data_of, restored
-from harness.results.schema import SCHEMA_VERSION, Manifest, read_record
+from harness.results.schema import SCHEMA_VERSION, Manifest, read_json, read_record, write_atomically
 from harness.training import telemetry
 from harness.world import World
 
 WEIGHT_FILES = {"raw": "method.safetensors", "averaged": "ema.safetensors"}
+
+MARKER = "reproduction.json"
+REPRODUCED, NOT_REPRODUCED = "reproduced", "NOT reproduced"
+UNTOLD = "cannot tell by losses: nothing differs by more than allowed, and a run of another seed might not either"
 
 
 class Enough(Exception):
@@ -47,8 +52,11 @@ def reproduce(
     same: SD-DiT's teacher follows it, the other methods have nothing that does. It takes the record's number of threads
     where the processor is the same. Every process of `world` calls this alike; the main one has the answer.
 
+    "reproduced" is None where nothing differs by more than allowed, and nothing would tell another seed from it.
+
     Raises DataError when the data are not those of the record, SetupError when this version or machine cannot carry it
-    out, UsageError when `steps` or the number of processes does not fit it.
+    out, UsageError when `steps` or the number of processes does not fit it, or when what lies at the re-run's place was
+    not made by a re-run of this record.
     """
     then = restored(folder)
     last = _last_step(folder, then, steps, world)
@@ -61,12 +69,49 @@ def reproduce(
     place = out / then.cfg.recipe / then.cfg.run_id
     if place.resolve() == folder.resolve():
         raise UsageError(f"{out} is where the record itself lies; choose another --out.")
+    manifest_sha256 = sha256_of(folder / "manifest.json")
+    refused = world.agreed(None if force or not world.is_main else _foreign(place, then.manifest, manifest_sha256))
+    if refused:
+        raise UsageError(refused)
+    if world.is_main:
+        _mark(place, manifest_sha256)
     record = documents.read(folder, f"{folder.resolve().parent.name}/{folder.resolve().name}")
     if force or last is None or _logged(place) < last:
         _carry_out(then, out, last, evaluates=bool(record.all_evaluations), force=force, progress=progress, world=world)
     if not world.is_main:
         return None
     return _document(record, documents.read(place, f"{then.cfg.recipe}/{then.cfg.run_id}"), then, last)
+
+
+def _marker(place: Path) -> Path:
+    return place.with_name(f"{place.name}.{MARKER}")  # beside it: --force removes the folder
+
+
+def _mark(place: Path, manifest_sha256: str) -> None:
+    """Say, before it begins, that what comes to lie at `place` is a re-run of the record with this manifest."""
+    _marker(place).parent.mkdir(parents=True, exist_ok=True)
+    document = {"schema_version": SCHEMA_VERSION, "record_manifest_sha256": manifest_sha256}
+    write_atomically(_marker(place), json.dumps(document) + "\n")
+
+
+def _foreign(place: Path, then: Manifest, manifest_sha256: str) -> str | None:
+    """Why what lies at `place` cannot be continued or compared as a re-run; None where it can, or nothing is there."""
+    if not (place.is_dir() and any(place.iterdir())):
+        return None
+    mend = "Choose another --out, or start the re-run over with --force."
+    try:
+        if read_record(place / "manifest.json", Manifest).started_at == then.started_at:
+            return f"{place} is a copy of the record, started at the same time, and no re-run. {mend}"
+    except DataError:
+        pass  # a re-run that was stopped before it had one; the run itself judges what is damaged
+    try:
+        marker = read_json(_marker(place))
+    except (OSError, ValueError, RecursionError):
+        marker = None
+    known = marker.get("record_manifest_sha256") if isinstance(marker, dict) else None
+    if known is None:
+        return f"{place} was not made by a re-run: {_marker(place).name} beside it is missing or damaged. {mend}"
+    return None if known == manifest_sha256 else f"{place} is a re-run of another record of this configuration. {mend}"
 
 
 def _last_step(folder: Path, then: Restored, steps: int | None, world: World) -> int | None:
@@ -118,11 +163,14 @@ def _document(
     if last is None:
         rows += compare.weights(_weights(record, then), _weights(again, then), how)
         rows += compare.evaluations(record.all_evaluations, again.all_evaluations, how)
+    failed = any(row.reproduced is False for row in rows)
+    told = not any(row.what == compare.SEEDS for row in rows)
     return {
         "schema_version": SCHEMA_VERSION,
         "run": record.name,
         "again": again.name,
-        "reproduced": all(row.reproduced is not False for row in rows),
+        "reproduced": False if failed else True if told else None,
+        "verdict": NOT_REPRODUCED if failed else REPRODUCED if told else UNTOLD,
         "comparison": how,
         "why": why,
         "steps": last or then.cfg.protocol.steps,

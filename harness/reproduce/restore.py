@@ -8,10 +8,9 @@ from harness.config import RunConfig, validate
 from harness.data import sources
 from harness.data.dataset import Dataset
 from harness.errors import DataError, HarnessError, SetupError, UsageError
-from harness.recipes import load_recipe
-from harness.results.folders.departures import departures
+from harness.results.newer_settings import complete
 from harness.results.schema import Manifest, read_record
-from harness.results.store import one_line, read_sections
+from harness.results.store import read_sections, reason_of
 from harness.training import registry
 
 
@@ -37,7 +36,7 @@ def restored(folder: Path) -> Restored:
         document, manifest = read_sections(folder), read_record(folder / "manifest.json", Manifest)
     except DataError as error:
         raise DataError(
-            f"{folder} cannot be reproduced: {one_line(error)}. `harness audit` tells what is whole."
+            f"{folder} cannot be reproduced: {reason_of(error)}. `harness audit` tells what is whole."
         ) from None
     if _comparable(manifest.harness_version) != _comparable(harness.__version__):
         raise SetupError(
@@ -45,12 +44,12 @@ def restored(folder: Path) -> Restored:
             "versions with the same first two numbers promise the same results. Install that version, or check out "
             f"commit {(manifest.git_commit or 'of it')[:10]}."
         )
-    completed = _complete(document, manifest.command)
+    completed = complete(document, manifest.command)
     try:
         cfg = validate(document, registry.load(document["method"]).Config)
     except UsageError as error:
         raise SetupError(
-            f"this version of the harness cannot carry out {folder.name}: {one_line(error)}. Check out the commit it "
+            f"this version of the harness cannot carry out {folder.name}: {reason_of(error)}. Check out the commit it "
             f"was made with, {(manifest.git_commit or 'which it does not record')[:10]}."
         ) from None
     return Restored(cfg, manifest, completed)
@@ -58,20 +57,6 @@ def restored(folder: Path) -> Restored:
 
 def _comparable(version: str) -> list[str]:
     return version.split(".")[:2]
-
-
-def _complete(document: dict[str, Any], command: str) -> dict[str, Any]:
-    """Puts settings of today's recipe into a `document` that is older than they are; returns them by path."""
-    try:
-        recipe = load_recipe(str(document.get("recipe")), str(document.get("formulation"))).document
-    except UsageError:
-        return {}  # no such recipe: validating says which settings are missing
-    completed = {}
-    for path in departures(document, command).absent:
-        section, _, name = path.partition(".")
-        if section in document and name and name in recipe.get(section, {}):
-            document[section][name] = completed[path] = recipe[section][name]
-    return completed
 
 
 def data_of(then: Restored) -> Dataset:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from harness.errors import DataError
 from harness.results.bench_record import Bench
 from harness.results.schema import SCHEMA_VERSION, Record, read_record
-from harness.results.store import NO_RUN, LeftOut, Run, find_runs, nothing_finished, one_line
+from harness.results.store import NO_RUN, LeftOut, Run, find_runs, nothing_finished, reason_of
 from harness.results.trials import Setting, settings
 
 BENCH, COUNTS = "bench.json", "counts.json"
@@ -68,7 +68,7 @@ def _read_all(roots: Iterable[Path], name: str, kind: type[R]) -> tuple[list[R],
         try:
             found.append(read_record(path, kind))
         except DataError as error:
-            bad.append(LeftOut(path, one_line(error).replace(f"{path.parent}{os.sep}", "")))
+            bad.append(LeftOut(path, reason_of(error).replace(f"{path.parent}{os.sep}", "")))
     return found, bad
 
 

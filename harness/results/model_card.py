@@ -242,9 +242,9 @@ def _evaluations(record: Export) -> str:
 
 def _evaluation(name: str, evaluation: Evaluation, record: Export) -> str:
     proof = (
-        "The weights by their hash"
+        "The evaluation names these weights by their hash"
         if evaluation.weights_sha256 == record.weights_sha256
-        else "The weights by their step, as the evaluation does not record their hash"
+        else "The evaluation names the step of these weights, and does not record their hash"
     )
     rows = tuple(
         {"Metric": metric, "Value": value, "Standard error": evaluation.standard_errors.get(metric)}

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.config import DIGEST_LENGTH, digest, identity, read_config
-from harness.errors import DataError
+from harness.errors import DataError, one_line
+from harness.results.export_record import RECORD as EXPORT_RECORD
 from harness.results.schema import Evaluation, Manifest, Record, Result, read_lines, read_record
 
 MARKERS = ("config.yaml", "manifest.json", "result.json")  # any of them makes a folder a candidate
@@ -71,7 +72,7 @@ def find_runs(roots: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
         try:
             runs.append(load_run(folder))
         except DataError as error:
-            left_out.append(LeftOut(folder, one_line(error)))
+            left_out.append(LeftOut(folder, reason_of(error)))
     runs, repeats = _newest_of_each(runs)
     left_out += repeats
     return sorted(runs, key=lambda run: (run.name, str(run.path))), left_out
@@ -174,7 +175,7 @@ def _read(folder: Path, name: str, kind: type[R]) -> R:
     try:
         return read_record(folder / name, kind)
     except DataError as error:
-        raise DataError(f"damaged: {one_line(error).replace(f'{folder}{os.sep}', '')}") from None
+        raise DataError(f"damaged: {reason_of(error).replace(f'{folder}{os.sep}', '')}") from None
     except (ValueError, RecursionError):  # json: a number of thousands of digits, brackets thousands deep
         raise DataError(f"damaged: {name} cannot be read as JSON") from None
 
@@ -224,6 +225,8 @@ def _why_unfinished(folder: Path) -> str:
         read_sections(folder)
     except DataError:
         return "not a run folder: no result.json and no configuration of a run"
+    if (folder / EXPORT_RECORD).exists():
+        return "exported: a run's network, without its curves"
     try:
         steps = [line["step"] for line in _read_metrics(folder)[0] if isinstance(line.get("step"), int)]
     except DataError:
@@ -241,6 +244,6 @@ def _why_unfinished(folder: Path) -> str:
     return f"unfinished: no result.json{reached}; the command that started it continues it"
 
 
-def one_line(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What an error says, on one line and without its full stop."""
-    return " ".join(str(error).split()).rstrip(".")
+    return one_line(error).rstrip(".")

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.config import digest
-from harness.errors import DataError, HarnessError
+from harness.errors import DataError, HarnessError, one_line
 from harness.files import sha256_of, sync
 from harness.results.schema import SCHEMA_VERSION, read_json
 from harness.weights import load_saved
@@ -150,7 +150,7 @@ def _save_pickled(state: dict, path: Path) -> None:
     try:
         torch.save(state, path)
     except RuntimeError as error:  # what torch raises when the disk refuses
-        raise OSError(f"{path.name} was cut short ({' '.join(str(error).split())[:80]})") from None
+        raise OSError(f"{path.name} was cut short ({one_line(error, 80)})") from None
 
 
 @contextmanager
@@ -273,7 +273,7 @@ def _tensors(path: Path, name: str) -> dict[str, Tensor]:
     try:
         return load_file(path / f"{name}.safetensors")
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise DataError(f"{path / name}.safetensors is damaged: {reason}. Remove {path} and repeat.") from None
 
 

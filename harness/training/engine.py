@@ -183,10 +183,7 @@ class _Run:
 
     def _refuse_non_finite_weights(self) -> None:
         """A finite loss may have had a gradient that is not: the next step would find out, after the save."""
-        step = self.train_step  # a second moment that has overflowed would freeze its weight for good
-        kept = [*step.method.state_dict().values(), *(s["exp_avg_sq"] for s in step.optimizer.state.values())]
-        norms = torch.stack(torch._foreach_norm([values for values in kept if values.is_floating_point()]))
-        if not norms.isfinite().all():
+        if not self.train_step.is_finite():
             self.log.event("divergence", step=self.step, weights="not finite")
             raise Diverged(
                 f"the weights are not finite after step {self.step} of {self.folder.parent.name}; they were not saved. "

@@ -84,7 +84,7 @@ def lines(document: Estimate | Mapping[str, Any]) -> list[str]:
     gpus = f"{told['processes']} GPU{'s' if told['processes'] > 1 else ''}"
     rows = []
     for device, *both in (row.values() for row in told["hours"]):
-        hours = [f"{value:,.1f}" if value >= 1 else f"{value:.2g}" for value in both if value is not None]
+        hours = [_duration(value) for value in both if value is not None]
         rows.append(f"    {device:<24}" + (f"{hours[0]:>12}{hours[1]:>12}" if hours else f"{f'no {precision}':>12}"))
     return [
         f"  memory            {_size(told['memory_bytes'])} a process, without the workspace of kernels",
@@ -167,6 +167,14 @@ def _latent_bytes(cfg: RunConfig, shape: Shape) -> int:
         return 0
     copies = 2 if cfg.protocol.flips == "random" else 1
     return IMAGENET_IMAGES * 2 * shape.channels * shape.side**2 * HALF * copies
+
+
+def _duration(hours: float) -> str:
+    """A column of hours has plain numbers, and what is shorter than one its unit."""
+    seconds = 3600 * hours
+    if seconds < 1:
+        return "under 1 s"
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min" if hours < 1 else f"{hours:,.1f}"
 
 
 def _hours(cfg: RunConfig, cost: Cost, world_size: int) -> list[DeviceHours]:

@@ -77,8 +77,8 @@ class Logbook:
 def _is_whole(line: dict[str, Any]) -> bool:
     """Whether it has what is counted with; a line that a disk damaged may still be an object."""
     numbers = [line.get(name) for name in ("step", "timed_steps", "timed_seconds")]
-    others = [line.get(name) or 0 for name in ("steps_per_sec", "peak_memory_bytes")]
-    return all(type(number) in (int, float) for number in (*numbers, *others))
+    others = [line.get(name, "absent") for name in ("steps_per_sec", "peak_memory_bytes")]  # null where not measured
+    return all(type(number) in (int, float) for number in (*numbers, *(other for other in others if other is not None)))
 
 
 def _append(path: Path, document: dict[str, Any]) -> None:

@@ -78,6 +78,9 @@ class TrainStep:
             method.network, shape_of(cfg), kernel=cfg.execution.attention, precision=protocol.precision, device=device
         )
         self.not_compiled: str | None = None  # why, where it was asked for with "auto" and failed
+        self._infinite_by_design = {
+            name for name, buffer in method.named_buffers() if buffer.is_floating_point() and not _are_finite([buffer])
+        }
         self._untried = bool(protocol.compile)
         method.formulation.prepare(device)
         if protocol.compile:
@@ -93,6 +96,15 @@ class TrainStep:
     @property
     def compiled(self) -> bool:
         return bool(self._cfg.protocol.compile) and self.not_compiled is None
+
+    def is_finite(self) -> bool:
+        """Whether the weights, the buffers and the optimizer's moments are, but for buffers that never were.
+
+        A method may register a mask that holds -inf. A second moment that has overflowed freezes its weight for good.
+        """
+        kept = [values for name, values in self.method.state_dict().items() if name not in self._infinite_by_design]
+        moments = [state[name] for state in self.optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+        return _are_finite([values for values in (*kept, *moments) if values.is_floating_point()])
 
     def __call__(self, batch: Batch, step: int, *, measure_gradient: bool) -> tuple[Losses, Tensor | None]:
         """Take `step` (counted from 0). Returns its losses and, if asked for, the gradient's norm; nothing waits."""
@@ -147,6 +159,10 @@ class TrainStep:
     def _gradient_norm(self) -> Tensor:
         gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
         return nn.utils.get_total_norm(gradients)
+
+
+def _are_finite(tensors: list[Tensor]) -> bool:
+    return not tensors or bool(torch.stack(torch._foreach_norm(tensors)).isfinite().all())
 
 
 def _blocks(network: nn.Module) -> Iterator[DiTBlock]:

@@ -120,6 +120,7 @@ def test_one_process_that_was_killed_and_continued_makes_the_same_bytes_as_two_t
         time.sleep(0.001)
     process.kill()
     process.communicate(timeout=30)  # its processes hold the pipe open while they live
+    assert (out / ".encode.lock").exists()  # what the kill left holds nothing
     finished, kept = latents.finished_shards(out), times(out)
     assert 1 < len(finished) < NUM_SHARDS
     damage(out / "shard-00001.flip.npy")  # while nobody looked
@@ -142,6 +143,9 @@ class Watch:
     def __init__(self, act):
         self.act, self.seen = act, []
 
+    def note(self, text: str) -> None:
+        raise AssertionError(f"nothing was to be said: {text}")
+
     def stage(self, name: str, total: int) -> None:
         self.total = total
 
@@ -149,6 +153,22 @@ class Watch:
         self.seen.append(done)
         if done and self.act:
             self.act()
+
+
+def test_a_second_command_that_encodes_into_the_same_folder_is_refused_and_disturbs_nothing(photos, whole, tmp_path):
+    out, refused = tmp_path / "latents", []
+
+    def second():
+        if not refused:
+            with pytest.raises(
+                DataError, match=rf"another command encodes into .*latents: process {os.getpid()}"
+            ) as error:
+                encoded(photos, out, batch_size=1)
+            refused.append(error)
+
+    encoded(photos, out, progress=Watch(second))
+    assert len(refused) == 1
+    assert content(out) == content(whole)
 
 
 def test_sigterm_ends_the_processes(photos, tmp_path):

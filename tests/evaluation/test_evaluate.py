@@ -91,6 +91,24 @@ def test_the_same_network_is_drawn_once(made, cfg, digits, tmp_path, monkeypatch
     assert not list((tmp_path / "samples").iterdir())  # the parts are gone
 
 
+@pytest.mark.parametrize("content", [None, "{", '{"sha256": null}'])
+def test_numbers_of_images_that_nobody_can_name_any_more_are_refused(content, made, cfg, digits, tmp_path, monkeypatch):
+    """The record of the images goes while their features are extracted, which may take an hour."""
+    real = extract.features_of
+
+    def spoiling(*given, **options):
+        features = real(*given, **options)
+        for record in tmp_path.rglob("images.json"):  # the reference's features have none
+            record.unlink() if content is None else record.write_text(content)
+        return features
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extract, "features_of", spoiling)
+        with pytest.raises(DataError, match=r"images\.json is gone or was damaged .* Repeat the command"):
+            measured(made, cfg, tmp_path, digits)
+    assert measured(made, cfg, tmp_path, digits).samples_sha256
+
+
 def test_other_weights_or_conditions_under_the_same_name_are_drawn_anew(made, cfg, digits, tmp_path):
     first = measured(made, cfg, tmp_path, digits)
     other = measured(trained_a_little(made, seed=1), cfg, tmp_path, digits)

@@ -10,6 +10,7 @@ from harness.data.sources import Dataset
 from harness.errors import DataError, UsageError
 from harness.evaluation import neighbours
 from harness.evaluation.features import FeatureNetwork, Features
+from harness.evaluation.metric_names import meant
 from harness.evaluation.metrics import (
     BEYOND,
     NAMED,
@@ -232,9 +233,25 @@ def test_only_published_inception_weights_give_a_name_that_begins_with_fid():
 
 def test_users_may_say_fid_and_all():
     assert called("fid, SFID,is,fid_infinity") == ["fd", "sfd", "is", "fd_infinity"]
-    assert called("all") == [*PAPER, *BEYOND]
+    assert meant(called("all"), "inception") == (*PAPER, *BEYOND)
+    assert meant(called("fid"), "inception") == ("fd",)
     with pytest.raises(UsageError, match=r"no metric is called 'precison'. Did you mean precision"):
         called("fd,precison")
+
+
+@pytest.mark.parametrize("network", [INCEPTION, DIGITS, CLIP, network_called("dinov2", None)], ids=lambda n: n.name)
+def test_all_is_everything_that_the_network_can_give(network):
+    """But for precision and recall with float16 distances, which are there already with exact ones."""
+
+    def given(metric: str) -> bool:
+        try:
+            refuse([metric], has_points=True, has_spatial_statistics=True, network=network)
+        except DataError:
+            return False
+        return True
+
+    found = meant(called("all"), network.name)
+    assert sorted(found) == sorted(metric for metric in NAMED if given(metric) and not metric.endswith("_fp16"))
 
 
 def test_no_metric_and_one_twice_are_refused():

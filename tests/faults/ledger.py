@@ -21,6 +21,7 @@ from harness.results.schema import write_atomically
 REPORTS = Path(__file__).parents[2] / "reports" / "faults"
 TABLE = "faults.md"
 SCHEMA_VERSION = 1
+NO_FAULTS = {"property": "examples of a property", "fuzz": "inputs of a fuzzer"}  # kinds whose tries are no faults
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,24 @@ def table(folder: Path = REPORTS) -> str:
     """Markdown: every suite's faults, and their sum."""
     suites = {path.stem: faults for path in sorted(folder.glob("*.json")) if (faults := _read(path))}
     rows = [row for faults in suites.values() for row in faults]
-    tried, survived = (sum(row[count] for row in rows) for count in ("tried", "survived"))
+    counted = [_counted([row for row in rows if row["kind"] not in NO_FAULTS], "faults")]
+    counted += [
+        _counted(of, words) for kind, words in NO_FAULTS.items() if (of := [r for r in rows if r["kind"] == kind])
+    ]
     lines = [
         "# Faults tried and survived",
         "",
-        f"{tried:,} faults tried, {survived:,} survived. `make faults` makes this again; a row's seed repeats it.",
+        f"{'; '.join(counted)}. `make faults` makes this again; a row's seed repeats it.",
         "",
     ]
     for name, faults in suites.items():
         lines += [f"## {name}", "", *_table_of(faults), ""]
     return "\n".join(lines)
+
+
+def _counted(rows: list[dict[str, Any]], words: str) -> str:
+    tried, survived = (sum(row[count] for row in rows) for count in ("tried", "survived"))
+    return f"{tried:,} {words} tried, {survived:,} survived"
 
 
 def _table_of(faults: list[dict[str, Any]]) -> list[str]:

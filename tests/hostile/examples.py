@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from hypothesis import settings
+from hypothesis.errors import StopTest, UnsatisfiedAssumption
 
 from harness.errors import HarnessError
 
@@ -30,9 +31,15 @@ def examples(short: int, long: int) -> settings:
 
 @contextmanager
 def counted(what: str) -> Iterator[None]:
-    """One example of the property `what`."""
+    """One example of the property `what`. One that Hypothesis gives up while it is drawn is none."""
+    try:
+        yield
+    except (StopTest, UnsatisfiedAssumption):
+        raise
+    except BaseException:
+        COUNTS[what].tried += 1
+        raise
     COUNTS[what].tried += 1
-    yield
     COUNTS[what].survived += 1
 
 

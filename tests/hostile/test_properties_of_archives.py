@@ -164,6 +164,19 @@ def test_a_shard_whose_values_begin_at_an_odd_byte_is_refused_and_not_read_besid
     assert "no multiple of 16" in npy.problem(tmp_path / "x.npy", (4,), np.dtype(np.float16))
 
 
+@pytest.mark.parametrize("end", ["", ",", " ", "), }"])
+def test_a_header_of_nothing_but_digits_is_refused_at_once(tmp_path, end):
+    """The fuzzer found one that was matched in more ways than there are seconds."""
+    header = f"{{'descr': '<i8', 'fortran_order': False, 'shape': ({'2' * 60}{end}\n".encode()
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    (tmp_path / "x.npy").write_bytes(content)
+    assert "describes no numbers" in npy.problem(tmp_path / "x.npy", (2,), np.dtype(np.int64))
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("arr_0.npy", content)
+    with Archive(tmp_path / "x.npz") as archive, pytest.raises(DataError, match="describes no plain numbers"):
+        archive.array("arr_0")
+
+
 @pytest.mark.parametrize("shape", ["(0, 999999999999999, 999999999999999)", f"({'1, ' * 70})"])
 def test_a_shape_that_no_array_can_have_is_refused_even_of_no_values(tmp_path, shape):
     header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }} \n".encode()

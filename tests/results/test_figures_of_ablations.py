@@ -158,6 +158,13 @@ def test_without_measurements_the_published_panel_stands_alone_and_says_how_to_m
     assert any(f"`harness sweep {sweep_name}`" in note for note in drawing.notes)
 
 
+@pytest.mark.parametrize(("number", "sweep_name"), [("4", "convergence"), ("5", "mask-ratio"), ("6", "teacher-noise")])
+def test_beside_tiny_runs_alone_the_sweep_of_that_scale_is_named(number, sweep_name, run_folder, tmp_path):
+    run_folder("sddit")
+    notes = figures.MAKERS[number](gather([tmp_path / "runs"])).notes
+    assert any(f"`harness sweep {sweep_name} --scale tiny`" in note for note in notes)
+
+
 @pytest.mark.parametrize("number", ["5", "6"])
 def test_published_points_between_which_values_are_missing_are_not_joined(number):
     (axes,) = figures.MAKERS[number](NOTHING).figure.axes

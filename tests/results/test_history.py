@@ -196,7 +196,8 @@ def test_tables_hold_every_value_with_its_conditions(tmp_path):
 def test_damaged_lines_are_left_out_and_of_two_about_a_step_the_later_one_is_taken(tmp_path):
     folder = logged(tmp_path)
     odd = ['{"torn', "[1]", '{"step": "x", "loss": 1}', '{"step": -1, "loss": 1}', '{"step": true, "loss": 1}', "\x00"]
-    odd += [f'{{"step": 100, "loss": 7.0, "huge": 1{"0" * 400}, "text": "x", "flag": true, "list": [1]}}']
+    odd += [f'{{"step": 100, "loss": 8.0, "huge": 1{"0" * 400}}}']
+    odd += ['{"step": 100, "loss": 7.0, "text": "x", "flag": true, "list": [1]}']
     with open(folder / "metrics.jsonl", "a") as file:
         file.write("\n".join(odd) + "\n")
     points = {point.step: point.values for point in history.read(folder).points}

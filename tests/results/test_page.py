@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 from sample_document import HOSTILE, JUDGEMENTS, drawing, hostile, judgement, sample, table
 
-from harness.errors import DataError
+from harness.errors import DataError, one_line
 from harness.results.pages import page
 from harness.results.pages.document import Document, FigureBlock, Paragraph, Section, TableBlock, Verdicts
 from harness.results.pages.inline_svg import inline
-from harness.results.tables.table import one_line
 
 VOID = {"meta", "br"}
 FRAME = {

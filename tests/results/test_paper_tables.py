@@ -116,7 +116,7 @@ def run(
         started_at="",
     )
     earlier = {f"step-{step}": evaluation(f"step-{step}", step, {name: value}) for step, value in (at or {}).items()}
-    return Run(Path(result.run_id), config, manifest, result, [], 0, {"final": final, **earlier})
+    return Run(Path(result.run_id), config, manifest, result, [], 0, evaluations={"final": final, **earlier})
 
 
 def evidence(*runs: Run) -> Evidence:

@@ -27,7 +27,13 @@ def test_a_number_made_as_the_paper_made_it_must_lie_near_the_published_one(tmp_
     (failure,) = checked(tmp_path / "far")
     assert failure.startswith("SD-DiT-S/2 after 400000 steps: FID-50K 60")
     assert "published 48.39" in failure
-    assert "+24%, tolerance 12%" in failure
+    assert failure.endswith("+24%, tolerance 12%.")
+
+
+def test_a_number_far_better_than_the_published_one_is_outside_tolerance_too(tmp_path):
+    write(tmp_path, [real_sddit(30.0)])
+    (failure,) = checked(tmp_path)
+    assert "-38%, tolerance 12%. Better than published is as suspicious as worse." in failure
 
 
 def test_an_ablations_number_is_held_to_its_own_row(tmp_path):

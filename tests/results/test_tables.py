@@ -10,7 +10,7 @@ from io import StringIO
 import pytest
 from markdown_it import MarkdownIt
 
-from harness.errors import DataError
+from harness.errors import DataError, one_line
 from harness.results.tables.table import (
     LATEX,
     NOTHING,
@@ -20,7 +20,6 @@ from harness.results.tables.table import (
     escape,
     escape_latex,
     number,
-    one_line,
     with_spread,
     write,
 )

@@ -171,6 +171,51 @@ def test_weights_that_are_not_finite_are_never_saved(digits, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.parametrize("spoils", [None, "buffer", "moment"])
+def test_a_mask_that_holds_infinity_by_design_is_saved_and_one_that_came_to_is_not(spoils, digits, tmp_path):
+    """A plug-in registers its attention mask; a buffer that was finite, or a moment of AdamW, is another matter."""
+
+    def prepare(method):
+        method.register_buffer("mask", torch.full((4, 4), float("-inf")).triu(1))
+        method.register_buffer("mean", torch.zeros(3))
+        if spoils == "buffer":
+            method.after_step = lambda progress: method.mean.fill_(float("nan"))
+
+    cfg = small_config("dit", "steps=2", "checkpoint_every=1")
+    if spoils is None:
+        method, _ = train(cfg, digits, tmp_path, prepare=prepare)
+        assert method.mask[0, 1] == -float("inf")
+        assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+        train(cfg, digits, tmp_path, prepare=prepare)  # as it reads them again
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        if spoils == "moment":
+            real = torch.optim.AdamW.step
+
+            def step(self, *given):
+                real(self, *given)
+                next(iter(self.state.values()))["exp_avg"].fill_(float("inf"))
+
+            patch.setattr(torch.optim.AdamW, "step", step)
+        with pytest.raises(Diverged, match="the weights are not finite after step 1"):
+            train(cfg, digits, tmp_path, prepare=prepare)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("missing", ["steps_per_sec", "peak_memory_bytes", "timed_steps"])
+def test_a_line_of_the_log_without_what_is_counted_with_is_left_out_and_ends_no_run(missing, digits, tmp_path):
+    cfg = small_config("dit", "steps=4", "log_every=1", "checkpoint_every=2")
+    with pytest.raises(Stop):
+        train(cfg, digits, tmp_path, stop_after(3))
+    first, *others = lines(tmp_path / "metrics.jsonl")
+    del first[missing]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (first, *others)))
+    notes = []
+    train(cfg, digits, tmp_path, notes=notes)
+    assert "metrics.jsonl had 1 damaged line(s), left out." in notes
+    assert [line["step"] for line in lines(tmp_path / "metrics.jsonl")] == [2, 3, 4]
+
+
 def test_a_line_of_the_log_averages_the_same_steps_however_the_run_was_cut(digits, tmp_path):
     cfg = small_config("dit", "steps=12", "log_every=5", "checkpoint_every=3")
     train(cfg, digits, tmp_path / "whole")

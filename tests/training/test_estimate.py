@@ -17,6 +17,7 @@ from harness.config import RunConfig
 from harness.nn.blocks import DiTBlock
 from harness.randomness import Draw
 from harness.training import checkpoint, registry
+from harness.training import estimate as estimate_module
 from harness.training.activations import _AsOnGpu
 from harness.training.checkpoint import Checkpoint, Keep
 from harness.training.cost import Cost
@@ -326,3 +327,8 @@ def test_the_document_adds_up():
     told = estimated(config("sddit-s")).as_json()
     assert told["memory_bytes"] == sum(told["memory_parts"].values())
     assert told["disk_bytes"] == sum(told["disk_parts"].values())
+
+
+def test_what_takes_less_than_an_hour_is_told_in_a_unit_of_its_own():
+    shown = [estimate_module._duration(hours) for hours in (8.7e-7, 30 / 3600, 0.25, 8.71, 1234.5)]
+    assert shown == ["under 1 s", "30 s", "15 min", "8.7", "1,234.5"]

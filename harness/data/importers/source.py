@@ -114,7 +114,8 @@ def spaced(num_images: int, count: int) -> list[int]:
 
 def check_spread(samples: np.ndarray, expected: float, what: str) -> None:
     """Raises DataError unless the samples spread about as the VAE's do: scaled ones by 1, others by 1 / scale."""
-    spread = float(np.std(samples, dtype=np.float64))
+    with np.errstate(invalid="ignore", over="ignore"):  # of values that are not finite, which no spread fits
+        spread = float(np.std(samples, dtype=np.float64))
     if not 0.4 < spread / expected < 2.5:
         raise DataError(
             f"{what}: the values spread by {spread:.3g}, and this format's spread by about {expected:.3g}. They were "

@@ -92,9 +92,10 @@ def _far_off(setting: Setting, pool: Pool, expected: Expected) -> Iterator[str]:
         off = mean / expected.fid - 1
         if abs(off) > FID_WITHIN:
             what = f"{expected.arm.label(trials[0].knobs)}-{target.network} after {target.steps} steps"
+            suspicion = " Better than published is as suspicious as worse." if off < 0 else ""
             yield (
                 f"{what}: FID-50K {mean:.2f} (n = {len(trials)}), published {expected.fid:g} ({expected.source}): "
-                f"{off:+.0%}, tolerance {FID_WITHIN:.0%}."
+                f"{off:+.0%}, tolerance {FID_WITHIN:.0%}.{suspicion}"
             )
 
 

@@ -68,7 +68,7 @@ def make(evidence: Evidence) -> Drawing:
         rows += [row for arm in arms[:MOST_ARMS] for row in _rows(name, block.title, setting, arm)]
     notes = shared.not_drawn(len(found) - shared.MOST_SETTINGS)
     if not found:
-        notes.append(shared.how_to_measure(SWEEP, "no run was evaluated at several of its steps"))
+        notes.append(shared.how_to_measure(SWEEP, "no run was evaluated at several of its steps", evidence))
     told = tuple(dict.fromkeys([*(note for block in blocks for note in block.notes), *notes]))
     figure = compose(TITLE, blocks, subheading=SUBHEADING, notes=notes)
     return Drawing(NAME, TITLE, ALTERNATIVE + shared.kinds(rows), figure, rows, told)

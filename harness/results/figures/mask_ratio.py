@@ -28,7 +28,9 @@ def make(evidence: Evidence) -> Drawing:
     panels = [_published(), *found[: shared.MOST_SETTINGS]]
     notes = shared.not_drawn(len(found) - shared.MOST_SETTINGS)
     if not found:
-        notes.append(shared.how_to_measure(SWEEP, "no setting has SD-DiT at two mask ratios", _so_far(evidence)))
+        notes.append(
+            shared.how_to_measure(SWEEP, "no setting has SD-DiT at two mask ratios", evidence, _so_far(evidence))
+        )
     return drawing(panels, _draw, _rows, notes, name=NAME, title=TITLE, alternative=ALTERNATIVE)
 
 

@@ -72,11 +72,15 @@ def counted(values: Iterable[tuple[str, Spread]]) -> str:
     return f"Mean and standard deviation over n seeds: {each}."
 
 
-def how_to_measure(sweep: str, what: str, partly: Iterable[str] = ()) -> str:
-    """The note of a figure that nothing was measured for; `partly` tells what there is."""
+def how_to_measure(sweep: str, what: str, evidence: Evidence, partly: Iterable[str] = ()) -> str:
+    """The note of a figure that nothing was measured for, at the scale of the runs there are; `partly` tells what is.
+
+    A sweep is of the paper's scale unless it is told otherwise.
+    """
     partly = "; ".join(partly)
     has = f" So far: {partly}." if partly else ""
-    return f"Not measured yet: {what}.{has} `harness sweep {sweep}` measures it."
+    scale = " --scale tiny" if {setting.scale for setting in evidence.settings} == {"demo"} else ""
+    return f"Not measured yet: {what}.{has} `harness sweep {sweep}{scale}` measures it."
 
 
 def not_drawn(number: int) -> list[str]:

@@ -48,7 +48,7 @@ def make(evidence: Evidence) -> Drawing:
         *shared.not_drawn(len(found) - shared.MOST_SETTINGS),
     ]
     if not found:
-        notes.append(shared.how_to_measure(SWEEP, "no setting has SD-DiT at two noise levels of its teacher"))
+        notes.append(shared.how_to_measure(SWEEP, "no setting has SD-DiT at two noise levels of its teacher", evidence))
     return drawing(panels, _draw, _rows, notes, name=NAME, title=TITLE, alternative=ALTERNATIVE, keys=(area,))
 
 

@@ -13,7 +13,7 @@ from harness.errors import DataError
 from harness.results.folders.departures import departures
 from harness.results.folders.listing import Entry, config_in, entry_of, last_step, lines_in, mean_speed
 from harness.results.schema import Evaluation, Manifest, Record, Result, read_lines, read_record
-from harness.results.store import one_line
+from harness.results.store import reason_of
 
 OF_SPEED = ("steps_per_sec", "steps_per_sec_sd", "timed_steps", "compiled", "attention")
 LOGS = ("metrics.jsonl", "events.jsonl")
@@ -152,7 +152,7 @@ def _read(folder: Path, name: str, kind: type[Record], damaged: list[str]) -> An
     try:
         return read_record(folder / name, kind)
     except DataError as error:
-        damaged.append(one_line(error).replace(f"{folder}{os.sep}", ""))
+        damaged.append(reason_of(error).replace(f"{folder}{os.sep}", ""))
     return None
 
 

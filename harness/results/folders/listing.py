@@ -1,4 +1,5 @@
 """Every run folder below some roots, in whatever state it is: finished, unfinished, damaged, imported, or not a run.
+An exported network is one that can be sampled and is no run.
 
 harness.results.store finds the finished ones for figures and tables; this is what a person sees of the disk.
 """
@@ -15,15 +16,19 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from harness.errors import DataError, UsageError
+from harness.results.export_record import RECORD as EXPORT_RECORD
+from harness.results.export_record import Export
 from harness.results.folders.departures import departures
 from harness.results.methods import measured_title
 from harness.results.panels import FINAL
 from harness.results.schema import Import, Manifest, Record, Result, read_lines, read_record
-from harness.results.store import MAKE_ONE, Run, load_run, one_line, read_sections
+from harness.results.store import MAKE_ONE, Run, load_run, read_sections, reason_of
 from harness.results.trials import distance_metric
 
-State = Literal["finished", "unfinished", "damaged", "imported", "foreign"]
-RECORDS = ("config.yaml", "manifest.json", "metrics.jsonl", "events.jsonl", "result.json", "import.json")
+State = Literal["finished", "unfinished", "damaged", "imported", "exported", "foreign"]
+RECORDS = (
+    "config.yaml", "manifest.json", "metrics.jsonl", "events.jsonl", "result.json", "import.json", EXPORT_RECORD,
+)  # fmt: skip
 FOLDERS = ("checkpoints", "evaluations", "samples", "features")
 RUN_ID = re.compile(r"(seed\d+-[0-9a-f]{10}|imported-[0-9a-f]{10}-[0-9a-f]{6})")
 NO_RUN, A_BENCH = "holds no run", "a bench, not a run"
@@ -82,7 +87,7 @@ def entry_of(folder: Path, name: str = "") -> Entry:
     except OSError as error:
         return Entry(folder, name, "damaged", f"cannot be read: {error.strerror or error}")
     except (ValueError, RecursionError, TypeError, AttributeError, KeyError) as error:  # a document nobody foresaw
-        return Entry(folder, name, "damaged", f"cannot be read: {type(error).__name__}: {one_line(error)}")
+        return Entry(folder, name, "damaged", f"cannot be read: {type(error).__name__}: {reason_of(error)}")
 
 
 def _entry(folder: Path, name: str) -> Entry:
@@ -92,10 +97,12 @@ def _entry(folder: Path, name: str) -> Entry:
     config = config_in(folder)
     if (folder / "import.json").exists():
         return _imported(folder, name, config)
+    if (folder / EXPORT_RECORD).exists():
+        return _exported(folder, name, config)
     try:
         return _finished(load_run(folder), name)
     except DataError as error:
-        reason = one_line(error)
+        reason = reason_of(error)
     manifest = manifest_in(folder)
     if config is None and manifest is None and not is_of_a_run(folder):
         return Entry(folder, name, "foreign", reason.removeprefix("damaged: ").removeprefix("not a run folder: "))
@@ -136,11 +143,23 @@ def _imported(folder: Path, name: str, config: dict[str, Any] | None) -> Entry:
     try:
         record = read_record(folder / "import.json", Import)
     except DataError as error:
-        return Entry(folder, name, "damaged", one_line(error).replace(f"{folder}{os.sep}", ""), **known)
+        return Entry(folder, name, "damaged", reason_of(error).replace(f"{folder}{os.sep}", ""), **known)
     if config is None:
         return Entry(folder, name, "damaged", "config.yaml is missing or not a run's configuration")
     known |= {"steps_asked": None, "seed": None}  # of a training that was not here
     return Entry(folder, name, "imported", **known, last_active=as_time(record.imported_at) or _last_active(folder))
+
+
+def _exported(folder: Path, name: str, config: dict[str, Any] | None) -> Entry:
+    """What `harness export` wrote: a network that was trained for `steps_done`, and none that goes on."""
+    known = _of_the_config(config, "")
+    try:
+        record = read_record(folder / EXPORT_RECORD, Export)
+    except DataError as error:
+        return Entry(folder, name, "damaged", reason_of(error).replace(f"{folder}{os.sep}", ""), **known)
+    if config is None:
+        return Entry(folder, name, "damaged", "config.yaml is missing or not a run's configuration")
+    return Entry(folder, name, "exported", **known, steps_done=record.step, last_active=_last_active(folder))
 
 
 def _of_the_config(config: dict[str, Any] | None, command: str) -> dict[str, Any]:
@@ -319,6 +338,17 @@ def find_run(text: str, root: Path, *, exactly: bool = False) -> Path:
         inside = sum(not reason for _, reason in found_below(path))
         raise DataError(f"{text} is not a run folder" + (f"; {inside} lie below it: name one." if inside else "."))
     raise UsageError(f"no run below {root} is called {text!r}. {_nearest(text, list(runs))}")
+
+
+def find_runs(text: str, root: Path) -> list[Path]:
+    """Every run that `text` means: its path, those below that folder, or all below `root` whose names it fits best.
+
+    Raises as find_run where it means none.
+    """
+    path = Path(text)
+    inside = [folder for folder, reason in found_below(path) if not reason] if text and path.is_dir() else []
+    runs = {name_below(root, folder): folder for folder, reason in found_below(root) if not reason}
+    return inside or [runs[name] for name in _matches(text.strip("/"), list(runs), False)] or [find_run(text, root)]
 
 
 def _matches(text: str, names: Sequence[str], exactly: bool) -> list[str]:

@@ -38,6 +38,8 @@ class Removal:
     paths: tuple[Path, ...]  # in the order in which they go
     bytes: int
     kept: tuple[str, ...]  # what stays in the folder
+    keep_records: bool
+    force: bool
 
     @property
     def empties(self) -> bool:
@@ -55,8 +57,9 @@ class Removed:
 def plan(folder: Path, root: Path, *, keep_records: bool = False, force: bool = False) -> Removal:
     """What `remove` would take of the run in `folder`. `keep_records`: only checkpoints and samples.npz.
 
-    Raises UsageError for a link, for a folder outside `root` or that is no run's, for a run that a command uses, and,
-    unless `force`, for one that may still be going on, where the file system has no locks to tell.
+    The folder is looked at and not held: `remove` looks again. Raises UsageError for a link, for a folder outside
+    `root` or that is no run's, for a run that a command uses, and, unless `force`, for one that may still be going on,
+    where the file system has no locks to tell.
     """
     if folder.is_symlink():
         raise UsageError(f"{folder} is a link to {os.readlink(folder)}; name the run folder itself.")
@@ -65,11 +68,14 @@ def plan(folder: Path, root: Path, *, keep_records: bool = False, force: bool = 
     entry = entry_of(folder, name_below(root.resolve(), folder.resolve()))
     if entry.state == "foreign":
         raise UsageError(f"{folder} is not a run folder: {entry.reason}. Nothing of it is removed.")
-    try:
-        with locks.run_folder(folder, INSTEAD, alone=True, note=lambda text: None):  # `remove` tells it
-            pass
-    except DataError as error:
-        raise UsageError(str(error)) from None
+    if entry.state == "exported":
+        raise UsageError(f"{folder} is an exported network and not a run. Remove the folder itself, if you mean to.")
+    if (why_not := locks.why_not_alone(folder, INSTEAD)) is not None:
+        raise UsageError(why_not)
+    return _planned(folder, entry, keep_records, force)
+
+
+def _planned(folder: Path, entry: Entry, keep_records: bool, force: bool) -> Removal:
     age = _seconds_quiet(folder)
     if entry.state in ("unfinished", "damaged") and not force and age < (quiet := _quiet_seconds(folder)):
         raise UsageError(
@@ -83,31 +89,54 @@ def plan(folder: Path, root: Path, *, keep_records: bool = False, force: bool = 
     else:
         paths = (*_those_of(folder, ORDER[:-1]), *_leftovers(folder), *_those_of(folder, ORDER[-1:]))
     kept = [name for name in present if folder / name not in paths]
-    return Removal(entry, tuple(paths), sum(size_of(file) for path in paths for file in files_below(path)), tuple(kept))
+    size = sum(size_of(file) for path in paths for file in files_below(path))
+    return Removal(entry, tuple(paths), size, tuple(kept), keep_records, force)
 
 
 def remove(removal: Removal, root: Path) -> Removed:
-    """Carry it out. A folder left empty goes too, and so does its recipe's, but never `root`. What fails is told."""
+    """Carry it out. A folder left empty goes too, and so does its recipe's, but never `root`. What fails is told.
+
+    What goes is what lies there once nobody else may work in the folder; nothing of a run that has finished, or become
+    another in any way, since it was planned.
+    """
     folder = removal.entry.path.resolve()
     try:
         with locks.run_folder(folder, INSTEAD, alone=True, note=PlainProgress("runs rm").note):
-            for path in removal.paths:
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-                if path.name in ORDER[:2]:
-                    sync(folder)  # before the rest: a power cut may not bring it back alone
-            if removal.empties:
-                folder.rmdir()
-        if removal.empties and folder.parent != root.resolve() and not any(folder.parent.iterdir()):
+            found = _once_more(removal, folder)
+            try:
+                _take_away(found, folder)
+            except OSError as error:
+                left = sum(size_of(file) for path in found.paths if os.path.lexists(path) for file in files_below(path))
+                return Removed(removal, found.bytes - left, f"{error.strerror or error}")
+        if found.empties and folder.parent != root.resolve() and not any(folder.parent.iterdir()):
             folder.parent.rmdir()
-    except DataError as error:
+    except (DataError, UsageError) as error:
         return Removed(removal, 0, str(error).rstrip("."))
-    except OSError as error:
-        left = sum(size_of(file) for path in removal.paths if os.path.lexists(path) for file in files_below(path))
-        return Removed(removal, removal.bytes - left, f"{error.strerror or error}")
-    return Removed(removal, removal.bytes)
+    except OSError as error:  # of the recipe's folder, or of a look into the run's
+        return Removed(removal, 0, f"{error.strerror or error}")
+    return Removed(removal, found.bytes)
+
+
+def _once_more(removal: Removal, folder: Path) -> Removal:
+    """The plan as of now. Raises DataError where the run is no longer what was planned for."""
+    entry, before = entry_of(folder, removal.entry.name), removal.entry.state
+    if entry.state != before:
+        raise DataError(
+            f"{entry.name} was {before} and is {entry.state} now: nothing of it was removed. Repeat the command."
+        )
+    return _planned(folder, entry, removal.keep_records, removal.force)
+
+
+def _take_away(removal: Removal, folder: Path) -> None:
+    for path in removal.paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        if path.name in ORDER[:2]:
+            sync(folder)  # before the rest: a power cut may not bring it back alone
+    if removal.empties:
+        folder.rmdir()
 
 
 def _those_of(folder: Path, names: Sequence[str]) -> Iterator[Path]:

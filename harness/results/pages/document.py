@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from harness.errors import one_line
 from harness.results.claims.verdicts import VERDICTS, Judgement, Verdict
 from harness.results.figures.sheet import Drawing
-from harness.results.tables.table import Table, one_line
+from harness.results.tables.table import Table
 
 LONG_TABLE = 30  # rows; a longer table is shown on demand
 MOST_NUMBERS = 400  # rows of a figure's numbers in the page; its CSV has all

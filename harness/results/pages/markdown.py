@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from html import escape as escape_html
 from urllib.parse import quote
 
+from harness.errors import one_line
 from harness.results.claims.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Judgement
 from harness.results.pages.document import (
     LONG_TABLE,
@@ -27,7 +28,7 @@ from harness.results.pages.document import (
     spans,
     with_code,
 )
-from harness.results.tables.table import Column, Table, escape, one_line
+from harness.results.tables.table import Column, Table, escape
 
 SIGNS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", INCONCLUSIVE: "≈", NOT_TESTED: "–"}
 NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")  # would make a paragraph a list

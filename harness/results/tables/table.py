@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeGuard
 
 import pandas as pd
 
-from harness.errors import DataError
+from harness.errors import DataError, one_line
 from harness.results.schema import write_atomically
 
 Cell = str | int | float | bool | None
@@ -239,11 +239,6 @@ ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308":
 
 NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", re.ASCII)
 COMPUTED = ("=", "+", "-", "@")  # what a spreadsheet takes for the start of a formula
-
-
-def one_line(text: str) -> str:
-    """`text` without line breaks and without letters that cannot be seen."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def escape(text: str) -> str:
