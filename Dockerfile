@@ -1,16 +1,16 @@
 # syntax=docker/dockerfile:1
-# The harness in an image, for a CPU by default:
-#   docker build -t dit-harness .
+# The harness in an image, for a CPU:
+#   docker build -t dit-harness --build-arg TORCH_INDEX=ADDRESS .
 #   docker run --rm -v "$PWD/runs:/work/runs" dit-harness run sddit-tiny
 # and for NVIDIA GPUs (the driver and its container toolkit are the host's):
-#   docker build -t dit-harness:cuda --build-arg TORCH_INDEX=ADDRESS .
+#   docker build -t dit-harness:cuda .
 #   docker run --rm --gpus all --shm-size=8g -v "$PWD/runs:/work/runs" dit-harness:cuda doctor
-# PyTorch's wheels bring their own CUDA libraries, so both are built on the same small base. On Linux the package
-# index's torch is the one for CUDA.
+# ADDRESS is that of PyTorch's CPU wheels, as its installation page gives it. Without it pip's own index is asked, whose
+# torch is the one for CUDA on Linux. The wheels bring their own CUDA libraries, so both are built on the same small base.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
-ARG TORCH_INDEX=ADDRESS
+ARG TORCH_INDEX=
 ARG EXTRAS=vit,slurm,lmdb,energy
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
@@ -19,7 +19,7 @@ ENV PATH=/opt/harness/bin:$PATH
 # The largest layer first, so that a change of the source does not fetch torch again. What these two need comes with the
 # rest, from the package index: PyTorch's own has other versions of it.
 COPY constraints.txt ./
-RUN pip install --no-deps --index-url "${TORCH_INDEX}" --constraint constraints.txt torch torchvision
+RUN pip install --no-deps ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} --constraint constraints.txt torch torchvision
 COPY pyproject.toml README.md LICENSE CITATION.cff ./
 COPY harness harness
 COPY baselines baselines

@@ -47,15 +47,15 @@ def _no_gpu(built_for: str | None) -> Finding:
         return warning(
             "GPU",
             f"driver {driver}, but torch was built without CUDA; {TINY_ONLY}",
-            f"Run: {INSTALL}, with the newest cu... that `nvidia-smi` allows.",
+            f"Run: {INSTALL}, which PyTorch's installation page gives for the newest CUDA that `nvidia-smi` allows.",
         )
     if shown is not None and not re.search(r"\d|GPU|MIG", shown.replace("-1", "")):
         return warning("GPU", f"driver {driver}; CUDA_VISIBLE_DEVICES={shown!r} hides all", "Unset that variable.")
     return failure(
         "GPU",
         f"driver {driver}, torch for CUDA {built_for}, and torch finds no GPU{_complaint()}",
-        f"Update the driver to one that takes CUDA {built_for}, or run: {INSTALL}, of an older CUDA; in a container, "
-        "start it with --gpus all.",
+        f"Update the driver to one that takes CUDA {built_for}, or run: {INSTALL}, which PyTorch's installation page "
+        "gives for an older CUDA; in a container, start it with --gpus all.",
     )
 
 
@@ -106,7 +106,7 @@ def _gpu(index: int) -> Finding:
         return failure(
             name,
             f"{found}: {reason_of(error)}",
-            f"torch was built for {kernels}: run {INSTALL} for a CUDA that has this GPU, or end what holds its memory.",
+            f"torch was built for {kernels}: run {INSTALL} of a CUDA that has this GPU, or end what holds its memory.",
         )
     if value != 64.0**3:
         return failure(
