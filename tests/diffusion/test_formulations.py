@@ -150,3 +150,20 @@ def test_respacing_takes_the_published_steps_and_keeps_their_noise_levels():
         torch.testing.assert_close(ours, theirs)
     with pytest.raises(ValueError, match="cannot take 1001 of 1000 steps"):
         iddpm.respaced(1001)
+
+
+@pytest.mark.parametrize(("formulation", "level"), [(EDM(), 0.7), (EDM(), 20.0), (IDDPM(), 3), (IDDPM(), 900)])
+def test_a_sampler_asks_the_network_as_training_does(formulation, level):
+    clean = torch.randn(2, 3, 4, 4)
+    levels = torch.full((2,), level)
+    trained = formulation.noised(clean, Draw.all_of(clean), levels)
+    asked = []
+
+    def network(net_input, net_noise, labels):
+        asked.append((net_input, net_noise))
+        return torch.zeros(2, formulation.out_channels(3), 4, 4)
+
+    formulation.predict(network, trained.noisy, level, torch.zeros(2, dtype=torch.long))
+    ((net_input, net_noise),) = asked
+    torch.testing.assert_close(net_input, trained.net_input)
+    torch.testing.assert_close(net_noise, trained.net_noise)

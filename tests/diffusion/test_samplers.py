@@ -70,6 +70,13 @@ def test_ancestral_sampling_uses_the_learned_variance():
     assert large > 1.01 * small
 
 
+def test_the_last_step_of_ancestral_sampling_adds_no_noise():
+    drawn = []
+    source = noise_source(2)
+    ddpm(ddpm_gaussian, lambda: drawn.append(1) or source(), IDDPM(), 10)
+    assert len(drawn) == 10  # the start, and one for every step but the last
+
+
 @pytest.mark.parametrize(("name", "draw", "denoise", "formulation", "steps", "expected"), [
     ("heun", heun, edm_gaussian, EDM(), 40, 79),
     ("ddpm", ddpm, ddpm_gaussian, IDDPM(), 250, 250),
