@@ -6,7 +6,7 @@ baselines/<method>.py.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -240,7 +240,7 @@ def parse_count(text: str, name: str = "steps") -> int:
 def apply_overrides(document: dict[str, Any], assignments: Iterable[str], knob_names: Iterable[str]) -> dict[str, Any]:
     """The recipe with each `key=value` applied. A key is a full path (protocol.steps) or an unambiguous last part."""
     document = json.loads(json.dumps(document))
-    paths = {f"knobs.{name}" for name in knob_names} | set(_leaves(document))
+    paths = {f"knobs.{name}" for name in knob_names} | {path for path, _ in leaves(document)}
     fixed = {"recipe", "method", "size"}
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
@@ -274,12 +274,13 @@ def _parsed(key: str, text: str) -> Any:
         raise UsageError(f"--set {key}: the value {shortened(text)} is not valid YAML{why}.") from None
 
 
-def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
+def leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting of a nested document by its path, like "protocol.steps". An empty section has none."""
     for key, value in document.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}"
+            yield f"{prefix}{key}", value
 
 
 def validate(document: dict[str, Any], knobs: type[Knobs]) -> RunConfig:

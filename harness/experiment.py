@@ -340,11 +340,7 @@ def _averaged(
 ) -> torch.nn.Module | None:
     """The averaged network after `step` steps, from its checkpoint; None where there is none that verifies."""
     found = checkpoint.load_ema(folder / "checkpoints", cfg.sha256, progress.note, step)
-    if found is None:
-        return None
-    network = registry.build(cfg).network
-    network.load_state_dict(found[1])
-    return network.to(device).eval()
+    return None if found is None else run_folder.network(cfg, found[1], folder).to(device).eval()
 
 
 def _vae(data: Dataset, device: torch.device) -> "Vae | None":

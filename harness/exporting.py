@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import harness
-from harness import locks
-from harness.config import RunConfig, read_config, validate
+from harness import locks, run_folder
+from harness.config import RunConfig
 from harness.errors import DataError, UsageError
 from harness.files import sha256_of, sync
 from harness.importing import RECORD as IMPORT_RECORD
@@ -31,7 +31,7 @@ from harness.results.export_record import CARD, CONFIG, RECORD, WEIGHTS, Export
 from harness.results.folders.inspection import evaluations_of
 from harness.results.schema import Evaluation, Import, Manifest, Result, read_record, write_atomically, write_record
 from harness.results.store import Run, load_run
-from harness.training import checkpoint, registry
+from harness.training import checkpoint
 from harness.weights import fingerprint
 
 FORMAT = "dit-harness-export-1"
@@ -107,15 +107,11 @@ def _exported(
     _refuse_occupied(out, force)
     if (folder / RECORD).is_file():
         raise UsageError(f"{folder} is an export already; copy it, or export its run again.")
-    if not (folder / CONFIG).is_file():
-        raise DataError(f"{folder} is not a run folder: it has no {CONFIG}. `harness run` makes one in runs/.")
-    document = read_config(folder / CONFIG)
-    cfg = validate(document, registry.load(str(document["method"])).Config)
+    cfg = run_folder.configuration(folder)
     imported = read_record(folder / IMPORT_RECORD, Import) if (folder / IMPORT_RECORD).is_file() else None
     chosen = _licence(license, imported)
     found_step, tensors = _weights_of(folder, cfg, step, kind, progress)
-    network = _filled(cfg, tensors, folder)  # refuses weights that are not of this configuration
-    del network
+    run_folder.network(cfg, tensors, folder)  # refuses weights that are not of this configuration
     run = _finished(folder)
     portable = _without_places(cfg)
     sha256 = fingerprint(tensors)
@@ -156,13 +152,12 @@ def load(folder: Path) -> Exported:
             raise DataError(f"{folder / name} cannot be read: {error.strerror or error}. Export it again.") from None
         if not same:
             raise DataError(f"{folder / name} is not the file that was exported: its sha256 differs. Export it again.")
-    document = read_config(folder / CONFIG)
-    cfg = validate(document, registry.load(str(document["method"])).Config)
+    cfg = run_folder.configuration(folder)
     try:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError, ValueError) as error:
         raise DataError(f"{folder / WEIGHTS} cannot be read: {error}. Export it again.") from None
-    return Exported(cfg, _filled(cfg, tensors, folder).eval(), record)
+    return Exported(cfg, run_folder.network(cfg, tensors, folder).eval(), record)
 
 
 # Reading a run --------------------------------------------------------------------------------------------------------
@@ -179,15 +174,6 @@ def _weights_of(
         hint = " Older milestones and imported networks keep the average alone." if weights == "raw" else ""
         raise DataError(f"{folder} holds no {which} (steps there: {there}).{hint} `harness run` continues the run.")
     return found
-
-
-def _filled(cfg: RunConfig, tensors: Mapping[str, Tensor], folder: Path) -> torch.nn.Module:
-    network = registry.build(cfg).network
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise DataError(f"the weights in {folder} do not fit its configuration: {error}.") from None
-    return network
 
 
 def _finished(folder: Path) -> Run | None:

@@ -1,17 +1,66 @@
-"""The folder of one run: whether it is finished or begun, with what it was begun, and making it ready for training."""
+"""The folder of one run: what it is a run of, whether it is finished or begun, and making it ready for training."""
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
-from harness.config import RunConfig
-from harness.errors import DataError
+from torch import Tensor, nn
+
+from harness.config import RunConfig, read_config, validate
+from harness.errors import DataError, SetupError, UsageError
 from harness.locks import Hold
 from harness.progress import Progress
+from harness.provenance import PACKAGES
 from harness.results.schema import Manifest, Result, read_record, write_atomically, write_record
-from harness.training import checkpoint
+from harness.training import checkpoint, registry
 
+CONFIG = "config.yaml"
 EVALUATIONS = ("untrained", "step-*", "final")  # a run's own; `harness evaluate` names its otherwise
+
+
+def configuration(folder: Path) -> RunConfig:
+    """The configuration of the run that lies in `folder`.
+
+    Raises DataError where there is none or it is damaged, SetupError where the package is absent that its method is of.
+    """
+    if not (folder / CONFIG).is_file():
+        raise DataError(f"{folder} is not a run folder: it has no {CONFIG}. `harness run` makes one in runs/.")
+    document = read_config(folder / CONFIG)
+    _require_method(document["method"], folder)
+    try:
+        return validate(document, registry.load(document["method"]).Config)
+    except UsageError as error:
+        raise DataError(
+            f"{folder / CONFIG} is damaged, or of another version: {error} The `harness run` that made it writes it "
+            "anew."
+        ) from None
+
+
+def network(cfg: RunConfig, weights: Mapping[str, Tensor], folder: Path) -> nn.Module:
+    """The network of `cfg` with these weights, which were read in `folder`. Raises DataError where they do not fit."""
+    built = registry.build(cfg).network
+    try:
+        built.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DataError(f"the weights in {folder} do not fit its configuration: {error}.") from None
+    return built
+
+
+def _require_method(name: str, folder: Path) -> None:
+    """SetupError for a method that is not there, with the packages that the manifest names beside the harness's own."""
+    if name in registry.names():
+        return
+    try:
+        packages = read_record(folder / "manifest.json", Manifest).packages
+    except DataError:
+        packages = {}
+    brought = [f"{package} {version}" for package, version in packages.items() if package not in PACKAGES]
+    whose = f"came from {' or '.join(brought)}" if brought else "came from a package that the run does not name"
+    raise SetupError(
+        f"{folder} is a run of the method {name}, which is not installed here. It {whose}: install that package, and "
+        f"repeat the command. There are {', '.join(registry.names())}."
+    )
 
 
 def finished(folder: Path, cfg: RunConfig, *, needs_evaluation: bool) -> Result | None:

@@ -9,11 +9,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from harness import locks
-from harness.config import RunConfig, apply_overrides, digest, read_config, validate
+from harness import locks, run_folder
+from harness.config import RunConfig, apply_overrides, digest, validate
 from harness.data import vae
 from harness.data.vae import Vae
-from harness.errors import DataError, SetupError, UsageError
+from harness.errors import DataError, UsageError
 from harness.evaluation import extract, images
 from harness.evaluation.generation import choose_labels, draw_images
 from harness.evaluation.image_sets import ImageSet
@@ -24,7 +24,6 @@ from harness.files import sha256_of
 from harness.importing import RECORD
 from harness.precision import set_precision
 from harness.progress import Progress
-from harness.provenance import PACKAGES
 from harness.results.export_record import RECORD as EXPORT_RECORD
 from harness.results.schema import Import, Manifest, read_record, write_atomically
 from harness.training import checkpoint, registry
@@ -53,19 +52,9 @@ def open_run(
     Raises DataError when the folder is no run, or holds no such checkpoint of its configuration, and SetupError where
     the package is absent that brings its method.
     """
-    if not (folder / "config.yaml").is_file():
-        raise DataError(f"{folder} is not a run folder: it has no config.yaml. `harness run` makes one in runs/.")
-    if (folder / EXPORT_RECORD).is_file():
+    if (folder / run_folder.CONFIG).is_file() and (folder / EXPORT_RECORD).is_file():
         return _open_export(folder, device, step)
-    document = read_config(folder / "config.yaml")
-    _require_method(document["method"], folder)
-    try:
-        cfg = validate(document, registry.load(document["method"]).Config)
-    except UsageError as error:
-        raise DataError(
-            f"{folder / 'config.yaml'} is damaged, or of another version: {error} The `harness run` that made it "
-            "writes it anew."
-        ) from None
+    cfg = run_folder.configuration(folder)
     found = None
     if world.is_main:
         found = checkpoint.load_ema(folder / "checkpoints", cfg.sha256, progress.note, step)
@@ -75,28 +64,8 @@ def open_run(
     if found is None:
         raise _no_checkpoint(folder, step)
     step, weights = found
-    network = registry.build(cfg).network
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise DataError(f"the checkpoint in {folder} does not fit its configuration: {error}.") from None
+    network = run_folder.network(cfg, weights, folder)
     return Opened(cfg, network.to(device).eval(), step, _vae_of(folder, device))
-
-
-def _require_method(name: str, folder: Path) -> None:
-    """SetupError for a method that is not there, with the packages that the manifest names beside the harness's own."""
-    if name in registry.names():
-        return
-    try:
-        packages = read_record(folder / "manifest.json", Manifest).packages
-    except DataError:
-        packages = {}
-    brought = [f"{package} {version}" for package, version in packages.items() if package not in PACKAGES]
-    whose = f"came from {' or '.join(brought)}" if brought else "came from a package that the run does not name"
-    raise SetupError(
-        f"{folder} is a run of the method {name}, which is not installed here. It {whose}: install that package, and "
-        f"repeat the command. There are {', '.join(registry.names())}."
-    )
 
 
 def _no_checkpoint(folder: Path, step: int | None) -> DataError:

@@ -18,6 +18,7 @@ FLOORS = [
     ("harness.signals", 1),
     ("harness.torchvision_guard", 1),
     ("harness.precision", 1),
+    ("harness.threads", 1),
     ("harness.weights", 1),
     ("harness.downloads", 1),
     ("harness.config", 1),

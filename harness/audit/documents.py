@@ -68,17 +68,18 @@ def read(folder: Path, name: str) -> Documents:
         except DataError as error:
             damaged["config.yaml"] = reason_of(error).removeprefix("damaged: ")
     logs = {log: _lines(folder / log, damaged) for log in LOGS}
-    evaluations, written = {}, {}
+    evaluations = {}
     for path in sorted((folder / "evaluations").glob("*.json")):
         evaluation = _record(folder, f"evaluations/{path.name}", Evaluation, damaged)
         if evaluation:
             evaluations[path.stem] = evaluation
-            written[path.stem] = read_json(path)
     manifest = _record(folder, "manifest.json", Manifest, damaged)
     result = _record(folder, "result.json", Result, damaged)
     imported = _record(folder, "import.json", Import, damaged)
     known = {"manifest.json": manifest, "result.json": result, "import.json": imported}
-    records = [name for name, record in known.items() if record] + [f"evaluations/{name}.json" for name in evaluations]
+    written = {name: read_json(folder / "evaluations" / f"{name}.json") for name in evaluations}
+    plain = {name: read_json(folder / name) for name, record in known.items() if record}
+    plain |= {f"evaluations/{name}.json": document for name, document in written.items()}
     return Documents(
         folder=folder,
         name=name,
@@ -91,7 +92,7 @@ def read(folder: Path, name: str) -> Documents:
         evaluations=evaluations,
         written=written,
         damaged=damaged,
-        unsealed=tuple(name for name in records if SELF not in read_json(folder / name)),
+        unsealed=tuple(name for name, document in plain.items() if SELF not in document),
     )
 
 

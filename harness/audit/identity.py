@@ -8,7 +8,7 @@ import yaml
 
 from harness.audit.documents import Documents
 from harness.audit.finding import FAILED, Finding, judged, not_kept
-from harness.config import DIGEST_LENGTH, identity, plain_values
+from harness.config import DIGEST_LENGTH, identity, leaves, plain_values
 from harness.results.folders.departures import UNSAID, as_text, departures
 from harness.results.folders.listing import RUN_ID
 
@@ -139,15 +139,15 @@ def recipe(run: Documents) -> tuple[Finding, list[dict[str, Any]]]:
 def _contradictions(run: Documents, command: str) -> Iterator[str]:
     """What the manifest's command asks for and the configuration does not have. A later --set wins."""
     asked = dict(text.strip().partition("=")[::2] for text in command.split(COMMAND_SETS)[1:])
-    leaves = dict(_leaves(run.sections))
+    found = dict(leaves(run.sections))
     final: dict[str, str] = {}
     for key, text in asked.items():
-        named = [key] if key in leaves else [path for path in leaves if path.rsplit(".", 1)[-1] == key]
+        named = [key] if key in found else [path for path in found if path.rsplit(".", 1)[-1] == key]
         for path in named:
             final[path] = text
     for path, text in final.items():
-        if not _same(leaves[path], text):
-            yield f"the command asks for {path}={text}, and config.yaml has {as_text(leaves[path])}"
+        if not _same(found[path], text):
+            yield f"the command asks for {path}={text}, and config.yaml has {as_text(found[path])}"
     recipe = command.removeprefix("harness run ").split(" ")[0]
     if command.startswith("harness run ") and not recipe.startswith("-") and recipe != run.sections.get("recipe"):
         yield f"the command names {recipe}, and config.yaml is of {run.sections.get('recipe')}"
@@ -161,11 +161,3 @@ def _same(value: Any, text: str) -> bool:
     except (ValueError, RecursionError, yaml.YAMLError):
         return False
     return asked == value or str(asked) == str(value)
-
-
-def _leaves(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in document.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

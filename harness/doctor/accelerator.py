@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.doctor.finding import Finding, failure, in_words, ok, reason_of, warning
+from harness.doctor.finding import Finding, failure, in_brief, in_words, ok, warning
 
 INSTALL = "pip install --force-reinstall torch --index-url ADDRESS"
 TINY_ONLY = "only the tiny recipes are practical"
@@ -66,7 +66,7 @@ def _complaint() -> str:
     try:
         torch.cuda.init()
     except Exception as error:  # torch raises RuntimeError, AssertionError and DeferredCudaCallError, by its version
-        return f": {reason_of(error)}"
+        return f": {in_brief(error)}"
     return ""
 
 
@@ -105,7 +105,7 @@ def _gpu(index: int) -> Finding:
         kernels = ", ".join(torch.cuda.get_arch_list())
         return failure(
             name,
-            f"{found}: {reason_of(error)}",
+            f"{found}: {in_brief(error)}",
             f"torch was built for {kernels}: run {INSTALL} of a CUDA that has this GPU, or end what holds its memory.",
         )
     if value != 64.0**3:

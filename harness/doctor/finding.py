@@ -58,7 +58,7 @@ def crashed(check: Check, error: BaseException) -> Finding:
     return failure(check.name, found, "Mend what the message names; see also the findings before this one.")
 
 
-def reason_of(error: BaseException) -> str:
+def in_brief(error: BaseException) -> str:
     """What it says on one line, not longer than SHOWN; its kind where it says nothing."""
     return one_line(error, SHOWN) or type(error).__name__
 

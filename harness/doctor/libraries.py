@@ -10,7 +10,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from harness.doctor.finding import Finding, failure, ok, reason_of, warning
+from harness.doctor.finding import Finding, failure, in_brief, ok, warning
 
 # What this project asks of each, so that a library that is there by name alone is found out.
 USED = {
@@ -40,11 +40,11 @@ def torchvision() -> Finding:
         torchvision_guard.install()
         module = importlib.import_module("torchvision")
     except ModuleNotFoundError as error:
-        return failure("torchvision", reason_of(error), "Run: pip install torchvision, of the release beside torch's.")
+        return failure("torchvision", in_brief(error), "Run: pip install torchvision, of the release beside torch's.")
     except Exception as error:  # a library that loads compiled code fails in any way
         return failure(
             "torchvision",
-            f"{type(error).__name__}: {reason_of(error)}",
+            f"{type(error).__name__}: {in_brief(error)}",
             f"Install the torchvision that belongs to torch {torch.__version__}: pip install -U torch torchvision.",
         )
     try:
@@ -64,7 +64,7 @@ def library(package: str) -> Finding:
         getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a library that loads compiled code fails in any way
         return failure(
-            package, f"{type(error).__name__}: {reason_of(error)}", f"Run: pip install --force-reinstall {package}"
+            package, f"{type(error).__name__}: {in_brief(error)}", f"Run: pip install --force-reinstall {package}"
         )
     return ok(package, f"{metadata.version(package)}, imports")
 
@@ -118,7 +118,7 @@ def _by_triton() -> Finding:
         cause = getattr(error, "inner_exception", error)
         return warning(
             name,
-            f"fails: {type(cause).__name__}: {reason_of(cause)}",
+            f"fails: {type(cause).__name__}: {in_brief(cause)}",
             "Triton needs a C compiler and Python's headers, like apt install gcc python3-dev; the default is off.",
         )
     if not torch.allclose(made, x.sin() * x, atol=1e-5):

@@ -2,10 +2,9 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from harness.doctor.finding import Finding, failure, ok, reason_of
+from harness.doctor.finding import Finding, failure, in_brief, ok
 
 SMALL = ("batch_size=8", "steps=2", "log_every=1", "checkpoint_every=2")
 NUM_STEPS = 5  # of a sampler
@@ -26,6 +25,7 @@ def methods() -> Iterator[Finding]:
 
 def _step(name: str) -> Finding:
     from harness.errors import HarnessError
+    from harness.threads import one_thread
 
     label = f"step {name}"
     mend = f"Run it alone: harness --debug run {name}-tiny --steps 10 --no-eval"
@@ -33,9 +33,9 @@ def _step(name: str) -> Finding:
         with one_thread():
             problem, loss = step_of(name)
     except HarnessError as error:
-        return failure(label, reason_of(error), mend)
+        return failure(label, in_brief(error), mend)
     except Exception as error:  # one method's fault must not hide the others'
-        return failure(label, f"{type(error).__name__}: {reason_of(error)}", mend)
+        return failure(label, f"{type(error).__name__}: {in_brief(error)}", mend)
     if problem:
         return failure(label, problem, mend)
     return ok(label, f"loss {loss:.3f}, all gradients there, checkpoint good")
@@ -91,29 +91,17 @@ def samplers() -> Iterator[Finding]:
     """Two images by each sampler, from untrained networks: finite, of the right shape, the same when drawn again."""
     from harness.diffusion.samplers import FORMULATION_OF, SAMPLERS
     from harness.errors import HarnessError
+    from harness.threads import one_thread
 
     for name in SAMPLERS:
         try:
             with one_thread():
                 problem = drawn_by(name, FORMULATION_OF[name])
         except HarnessError as error:  # such as values that are not finite
-            problem = reason_of(error)
+            problem = in_brief(error)
         label, found = f"sampler {name}", f"two images in {NUM_STEPS} steps, the same when drawn again"
         mend = "Run: harness demo, and report what it says with this line."
         yield failure(label, problem, mend) if problem else ok(label, found)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """The work here is tiny: on a busy machine, threads would wait for one another far longer than one takes."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def drawn_by(sampler: str, formulation: str) -> str | None:

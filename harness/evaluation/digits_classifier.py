@@ -10,8 +10,6 @@ import logging
 import math
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +24,7 @@ from harness.data import sources
 from harness.data.dataset import Dataset, InMemory
 from harness.evaluation.images import to_uint8
 from harness.files import cache_folder
+from harness.threads import one_thread
 from harness.weights import fingerprint
 
 IMAGE_SHAPE = (8, 8, 1)
@@ -108,7 +107,7 @@ def train(data: InMemory, recipe: Recipe) -> Trained:
     in another order differ by about 1e-15 before the rounding, so practically never after it, and distances measured on
     two machines are distances in one feature space. Global random state is neither read nor changed.
     """
-    with _one_thread():
+    with one_thread():
         generator = torch.Generator().manual_seed(recipe.seed)
         x, labels = _scaled(to_uint8(data.clean)), data.labels
         order = torch.randperm(len(data), generator=generator)
@@ -167,17 +166,6 @@ def _with_weights(weights: dict[str, Tensor]) -> DigitsClassifier:
     module = _empty_module()
     module.load_state_dict({name: weight.double() for name, weight in weights.items()}, assign=True)
     return module
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """These layers are too small to share out: a second thread is no faster, and on a busy machine ten times slower."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # Cache -----------------------------------------------------------------------------------------------------------

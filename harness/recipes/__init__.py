@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from harness import plugins
-from harness.config import Knobs, RunConfig, plain_values
+from harness.config import Knobs, RunConfig, leaves, plain_values
 from harness.errors import SetupError, UsageError, unknown
 
 SHARED = "protocols.yaml"
@@ -102,8 +102,8 @@ def settings(recipe: Recipe, knobs: type[Knobs]) -> list[Setting]:
     described = {f"knobs.{name}": field.description or "" for name, field in knobs.model_fields.items()}
     sources = {**described, **recipe.sources}
     run = {**recipe.document, "knobs": own}
-    leaves = _flat({name: run[name] for name in RunConfig.model_fields})
-    return [Setting(path, value, sources[path]) for path, value in leaves if path not in NAMES]
+    found = leaves({name: run[name] for name in RunConfig.model_fields})
+    return [Setting(path, value, sources[path]) for path, value in found if path not in NAMES]
 
 
 def _merged(section: Mapping[str, Any], size: str) -> dict[str, Any]:
@@ -128,14 +128,6 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, di
             yield f"{prefix}{key}", value
         else:
             yield from _leaves(value, f"{prefix}{key}.")
-
-
-def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in document.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _set(document: dict[str, Any], path: list[str], value: Any) -> None:

@@ -13,6 +13,7 @@ from harness.files import sha256_of
 from harness.progress import Progress
 from harness.reproduce import compare, environment
 from harness.reproduce.restore import Restored, data_of, restored
+from harness.results.folders.listing import last_step, lines_in
 from harness.results.schema import SCHEMA_VERSION, Manifest, read_json, read_record, write_atomically
 from harness.training import telemetry
 from harness.world import World
@@ -59,7 +60,8 @@ def reproduce(
     not made by a re-run of this record.
     """
     then = restored(folder)
-    last = _last_step(folder, then, steps, world)
+    record = documents.read(folder, f"{folder.resolve().parent.name}/{folder.resolve().name}")
+    last = _last_step(record, then, steps, world)
     data_of(then)
     here = telemetry.describe(experiment.default_device())
     if then.manifest.device.kind == "cpu" and here.name == then.manifest.device.name:
@@ -75,8 +77,7 @@ def reproduce(
         raise UsageError(refused)
     if world.is_main:
         _mark(place, manifest_sha256)
-    record = documents.read(folder, f"{folder.resolve().parent.name}/{folder.resolve().name}")
-    if force or last is None or _logged(place) < last:
+    if force or last is None or (last_step(lines_in(place, "metrics.jsonl")) or 0) < last:
         _carry_out(then, out, last, evaluates=bool(record.all_evaluations), force=force, progress=progress, world=world)
     if not world.is_main:
         return None
@@ -114,7 +115,7 @@ def _foreign(place: Path, then: Manifest, manifest_sha256: str) -> str | None:
     return None if known == manifest_sha256 else f"{place} is a re-run of another record of this configuration. {mend}"
 
 
-def _last_step(folder: Path, then: Restored, steps: int | None, world: World) -> int | None:
+def _last_step(record: documents.Documents, then: Restored, steps: int | None, world: World) -> int | None:
     """The first logged step at or after `steps`; None for the whole run."""
     if world.size != then.manifest.world_size and steps is None:
         asked = then.manifest.world_size
@@ -123,16 +124,11 @@ def _last_step(folder: Path, then: Restored, steps: int | None, world: World) ->
         return None
     if world.size > 1:
         raise UsageError("--steps stops a re-run in one process only; leave it out, or --nproc.")
-    logged = [line["step"] for line in documents.read(folder, "").metrics if type(line.get("step")) is int]
+    logged = [line["step"] for line in record.metrics if type(line.get("step")) is int]
     later = [step for step in logged if step >= steps]
     if not later:
         raise UsageError(f"--steps is {steps}, and the record's log ends at step {max(logged, default=0)}.")
     return min(later)
-
-
-def _logged(place: Path) -> int:
-    """The last step that an earlier re-run there has logged."""
-    return max((line["step"] for line in documents.read(place, "").metrics if type(line.get("step")) is int), default=0)
 
 
 def _carry_out(

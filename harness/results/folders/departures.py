@@ -6,12 +6,13 @@ not imported, since it needs torch.
 
 import ast
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from harness.config import leaves
 from harness.errors import UsageError
 from harness.recipes import NAMES, Recipe, load_recipe
 
@@ -48,11 +49,11 @@ def departures(config: Mapping[str, Any], command: str = "") -> Departures:
 
     The recipe's other formulation brings its own sampler, so a run of that formulation is compared with that.
     """
-    own, name = dict(_flat(config)), str(config.get("recipe"))
+    own, name = _settings(config), str(config.get("recipe"))
     found = _recipe(name, str(config.get("formulation"))) or _recipe(name, None)
     if found is None:
         return Departures(None)
-    recipe = dict(_flat(found.document))
+    recipe = _settings(found.document)
     recipe = {f"knobs.{knob}": value for knob, value in knob_defaults(found.document["method"]).items()} | recipe
     usual = _recipe(name, None) or found
     recipe["formulation"] = usual.document["formulation"]
@@ -114,12 +115,8 @@ def _source(path: str, command: str) -> str:
     return UNSAID
 
 
-def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in document.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        elif not isinstance(value, dict):
-            yield f"{prefix}{key}", _as_yaml_has_it(value)
+def _settings(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: _as_yaml_has_it(value) for path, value in leaves(document)}
 
 
 def _as_yaml_has_it(value: Any) -> Any:
