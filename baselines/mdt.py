@@ -8,15 +8,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from harness.config import Knobs
-from harness.diffusion.formulations import Formulation
-from harness.nn import tokens
-from harness.nn.blocks import DiTBlock, readout
-from harness.nn.embeddings import Condition, PatchEmbed, sincos_positions, unpatchify
-from harness.nn.shape import Shape
-from harness.randomness import Draw
-from harness.training import method
-from harness.training.method import Progress
+from harness.model import method
+from harness.model.formulations import Formulation
+from harness.model.method import Progress
+from harness.model.nn import tokens
+from harness.model.nn.blocks import DiTBlock, readout
+from harness.model.nn.embeddings import Condition, PatchEmbed, sincos_positions, unpatchify
+from harness.model.randomness import Draw
+from harness.model.shape import Shape
+from harness.recipes.config import Knobs
 
 
 class Config(Knobs):

@@ -13,17 +13,17 @@ import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor, nn
 
-from harness.config import Knobs
-from harness.diffusion.formulations import EDM
-from harness.nn import tokens
-from harness.nn.asymmetric import Decoder, Encoder
-from harness.nn.embeddings import Condition
-from harness.nn.heads import ProjectionHead
-from harness.nn.shape import Shape
-from harness.nn.soft_cross_entropy import Logits, soft_cross_entropy
-from harness.randomness import Draw
-from harness.training import method
-from harness.training.method import Progress
+from harness.model import method
+from harness.model.formulations import EDM
+from harness.model.method import Progress
+from harness.model.nn import tokens
+from harness.model.nn.asymmetric import Decoder, Encoder
+from harness.model.nn.embeddings import Condition
+from harness.model.nn.heads import ProjectionHead
+from harness.model.nn.soft_cross_entropy import Logits, soft_cross_entropy
+from harness.model.randomness import Draw
+from harness.model.shape import Shape
+from harness.recipes.config import Knobs
 
 Sigma = Annotated[float, Field(ge=0.002, le=80)]
 TeacherSigma = Sigma | Literal["student"]

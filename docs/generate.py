@@ -30,7 +30,7 @@ def filled(markdown: str, parts: Mapping[str, Callable[[], list[str]]]) -> str:
 
 def deviations() -> list[str]:
     """Every departure from the papers, in the order of the code."""
-    from harness.results.deviations import DEVIATIONS
+    from harness.claims.deviations import DEVIATIONS
 
     rows = [[one.concerns, one.kind, one.paper, one.here] for one in DEVIATIONS]
     return _table(["concerns", "kind", "paper", "here"], rows)
@@ -49,7 +49,7 @@ def verdicts() -> list[str]:
 
 def estimates(recipes: Iterable[str] | None = None) -> list[str]:
     """What each recipe of the paper's sizes takes on eight GPUs: `harness run RECIPE --dry-run --nproc 8`."""
-    from harness.recipes import recipe_names
+    from harness.recipes.reading import recipe_names
 
     named = recipes or _by_size(recipe_names())
     heads = [
@@ -65,13 +65,13 @@ def _by_size(names: Sequence[str]) -> list[str]:
 
 
 def _utilisation() -> float:
-    from harness.training.estimate import ASSUMED_UTILISATION
+    from harness.planning.estimate import ASSUMED_UTILISATION
 
     return ASSUMED_UTILISATION
 
 
 def _estimate(name: str) -> list[str]:
-    from harness import experiment
+    from harness.runs import training_run as experiment
 
     cfg = experiment.resolve(name, [])
     cost = experiment.cost_of(cfg)

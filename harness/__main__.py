@@ -2,8 +2,8 @@
 
 import sys
 
-from harness.errors import Interrupted, Preempted
-from harness.signals import preemption_raises
+from harness.system.errors import Interrupted, Preempted
+from harness.system.processes.signals import preemption_raises
 
 
 def main() -> None:

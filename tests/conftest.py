@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from harness.data import sources
-from harness.nn.shape import Shape
+from harness.model.shape import Shape
 
 torch.set_num_threads(1)  # the networks are so small that a second thread costs more than it gives
 

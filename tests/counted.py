@@ -4,10 +4,11 @@ from functools import cache
 
 from small import tiny_config
 
-from harness.config import RunConfig, apply_overrides, validate
-from harness.recipes import load_recipe
-from harness.training import registry
-from harness.training.cost import Cost, count
+import baselines
+from harness.model.shape import shape_of
+from harness.planning.cost import Cost, count
+from harness.recipes.config import RunConfig, apply_overrides, validate
+from harness.recipes.reading import load_recipe
 
 
 def configured(recipe: str, *assignments: str) -> RunConfig:
@@ -16,7 +17,7 @@ def configured(recipe: str, *assignments: str) -> RunConfig:
     if size == "tiny":
         return tiny_config(method, *assignments)
     document = load_recipe(recipe).document
-    knobs = registry.load(method).Config
+    knobs = baselines.load(method).Config
     return validate(apply_overrides(document, assignments, knobs.model_fields), knobs)
 
 
@@ -24,4 +25,4 @@ def configured(recipe: str, *assignments: str) -> RunConfig:
 def counted(recipe: str, *assignments: str) -> Cost:
     """GMACs and parameters by running the method on shapes: a second for S/2, three for XL/2."""
     cfg = configured(recipe, *assignments)
-    return count(lambda: registry.build(cfg, device="meta"), registry.shape_of(cfg))
+    return count(lambda: baselines.build(cfg, device="meta"), shape_of(cfg))

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.evaluation import inception
+from harness.evaluation.networks import inception
 
 
 def inception_weights(seed: int = 0) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from harness.nn.shape import Shape
+from harness.model.shape import Shape
 
 SHAPE = Shape(channels=4, side=8, num_classes=5, patch=2, width=16, depth=4, num_heads=2)
 DECODER = {"decoder_width": 8, "decoder_depth": 2, "decoder_heads": 4}

@@ -6,17 +6,9 @@ from pathlib import Path
 
 from pydantic import ConfigDict
 
-from harness.config import Knobs, RunConfig
-from harness.recipes import load_recipe
-from harness.results.schema import (
-    DataIdentity,
-    Device,
-    Evaluation,
-    EvaluationProtocol,
-    Manifest,
-    Result,
-    write_record,
-)
+from harness.recipes.config import Knobs, RunConfig
+from harness.recipes.reading import load_recipe
+from harness.records.schema import DataIdentity, Device, Evaluation, EvaluationProtocol, Manifest, Result, write_record
 
 XEON = Device(name="Intel(R) Xeon(R) Processor", kind="cpu", count=1, threads=2)
 

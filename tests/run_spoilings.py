@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from harness.config import digest, identity
-from harness.files import sha256_of
+from harness.recipes.config import digest, identity
+from harness.system.files import sha256_of
 
 
 def edit(name: str, *, sealed: bool = False, **changes):

@@ -2,9 +2,9 @@
 
 from functools import cache
 
-from harness.results.claims.verdicts import Comparison, Judgement, conclude, decisive, effect
-from harness.results.figures.sheet import Block, Drawing, Key, compose
-from harness.results.pages.document import (
+from harness.claims.verdicts import Comparison, Judgement, conclude, decisive, effect
+from harness.report.drawing.sheet import Block, Drawing, Key, compose
+from harness.report.pages.document import (
     Bullets,
     Code,
     Details,
@@ -18,7 +18,7 @@ from harness.results.pages.document import (
     TableBlock,
     Verdicts,
 )
-from harness.results.tables.table import Column, Printed, Table
+from harness.report.tables.table import Column, Printed, Table
 
 HOSTILE = (
     "\"'><script>alert(1)</script><img src=x onerror=alert(2)><!-- --> ]]> &lt;b&gt; <svg onload=alert(3)> "

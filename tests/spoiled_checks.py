@@ -5,8 +5,8 @@ import signal
 import time
 from collections.abc import Iterator
 
-from harness.doctor.checks import ENVIRONMENT, MACHINE
-from harness.doctor.finding import Check, Finding, ok
+from harness.checks.doctor.checks import ENVIRONMENT, MACHINE
+from harness.checks.doctor.finding import Check, Finding, ok
 
 
 def fine() -> Finding:

@@ -14,16 +14,16 @@ from run_spoilings import SPOILINGS, continued, edit, flipped, last, lines, sett
 from small import small_config
 from typer.testing import CliRunner
 
-from harness import experiment
-from harness.audit import audit as auditing
-from harness.audit import checkout, clock, evaluated, kept, privacy, requirements, requirements_beyond
-from harness.audit.finding import CHECKS
+from harness.checks.audit import audit as auditing
+from harness.checks.audit import checkout, clock, evaluated, kept, privacy, requirements, requirements_beyond
+from harness.checks.audit.finding import CHECKS
 from harness.cli import app
 from harness.data import sources
-from harness.diffusion import samplers
-from harness.errors import DataError
-from harness.evaluation import inception
-from harness.progress import NoProgress
+from harness.evaluation.networks import inception
+from harness.model import samplers
+from harness.runs import training_run as experiment
+from harness.system.errors import DataError
+from harness.system.progress import NoProgress
 from harness.training import telemetry
 
 COMMITTED = Path(__file__).parent.parent / "reports"
@@ -186,7 +186,7 @@ def test_a_thousand_records_take_well_under_a_minute(tmp_path):
 def test_records_of_absent_data_are_audited_without_torch(tmp_path):
     write_run(tmp_path, "dit", size="s", distance=None)
     code = (
-        "import sys; from pathlib import Path; from harness.audit.audit import audit; "
+        "import sys; from pathlib import Path; from harness.checks.audit.audit import audit; "
         f"audit([Path({str(tmp_path)!r})]); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

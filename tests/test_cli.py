@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.results.schema import Result, read_record
+from harness.records.schema import Result, read_record
 
 SMALL = ["--set", "width=16", "--set", "depth=3", "--set", "num_heads=2", "--set", "batch_size=8"]
 QUICK_EVALUATION = ["--set", "num_images=60", "--set", "sampling.num_steps=3"]
@@ -41,7 +41,8 @@ def test_help_is_quick_because_it_imports_nothing_heavy(tmp_path):
 
 def test_compare_and_report_never_import_torch(tmp_path):
     code = (
-        "import sys; from harness.results import compare, figures, report, published;"
+        "import sys; from harness.report import figures, report; from harness.report.figures import figure3;"
+        "from harness.claims import published;"
         "print([m for m in ('torch', 'sklearn', 'torch_fidelity') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from harness.results import bench_figure, bench_tables
-from harness.results.bench_record import Bench
-from harness.results.schema import read_record
+from harness.records.bench_record import Bench
+from harness.records.schema import read_record
+from harness.report.figures import bench as bench_figure
+from harness.report.tables import bench as bench_tables
 
 SMALL = [
     *("--set", "width=16", "--set", "depth=3", "--set", "num_heads=2", "--set", "batch_size=8"),

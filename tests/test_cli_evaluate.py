@@ -11,11 +11,11 @@ import torch
 from small import small_config
 from typer.testing import CliRunner
 
-from harness import experiment
 from harness.cli import app
-from harness.evaluation.images import to_uint8
-from harness.progress import NoProgress
-from harness.results.schema import Evaluation, read_record
+from harness.evaluation.images.uint8 import to_uint8
+from harness.records.schema import Evaluation, read_record
+from harness.runs import training_run as experiment
+from harness.system.progress import NoProgress
 
 DIGITS = ("--features", "digits", "--reference", "digits")
 
@@ -121,7 +121,7 @@ def test_the_self_test_passes_and_fails_when_a_metric_is_wrong(monkeypatch):
     assert told.exit_code == 0, told.output
     assert "21 of 21 checks passed" in told.stdout
     assert max(map(len, told.stdout.splitlines())) <= 80
-    from harness.evaluation import self_test
+    from harness.evaluation.metrics import self_test
 
     monkeypatch.setattr(self_test, "order_suspicion", lambda logits: None)
     broken = harness("evaluate", "--self-test", "--json")
@@ -221,7 +221,7 @@ def test_what_cannot_be_done_is_told_in_one_line(arguments, exit_code, says, sam
 
 
 def test_images_sorted_by_class_get_no_inception_score_and_are_told_why(digits, tmp_path, monkeypatch):
-    from harness.evaluation import scores
+    from harness.evaluation.metrics import scores
 
     monkeypatch.setattr(scores, "SCORE_BLOCK", 300)  # the digits are fewer than two of ADM's blocks
     order = digits.labels.argsort()
@@ -247,7 +247,7 @@ def test_what_was_settled_in_training_cannot_be_changed_afterwards(folder):
 
 
 def test_inception_without_its_weights_says_where_to_put_them(samples, monkeypatch, tmp_path):
-    from harness.evaluation import inception
+    from harness.evaluation.networks import inception
 
     monkeypatch.setattr(inception, "URL", "http://127.0.0.1:9/weights.pth")
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))

@@ -9,8 +9,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from harness.claims import published
 from harness.cli import app
-from harness.results import published
 
 EVERYTHING = ["published", "list"]
 

@@ -7,11 +7,11 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli.layout import WIDEST
+import baselines
+from harness.cli.app.layout import WIDEST
 from harness.cli.recipes import recipes_app
-from harness.recipes import load_recipe, recipe_names, settings
-from harness.results.evidence import gather
-from harness.training import registry
+from harness.recipes.reading import load_recipe, recipe_names, settings
+from harness.records.evidence import gather
 
 RECIPES = ("dit-s", "maskdit-xl-512", "mdt-xl", "sddit-xl", "sddit-tiny")
 
@@ -33,7 +33,7 @@ def flowing(text: str) -> str:
 
 def set_by(name: str):
     recipe = load_recipe(name)
-    return settings(recipe, registry.load(recipe.document["method"]).Config)
+    return settings(recipe, baselines.load(recipe.document["method"]).Config)
 
 
 def test_list_has_a_line_for_every_recipe_and_imports_no_torch():

@@ -13,10 +13,10 @@ from run_folders import write_run
 from typer.testing import CliRunner
 
 from harness.cli.runs import runs_app
-from harness.errors import DataError
-from harness.results.folders import removal
-from harness.results.folders.listing import entry_of
-from harness.results.store import load_run
+from harness.records.folders import removal
+from harness.records.folders.listing import entry_of
+from harness.records.store import load_run
+from harness.system.errors import DataError
 
 LONG_AGO = time.time() - 3600
 DEEP = "[" * 1200

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import app, completion
+import baselines
+from harness.cli import app
+from harness.cli.app import completion
 from harness.data import sources
-from harness.evaluation import features, metric_names
-from harness.recipes import load_recipe, recipe_names, settings, sweeps
-from harness.results.figures import MAKERS
-from harness.training import registry
+from harness.evaluation.networks import features
+from harness.recipes import metric_names, sweeps
+from harness.recipes.reading import load_recipe, recipe_names, settings
+from harness.report.figures import MAKERS
 
 
 def offered(line: str) -> list[str]:
@@ -65,7 +67,7 @@ def test_run_folders_are_offered_by_path_and_by_name(runs):
 def test_every_setting_of_a_recipe_is_offered_after_set_and_none_of_another_method():
     for name in ("sddit-tiny", "dit-xl"):
         recipe = load_recipe(name)
-        paths = {found.path for found in settings(recipe, registry.load(recipe.document["method"]).Config)}
+        paths = {found.path for found in settings(recipe, baselines.load(recipe.document["method"]).Config)}
         named = {path.rpartition(".")[2] for path in paths if not path.startswith("input.")}
         keys = {key.removesuffix("=") for key in offered(f"harness run {name} --set ")}
         assert keys >= named
@@ -106,7 +108,7 @@ def test_completion_says_nothing_where_it_fails(tmp_path, monkeypatch):
         print("noise")
         raise RuntimeError("a recipe cannot be read")
 
-    monkeypatch.setattr("harness.recipes.recipe_names", broken)
+    monkeypatch.setattr("harness.recipes.reading.recipe_names", broken)
     assert offered("harness run dit") == []
 
 

@@ -2,11 +2,11 @@ import pytest
 import yaml
 from small import DIGITS, small_config, tiny_config
 
-from harness import config
-from harness.config import apply_overrides, parse_count, validate
-from harness.errors import UsageError
-from harness.recipes import load_recipe, recipe_names
-from harness.training import registry
+import baselines
+from harness.recipes import config
+from harness.recipes.config import apply_overrides, parse_count, validate
+from harness.recipes.reading import load_recipe, recipe_names
+from harness.system.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_a_count_that_is_no_whole_positive_number_is_refused(text):
 
 
 def resolve(recipe, *assignments):
-    knobs = registry.load(recipe.split("-")[0]).Config
+    knobs = baselines.load(recipe.split("-")[0]).Config
     document = load_recipe(recipe).document | {"input": DIGITS}
     return validate(apply_overrides(document, assignments, knobs.model_fields), knobs)
 
@@ -34,19 +34,19 @@ def test_every_recipe_is_valid(recipe):
 
 
 def test_every_method_has_a_recipe_and_every_recipe_a_method():
-    assert {name.split("-")[0] for name in recipe_names()} == set(registry.names())
+    assert {name.split("-")[0] for name in recipe_names()} == set(baselines.names())
 
 
 def test_methods_of_a_size_share_protocol_network_and_evaluation():
     for part in ("protocol", "network", "evaluation"):
-        assert len({getattr(resolve(f"{m}-tiny"), part).model_dump_json() for m in registry.names()}) == 1
+        assert len({getattr(resolve(f"{m}-tiny"), part).model_dump_json() for m in baselines.names()}) == 1
 
 
-@pytest.mark.parametrize("method", registry.names())
+@pytest.mark.parametrize("method", baselines.names())
 def test_a_saved_configuration_gives_the_same_run(method, tmp_path):
     cfg = small_config(method, "seed=3")
     (tmp_path / "config.yaml").write_text(cfg.to_yaml())
-    again = validate(config.read_config(tmp_path / "config.yaml"), registry.load(method).Config)
+    again = validate(config.read_config(tmp_path / "config.yaml"), baselines.load(method).Config)
     assert again == cfg
     assert again.run_id == cfg.run_id
 
@@ -82,7 +82,7 @@ def test_the_run_id_follows_what_changes_the_result_and_nothing_else():
 )
 def test_a_bad_setting_is_refused_by_name_and_range(assignment, message, digits):
     with pytest.raises(UsageError) as caught:
-        registry.build(resolve("sddit-tiny", assignment))
+        baselines.build(resolve("sddit-tiny", assignment))
     assert message in str(caught.value)
 
 
@@ -129,9 +129,9 @@ def test_numbers_no_optimizer_takes_are_refused(assignment):
 
 def test_sampling_that_cannot_work_is_told_before_training():
     with pytest.raises(UsageError, match="take at most as many"):
-        registry.build(resolve("dit-tiny", "sampling.num_steps=2000"))
+        baselines.build(resolve("dit-tiny", "sampling.num_steps=2000"))
     with pytest.raises(UsageError, match="the input has 1 channels"):
-        registry.build(resolve("dit-tiny", "guidance_channels=3"))
+        baselines.build(resolve("dit-tiny", "guidance_channels=3"))
 
 
 def test_a_setting_that_came_later_leaves_the_ids_of_older_runs_alone():

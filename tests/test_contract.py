@@ -6,21 +6,21 @@ import pytest
 import torch
 from small import small_config, trained_a_little
 
-from harness.config import Knobs
+import baselines
 from harness.data.order import batch_indices
-from harness.diffusion.formulations import FORMULATIONS
 from harness.evaluation.generation import choose_labels, generate
-from harness.nn.blocks import DiTBlock
-from harness.randomness import Draw, seed_step
-from harness.training import registry
-from harness.training.method import Method, Progress
+from harness.model.formulations import FORMULATIONS
+from harness.model.method import Method, Progress
+from harness.model.nn.blocks import DiTBlock
+from harness.model.randomness import Draw, seed_step
+from harness.recipes.config import Knobs
 
-METHODS = registry.names()
+METHODS = baselines.names()
 CPU = torch.device("cpu")
 
 
 def build(name, digits, *assignments):
-    return registry.build(small_config(name, *assignments))
+    return baselines.build(small_config(name, *assignments))
 
 
 def loss(method, digits, step=0):
@@ -45,7 +45,7 @@ def optimise(method, digits, steps, *, after_step=True):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_baseline_defines_config_and_method(name):
-    module = registry.load(name)
+    module = baselines.load(name)
     assert issubclass(module.Config, Knobs)
     assert issubclass(module.Method, Method)
 
@@ -102,7 +102,7 @@ def test_parts_of_the_loss_carry_no_gradient(name, digits):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_network_is_sampled_without_its_method(name, digits):
     cfg = small_config(name, "sampling.num_steps=3")
-    network = trained_a_little(registry.build(cfg).network)
+    network = trained_a_little(baselines.build(cfg).network)
     generated = generate(
         network, FORMULATIONS[cfg.formulation](), cfg.sampling, choose_labels("balanced", 5, 10, 0),
         image_shape=(1, 8, 8), null_label=10, seed=0, batch_size=4, device=CPU,
@@ -128,6 +128,6 @@ def test_the_label_and_the_noise_level_reach_the_output(name, digits):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_each_method_trains_with_every_formulation_it_names(name, digits):
-    for formulation in registry.load(name).Method.formulations:
+    for formulation in baselines.load(name).Method.formulations:
         method = build(name, digits, f"formulation={formulation}")
         assert torch.isfinite(loss(method, digits)["loss"])

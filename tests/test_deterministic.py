@@ -8,13 +8,14 @@ import pytest
 import torch
 from small import small_config
 
-from harness import experiment, precision
 from harness.bench import matrix
 from harness.bench.ours import HarnessStep
-from harness.errors import DataError, SetupError
-from harness.precision import CUBLAS, deterministic
-from harness.progress import NoProgress
-from harness.recipes import load_recipe
+from harness.recipes.reading import load_recipe
+from harness.runs import training_run as experiment
+from harness.system import precision
+from harness.system.errors import DataError, SetupError
+from harness.system.precision import CUBLAS, deterministic
+from harness.system.progress import NoProgress
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

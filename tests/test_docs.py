@@ -133,7 +133,7 @@ def test_the_table_of_estimates_is_what_a_dry_run_says_now(generate):
 
 
 def test_the_table_of_estimates_has_every_recipe_of_the_papers_sizes():
-    from harness.recipes import recipe_names
+    from harness.recipes.reading import recipe_names
 
     text = (DOCS / "paper-scale.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)

@@ -6,8 +6,8 @@ import json
 import pytest
 from test_cli import QUICK_EVALUATION, harness
 
-from harness import demo
-from harness.results.schema import Result, read_record
+from harness.cli import demo_report as demo
+from harness.records.schema import Result, read_record
 
 TINY = ["--set", "width=16", "--set", "num_heads=2", "--set", "batch_size=8", "--steps", "14"]
 

@@ -9,11 +9,11 @@ import torch
 import yaml
 from small import small_config
 
-from harness import experiment
 from harness.data import sources
 from harness.data.dataset import InMemory
-from harness.errors import DataError, UsageError
-from harness.results.schema import Manifest, Result, read_record
+from harness.records.schema import Manifest, Result, read_record
+from harness.runs import training_run as experiment
+from harness.system.errors import DataError, UsageError
 from harness.training import telemetry
 
 EVALUATED = ("num_images=60", "sampling.num_steps=3")

@@ -16,19 +16,22 @@ from safetensors import safe_open
 from small import small_config
 from typer.testing import CliRunner
 
-from harness import experiment, exporting, importing, locks, sampling
+import baselines
 from harness.cli import app
-from harness.errors import DataError, UsageError
-from harness.exporting import without_places
-from harness.progress import NoProgress
-from harness.results import model_card
-from harness.results.export_record import Export
-from harness.results.folders import removal
-from harness.results.folders.listing import survey
-from harness.results.schema import Evaluation, EvaluationProtocol, Manifest, read_record, write_record
-from harness.results.store import find_runs, load_run
-from harness.training import registry
-from harness.world import World
+from harness.model.shape import shape_of
+from harness.records.export_record import Export
+from harness.records.folders import removal
+from harness.records.folders.listing import survey
+from harness.records.schema import Evaluation, EvaluationProtocol, Manifest, read_record, write_record
+from harness.records.store import find_runs, load_run
+from harness.report import model_card
+from harness.runs import exporting, importing, sampling
+from harness.runs import training_run as experiment
+from harness.runs.exporting import without_places
+from harness.system import locks
+from harness.system.errors import DataError, UsageError
+from harness.system.processes.world import World
+from harness.system.progress import NoProgress
 
 ROOT = Path(__file__).parent.parent
 INPUTS = torch.randn(3, 1, 8, 8), torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0, 3, 10])
@@ -43,7 +46,7 @@ CONDITIONS = EvaluationProtocol(
 def runs(tmp_path_factory):
     """A small trained run of every method, with a milestone at step 2 and one evaluation of its average."""
     out, folders = tmp_path_factory.mktemp("runs"), {}
-    for method in registry.names():
+    for method in baselines.names():
         cfg = small_config(method, "keep_last=2", "keep_every=2", "checkpoint_every=1", "sampling.num_steps=3")
         experiment.run(
             cfg, out, command=f"harness run {method}-tiny", progress=NoProgress(), with_evaluation=False, force=False
@@ -63,7 +66,7 @@ def export(run, out, **changes):
     return exporting.export(run, out, **{**asked, **changes})
 
 
-@pytest.mark.parametrize("method", registry.names())
+@pytest.mark.parametrize("method", baselines.names())
 def test_an_exported_network_gives_the_runs_output_bit_for_bit(method, runs, tmp_path):
     record = export(runs[method], tmp_path / "out")
     ours = exporting.load(tmp_path / "out").network
@@ -258,7 +261,7 @@ def test_the_hub_reads_the_front_matter(runs, tmp_path):
 
 def test_every_fact_of_an_imported_checkpoints_training_is_not_recorded(tmp_path):
     cfg = experiment.resolve("dit-tiny", ["width=16", "depth=4", "num_heads=2"])
-    torch.save(official_state("dit", registry.shape_of(cfg)), tmp_path / "official.pt")
+    torch.save(official_state("dit", shape_of(cfg)), tmp_path / "official.pt")
     run = importing.import_checkpoint(tmp_path / "official.pt", cfg, tmp_path / "runs")
     record = export(run, tmp_path / "out")
     assert (record.license, record.manifest, record.result) == ("cc-by-nc-4.0", None, None)

@@ -17,12 +17,11 @@ from safetensors.torch import load_file
 from small import small_config
 from typer.testing import CliRunner
 
-from harness import plugins
+import baselines
 from harness.cli import app
-from harness.errors import SetupError, UsageError
-from harness.recipes import broken, families, load_recipe, recipe_names
-from harness.results.schema import Manifest, Result, read_record
-from harness.training import registry
+from harness.recipes.reading import broken, families, load_recipe, plugins, recipe_names
+from harness.records.schema import Manifest, Result, read_record
+from harness.system.errors import SetupError, UsageError
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "docs" / "fifth_method"
@@ -109,7 +108,7 @@ def test_the_method_and_its_tests_are_small():
 
 def test_a_fifth_method_is_found_without_importing_it(target):
     code = (
-        "import sys; from harness.recipes import recipe_names, origin;"
+        "import sys; from harness.recipes.reading import recipe_names; from harness.recipes.reading import origin;"
         "loaded = [name for name in ('torch', 'tread_method.tread') if name in sys.modules];"
         "print('tread-tiny' in recipe_names(), origin('tread'), loaded)"
     )
@@ -190,7 +189,7 @@ def test_a_fifth_method_continues_bit_for_bit(trained):
 
 def test_compare_and_report_show_a_fifth_method_beside_the_others_without_its_package(trained, tmp_path):
     """From records alone: the package that trained it need not be there."""
-    assert "tread" not in registry.names()
+    assert "tread" not in baselines.names()
     runs = str(trained / "straight")
     harness("report", runs, "--format", "md", "--out", str(tmp_path))
     figure = (tmp_path / "figure3.csv").read_text()  # as `harness compare` draws it
@@ -221,11 +220,11 @@ def test_a_plugin_that_cannot_be_imported_breaks_nothing_but_itself(other_packag
     recipes = "formulation: {value: edm, source: here}\nsizes: {tiny: }\n"
     other_package("broken", "rogue_a.code", recipes=recipes, code="import nothing_of_this_name")
     assert "broken-tiny" in recipe_names()
-    registry.build(small_config("dit"))
+    baselines.build(small_config("dit"))
     with pytest.raises(
         SetupError, match=r"package rogue 1\.0, which cannot be imported: ModuleNotFoundError.*pip uninstall"
     ):
-        registry.load("broken")
+        baselines.load("broken")
     done = CliRunner().invoke(app, ["run", "broken-tiny", "--dry-run"])
     assert done.exit_code == 3
     assert CliRunner().invoke(app, ["--help"]).exit_code == 0
@@ -256,7 +255,7 @@ def test_recipes_of_a_plugin_that_are_none_are_left_out_and_told(other_package, 
 
 def test_a_plugin_cannot_take_the_name_of_a_built_in_method(other_package):
     other_package("dit", "rogue_c.code", code="raise SystemExit")
-    assert registry.load("dit").__name__ == "baselines.dit"
+    assert baselines.load("dit").__name__ == "baselines.dit"
     assert "rogue 1.0: refused, for dit is a method of the harness's own" in broken()["dit"]
     assert plugins.packages(["dit"]) == {}
     assert "dit-tiny" in recipe_names()
@@ -265,7 +264,7 @@ def test_a_plugin_cannot_take_the_name_of_a_built_in_method(other_package):
 def test_two_plugins_of_one_name_are_both_refused(installed, other_package):
     other_package("tread", "rogue_d.code")
     with pytest.raises(SetupError, match="both bring a method called tread; uninstall one"):
-        registry.load("tread")
+        baselines.load("tread")
     assert "tread" in broken()
 
 
@@ -281,9 +280,9 @@ def test_two_plugins_of_one_name_are_both_refused(installed, other_package):
 def test_a_plugin_that_is_no_method_is_refused(other_package, name, module, code, says):
     other_package(name, module, code=code)
     with pytest.raises(SetupError, match=says):
-        registry.load(name)
+        baselines.load(name)
 
 
 def test_a_method_that_nobody_brings_names_the_nearest(installed):
     with pytest.raises(UsageError, match="Did you mean tread"):
-        registry.load("tred")
+        baselines.load("tred")

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import app, application, help_text, reference
-from harness.config import apply_overrides
-from harness.evaluation import features, metric_names
-from harness.recipes import load_recipe, recipe_names, sweeps
-from harness.results import figures
-from harness.training import registry
+import baselines
+from harness.cli import app, reference
+from harness.cli.app import application, help_text
+from harness.evaluation.networks import features
+from harness.recipes import metric_names, sweeps
+from harness.recipes.config import apply_overrides
+from harness.recipes.reading import load_recipe, recipe_names
+from harness.report import figures
 
 ROOT = Path(__file__).parent.parent
 TEXTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -73,7 +75,7 @@ def known(ctx) -> None:
         assert set(named) <= {*recipe_names(), "RECIPE"}, named
     for name in named if "set_" in given else ():
         document = load_recipe(name).document
-        apply_overrides(document, given["set_"], registry.load(document["method"]).Config.model_fields)
+        apply_overrides(document, given["set_"], baselines.load(document["method"]).Config.model_fields)
     if ctx.info_name == "sweep":
         sweeps.plan(given["name"], given["scale"])
     if "metrics" in given:

@@ -11,13 +11,16 @@ import torch
 from official import official_state
 from small import small_config
 
-from harness import experiment, importing, measuring, sampling
-from harness.errors import DataError, UsageError
+import baselines
 from harness.evaluation.generation import choose_labels
-from harness.progress import NoProgress
-from harness.results.schema import Evaluation, Import, read_record
-from harness.training import checkpoint, published_weights, registry
-from harness.world import World
+from harness.model.shape import shape_of
+from harness.records.schema import Evaluation, Import, read_record
+from harness.runs import importing, measuring, published_weights, sampling
+from harness.runs import training_run as experiment
+from harness.system.errors import DataError, UsageError
+from harness.system.processes.world import World
+from harness.system.progress import NoProgress
+from harness.training import checkpoint
 
 SMALL = {  # the tiny recipes with the sizes that tests/official.py has, on the digits
     "dit": ["width=16", "depth=4", "num_heads=2"],
@@ -42,7 +45,7 @@ GUIDED = ["sampling.num_steps=3", "guidance_scale=2"]
 
 def imported(method, folder):
     cfg = experiment.resolve(f"{method}-tiny", SMALL[method])
-    state = official_state(method, registry.shape_of(cfg))
+    state = official_state(method, shape_of(cfg))
     file = folder / "official.pt"
     torch.save(
         {"ema": {f"model.{name}": value for name, value in state.items()} if method == "maskdit" else state}, file
@@ -54,7 +57,7 @@ def imported(method, folder):
 def test_an_imported_checkpoint_is_sampled_like_a_run(method, tmp_path):
     folder, cfg, file = imported(method, tmp_path)
     opened = sampling.open_run(folder, torch.device("cpu"), NoProgress())
-    network = registry.build(cfg).network
+    network = baselines.build(cfg).network
     network.load_state_dict(published_weights.convert(method, network, published_weights.read(file)))
     inputs = torch.randn(2, 1, 8, 8), torch.tensor([0.1, 0.2]), torch.tensor([3, 10])
     assert torch.equal(opened.network(*inputs), network.eval()(*inputs))
@@ -163,7 +166,7 @@ def test_another_decoder_draws_other_images_and_stands_in_the_record(tmp_path):
     """The VAE in a folder may be replaced: what was measured with the one before is not taken for it."""
     from diffusers import AutoencoderKL
 
-    from harness.data import vae
+    from harness.data.latents import vae
 
     model = AutoencoderKL(**vae.RANDOM["random-tiny"])
     model.save_pretrained(tmp_path / "vae", safe_serialization=True)
@@ -175,7 +178,7 @@ def test_another_decoder_draws_other_images_and_stands_in_the_record(tmp_path):
         ],
     )  # fmt: skip
     run = tmp_path / "run"
-    checkpoint.save_ema(run / "checkpoints", 0, registry.build(cfg).network.state_dict(), cfg.sha256)
+    checkpoint.save_ema(run / "checkpoints", 0, baselines.build(cfg).network.state_dict(), cfg.sha256)
     (run / "config.yaml").write_text(cfg.to_yaml())
     (run / importing.RECORD).write_text(
         Import(

@@ -11,19 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from harness import errors, launch
-from harness.errors import SetupError, UsageError
-from harness.world import World
+from harness.system import errors
+from harness.system.errors import SetupError, UsageError
+from harness.system.processes import launch
+from harness.system.processes.world import World
 
 LAUNCH = (
-    "import sys; from harness import launch; launch.run_processes(2, sys.argv[2:], entry=[sys.executable, sys.argv[1]])"
+    "import sys; from harness.system.processes import launch; "
+    "launch.run_processes(2, sys.argv[2:], entry=[sys.executable, sys.argv[1]])"
 )
 # What a harness does around its training, without the training.
 CHILD = """
 import os, signal, sys, time, typer
 from pathlib import Path
-from harness.cli.answer import answers
-from harness import errors, launch, signals
+from harness.cli.app.answer import answers
+from harness.system import errors
+from harness.system.processes import launch, signals
 rank, folder = int(os.environ["RANK"]), Path(sys.argv[1])
 
 @answers

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from test_locks import Pair, silent, trains
 
-from harness import locks
-from harness.errors import DataError
+from harness.system import locks
+from harness.system.errors import DataError
 
 
 @pytest.mark.parametrize("there", ["file", "nothing", "folder", "pipe"])

@@ -15,18 +15,19 @@ import pytest
 from run_folders import write_run
 from test_experiment import EVALUATED, Silent, run
 
-from harness import locks, measuring, sampling
-from harness.errors import DataError, UsageError
-from harness.results.folders import removal
-from harness.results.folders.listing import survey
-from harness.results.schema import Result, read_record
-from harness.results.store import find_runs
-from harness.world import World
+from harness.records.folders import removal
+from harness.records.folders.listing import survey
+from harness.records.schema import Result, read_record
+from harness.records.store import find_runs
+from harness.runs import measuring, sampling
+from harness.system import locks
+from harness.system.errors import DataError, UsageError
+from harness.system.processes.world import World
 
 HOLDS = """
 import sys, time
 from pathlib import Path
-from harness import locks
+from harness.system import locks
 with locks.{hold}:
     print("held", flush=True)
     sys.stdin.read()

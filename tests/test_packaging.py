@@ -67,8 +67,8 @@ def test_the_command_runs_from_the_wheel(wheel, tmp_path):
 
     assert "sddit-tiny" in python("-m", "harness", "recipes", "list")
     code = (
-        "import harness; from importlib.resources import files; from harness.results import published; "
-        "assert (files('harness.results') / 'model_card.md').is_file(); "
+        "import harness; from importlib.resources import files; from harness.claims import published; "
+        "assert (files('harness.report') / 'model_card.md').is_file(); "
         "print(harness.__file__, len(published.rows()))"
     )
     where, rows = python("-c", code).split()

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from harness import precision
-from harness.errors import SetupError
+from harness.system import precision
+from harness.system.errors import SetupError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -1,7 +1,7 @@
 """What a waiting user is told: how fast, and how long still."""
 
-from harness import progress
-from harness.progress import Pace
+from harness.system import progress
+from harness.system.progress import Pace
 
 
 class Clock:

@@ -7,10 +7,11 @@ import pytest
 import yaml
 from small import DIGITS
 
-from harness.config import RunConfig, validate
-from harness.errors import UsageError
-from harness.recipes import NAMES, Recipe, families, load_recipe, recipe_names, settings
-from harness.training import registry
+import baselines
+from harness.model.shape import shape_of
+from harness.recipes.config import RunConfig, validate
+from harness.recipes.reading import NAMES, Recipe, families, load_recipe, recipe_names, settings
+from harness.system.errors import UsageError
 
 FORMULATIONS = {"dit": "iddpm", "maskdit": "edm", "mdt": "iddpm", "sddit": "edm"}  # as published
 SIZES = ("tiny", "s", "b", "l", "xl", "xl-512")
@@ -23,7 +24,7 @@ def of_size(size: str) -> list[str]:
 
 
 def knobs_of(recipe: Recipe):
-    return registry.load(recipe.document["method"]).Config
+    return baselines.load(recipe.document["method"]).Config
 
 
 def resolved(recipe: Recipe) -> RunConfig:
@@ -58,7 +59,7 @@ def leaves(document: dict, prefix: str = "") -> set[str]:
 
 def test_the_published_methods_have_every_size_and_every_method_has_a_recipe():
     assert {f"{method}-{size}" for method in FORMULATIONS for size in SIZES} <= set(recipe_names())
-    assert families() == registry.names()
+    assert families() == baselines.names()
     assert {name.partition("-")[2] for name in recipe_names()} == set(SIZES)
 
 
@@ -71,9 +72,9 @@ def test_every_value_that_is_written_has_a_source(name):
         assert len(leaf["source"].strip("? ")) > 3, leaf
 
 
-@pytest.mark.parametrize("method", registry.names())
+@pytest.mark.parametrize("method", baselines.names())
 def test_every_knob_says_where_its_default_comes_from(method):
-    for name, field in registry.load(method).Config.model_fields.items():
+    for name, field in baselines.load(method).Config.model_fields.items():
         assert len((field.description or "").strip("? ")) > 3, name
 
 
@@ -97,7 +98,7 @@ def test_every_setting_of_the_run_is_shown_with_its_value_and_source(name):
 def test_every_recipe_is_valid_with_each_formulation_of_its_method(name):
     own = load_recipe(name)
     assert resolved(own).recipe == name
-    formulations = registry.load(own.document["method"]).Method.formulations
+    formulations = baselines.load(own.document["method"]).Method.formulations
     assert own.document["formulation"] in formulations
     for formulation in formulations:
         assert resolved(load_recipe(name, formulation)).formulation == formulation
@@ -225,5 +226,5 @@ def test_the_knobs_of_sddit_are_the_published_ones():
 
 
 def test_512_pixels_are_1024_tokens():
-    shape = registry.shape_of(resolved(load_recipe("dit-xl-512")))
+    shape = shape_of(resolved(load_recipe("dit-xl-512")))
     assert (shape.side, shape.num_tokens) == (64, 1024)

@@ -13,23 +13,24 @@ import yaml
 from small import small_config
 from typer.testing import CliRunner
 
-from harness import experiment, provenance
-from harness.audit import documents
+import baselines
 from harness.cli import app
 from harness.cli import audit as cli_audit
-from harness.config import digest
 from harness.data import sources
-from harness.errors import DataError, SetupError, UsageError
-from harness.progress import NoProgress
-from harness.reproduce import compare, environment, page, tolerance
-from harness.reproduce.environment import EXACT, TOLERANT
-from harness.reproduce.reproduce import reproduce
-from harness.reproduce.restore import restored
-from harness.results.folders.listing import found_below
-from harness.results.schema import Manifest, read_record
-from harness.results.store import find_runs
-from harness.training import engine, registry
-from harness.world import World
+from harness.recipes.config import digest
+from harness.records import documents, provenance
+from harness.records.folders.listing import found_below
+from harness.records.schema import Manifest, read_record
+from harness.records.store import find_runs
+from harness.runs import training_run as experiment
+from harness.runs.reproduce import compare, environment, page, tolerance
+from harness.runs.reproduce.environment import EXACT, TOLERANT
+from harness.runs.reproduce.reproduce import reproduce
+from harness.runs.reproduce.restore import restored
+from harness.system.errors import DataError, SetupError, UsageError
+from harness.system.processes.world import World
+from harness.system.progress import NoProgress
+from harness.training import engine
 
 REPORTS = Path(__file__).parent.parent / "reports"
 CPU = torch.device("cpu")
@@ -121,13 +122,13 @@ def test_the_first_steps_are_those_of_the_whole_run_whatever_the_method_makes_of
     assert again(record, steps=4)["reproduced"], "repeated, it compares what is there"
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", baselines.names())
 def test_only_sddit_depends_on_the_length_of_the_budget(name, tmp_path):
     """What --steps has to know of a method: whether a shorter run is the beginning of a longer one."""
 
     def weights(steps: int) -> dict:
         cfg = small_config(name, f"steps={steps}", "log_every=4", "checkpoint_every=4")
-        method = registry.build(cfg)
+        method = baselines.build(cfg)
 
         def stop(line: dict) -> None:
             if line["step"] == 4:

@@ -6,13 +6,16 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from harness import experiment, sampling
-from harness.data import encode, latents, sources, vae
-from harness.errors import DataError, UsageError
+from harness.data import sources
+from harness.data.latents import encode, vae
+from harness.data.latents import sets as latents
 from harness.evaluation.generation import decoder
-from harness.progress import NoProgress
-from harness.results.schema import Manifest, read_record
-from harness.world import World
+from harness.records.schema import Manifest, read_record
+from harness.runs import sampling
+from harness.runs import training_run as experiment
+from harness.system.errors import DataError, UsageError
+from harness.system.processes.world import World
+from harness.system.progress import NoProgress
 
 SIDE = 64  # pixels; 8 x 8 latents
 

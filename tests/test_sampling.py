@@ -3,12 +3,12 @@
 import pytest
 from small import small_config, trained_a_little
 
-from harness import sampling
-from harness.data import vae
-from harness.errors import UsageError
-from harness.progress import NoProgress
-from harness.training import registry
-from harness.world import World
+import baselines
+from harness.data.latents import vae
+from harness.runs import sampling
+from harness.system.errors import UsageError
+from harness.system.processes.world import World
+from harness.system.progress import NoProgress
 
 LATENTS = "input={channels: 4, side: 8, num_classes: 10}"
 
@@ -17,7 +17,7 @@ LATENTS = "input={channels: 4, side: 8, num_classes: 10}"
 def sampled(tmp_path, monkeypatch):
     """Draws two images from a run with a VAE, sampled as the assignments say; gives what is said of them."""
     cfg = small_config("sddit", "sampling.num_steps=3", LATENTS)
-    network = trained_a_little(registry.build(cfg).network)
+    network = trained_a_little(baselines.build(cfg).network)
     opened = sampling.Opened(cfg, network, 4, vae.load("random-tiny"))
     monkeypatch.setattr(sampling, "open_run", lambda *args: opened)
 

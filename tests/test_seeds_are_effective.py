@@ -9,15 +9,15 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from small import small_config, trained_a_little
 
-from harness.config import RunConfig
+import baselines
 from harness.data import sources
 from harness.data.loader import Loader
 from harness.evaluation.generation import choose_labels, draw_images
-from harness.training import registry
+from harness.recipes.config import RunConfig
+from harness.system.processes.world import World
 from harness.training.step import TrainStep, rows_of
-from harness.world import World
 
-METHODS = registry.names()
+METHODS = baselines.names()
 CPU = torch.device("cpu")
 SEEDS = (0, 1, 0)  # one, another, and the first again
 
@@ -32,7 +32,7 @@ def loader_of(cfg: RunConfig, seed: int, world: World) -> Loader:
 def first_step(cfg: RunConfig, world: World = World(), *, weights: int | None = None, batch: int | None = None):
     """The first step's mean loss over all processes, of `cfg` but for the seeds of its `weights` and `batch`."""
     data = sources.load("digits")
-    method = registry.build(cfg if weights is None else cfg.model_copy(update={"seed": weights}))
+    method = baselines.build(cfg if weights is None else cfg.model_copy(update={"seed": weights}))
     trained_a_little(method)  # untrained, DiT's loss is that of its noise alone: its output begins at zero
     step = TrainStep(method, cfg, data, world=world, device=CPU)
     seed = cfg.seed if batch is None else batch
@@ -88,7 +88,7 @@ def test_noise_weights_and_data_order_each_follow_the_training_seed(name):
     both = first_step(one)
     assert first_step(zero, weights=1, batch=1) != both, "noise, levels, masks and label dropout"
     assert first_step(one, weights=1, batch=0) != both, "which images are in the batch"
-    weights = [registry.build(cfg).state_dict() for cfg in (zero, one, zero)]
+    weights = [baselines.build(cfg).state_dict() for cfg in (zero, one, zero)]
     assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert all(torch.equal(weights[0][key], weights[2][key]) for key in weights[0])
 
@@ -106,7 +106,7 @@ def test_another_seed_is_another_order_of_the_data(world):
 
 def images_of(name: str, root: Path, seed: int, labels: torch.Tensor, world: World = World()) -> torch.Tensor:
     cfg = small_config(name, "num_steps=2")
-    network = trained_a_little(registry.build(cfg).network).eval()
+    network = trained_a_little(baselines.build(cfg).network).eval()
     drawn = draw_images(
         root, network, cfg, labels, seed=seed, vae=None, device=CPU, world=world, advance=lambda done: None
     )  # fmt: skip

@@ -5,10 +5,10 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from harness import settings
 from harness.cli import app
-from harness.errors import UsageError
-from harness.results.schema import Manifest, read_record
+from harness.records.schema import Manifest, read_record
+from harness.system import settings
+from harness.system.errors import UsageError
 
 KNOWN = {
     "run": {"precision": "text", "steps": "count", "nproc": "whole number", "no_eval": "switch", "set": "list"},

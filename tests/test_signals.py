@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from harness.errors import DataError, Preempted
-from harness.signals import preemption_raises
+from harness.system.errors import DataError, Preempted
+from harness.system.processes.signals import preemption_raises
 
 
 class Lost(Exception):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import slurm
-from harness.errors import SetupError, UsageError
+from harness.system.errors import SetupError, UsageError
+from harness.system.processes import slurm
 
 # srun runs the command once a task, and reports the highest exit code, as the real one does.
 SRUN = """#!/bin/bash

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import experiment, sweep
-from harness.errors import UsageError
 from harness.recipes import sweeps
+from harness.runs import sweep
+from harness.runs import training_run as experiment
+from harness.system.errors import UsageError
 
 SMALL = (
     "steps=4", "batch_size=8", "width=16", "depth=3", "network.num_heads=2", "num_images=50", "sampling.num_steps=2",

@@ -10,7 +10,7 @@ from run_folders import write_run
 
 PROGRESS = """
 import sys, time
-from harness.cli.answer import progress_for, state
+from harness.cli.app.answer import progress_for, state
 state.quiet = "quiet" in sys.argv
 progress = progress_for("sddit-tiny")
 progress.stage("training", 20, "steps")
@@ -24,7 +24,7 @@ progress.close()
 SWEEP = """
 from pathlib import Path
 from harness.cli.sweep import _watching
-from harness.sweep import Outcome, Task
+from harness.runs.sweep import Outcome, Task
 todo = [Task(f"SD-DiT with a mask ratio of 0.{i}", "sddit-tiny", 0, (), (), 600, 0, Path("none")) for i in range(3)]
 with _watching(todo) as watcher:
     watcher.moved(todo[0], Outcome("begun", 100))
@@ -152,6 +152,7 @@ def test_a_run_and_its_report_fit_a_terminal_of_40_columns(tmp_path):
 def test_a_path_that_is_an_answer_stays_in_one_line_on_a_narrow_terminal(tmp_path):
     path = "runs/sddit-tiny/seed0-0123456789/samples/step1000-heun18-n16-seed0-abcdef/a name with spaces.png"
     code = (
-        f"import pathlib; from harness.cli import answer; answer.show({{}}, False, lambda _: [pathlib.Path({path!r})])"
+        "import pathlib; from harness.cli.app import answer; "
+        f"answer.show({{}}, False, lambda _: [pathlib.Path({path!r})])"
     )
     assert path in terminal.run(cwd=tmp_path, columns=40, program=("-c", code)).lines

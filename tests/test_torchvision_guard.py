@@ -27,7 +27,7 @@ def fake_torchvision(folder: Path, source: str) -> Path:
 
 def test_torch_fidelity_and_clean_fid_import_after_the_guard_however_often_it_ran():
     code = """
-from harness import torchvision_guard
+from harness.system import torchvision_guard
 torchvision_guard.install()
 torchvision_guard.install()
 import torch_fidelity, cleanfid.fid
@@ -44,7 +44,7 @@ try:
     import torchvision
 except RuntimeError:
     pass
-from harness import torchvision_guard
+from harness.system import torchvision_guard
 torchvision_guard.install()
 import torchvision.ops
 print("imported")
@@ -56,7 +56,7 @@ print("imported")
 def test_nothing_is_defined_beside_a_torchvision_whose_operators_load(tmp_path):
     code = """
 import torch
-from harness import torchvision_guard
+from harness.system import torchvision_guard
 torchvision_guard.install()
 import torchvision
 print(hasattr(torch.ops.torchvision, "nms"), hasattr(torch.ops.torchvision, "qnms"))
@@ -67,7 +67,7 @@ print(hasattr(torch.ops.torchvision, "nms"), hasattr(torch.ops.torchvision, "qnm
 
 def test_a_fault_of_torchvision_that_is_not_a_missing_operator_is_not_hidden(tmp_path):
     source = WITH_ITS_OWN_OPERATOR + "raise RuntimeError('compiled with another CUDA')"
-    code = "from harness import torchvision_guard; torchvision_guard.install()"
+    code = "from harness.system import torchvision_guard; torchvision_guard.install()"
     result = run(code, fake_torchvision(tmp_path, source))
     assert result.returncode != 0
     assert result.stderr.endswith("RuntimeError: compiled with another CUDA\n")

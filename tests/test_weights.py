@@ -1,6 +1,6 @@
 import torch
 
-from harness.weights import fingerprint
+from harness.system.weights import fingerprint
 
 
 def test_the_hash_is_of_names_and_values_in_whatever_order_and_layout():

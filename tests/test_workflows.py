@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from harness.cli import app
-from harness.recipes import recipe_names
+from harness.recipes.reading import recipe_names
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted(ROOT.glob(".github/workflows/*.yml"))

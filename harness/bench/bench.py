@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 
 import harness
-from harness import plugins, precision, provenance
 from harness.bench import ceilings, energy, measure, profiling
 from harness.bench.ceilings import Ceilings
 from harness.bench.contender import Contender
@@ -17,17 +16,22 @@ from harness.bench.measure import Timed
 from harness.bench.official import STEPS as OFFICIAL_STEPS
 from harness.bench.official import official
 from harness.bench.ours import HarnessStep
-from harness.config import RunConfig
 from harness.data import sources
-from harness.errors import SetupError, UsageError
-from harness.experiment import default_device, estimate_of, too_large
-from harness.progress import Progress
-from harness.results.bench_record import Bench, Entry, Floor
-from harness.training import floor, registry, telemetry
-from harness.training.cost import GIGA
-from harness.training.devices import device_named
-from harness.training.floor import Ceiling, Work
-from harness.training.vae_cost import PRECISION as VAE_PRECISION
+from harness.model.shape import shape_of
+from harness.planning import floor
+from harness.planning.cost import GIGA
+from harness.planning.devices import device_named
+from harness.planning.floor import Ceiling, Work
+from harness.planning.vae_cost import PRECISION as VAE_PRECISION
+from harness.recipes import plugins
+from harness.recipes.config import RunConfig
+from harness.records import provenance
+from harness.records.bench_record import Bench, Entry, Floor
+from harness.runs.training_run import default_device, estimate_of, too_large
+from harness.system import precision
+from harness.system.errors import SetupError, UsageError
+from harness.system.progress import Progress
+from harness.training import telemetry
 
 Maker = Callable[[], Contender]
 CHECKOUTS = {"dit": "DiT", "maskdit": "MaskDiT", "mdt": "MDT"}  # folders of the official codes, by method
@@ -167,7 +171,7 @@ def _official(name: str, cfg: RunConfig, folder: Path, device: torch.device, pre
     return official(
         cfg.method,
         folder / CHECKOUTS[cfg.method],
-        shape=registry.shape_of(cfg),
+        shape=shape_of(cfg),
         batch_size=cfg.protocol.batch_size,
         device=device,
         precision=precision if device.type == "cuda" else cfg.protocol.precision,

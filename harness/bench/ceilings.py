@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from harness.precision import set_precision
+from harness.system.precision import set_precision
 
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices
 COPIED = {"cpu": 2**28, "cuda": 2**30}  # bytes; far more than any cache

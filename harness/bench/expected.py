@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from harness.config import RunConfig
-from harness.experiment import cost_of, estimate_of
-from harness.training import floor
+from harness.planning import floor
+from harness.recipes.config import RunConfig
+from harness.runs.training_run import cost_of, estimate_of
 
 
 def expected(name: str, cfg: RunConfig, processes: int) -> dict[str, Any]:

@@ -5,10 +5,10 @@ factor at a time at its other values. A difference between two of them has one c
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.config import RunConfig
 from harness.data.sources import LATENT_SETS, SYNTHETIC
-from harness.experiment import resolve
-from harness.recipes import load_recipe
+from harness.recipes.config import RunConfig
+from harness.recipes.reading import load_recipe
+from harness.runs.training_run import resolve
 
 RANDOM_VAE = "random"  # untrained weights encode as fast as trained ones, and nobody has to fetch them
 

@@ -10,7 +10,7 @@ import torch
 from harness.bench.ceilings import timed
 from harness.bench.contender import Contender
 from harness.bench.energy import Joules
-from harness.results.bench_record import Spread, Window
+from harness.records.bench_record import Spread, Window
 
 WARMUP_STEPS = 5  # untimed, with the first: allocators, caches, and kernels chosen by trying
 WARMUP_SECONDS = 10.0  # after which slow steps are warm enough

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from harness.bench.contender import Contender
 from harness.bench.official_checkout import Project, load
 from harness.bench.official_step import PRECISIONS, OfficialStep, Precision, Setting
-from harness.errors import UsageError, unknown
-from harness.nn.shape import Shape
+from harness.model.shape import Shape
+from harness.system.errors import UsageError, unknown
 
 SCALE = 0.18215  # between the VAE's latents and a network's input, in all three codes
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from harness import torchvision_guard
-from harness.errors import SetupError, UsageError
+from harness.system import torchvision_guard
+from harness.system.errors import SetupError, UsageError
 
 
 class Project(NamedTuple):

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.bench.official_checkout import Checkout, Project
-from harness.errors import UsageError, unknown
-from harness.nn.shape import Shape
+from harness.model.shape import Shape
+from harness.system.errors import UsageError, unknown
 
 NAMED_SIZES = {(12, 384, 6): "S", (12, 768, 12): "B", (24, 1024, 16): "L", (28, 1152, 16): "XL"}
 WITHOUT = ("DistributedDataParallel", "the data loader and the copy to the device: batches lie there")

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
-from harness.config import RunConfig
+import baselines
 from harness.data import sources
 from harness.data.loader import Loader
-from harness.precision import deterministic, set_precision
-from harness.training import registry
+from harness.recipes.config import RunConfig
+from harness.system.precision import deterministic, set_precision
+from harness.system.processes.world import World
 from harness.training.step import TrainStep, rows_of
-from harness.world import World
 
 
 class HarnessStep:
@@ -21,7 +21,7 @@ class HarnessStep:
         self.name, self.cfg, self.num_images, self.data_seconds = name, cfg, cfg.protocol.batch_size, 0.0
         self._device = device
         data, world = sources.of(cfg), World()
-        self._step = TrainStep(registry.build(cfg), cfg, data, world=world, device=device)
+        self._step = TrainStep(baselines.build(cfg), cfg, data, world=world, device=device)
         self._loader = Loader(
             data,
             seed=cfg.seed,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli import audit, bench, config, doctor, export, images, results, run, sweep
-from harness.cli.application import App, with_switches
+from harness.cli.app.application import App, with_switches
 from harness.cli.data import data_app
 from harness.cli.published import published_app
 from harness.cli.recipes import recipes_app

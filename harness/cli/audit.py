@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.answer import Json, Roots, answers, count, show
-from harness.cli.processes import Nproc, start_all, together
-from harness.errors import OutOfTolerance
+from harness.cli.app.answer import Json, Roots, answers, count, show
+from harness.cli.app.processes import Nproc, start_all, together
+from harness.system.errors import OutOfTolerance
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,7 +33,7 @@ def audit(
     Files against hashes, settings against the recipe, evaluations, data, seeds, clock, log, and that nothing names a
     machine. What a folder does not hold is "not kept" and no failure. Exit code 6 when a check fails.
     """
-    from harness.audit import audit as auditing
+    from harness.checks.audit import audit as auditing
 
     roots = runs or [Path("runs")]
     document = auditing.audit(roots)
@@ -51,8 +51,8 @@ def audit(
 def _write(document: dict[str, Any], roots: list[Path], out: Path) -> None:
     import json
 
-    from harness.audit.page import page
-    from harness.results.schema import write_atomically
+    from harness.checks.audit.page import page
+    from harness.records.schema import write_atomically
 
     out.mkdir(parents=True, exist_ok=True)
     said = " ".join(["harness audit", *(root.name if root.is_absolute() else str(root) for root in roots)])
@@ -90,7 +90,7 @@ def reproduce(
     """
     start_all(nproc)
 
-    from harness.reproduce import reproduce as reproducing
+    from harness.runs.reproduce import reproduce as reproducing
 
     with together(f"again {run.name}") as (world, progress):
         document = reproducing.reproduce(run, out, steps=steps, force=force, progress=progress, world=world)
@@ -114,8 +114,8 @@ def reproduce(
 
 
 def _add(document: dict[str, Any], page: Path, steps: int | None) -> None:
-    from harness.reproduce.page import added
-    from harness.results.schema import write_atomically
+    from harness.records.schema import write_atomically
+    from harness.runs.reproduce.page import added
 
     page.parent.mkdir(parents=True, exist_ok=True)
     text = page.read_text(encoding="utf-8") if page.exists() else ""

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from harness.audit.finding import FAILED, NOT_KEPT, OK, REMARK
-from harness.audit.page import counts
-from harness.cli.layout import columns, wrapped
-from harness.reproduce.page import mark, share
+from harness.checks.audit.finding import FAILED, NOT_KEPT, OK, REMARK
+from harness.checks.audit.page import counts
+from harness.cli.app.layout import columns, wrapped
+from harness.runs.reproduce.page import mark, share
 
 Document = Mapping[str, Any]
 SHOWN_RUNS = 3  # that are named for one remark

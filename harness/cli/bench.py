@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli import completion
-from harness.cli.answer import Assignments, Json, answers, compile_modes, listed, progress_for, show
-from harness.errors import DataError, Interrupted, UsageError
+from harness.cli.app import completion
+from harness.cli.app.answer import Assignments, Json, answers, compile_modes, listed, progress_for, show
+from harness.system.errors import DataError, Interrupted, UsageError
 
 EXAMPLES = (
     "Examples: harness bench dit-tiny sddit-tiny · "
@@ -110,14 +110,14 @@ def bench(
     """
     if window <= 0:
         raise UsageError(f"--window is {window:g}; it must be a number of seconds above 0.")
-    from harness import recipes as known
+    from harness.recipes import reading as known
 
     for recipe in recipes:
         known.load_recipe(recipe)  # a wrong name is told before torch is imported
 
     from harness.bench import matrix
-    from harness.config import parse_count
-    from harness.experiment import default_device
+    from harness.recipes.config import parse_count
+    from harness.runs.training_run import default_device
 
     varied = matrix.factors(
         precision=listed(precision),
@@ -136,7 +136,7 @@ def bench(
 
 def _estimate(named: list, nproc: int, as_json: bool) -> None:
     from harness.bench.expected import expected
-    from harness.results.bench_tables import estimate_lines
+    from harness.report.tables.bench import estimate_lines
 
     documents = [expected(name, cfg, nproc) for name, cfg in named]
     show({"estimates": documents}, as_json, lambda document: estimate_lines(document["estimates"]))
@@ -146,8 +146,9 @@ def _time(
     named: list, rounds: int, window: float, official: Path | None, profile: Path | None, out: Path, as_json: bool
 ) -> None:
     from harness.bench import bench as joined
-    from harness.results import bench_figure, bench_tables
-    from harness.results.schema import write_atomically, write_record
+    from harness.records.schema import write_atomically, write_record
+    from harness.report.figures import bench as bench_figure
+    from harness.report.tables import bench as bench_tables
 
     _refuse_unwritable(out)
     progress = progress_for("bench")

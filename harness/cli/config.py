@@ -4,12 +4,12 @@ from typing import Annotated, Any
 
 import typer
 
-from harness import settings
-from harness.cli import defaults
-from harness.cli.answer import Json, answers, show
-from harness.cli.application import App
-from harness.cli.layout import columns, wrapped
-from harness.cli.state import state
+from harness.cli.app import defaults
+from harness.cli.app.answer import Json, answers, show
+from harness.cli.app.application import App
+from harness.cli.app.layout import columns, wrapped
+from harness.cli.app.state import state
+from harness.system import settings
 
 config_app = App(help="Look up which defaults hold here.")
 FOLDERS = "folders"

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli import completion
-from harness.cli.answer import Json, answers, count, progress_for, show
-from harness.cli.application import App
-from harness.errors import DataError
+from harness.cli.app import completion
+from harness.cli.app.answer import Json, answers, count, progress_for, show
+from harness.cli.app.application import App
+from harness.system.errors import DataError
 
 data_app = App(help="Make and check sets of latents.")
 
@@ -45,7 +45,8 @@ def encode(
     as_json: Json = False,
 ) -> None:
     """Encode a folder of images with a VAE. The same command again continues, and mends damaged shards."""
-    from harness.data import encode, latents
+    from harness.data.latents import encode
+    from harness.data.latents import sets as latents
 
     progress = progress_for("data")
     try:
@@ -84,8 +85,9 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Convert another project's latents. The same command again continues."""
-    from harness.data import importers, latents
-    from harness.data import vae as vaes
+    from harness.data import importers
+    from harness.data.latents import sets as latents
+    from harness.data.latents import vae as vaes
 
     progress = progress_for("import")
     try:
@@ -110,7 +112,7 @@ def import_(
 @answers
 def verify(folder: Store, images: Images = None, as_json: Json = False) -> None:
     """Read every latent and list what is wrong: exit code 4 if anything is."""
-    from harness.data import latents
+    from harness.data.latents import sets as latents
 
     progress = progress_for("data")
     progress.stage("verify", _num_images(folder))
@@ -130,13 +132,13 @@ def verify(folder: Store, images: Images = None, as_json: Json = False) -> None:
 @answers
 def info(folder: Store, as_json: Json = False) -> None:
     """Describe a set of latents: how it was made, how large it is, how its values spread."""
-    from harness.data import latents
+    from harness.data.latents import sets as latents
 
     show({"folder": str(folder), **latents.info(folder)}, as_json, _lines)
 
 
 def _num_images(folder: Path) -> int:
-    from harness.data import latents
+    from harness.data.latents import sets as latents
 
     try:
         return latents.read_manifest(folder).num_images

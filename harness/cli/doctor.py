@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli import defaults
-from harness.cli.answer import Json, answers, live, note, show
-from harness.cli.help_text import coloured
-from harness.cli.layout import GAP, shown, width
-from harness.cli.state import state
-from harness.errors import SetupError
+from harness.cli.app import defaults
+from harness.cli.app.answer import Json, answers, live, note, show
+from harness.cli.app.help_text import coloured
+from harness.cli.app.layout import GAP, shown, width
+from harness.cli.app.state import state
+from harness.system.errors import SetupError
 
 if TYPE_CHECKING:
-    from harness.doctor.finding import Check
+    from harness.checks.doctor.finding import Check
 
 COLOURS = {"ok": "32", "warning": "33", "failure": "31"}
 STATUS_WIDTH = len("warning")
@@ -40,9 +40,9 @@ def doctor(
 
     Takes less than a minute, and touches neither the network nor any run.
     """
-    from harness.doctor import environment, examination
-    from harness.doctor.checks import ENVIRONMENT
-    from harness.doctor.finding import Check
+    from harness.checks.doctor import environment, examination
+    from harness.checks.doctor.checks import ENVIRONMENT
+    from harness.checks.doctor.finding import Check
 
     known = defaults.known(ctx.find_root().command)
     settings = Check(ENVIRONMENT, "settings", lambda: environment.configuration(known))

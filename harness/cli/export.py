@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.answer import Json, answers, progress_for, show
+from harness.cli.app.answer import Json, answers, progress_for, show
 from harness.cli.runs import RUNS, Below, Name
 
 EXPORTS = Path("exports")
@@ -41,8 +41,8 @@ def export(
     The folder is opened by `harness sample` and `harness evaluate`, and its weights by the safetensors library alone.
     An imported checkpoint keeps the licence of its official repository.
     """
-    from harness import exporting
-    from harness.results.folders import listing
+    from harness.records.folders import listing
+    from harness.runs import exporting
 
     folder = listing.find_run(run, below)
     named = "-".join([*folder.resolve().parts[-2:], *([f"step{step}"] if step is not None else [])])

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli import completion, defaults
-from harness.cli.answer import Json, answers, show
-from harness.cli.layout import wrapped
-from harness.cli.processes import Nproc, start_all, together
-from harness.errors import DataError, OutOfTolerance, UsageError
+from harness.cli.app import completion, defaults
+from harness.cli.app.answer import Json, answers, show
+from harness.cli.app.layout import wrapped
+from harness.cli.app.processes import Nproc, start_all, together
+from harness.system.errors import DataError, OutOfTolerance, UsageError
 
 OF_A_RUN = "How a run is sampled"
 METRICS = "What is measured"
@@ -94,7 +94,7 @@ def sample(
         raise UsageError(f"--labels is {labels!r}; it must be balanced or random.")
     start_all(nproc)
 
-    from harness import sampling
+    from harness.runs import sampling
 
     given = {"sampling.guidance_scale": ("--cfg-scale", cfg_scale), "sampling.num_steps": ("--steps", steps)}
     with defaults.named(given), together("sample") as (world, progress):
@@ -218,9 +218,9 @@ def evaluate(
         raise UsageError(f"--out {out}: there is no folder {out.parent}.")
     start_all(nproc)
 
-    from harness import measuring
-    from harness.evaluation import metric_names
-    from harness.results.schema import write_record
+    from harness.recipes import metric_names
+    from harness.records.schema import write_record
+    from harness.runs import measuring
 
     if make_reference is not None:
         with together("reference") as (world, progress):
@@ -331,7 +331,7 @@ def _guidance(protocol: dict[str, Any]) -> str:
 
 
 def _self_test(features: str, weights: str | None, as_json: bool) -> None:
-    from harness.evaluation import self_test
+    from harness.evaluation.metrics import self_test
 
     checks = self_test.run(features, weights)
     failed = [check for check in checks if not check.passed]

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli import completion, layout
-from harness.cli.answer import Json, answers, show
-from harness.cli.application import App
-from harness.errors import UsageError
+from harness.cli.app import completion, layout
+from harness.cli.app.answer import Json, answers, show
+from harness.cli.app.application import App
+from harness.system.errors import UsageError
 
 published_app = App(help="Look up published numbers.")
 
@@ -47,7 +47,7 @@ def published_list(
     as_json: Json = False,
 ) -> None:
     """List published numbers with the source, the quality and the protocol of each; missing ones with the reason."""
-    from harness.results import published
+    from harness.claims import published
 
     if as_csv and as_json:
         raise UsageError("--csv and --json are two forms of one answer; give one of them.")
@@ -101,7 +101,7 @@ def _block(place: str, rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _note(row: dict[str, Any]) -> tuple[str, ...]:
-    from harness.results import published
+    from harness.claims import published
 
     conditions = published.conditions(row)
     return (f"missing: {row['source']}", conditions) if row["quality"] == "missing" else (row["source"], conditions)

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli import completion
-from harness.cli.answer import Json, answers, show
-from harness.cli.application import App
-from harness.cli.layout import columns, wrapped
-from harness.errors import UsageError
+from harness.cli.app import completion
+from harness.cli.app.answer import Json, answers, show
+from harness.cli.app.application import App
+from harness.cli.app.layout import columns, wrapped
+from harness.system.errors import UsageError
 
 recipes_app = App(help="Look up recipes.")
 
@@ -28,7 +28,7 @@ COUNTS = "counts.json"
 @answers
 def recipes_list(as_json: Json = False) -> None:
     """Name every recipe, and say what it is."""
-    from harness.recipes import broken, recipe_names
+    from harness.recipes.reading import broken, recipe_names
 
     document = {"recipes": [_summary(name) for name in recipe_names()], "broken_methods": broken()}
     show(document, as_json, _list_lines)
@@ -65,7 +65,7 @@ def recipes_count(
     as_json: Json = False,
 ) -> None:
     """Count parameters and multiply-accumulates of each recipe, from its shapes alone: nothing is trained."""
-    from harness.recipes import load_recipe, recipe_names
+    from harness.recipes.reading import load_recipe, recipe_names
 
     chosen = recipes or recipe_names()
     for name in chosen:
@@ -74,9 +74,9 @@ def recipes_count(
         raise UsageError(f"--out is {out}; compare and report look for a file called {COUNTS}.")
 
     import harness
-    from harness import experiment
-    from harness.results.evidence import Count, Counts
-    from harness.results.schema import write_record
+    from harness.records.evidence import Count, Counts
+    from harness.records.schema import write_record
+    from harness.runs import training_run as experiment
 
     counted = {name: Count(**experiment.cost_of(experiment.resolve(name, []))._asdict()) for name in chosen}
     document = Counts(harness_version=harness.__version__, recipes=counted)
@@ -90,8 +90,8 @@ def recipes_count(
 
 
 def _summary(name: str) -> dict[str, Any]:
-    from harness.recipes import load_recipe, origin
-    from harness.results.methods import measured_title
+    from harness.recipes.reading import load_recipe, origin
+    from harness.records.looks import measured_title
 
     recipe = load_recipe(name)
     document, protocol, network = recipe.document, recipe.document["protocol"], recipe.document["network"]
@@ -109,15 +109,15 @@ def _summary(name: str) -> dict[str, Any]:
 
 
 def _values(name: str) -> dict[str, Any]:
-    from harness.recipes import load_recipe, settings
-    from harness.training import registry
+    import baselines
+    from harness.recipes.reading import load_recipe, settings
 
     recipe = load_recipe(name)
-    return {found.path: found for found in settings(recipe, registry.load(recipe.document["method"]).Config)}
+    return {found.path: found for found in settings(recipe, baselines.load(recipe.document["method"]).Config)}
 
 
 def _description(name: str) -> dict[str, Any]:
-    from harness.recipes import load_recipe
+    from harness.recipes.reading import load_recipe
 
     recipe = load_recipe(name)
     return {

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import completion, defaults
-from harness.cli.answer import Assignments, Json, Roots, answers, count, listed, show
-from harness.cli.state import state
-from harness.errors import OutOfTolerance, UsageError
+from harness.cli.app import completion, defaults
+from harness.cli.app.answer import Assignments, Json, Roots, answers, count, listed, show
+from harness.cli.app.state import state
+from harness.system.errors import OutOfTolerance, UsageError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -39,7 +39,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Draw the paper's figures with the published points beside the measured ones: PNG, SVG and the CSV behind each."""
-    from harness.results.figures import comparison
+    from harness.report.figures import comparison
 
     show(comparison.compare(runs or [Path("runs")], figure, out), as_json, lambda document: document["files"])
 
@@ -73,8 +73,8 @@ def report(
     """Write which of the paper's claims hold, its figures and tables beside what was measured: Markdown and a page."""
     if against is not None and not check:
         raise UsageError("--against says what to check against: add --check.")
-    from harness.results import report
-    from harness.results.claims import checks
+    from harness.claims import checks
+    from harness.report import report
 
     earlier = report.earlier_claims(against) if against is not None else []  # a wrong file is told before the work
     written = report.write(runs or [Path("runs")], out, formats=listed(format), records=records)
@@ -105,7 +105,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Train the four tiny recipes on real digits, evaluate them, and draw and tabulate them. A few minutes on a CPU."""
-    from harness import demo
+    from harness.cli import demo_report as demo
 
     arguments = [part for assignment in set_ or [] for part in ("--set", assignment)]
     arguments += ["--steps", str(steps)] if steps is not None else []

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli import completion, defaults
-from harness.cli.answer import Assignments, Json, answers, compile_modes, count, note, show
-from harness.cli.processes import (
+from harness.cli.app import completion, defaults
+from harness.cli.app.answer import Assignments, Json, answers, compile_modes, count, note, show
+from harness.cli.app.processes import (
     EXECUTION,
     Launcher,
     Nodes,
@@ -20,7 +20,7 @@ from harness.cli.processes import (
     start_all,
     together,
 )
-from harness.errors import UsageError
+from harness.system.errors import UsageError
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where run folders go.")]
 
@@ -145,7 +145,7 @@ def run(
     }
     assignments = defaults.in_order(given, set_)
 
-    from harness import recipes
+    from harness.recipes import reading as recipes
 
     if recipe:
         recipes.load_recipe(recipe)  # a wrong name is told before torch is imported
@@ -159,7 +159,7 @@ def run(
     if not dry_run:
         start_all(nproc)
 
-    from harness import experiment
+    from harness.runs import training_run as experiment
 
     with defaults.named(given):
         cfg = experiment.resolve(recipe or config or "", assignments, note)
@@ -197,11 +197,12 @@ def import_checkpoint(
     as_json: Json = False,
 ) -> None:
     """Make a run folder of a published checkpoint, which `sample` and `evaluate` accept. Nothing in it is executed."""
-    from harness import recipes
+    from harness.recipes import reading as recipes
 
     method = recipes.load_recipe(as_).document["method"]
 
-    from harness import experiment, importing
+    from harness.runs import importing
+    from harness.runs import training_run as experiment
 
     assignments = [*importing.as_published(method), *(set_ or [])]
     folder = importing.import_checkpoint(file, experiment.resolve(as_, assignments), out)
@@ -218,7 +219,7 @@ def _slurm(
     out: Path,
     as_json: bool,
 ) -> None:
-    from harness import launch, slurm
+    from harness.system.processes import launch, slurm
 
     job = slurm.Job(
         nodes=nodes, processes_per_node=nproc or 1, time=time, partition=partition, name=name, logs=out / "slurm"
@@ -238,7 +239,7 @@ def _slurm(
 def _plan_lines(plan: dict[str, Any]) -> list[str]:
     import yaml
 
-    from harness.training import estimate
+    from harness.planning import estimate
 
     config = yaml.safe_dump(plan["config"], sort_keys=False).rstrip()
     return [*_cost_lines(plan), *estimate.lines(plan["estimate"]), "", config]

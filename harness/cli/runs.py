@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli import completion
-from harness.cli.answer import Json, Roots, answers, show
-from harness.cli.application import App
-from harness.errors import DataError, UsageError
+from harness.cli.app import completion
+from harness.cli.app.answer import Json, Roots, answers, show
+from harness.cli.app.application import App
+from harness.system.errors import DataError, UsageError
 
 runs_app = App(help="List, look into, remove and export run folders.")
 
@@ -34,7 +34,7 @@ def runs_list(runs: Roots = None, as_json: Json = False) -> None:
     The age is that of the last event a run recorded.
     """
     from harness.cli import runs_text
-    from harness.results.folders import listing
+    from harness.records.folders import listing
 
     roots = runs or [RUNS]
     entries = listing.survey(roots)
@@ -50,7 +50,7 @@ def runs_list(runs: Roots = None, as_json: Json = False) -> None:
 def runs_show(run: Name, below: Below = RUNS, as_json: Json = False) -> None:
     """Print one run in full: settings that its recipe has otherwise, provenance, speed, evaluations, events, files."""
     from harness.cli import runs_text
-    from harness.results.folders import inspection, listing
+    from harness.records.folders import inspection, listing
 
     folder = listing.find_run(run, below)
     show(inspection.describe(folder, listing.name_below(below, folder)), as_json, runs_text.of_one)
@@ -86,7 +86,7 @@ def runs_rm(
     so is an unfinished one that was written to within a minute: it may be running on a machine that shares no locks.
     """
     from harness.cli import runs_text
-    from harness.results.folders import listing, removal
+    from harness.records.folders import listing, removal
 
     if not runs and not unfinished:
         raise UsageError("name the runs to remove, or say --unfinished; `harness runs list` names them.")
@@ -149,8 +149,8 @@ def runs_export(
     wandb writes an offline run, which `wandb sync` uploads, unless WANDB_MODE says otherwise. The last three formats
     need their package: pip install 'dit-harness[FORMAT]'.
     """
-    from harness import trackers
-    from harness.results.folders import history, listing
+    from harness.records.folders import history, listing
+    from harness.runs import trackers
 
     trackers.require(to)
     folders = list(dict.fromkeys(folder for run in runs for folder in listing.find_runs(run, below)))
@@ -186,7 +186,7 @@ def _removals(plans: list, done: list, yes: bool) -> dict[str, Any]:
 
 
 def _export_lines(document: dict[str, Any]) -> list[str | Path]:
-    from harness.cli.layout import wrapped
+    from harness.cli.app.layout import wrapped
 
     return [
         *(Path(run["written"]) for run in document["runs"]),

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
-from harness.cli.layout import columns, columns_by_row, shown, wrapped
-from harness.results.folders.departures import as_text
+from harness.cli.app.layout import columns, columns_by_row, shown, wrapped
+from harness.records.folders.departures import as_text
 
 Document = Mapping[str, Any]
 NO_VALUE = "-"

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli import completion, defaults
-from harness.cli.answer import Assignments, Json, answers, listed, live, note, show
-from harness.cli.layout import GAP, width, wrapped
-from harness.cli.processes import SLURM, Launcher, Nodes, Nproc, Partition, PrintSbatch, Time, refuse_of_a_job
-from harness.cli.state import state
-from harness.errors import UsageError
+from harness.cli.app import completion, defaults
+from harness.cli.app.answer import Assignments, Json, answers, listed, live, note, show
+from harness.cli.app.layout import GAP, width, wrapped
+from harness.cli.app.processes import SLURM, Launcher, Nodes, Nproc, Partition, PrintSbatch, Time, refuse_of_a_job
+from harness.cli.app.state import state
+from harness.system.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.sweep import Outcome, Task, Watcher
+    from harness.runs.sweep import Outcome, Task, Watcher
 
 NOTHING = "–"
 INDENT = "    "
@@ -77,7 +77,7 @@ def sweep(
     plan = sweeps.plan(name, scale, images=images)
     chosen = _seeds(seeds)
 
-    from harness import sweep as sweeping
+    from harness.runs import sweep as sweeping
 
     todo = sweeping.tasks(plan, out, seeds=chosen, assignments=set_ or [])
     for label in plan.waiting_for_images:
@@ -118,7 +118,8 @@ def _slurm(
     out: Path,
     as_json: bool,
 ) -> None:
-    from harness import slurm, sweep
+    from harness.runs import sweep
+    from harness.system.processes import slurm
 
     waiting = [task for task in todo if sweep.outcome_of(task).state != "finished"]
     if not waiting:
@@ -196,7 +197,7 @@ def _state(members: Sequence["Outcome"]) -> str:
 @contextmanager
 def _watching(todo: Sequence["Task"]) -> Iterator["Watcher"]:
     """A live table on a terminal, a line for each run elsewhere, nothing with --quiet."""
-    from harness import sweep
+    from harness.runs import sweep
 
     if state.quiet:
         yield sweep.Silent()

@@ -11,9 +11,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from harness.config import InputShape
-from harness.errors import UsageError
-from harness.randomness import Draw
+from harness.model.randomness import Draw
+from harness.recipes.config import InputShape
+from harness.system.errors import UsageError
 
 
 class Dataset(ABC):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.data.dataset import Dataset
 from harness.data.order import batch_indices, mirrored
-from harness.errors import UsageError
+from harness.system.errors import UsageError
 
 AHEAD = 2  # batches: one in the hands of the reader, one ready
 LARGEST_SHARE = 0.8  # of the GPU's free memory that a resident data set may take

@@ -10,9 +10,9 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from harness.config import InputShape, RunConfig
 from harness.data.dataset import Dataset, InMemory
-from harness.errors import DataError, UsageError, unknown
+from harness.recipes.config import InputShape, RunConfig
+from harness.system.errors import DataError, UsageError, unknown
 
 LATENT_SETS = ("imagenet-256", "imagenet-512")  # folders of latents in the data folder, made by `harness data encode`
 SYNTHETIC, SYNTHETIC_IMAGES = "synthetic", 512
@@ -81,7 +81,7 @@ def _open(name: str, shape: InputShape | None, pipeline: str, vae: str | None) -
         if os.sep in name:
             raise DataError(f"there is no folder {name}. Give a folder of latents, or one of: {', '.join(names())}.")
         raise unknown("data set", name, names())
-    from harness.data.latents import LatentStore
+    from harness.data.latents.sets import LatentStore
 
     return LatentStore(folder)
 
@@ -95,10 +95,10 @@ def _images(folder: Path, shape: InputShape | None, vae: str | None) -> Dataset:
     if vae is None:
         raise UsageError("--pipeline online-vae needs a VAE; name it with --set vae=stabilityai/sd-vae-ft-ema.")
     if str(folder) == SYNTHETIC:
-        from harness.data.synthetic_images import SyntheticImages
+        from harness.data.images.synthetic_images import SyntheticImages
 
         return SyntheticImages(SYNTHETIC, shape or SD_LATENT, vae_id=vae)
-    from harness.data import image_folder
+    from harness.data.images import image_folder
 
     return image_folder.ImageFolder(folder, vae_id=vae, image_size=(shape or SD_LATENT).side * image_folder.VAE_FACTOR)
 
@@ -117,7 +117,7 @@ def digits() -> InMemory:
 
 
 def _cifar10() -> Dataset:
-    from harness.data import cifar
+    from harness.data.images import cifar
 
     return cifar.load(data_folder())
 

@@ -13,23 +13,26 @@ import torch
 from torch import Tensor, nn
 
 import harness
-from harness import locks
-from harness.config import RunConfig, digest
 from harness.data.dataset import Dataset
-from harness.data.vae import Vae
-from harness.diffusion.samplers import evaluations_per_image
-from harness.errors import DataError
-from harness.evaluation import extract, features, metric_names, metrics, references
-from harness.evaluation.features import FeatureNetwork, Features
+from harness.data.latents.vae import Vae
+from harness.evaluation import references
 from harness.evaluation.generation import choose_labels, draw_images, image_shape
-from harness.evaluation.image_sets import ImageSet, content_of, refuse_unusable
-from harness.evaluation.images import UINT8_RULE, class_grid, save_png
+from harness.evaluation.images.image_sets import ImageSet, content_of, refuse_unusable
+from harness.evaluation.images.uint8 import UINT8_RULE, class_grid, save_png
+from harness.evaluation.metrics import measure as metrics
+from harness.evaluation.networks import extract, features
+from harness.evaluation.networks.features import FeatureNetwork, Features
 from harness.evaluation.references import Source
-from harness.progress import Progress
-from harness.provenance import installed
-from harness.results.schema import CrossCheck, Evaluation, EvaluationProtocol, write_atomically
-from harness.weights import fingerprint
-from harness.world import World
+from harness.model.samplers import evaluations_per_image
+from harness.recipes import metric_names
+from harness.recipes.config import RunConfig, digest
+from harness.records.provenance import installed
+from harness.records.schema import CrossCheck, Evaluation, EvaluationProtocol, write_atomically
+from harness.system import locks
+from harness.system.errors import DataError
+from harness.system.processes.world import World
+from harness.system.progress import Progress
+from harness.system.weights import fingerprint
 
 GRID_IMAGES = 1000  # of which the sample grid shows the first ten of ten classes
 

@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.config import InputShape, RunConfig, Sampling
-from harness.data.vae import Vae
-from harness.diffusion.formulations import FORMULATIONS, Formulation, Network
-from harness.diffusion.guidance import guided, power_cosine, within
-from harness.diffusion.samplers import SAMPLERS, Denoise
-from harness.errors import SetupError, one_line
-from harness.evaluation.image_sets import PartImages
-from harness.evaluation.images import to_uint8
-from harness.evaluation.parts import draw_in_parts
-from harness.seeds import labels, mix
-from harness.world import World
+from harness.data.latents.vae import Vae
+from harness.evaluation.images.image_sets import PartImages
+from harness.evaluation.images.parts import draw_in_parts
+from harness.evaluation.images.uint8 import to_uint8
+from harness.model.formulations import FORMULATIONS, Formulation, Network
+from harness.model.guidance import guided, power_cosine, within
+from harness.model.samplers import SAMPLERS, Denoise
+from harness.model.seeds import labels, mix
+from harness.recipes.config import InputShape, RunConfig, Sampling
+from harness.system.errors import SetupError, one_line
+from harness.system.processes.world import World
 
 Advance = Callable[[int], None]  # told how many images are done
 Decode = Callable[[Tensor], Tensor]  # what the network made (B, C, S, S) -> pixels (B, 1 or 3, H, W) in about [-1, 1]
@@ -39,7 +39,7 @@ class Generated(NamedTuple):
 
 
 def choose_labels(rule: str, num_images: int, num_classes: int, seed: int) -> Tensor:
-    """Labels to ask for, by harness.seeds.labels.   (N,)"""
+    """Labels to ask for, by harness.model.seeds.labels.   (N,)"""
     return torch.tensor(labels(rule, num_images, num_classes, seed))
 
 
@@ -165,7 +165,7 @@ def draw_images(
 
 
 def _compiled(network: nn.Module, *, cuda_graphs: bool) -> Network:
-    from harness.training.compiling import FAILURES  # the compiler takes seconds to import
+    from harness.model.compiling import FAILURES  # the compiler takes seconds to import
 
     torch._dynamo.config.fail_on_recompile_limit_hit = True  # in place of running uncompiled without a word
     compiled = torch.compile(network, dynamic=False, options={"triton.cudagraphs": cuda_graphs})

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import DataError
-from harness.evaluation.image_sets import ImageSet, NpzImages
-from harness.evaluation.npz import Archive, write_npz
-from harness.evaluation.statistics import Gaussian
-from harness.files import sha256_of
+from harness.evaluation.images.image_sets import ImageSet, NpzImages
+from harness.evaluation.images.npz import Archive, write_npz
+from harness.evaluation.metrics.statistics import Gaussian
+from harness.system.errors import DataError
+from harness.system.files import sha256_of
 
 PROVENANCE = "provenance"  # the member that says, as JSON, where the statistics come from
 PROVENANCE_BYTES = 2**20

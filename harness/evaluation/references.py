@@ -12,18 +12,20 @@ import torch
 from torch import Tensor
 
 import harness
-from harness.config import digest
-from harness.data import image_folder, sources
+from harness.data import sources
 from harness.data.dataset import Dataset, InMemory
-from harness.errors import DataError
-from harness.evaluation import extract, metrics
-from harness.evaluation.features import FeatureNetwork
-from harness.evaluation.image_sets import ImageSet, Subset, TensorImages, content_of, refuse_unusable
-from harness.evaluation.images import to_uint8
+from harness.data.images import image_folder
+from harness.evaluation.images.image_sets import ImageSet, Subset, TensorImages, content_of, refuse_unusable
+from harness.evaluation.images.uint8 import to_uint8
+from harness.evaluation.metrics import measure as metrics
+from harness.evaluation.metrics.statistics import Gaussian, Moments, gaussian_of
+from harness.evaluation.networks import extract
+from harness.evaluation.networks.features import FeatureNetwork
 from harness.evaluation.reference_file import ReferenceFile, read_reference, write_reference
-from harness.evaluation.statistics import Gaussian, Moments, gaussian_of
-from harness.seeds import mix
-from harness.world import World
+from harness.model.seeds import mix
+from harness.recipes.config import digest
+from harness.system.errors import DataError
+from harness.system.processes.world import World
 
 NUM_POINTS = 10_000  # images of a reference behind precision and recall, as in ADM's
 OF_THE_DATA = "data"  # what a configuration calls the training images themselves

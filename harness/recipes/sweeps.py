@@ -4,8 +4,8 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from harness.config import plain_values
-from harness.errors import UsageError, unknown
+from harness.recipes.config import plain_values
+from harness.system.errors import UsageError, unknown
 
 ALL = "all"
 

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from harness.diffusion.formulations import Network
-from harness.errors import SetupError
-from harness.nn.shape import Shape
+from harness.model.formulations import Network
+from harness.model.shape import Shape
+from harness.system.errors import SetupError
 from harness.training.telemetry import ran_out_of_memory
 
 KERNELS = {

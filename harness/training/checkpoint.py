@@ -21,11 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness.config import digest
-from harness.errors import DataError, HarnessError, one_line
-from harness.files import sha256_of, sync
-from harness.results.schema import SCHEMA_VERSION, read_json
-from harness.weights import load_saved
+from harness.recipes.config import digest
+from harness.records.schema import SCHEMA_VERSION, read_json
+from harness.system.errors import DataError, HarnessError, one_line
+from harness.system.files import sha256_of, sync
+from harness.system.weights import load_saved
 
 R = TypeVar("R")
 EMA_FILE = "ema.safetensors"

@@ -10,18 +10,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from harness import signals
-from harness.config import RunConfig
 from harness.data.dataset import Dataset
 from harness.data.loader import Batch, Loader
-from harness.errors import DataError, Diverged, HarnessError
+from harness.model.method import Method
+from harness.recipes.config import RunConfig
+from harness.system.errors import DataError, Diverged, HarnessError
+from harness.system.processes import signals
+from harness.system.processes.world import World
 from harness.training import checkpoint
 from harness.training.checkpoint import Checkpoint, Keep, Writer
 from harness.training.logbook import Logbook, Report, Speed
-from harness.training.method import Method
 from harness.training.step import Losses, TrainStep, rows_of
 from harness.training.telemetry import StepClock, peak_memory
-from harness.world import World
 
 
 class Trained(NamedTuple):

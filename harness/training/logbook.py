@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.errors import DataError
-from harness.results.schema import append_line, read_lines, write_atomically
+from harness.records.schema import append_line, read_lines, write_atomically
+from harness.system.errors import DataError
 
 Report = Callable[[dict[str, Any]], None]  # one line of metrics.jsonl, as it is written
 

@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from harness.config import RunConfig
 from harness.data.dataset import Dataset
 from harness.data.loader import Batch
-from harness.errors import UsageError
-from harness.nn.blocks import DiTBlock
-from harness.randomness import Draw, seed_step
-from harness.training import compiling
+from harness.model import compiling
+from harness.model.compiling import FirstStep
+from harness.model.method import Method, Progress
+from harness.model.nn.blocks import DiTBlock
+from harness.model.randomness import Draw, seed_step
+from harness.model.shape import shape_of
+from harness.recipes.config import RunConfig
+from harness.system.errors import UsageError
+from harness.system.processes.world import World
 from harness.training.attention import attention, kernels_of
-from harness.training.compiling import FirstStep
 from harness.training.ema import Ema
-from harness.training.method import Method, Progress
-from harness.training.registry import shape_of
-from harness.world import World
 
 Losses = dict[str, Tensor]  # of one step, this process's share of the batch, without gradient
 

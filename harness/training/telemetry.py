@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from harness.results.schema import Device, MemoryKind
+from harness.records.schema import Device, MemoryKind
 
 WARMUP_STEPS = 10  # after every start: allocators, caches and thread pools settle
 

@@ -1,17 +1,17 @@
 import torch
 from small import small_config, trained_a_little
 
-from harness.nn import tokens
-from harness.nn.embeddings import patchify
-from harness.randomness import Draw
-from harness.training import registry
-from harness.training.method import Progress
+import baselines
+from harness.model.method import Progress
+from harness.model.nn import tokens
+from harness.model.nn.embeddings import patchify
+from harness.model.randomness import Draw
 
 PROGRESS = Progress(0.0, 0.0)
 
 
 def method(digits, *assignments):
-    return trained_a_little(registry.build(small_config("maskdit", *assignments)))
+    return trained_a_little(baselines.build(small_config("maskdit", *assignments)))
 
 
 def test_the_loss_is_the_visible_denoising_error_plus_a_tenth_of_the_reconstruction(digits):
@@ -45,7 +45,7 @@ def test_masked_patches_cannot_be_seen(digits):
     x = torch.randn(1, 1, 8, 8)
     hidden = torch.ones(1, 16, 1)
     hidden[0, keep[0]] = 0
-    from harness.nn.embeddings import unpatchify
+    from harness.model.nn.embeddings import unpatchify
 
     changed = x + unpatchify(hidden.expand(-1, -1, 4).contiguous(), 2)
     args = torch.zeros(1), torch.tensor([2])

@@ -1,14 +1,14 @@
 import torch
 from small import small_config, trained_a_little
 
-from harness.nn import tokens
-from harness.randomness import Draw
-from harness.training import registry
-from harness.training.method import Progress
+import baselines
+from harness.model.method import Progress
+from harness.model.nn import tokens
+from harness.model.randomness import Draw
 
 
 def method(digits, *assignments):
-    return trained_a_little(registry.build(small_config("mdt", *assignments)))
+    return trained_a_little(baselines.build(small_config("mdt", *assignments)))
 
 
 def test_the_loss_is_the_sum_of_a_full_and_a_masked_pass_over_the_same_noise(digits):
@@ -51,7 +51,7 @@ def test_the_side_interpolator_works_on_masked_tokens_only_and_only_in_training(
 
 
 def test_positions_start_at_sines_and_cosines_and_are_learned(digits):
-    network = registry.build(small_config("mdt")).network
+    network = baselines.build(small_config("mdt")).network
     assert torch.equal(network.position, network.decoder_position)
     assert network.position.requires_grad
     assert network.decoder_position.requires_grad

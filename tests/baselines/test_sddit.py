@@ -5,17 +5,17 @@ import pytest
 import torch
 from small import small_config, trained_a_little
 
-from harness.errors import UsageError
-from harness.nn import tokens
-from harness.randomness import Draw
-from harness.training import registry
-from harness.training.method import Progress
+import baselines
+from harness.model.method import Progress
+from harness.model.nn import tokens
+from harness.model.randomness import Draw
+from harness.system.errors import UsageError
 
 START = Progress(0.0, 0.0)
 
 
 def method(digits, *assignments):
-    return trained_a_little(registry.build(small_config("sddit", *assignments)))
+    return trained_a_little(baselines.build(small_config("sddit", *assignments)))
 
 
 def logits(head, encoded):
@@ -105,7 +105,7 @@ def test_the_teacher_is_the_average_of_encoder_and_head_but_not_of_the_decoder(d
 
 
 def test_the_teacher_gets_no_gradient_and_starts_as_the_student(digits):
-    sddit = registry.build(small_config("sddit"))
+    sddit = baselines.build(small_config("sddit"))
     for name, value in sddit._student().state_dict().items():
         assert torch.equal(value, sddit.teacher.state_dict()[name])
     sddit(digits.clean[:4], digits.labels[:4], START, Draw.all_of(digits.clean[:4]))["loss"].backward()
@@ -128,7 +128,7 @@ def test_the_schedules_run_as_table_4_says(digits):
 @pytest.mark.parametrize("warmup", [0, 5])
 def test_the_loss_never_waits_for_a_number_from_the_device(warmup):
     """On shapes alone there is no number to be had: asking for one raises."""
-    sddit = registry.build(small_config("sddit", f"teacher_temperature_epochs={warmup}"), device="meta")
+    sddit = baselines.build(small_config("sddit", f"teacher_temperature_epochs={warmup}"), device="meta")
     clean, labels = torch.zeros(2, 1, 8, 8, device="meta"), torch.zeros(2, dtype=torch.long, device="meta")
     nowhere = torch.zeros((), device="meta")
     sddit(clean, labels, Progress(nowhere, nowhere), Draw.all_of(clean))["loss"].backward()
@@ -182,7 +182,7 @@ def test_without_the_discriminative_objective_there_is_no_teacher_and_no_head(di
 
 def test_the_discrete_formulation_is_refused(digits):
     with pytest.raises(UsageError, match="sddit cannot be trained with; it takes edm"):
-        registry.build(small_config("sddit", "formulation=iddpm", "sampler=ddpm"))
+        baselines.build(small_config("sddit", "formulation=iddpm", "sampler=ddpm"))
 
 
 def test_prototypes_have_unit_length_and_cls_has_its_own(digits):

@@ -5,13 +5,13 @@ import math
 import pytest
 from counted import configured, counted
 
-from harness.training import registry
+from harness.model.shape import shape_of
 
 
 @pytest.mark.parametrize(("size", "millions"), [("s", 32.96), ("b", 130.51), ("xl", 675.13)])
 def test_dit_has_the_published_parameters(size, millions):
     """DiT Table 4 counts its fixed position table, which is not trained."""
-    shape = registry.shape_of(configured(f"dit-{size}"))
+    shape = shape_of(configured(f"dit-{size}"))
     positions = shape.num_tokens * shape.width
     assert (counted(f"dit-{size}").params + positions) / 1e6 == pytest.approx(millions, abs=0.006)
 
@@ -30,7 +30,7 @@ def test_sddit_xl_has_the_published_parameters_with_a_decoder_of_half_the_width_
 )
 def test_dit_has_the_published_arithmetic(size, gmacs):
     """DiT Table 4. Its "Gflops" are multiply-accumulates; which small layers count makes 0.02 for 256 tokens."""
-    tokens = registry.shape_of(configured(f"dit-{size}")).num_tokens
+    tokens = shape_of(configured(f"dit-{size}")).num_tokens
     assert counted(f"dit-{size}").gmacs_forward == pytest.approx(gmacs, abs=0.025 * tokens / 256)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.bench.matrix import factors, variants
-from harness.errors import UsageError
+from harness.system.errors import UsageError
 
 
 def named(recipes, *assignments, resident=False, data=None, **lists):

@@ -7,7 +7,7 @@ import torch
 
 from harness.bench import ceilings, energy, measure
 from harness.bench.measure import Timed, take_turns, warmed_up
-from harness.results.bench_record import Window
+from harness.records.bench_record import Window
 
 CPU = torch.device("cpu")
 

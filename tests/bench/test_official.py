@@ -17,17 +17,17 @@ from small import tiny_config
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+import baselines
 from harness.bench import official as codes
 from harness.bench import official_step
 from harness.bench.official import official
 from harness.bench.official_checkout import Project, load
 from harness.bench.official_step import PRECISIONS
-from harness.config import validate
-from harness.errors import SetupError, UsageError
-from harness.nn.shape import Shape
-from harness.recipes import load_recipe
-from harness.training import registry
-from harness.training.cost import GIGA, count
+from harness.model.shape import Shape, shape_of
+from harness.planning.cost import GIGA, count
+from harness.recipes.config import validate
+from harness.recipes.reading import load_recipe
+from harness.system.errors import SetupError, UsageError
 
 CPU = torch.device("cpu")
 SHAPE = Shape(channels=2, side=4, num_classes=3, patch=2, width=8, depth=2, num_heads=2)
@@ -267,8 +267,8 @@ def ours(method: str):
 def test_an_official_step_does_the_arithmetic_of_ours_with_as_many_parameters(method):
     """Counted with attention as matrix products, since the counter takes a CPU's fused kernel for nothing."""
     cfg = ours(method)
-    theirs = contender(method, checkout(method), registry.shape_of(cfg), compile=False)
-    cost = count(lambda: registry.build(cfg, device="meta"), registry.shape_of(cfg))
+    theirs = contender(method, checkout(method), shape_of(cfg), compile=False)
+    cost = count(lambda: baselines.build(cfg, device="meta"), shape_of(cfg))
     assert sum(p.numel() for p in theirs.network.parameters() if p.requires_grad) == cost.params
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         theirs.step()
@@ -277,7 +277,7 @@ def test_an_official_step_does_the_arithmetic_of_ours_with_as_many_parameters(me
 
 @pytest.mark.parametrize("method", FOLDERS)
 def test_official_steps_give_a_finite_loss_and_move_weights_and_average(method):
-    theirs = contender(method, checkout(method), registry.shape_of(ours(method)), compile=False)
+    theirs = contender(method, checkout(method), shape_of(ours(method)), compile=False)
     average = theirs.ema if method == "mdt" else list(theirs.ema.parameters())
     before = [[value.clone() for value in values] for values in (theirs.network.parameters(), average)]
     for _ in range(2):
@@ -291,17 +291,17 @@ def test_official_steps_give_a_finite_loss_and_move_weights_and_average(method):
 def test_at_a_published_size_the_official_code_builds_its_named_network(method):
     recipe = load_recipe(f"{method}-s").document
     knobs = recipe["knobs"] | ({"relative_position": True} if method == "mdt" else {})
-    cfg = validate(recipe | {"knobs": knobs}, registry.load(method).Config)
-    shape = registry.shape_of(cfg)
+    cfg = validate(recipe | {"knobs": knobs}, baselines.load(method).Config)
+    shape = shape_of(cfg)
     theirs = contender(method, checkout(method), shape, compile=False)
     assert theirs.conditions()["network"] == "S/2"
-    expected = count(lambda: registry.build(cfg, device="meta"), shape).params
+    expected = count(lambda: baselines.build(cfg, device="meta"), shape).params
     assert sum(p.numel() for p in theirs.network.parameters() if p.requires_grad) == expected
 
 
 def test_maskdits_own_precision_scales_the_loss_and_takes_a_step(monkeypatch):
     monkeypatch.setattr(official_step, "ON_CPU", ("fp16",))  # slow there, but the same path as on a GPU
-    shape = registry.shape_of(ours("maskdit"))
+    shape = shape_of(ours("maskdit"))
     theirs = contender("maskdit", checkout("maskdit"), shape, compile=False, precision="fp16", batch_size=1)
     weight = theirs.network.model.final_layer.linear.weight
     before = weight.clone()
@@ -314,7 +314,7 @@ def test_maskdits_own_precision_scales_the_loss_and_takes_a_step(monkeypatch):
 
 @pytest.mark.parametrize("method", FOLDERS)
 def test_the_record_of_an_official_code_says_what_was_timed(method):
-    theirs = contender(method, checkout(method), registry.shape_of(ours(method)), compile=False)
+    theirs = contender(method, checkout(method), shape_of(ours(method)), compile=False)
     record = json.loads(json.dumps(theirs.conditions()))
     assert record["code"] == codes.STEPS[method].project.repository
     assert len(record["commit"]) == 40

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import harness
-from harness import provenance
-from harness.experiment import default_device
-from harness.launch import processors
+from harness.records import provenance
+from harness.runs.training_run import default_device
+from harness.system.processes.launch import processors
 from harness.training import telemetry
 
 

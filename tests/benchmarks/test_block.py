@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.nn.blocks import DiTBlock
+from harness.model.nn.blocks import DiTBlock
 
 SIZES = {"tiny": (64, 16, 64, 4), "s": (4, 256, 384, 6), "xl": (1, 256, 1152, 16)}  # images, tokens, width, heads
 MACS_OF_TOKEN = 12  # times width^2: qkv 3, out 1, mlp 8

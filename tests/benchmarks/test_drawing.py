@@ -4,9 +4,9 @@ import pytest
 import torch
 from small import tiny_config
 
-from harness.diffusion.formulations import FORMULATIONS
+import baselines
 from harness.evaluation.generation import as_sampled, choose_labels, generate
-from harness.training import registry
+from harness.model.formulations import FORMULATIONS
 
 NUM_IMAGES = 100
 
@@ -17,7 +17,7 @@ def test_drawing_a_batch(benchmark, sampler, method, guidance):
     cfg = tiny_config(method, "sampling.num_steps=4", f"guidance_scale={guidance or 'null'}")
     assert cfg.sampling.sampler == sampler
     cpu = torch.device("cpu")
-    network = as_sampled(registry.build(cfg).network.eval(), "fp32", cpu)
+    network = as_sampled(baselines.build(cfg).network.eval(), "fp32", cpu)
     labels = choose_labels("random", NUM_IMAGES, cfg.input.num_classes, 0)
 
     def draw():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from networks import noise
 
-from harness.evaluation import features, inception
+from harness.evaluation.networks import features, inception
 
 SIDE = 256
 

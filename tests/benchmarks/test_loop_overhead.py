@@ -7,11 +7,12 @@ import pytest
 import torch
 from small import tiny_config
 
-from harness import experiment
+import baselines
 from harness.data import sources
-from harness.randomness import Draw, seed_step
-from harness.training import engine, registry
-from harness.training.method import Progress
+from harness.model.method import Progress
+from harness.model.randomness import Draw, seed_step
+from harness.runs import training_run as experiment
+from harness.training import engine
 
 CPU = torch.device("cpu")
 PAIRS = 5  # of bare and loop, in turn, so that what drifts meets both
@@ -58,16 +59,16 @@ def seconds_of_the_loop(method, cfg, data, num_steps, folder):
 
 
 @pytest.mark.parametrize("size", STEPS)
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", baselines.names())
 def test_loop_over_bare_step(benchmark, name, size, tmp_path):
     cfg = config(name, size)
     data = sources.of(cfg)
     pairs = []
 
     def pair():
-        bare = seconds_of_bare_steps(registry.build(cfg), cfg, data, STEPS[size])
+        bare = seconds_of_bare_steps(baselines.build(cfg), cfg, data, STEPS[size])
         pairs.append(
-            (bare, seconds_of_the_loop(registry.build(cfg), cfg, data, STEPS[size], tmp_path / str(len(pairs))))
+            (bare, seconds_of_the_loop(baselines.build(cfg), cfg, data, STEPS[size], tmp_path / str(len(pairs))))
         )
 
     benchmark.pedantic(pair, rounds=PAIRS)

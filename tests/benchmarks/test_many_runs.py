@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from run_folders import write_run
 
-from harness.results import published
-from harness.results.claims.claims import judge
-from harness.results.evidence import gather
-from harness.results.folders.listing import survey
+from harness.claims import published
+from harness.claims.claims import judge
+from harness.records.evidence import gather
+from harness.records.folders.listing import survey
 
 NUM_SEEDS = 25
 METHODS = ("dit", "maskdit", "mdt", "sddit")

@@ -7,9 +7,10 @@ import pytest
 import torch
 from evaluation.agreement import GROUPS, POINTS, generated_set, reference_set
 
-from harness.evaluation import metrics, neighbours
-from harness.evaluation.features import Features
-from harness.evaluation.statistics import FrechetFrom, gaussian_of
+from harness.evaluation.metrics import measure as metrics
+from harness.evaluation.metrics import neighbours
+from harness.evaluation.metrics.statistics import FrechetFrom, gaussian_of
+from harness.evaluation.networks.features import Features
 
 IMAGES = 10_000
 

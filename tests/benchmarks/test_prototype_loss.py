@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness.nn.soft_cross_entropy import Logits, plain_soft_cross_entropy, soft_cross_entropy
+from harness.model.nn.soft_cross_entropy import Logits, plain_soft_cross_entropy, soft_cross_entropy
 
 SIZES = {"tiny": (64 * 12, 256, 64), "s": (8 * 204, 8192, 256)}  # rows N, prototypes K, width Z; "s" with 8 images
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data import latents
+from harness.data.latents import sets as latents
 from harness.data.order import batch_indices
-from harness.randomness import Draw
+from harness.model.randomness import Draw
 
 BATCH, SHARDS, SHAPE = 256, 4, (8, 32, 32)  # ImageNet's latents at 256 x 256: 16 KiB an image
 NUM_IMAGES = SHARDS * latents.SHARD_IMAGES

@@ -4,16 +4,16 @@ import pytest
 import torch
 from small import tiny_config
 
+import baselines
 from harness.data.order import batch_indices
-from harness.randomness import Draw
-from harness.training import registry
-from harness.training.method import Progress
+from harness.model.method import Progress
+from harness.model.randomness import Draw
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", baselines.names())
 def test_training_step(benchmark, digits, name):
     cfg = tiny_config(name)
-    method = registry.build(cfg)
+    method = baselines.build(cfg)
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], 1e-4, fused=True)
     clean, labels = digits.read(batch_indices(len(digits), 0, 0, cfg.protocol.batch_size))
     draw = Draw.all_of(clean)
@@ -29,11 +29,11 @@ def test_training_step(benchmark, digits, name):
     benchmark.pedantic(step, rounds=20, warmup_rounds=5)
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", baselines.names())
 def test_network_evaluation(benchmark, digits, name):
     """One evaluation of the sampled network on a batch of 250: what sampling costs per level."""
     cfg = tiny_config(name)
-    network = registry.build(cfg).network.eval()
+    network = baselines.build(cfg).network.eval()
     inputs = digits.clean[:250], torch.zeros(250), digits.labels[:250]
 
     def evaluate():

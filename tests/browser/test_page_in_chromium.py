@@ -3,9 +3,9 @@
 import pytest
 from sample_document import hostile, sample
 
-from harness.results.pages import page
-from harness.results.pages.document import Document, Section, TableBlock
-from harness.results.tables.table import Table
+from harness.report.pages import page
+from harness.report.pages.document import Document, Section, TableBlock
+from harness.report.tables.table import Table
 
 WIDTHS = (1280, 375)  # a laptop's window and a phone's, in pixels
 MANY = 2000  # rows

@@ -17,9 +17,11 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from harness.data import encode, image_folder, latents, vae
-from harness.errors import DataError, Preempted, SetupError, UsageError
-from harness.signals import preemption_raises
+from harness.data.images import image_folder
+from harness.data.latents import encode, vae
+from harness.data.latents import sets as latents
+from harness.system.errors import DataError, Preempted, SetupError, UsageError
+from harness.system.processes.signals import preemption_raises
 
 SIZE, PER_CLASS, PER_SHARD = 64, 54, 12
 SETTINGS = {"vae_id": "random-tiny", "image_size": SIZE, "flips": True, "batch_size": 5, "device": "cpu"}
@@ -98,7 +100,7 @@ def test_the_store_says_how_it_was_made_and_is_sound(whole):
 SCRIPT = """
 import sys
 from pathlib import Path
-from harness.data import encode
+from harness.data.latents import encode
 if __name__ == "__main__":
     encode.encode(Path(sys.argv[1]), Path(sys.argv[2]), {settings})
 """

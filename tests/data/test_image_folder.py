@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from harness.data import cifar, vae
-from harness.data.image_folder import ImageFolder, adm_centre_crop, listing
-from harness.errors import DataError, UsageError
+from harness.data.images import cifar
+from harness.data.images.image_folder import ImageFolder, adm_centre_crop, listing
+from harness.data.latents import vae
 from harness.evaluation.generation import decoder
-from harness.randomness import Draw
+from harness.model.randomness import Draw
+from harness.system.errors import DataError, UsageError
 
 SIZE = 32
 CLASSES = ("n01440764", "n01443537", "n02123045")

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness.data import latents
 from harness.data.importers import FORMATS, import_latents
 from harness.data.importers.source import std_of
-from harness.data.latents import LatentStore, VaeIdentity
-from harness.errors import DataError, SetupError, UsageError
+from harness.data.latents import sets as latents
+from harness.data.latents.sets import LatentStore, VaeIdentity
+from harness.system.errors import DataError, SetupError, UsageError
 
 lmdb = pytest.importorskip("lmdb")
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data import latents, npy, shards
-from harness.data.latents import Description, LatentStore, VaeIdentity
-from harness.errors import DataError
-from harness.randomness import Draw
+from harness.data.latents import npy, shards
+from harness.data.latents import sets as latents
+from harness.data.latents.sets import Description, LatentStore, VaeIdentity
+from harness.model.randomness import Draw
+from harness.system.errors import DataError
 
 COUNTS, CLASSES, SIDE = (5, 5, 2), 3, 4
 SCALE = 0.18215

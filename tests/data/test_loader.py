@@ -6,8 +6,8 @@ import torch
 from harness.data.dataset import Dataset
 from harness.data.loader import Loader
 from harness.data.order import batch_indices
-from harness.errors import DataError, UsageError
-from harness.randomness import Draw
+from harness.model.randomness import Draw
+from harness.system.errors import DataError, UsageError
 
 CPU = torch.device("cpu")
 

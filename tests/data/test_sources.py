@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from harness.data import sources
-from harness.errors import UsageError
+from harness.system.errors import UsageError
 
 
 def test_the_digits_are_the_real_ones_scaled_to_the_unit_range(digits):

@@ -12,8 +12,8 @@ import torch
 from huggingface_hub import constants as hub
 from safetensors.torch import load_file, save_file
 
-from harness.data import vae
-from harness.errors import DataError, UsageError
+from harness.data.latents import vae
+from harness.system.errors import DataError, UsageError
 
 EMA, MSE = "stabilityai/sd-vae-ft-ema", "stabilityai/sd-vae-ft-mse"
 PUBLISHED_BYTES = 334_643_276  # of both weight files
@@ -217,12 +217,12 @@ def test_one_changed_byte_of_published_weights_is_noticed(published, weights_fil
 
 
 def test_offline_the_error_names_the_file_its_address_its_hash_and_where_to_put_it(tmp_path):
-    code = f"from harness.data import vae; vae.load({MSE!r})"
+    code = f"from harness.data.latents import vae; vae.load({MSE!r})"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "HARNESS_CACHE": str(tmp_path / "c")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     error = done.stderr.strip().splitlines()[-1]
     revision = "31f26fdeee1355a5c34592e401dd41e45d25a493"
-    assert error.startswith("harness.errors.DataError: ")
+    assert error.startswith("harness.system.errors.DataError: ")
     assert f"https://huggingface.co/{MSE}/resolve/{revision}/diffusion_pytorch_model.safetensors" in error
     assert "sha256 a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815" in error
     assert f"into {tmp_path / 'c' / 'vae' / 'sd-vae-ft-mse'}" in error

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from harness import files as files_module
-from harness.data import verified
+from harness.data.latents import verified
+from harness.system import files as files_module
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy import stats
 
-from harness.diffusion.formulations import EDM, IDDPM, discretised_log_likelihood
-from harness.randomness import Draw
+from harness.model.formulations import EDM, IDDPM, discretised_log_likelihood
+from harness.model.randomness import Draw
 
 
 @pytest.fixture

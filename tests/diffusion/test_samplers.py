@@ -4,10 +4,10 @@ import pytest
 import torch
 from small import small_config, trained_a_little
 
-from harness.diffusion.formulations import EDM, FORMULATIONS, IDDPM, Prediction
-from harness.diffusion.guidance import guided, power_cosine, within
-from harness.diffusion.samplers import ddpm, evaluations_per_image, heun, sigma_grid
-from harness.training import registry
+import baselines
+from harness.model.formulations import EDM, FORMULATIONS, IDDPM, Prediction
+from harness.model.guidance import guided, power_cosine, within
+from harness.model.samplers import ddpm, evaluations_per_image, heun, sigma_grid
 
 MEAN, DEVIATION = 0.3, 0.5
 
@@ -136,7 +136,7 @@ def test_guidance_in_one_call_is_guidance_in_two_calls(channels):
 @torch.no_grad()
 def test_guidance_of_a_methods_network_in_one_call_is_guidance_in_two_calls_but_for_rounding(name, level):
     cfg = small_config(name)
-    formulation, network = FORMULATIONS[cfg.formulation](), trained_a_little(registry.build(cfg).network)
+    formulation, network = FORMULATIONS[cfg.formulation](), trained_a_little(baselines.build(cfg).network)
     labels, none, x = torch.tensor([0, 3, 9]), torch.full((3,), 10), torch.randn(3, 1, 8, 8)
 
     def towards(labels):

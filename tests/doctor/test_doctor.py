@@ -16,17 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.checks.doctor import accelerator, environment, examination, folders, libraries, machine
+from harness.checks.doctor.finding import Check, failure, private
+from harness.checks.doctor.worker import answer
 from harness.cli.doctor import lines
-from harness.doctor import (
-    accelerator,
-    environment,
-    examination,
-    folders,
-    libraries,
-    machine,
-)
-from harness.doctor.finding import Check, failure, private
-from harness.doctor.worker import answer
 
 TESTS = Path(__file__).parents[1]
 

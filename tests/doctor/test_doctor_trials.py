@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.data import vae
-from harness.doctor import processes, trials, weights
-from harness.evaluation import inception, self_test, transformers_networks
-from harness.training import registry
+import baselines
+from harness.checks.doctor import processes, trials, weights
+from harness.data.latents import vae
+from harness.evaluation.metrics import self_test
+from harness.evaluation.networks import inception, transformers_networks
 
 # Weights, references, data ---------------------------------------------------------------------------------------
 
@@ -101,11 +102,11 @@ def test_the_round_trip_tells_a_vae_that_works_from_one_that_does_not(monkeypatc
 def test_every_method_and_every_sampler_does_what_it_should():
     findings = [*trials.methods(), *trials.samplers()]
     assert {finding.status for finding in findings} == {"ok"}
-    assert {f"step {name}" for name in registry.names()} < {finding.name for finding in findings}
+    assert {f"step {name}" for name in baselines.names()} < {finding.name for finding in findings}
 
 
 def test_a_parameter_without_a_gradient_and_a_loss_that_is_not_finite_are_found(monkeypatch):
-    build = registry.build
+    build = baselines.build
 
     def with_unused(cfg):
         method = build(cfg)
@@ -118,15 +119,15 @@ def test_a_parameter_without_a_gradient_and_a_loss_that_is_not_finite_are_found(
         method.forward = lambda *given: {name: value * float("nan") for name, value in forward(*given).items()}
         return method
 
-    monkeypatch.setattr(registry, "build", with_unused)
+    monkeypatch.setattr(baselines, "build", with_unused)
     assert "1 parameter(s) without a gradient, unused" in trials._step("dit").found
-    monkeypatch.setattr(registry, "build", with_nan)
+    monkeypatch.setattr(baselines, "build", with_nan)
     assert trials._step("dit").found == "its loss is nan"
 
 
 def test_a_broken_plug_in_is_a_failure_and_hides_no_other_method(monkeypatch):
     monkeypatch.setattr("harness.recipes.broken", lambda: {"tread": "its package is gone", "dit": "refused"})
-    monkeypatch.setattr(registry, "names", lambda: ["dit", "tread"])
+    monkeypatch.setattr(baselines, "names", lambda: ["dit", "tread"])
     assert {finding.name: finding.status for finding in trials.methods()} == {
         "step dit": "ok",
         "plug-in tread": "failure",
@@ -136,7 +137,7 @@ def test_a_broken_plug_in_is_a_failure_and_hides_no_other_method(monkeypatch):
 
 def test_images_that_are_not_finite_and_wrong_metrics_are_found(monkeypatch):
     spoiled = {"heun": lambda denoise, noise, formulation, steps: noise().float() * float("nan")}
-    monkeypatch.setattr("harness.diffusion.samplers.SAMPLERS", spoiled)
+    monkeypatch.setattr("harness.model.samplers.SAMPLERS", spoiled)
     monkeypatch.setattr("harness.evaluation.generation.SAMPLERS", spoiled)
     (finding,) = trials.samplers()
     assert finding.status == "failure"

@@ -22,10 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import torchvision_guard
-from harness.evaluation import kernels, metrics, statistics
-from harness.evaluation.features import Features
-from harness.seeds import mix
+from harness.evaluation.metrics import kernels, statistics
+from harness.evaluation.metrics import measure as metrics
+from harness.evaluation.networks.features import Features
+from harness.model.seeds import mix
+from harness.system import torchvision_guard
 
 POINTS = 10_000  # of the reference, as in ADM's files
 REFERENCE_IMAGES = 20_000  # behind its statistics

@@ -7,19 +7,19 @@ import pytest
 import torch
 from small import tiny_config, trained_a_little
 
-from harness.config import digest
-from harness.data import vae
-from harness.errors import DataError, UsageError
+import baselines
+from harness.data.latents import vae
 from harness.evaluation import evaluate as module
-from harness.evaluation import extract
 from harness.evaluation.evaluate import evaluate, evaluate_images, yardstick
 from harness.evaluation.generation import choose_labels
-from harness.evaluation.image_sets import TensorImages, open_images
-from harness.evaluation.images import to_uint8
-from harness.progress import NoProgress
-from harness.training import registry
-from harness.weights import fingerprint
-from harness.world import World
+from harness.evaluation.images.image_sets import TensorImages, open_images
+from harness.evaluation.images.uint8 import to_uint8
+from harness.evaluation.networks import extract
+from harness.recipes.config import digest
+from harness.system.errors import DataError, UsageError
+from harness.system.processes.world import World
+from harness.system.progress import NoProgress
+from harness.system.weights import fingerprint
 
 CPU = torch.device("cpu")
 SMALL = ("width=16", "depth=3", "num_heads=2", "num_images=60", "sampling.num_steps=3", "sample_batch=25")
@@ -33,7 +33,7 @@ def cfg():
 
 @pytest.fixture
 def made(cfg):
-    return trained_a_little(registry.build(cfg).network)
+    return trained_a_little(baselines.build(cfg).network)
 
 
 def measured(network, cfg, folder, data, **changes):
@@ -190,7 +190,7 @@ def test_useless_images_in_a_file_are_refused_and_a_collapsed_run_is_measured(cf
     with pytest.raises(DataError):
         evaluate_images(flat, yard, folder=tmp_path, world=World(), progress=NoProgress())
     assert not list(tmp_path.iterdir())
-    collapsed = measured(registry.build(cfg).network, cfg, tmp_path, digits)  # untrained: its output is zero
+    collapsed = measured(baselines.build(cfg).network, cfg, tmp_path, digits)  # untrained: its output is zero
     assert collapsed.metrics["fd-digits@60"] > 10
 
 

@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from harness.errors import DataError
-from harness.evaluation import extract
-from harness.evaluation.features import FeatureNetwork, Features
-from harness.evaluation.image_sets import TensorImages
-from harness.evaluation.images import to_uint8
-from harness.world import World
+from harness.evaluation.images.image_sets import TensorImages
+from harness.evaluation.images.uint8 import to_uint8
+from harness.evaluation.networks import extract
+from harness.evaluation.networks.features import FeatureNetwork, Features
+from harness.system.errors import DataError
+from harness.system.processes.world import World
 
 
 class Counting:

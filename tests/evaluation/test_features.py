@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from harness.data.sources import Dataset
-from harness.errors import DataError, UsageError
-from harness.evaluation import features
-from harness.evaluation.features import FeatureNetwork, Features, TappedNetwork
-from harness.evaluation.images import to_uint8
+from harness.evaluation.images.uint8 import to_uint8
+from harness.evaluation.networks import features
+from harness.evaluation.networks.features import FeatureNetwork, Features, TappedNetwork
+from harness.system.errors import DataError, UsageError
 
 
 class CountsItsBatch(nn.Module):

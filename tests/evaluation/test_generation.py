@@ -4,13 +4,13 @@ import pytest
 import torch
 from small import small_config, trained_a_little
 
-from harness.data import vae
-from harness.diffusion.formulations import EDM, FORMULATIONS, IDDPM
-from harness.errors import SetupError, UsageError
+import baselines
+from harness.data.latents import vae
 from harness.evaluation import generation
 from harness.evaluation.generation import as_sampled, choose_labels, draw_images, generate
-from harness.randomness import Draw, mix
-from harness.training import registry
+from harness.model.formulations import EDM, FORMULATIONS, IDDPM
+from harness.model.randomness import Draw, mix
+from harness.system.errors import SetupError, UsageError
 
 CPU = torch.device("cpu")
 LATENTS = "input={channels: 4, side: 8, num_classes: 10}"
@@ -38,7 +38,7 @@ def test_a_sampler_is_told_what_training_would_have_told_it(formulation, level):
 
 def draw(digits, name, *assignments, seed=0, batch_size=7, labels=None, precision="fp32", wrap=None, **options):
     cfg = small_config(name, "sampling.num_steps=4", *assignments)
-    network = as_sampled(trained_a_little(registry.build(cfg).network), precision, CPU)
+    network = as_sampled(trained_a_little(baselines.build(cfg).network), precision, CPU)
     labels = choose_labels("random", 11, 10, seed) if labels is None else labels
     return generate(
         wrap(network) if wrap else network, FORMULATIONS[cfg.formulation](), cfg.sampling, labels,
@@ -170,7 +170,7 @@ def graphs(monkeypatch):
 
 def drawn(folder, name, *assignments, num_images=11, decoder=None):
     cfg = small_config(name, "sampling.num_steps=4", "sample_batch=4", *assignments)
-    network = trained_a_little(registry.build(cfg).network)
+    network = trained_a_little(baselines.build(cfg).network)
     names = set(network.state_dict())
     labels = choose_labels("random", num_images, 10, 0)
     images = draw_images(folder, network, cfg, labels, seed=0, vae=decoder, device=CPU).read(0, num_images)
@@ -178,7 +178,7 @@ def drawn(folder, name, *assignments, num_images=11, decoder=None):
     return images
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", baselines.names())
 @pytest.mark.parametrize(("guidance", "shapes"), [
     ((), 1), (("guidance_scale=3",), 1), (("guidance_scale=3", "guidance_interval=[0.3, 20]"), 2),
 ], ids=["plain", "guided", "guided in an interval"])  # fmt: skip
@@ -235,7 +235,7 @@ def test_a_network_that_cannot_be_compiled_says_what_to_do(monkeypatch):
 
     compile = torch.compile
     monkeypatch.setattr(torch, "compile", lambda network, dynamic, options: compile(network, backend=backend))
-    network = registry.build(small_config("dit")).network
+    network = baselines.build(small_config("dit")).network
     called = as_sampled(network, "fp32", CPU, compiled=True)
     with pytest.raises(SetupError, match=r"no compiler here.*--set sample_compile=false"):
         called(torch.zeros(2, 1, 8, 8), torch.zeros(2), torch.zeros(2, dtype=torch.long))

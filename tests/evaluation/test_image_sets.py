@@ -8,8 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.errors import DataError
-from harness.evaluation.image_sets import (
+from harness.evaluation.images.image_sets import (
     NpzImages,
     PartImages,
     PngFolder,
@@ -19,7 +18,8 @@ from harness.evaluation.image_sets import (
     open_images,
     refuse_unusable,
 )
-from harness.evaluation.npz import write_npz
+from harness.evaluation.images.npz import write_npz
+from harness.system.errors import DataError
 
 COLOUR = np.random.default_rng(0).integers(256, size=(23, 6, 5, 3), dtype=np.uint8)
 GREY = COLOUR[..., :1].copy()
@@ -99,7 +99,7 @@ def test_images_are_the_same_in_any_pieces_whatever_they_came_in(kind, images, t
 @pytest.mark.parametrize("kind", KINDS)
 def test_content_is_the_same_whatever_the_images_came_in(kind, tmp_path, monkeypatch):
     expected = content_of(as_tensor(COLOUR, tmp_path))
-    monkeypatch.setattr("harness.evaluation.image_sets.PIECE_BYTES", 4 * 6 * 5 * 3)  # pieces of 4
+    monkeypatch.setattr("harness.evaluation.images.image_sets.PIECE_BYTES", 4 * 6 * 5 * 3)  # pieces of 4
     told = []
     assert content_of(kind(COLOUR, tmp_path), told.append) == expected
     assert told == [4, 8, 12, 16, 20, 23]

@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 
 from harness.data.sources import Dataset
-from harness.errors import DataError
-from harness.evaluation.images import class_grid, grid, save_png, to_uint8
+from harness.evaluation.images.uint8 import class_grid, grid, save_png, to_uint8
+from harness.system.errors import DataError
 
 
 def pixels(*values: float) -> list[int]:

@@ -15,10 +15,10 @@ from networks import noise, random_inception
 from safetensors.torch import save_file
 from torch import nn
 
-from harness import downloads, torchvision_guard
-from harness.errors import DataError, SetupError
-from harness.evaluation import inception
-from harness.evaluation.features import Features, TappedNetwork
+from harness.evaluation.networks import inception
+from harness.evaluation.networks.features import Features, TappedNetwork
+from harness.system import downloads, torchvision_guard
+from harness.system.errors import DataError, SetupError
 
 NOWHERE = "http://127.0.0.1:9/refused.pth"
 

@@ -4,9 +4,9 @@ import torch
 from agreement import cmmd as cmmd_in_float64
 from agreement import inception_like
 
-from harness.evaluation import kernels
-from harness.evaluation.features import Features
-from harness.evaluation.kernels import cmmd, kernel_distance
+from harness.evaluation.metrics import kernels
+from harness.evaluation.metrics.kernels import cmmd, kernel_distance
+from harness.evaluation.networks.features import Features
 
 
 def unbiased_mmd(x: np.ndarray, y: np.ndarray) -> float:

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from harness.data import sources
-from harness.evaluation import inception
 from harness.evaluation.evaluate import evaluate_images, yardstick
-from harness.evaluation.image_sets import open_images
-from harness.evaluation.metric_names import PAPER
-from harness.progress import NoProgress
-from harness.world import World
+from harness.evaluation.images.image_sets import open_images
+from harness.evaluation.networks import inception
+from harness.recipes.metric_names import PAPER
+from harness.system.processes.world import World
+from harness.system.progress import NoProgress
 
 REFERENCE, SAMPLES = "VIRTUAL_imagenet256_labeled.npz", "admnet_guided_upsampled_imagenet256.npz"
 PRINTED = {  # guided-diffusion, evaluations/README.md; the tolerances hold TensorFlow's rounding and ADM's float16

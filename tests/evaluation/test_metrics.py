@@ -7,11 +7,8 @@ import pytest
 import torch
 
 from harness.data.sources import Dataset
-from harness.errors import DataError, UsageError
-from harness.evaluation import neighbours
-from harness.evaluation.features import FeatureNetwork, Features
-from harness.evaluation.metric_names import meant
-from harness.evaluation.metrics import (
+from harness.evaluation.metrics import neighbours
+from harness.evaluation.metrics.measure import (
     BEYOND,
     NAMED,
     OF_POINTS,
@@ -27,7 +24,10 @@ from harness.evaluation.metrics import (
     standard_errors,
     unmeasurable_spread,
 )
-from harness.evaluation.statistics import gaussian_of
+from harness.evaluation.metrics.statistics import gaussian_of
+from harness.evaluation.networks.features import FeatureNetwork, Features
+from harness.recipes.metric_names import meant
+from harness.system.errors import DataError, UsageError
 
 ALL = tuple(metric for metric in NAMED if metric != "cmmd")  # what digits give
 

@@ -6,10 +6,10 @@ import torch
 from agreement import adm_precision_recall, density_and_coverage, inception_like
 from torch import Tensor
 
-from harness import torchvision_guard
-from harness.evaluation import neighbours
-from harness.evaluation.features import Features
-from harness.evaluation.neighbours import ADM_FP16, Manifold
+from harness.evaluation.metrics import neighbours
+from harness.evaluation.metrics.neighbours import ADM_FP16, Manifold
+from harness.evaluation.networks.features import Features
+from harness.system import torchvision_guard
 
 torchvision_guard.install()
 

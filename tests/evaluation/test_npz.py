@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.errors import DataError
-from harness.evaluation.image_sets import ImageSet, TensorImages
-from harness.evaluation.npz import Archive, write_npz
+from harness.evaluation.images.image_sets import ImageSet, TensorImages
+from harness.evaluation.images.npz import Archive, write_npz
+from harness.system.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(256, size=(37, 6, 5, 3), dtype=np.uint8)
 
@@ -152,7 +152,7 @@ def test_after_a_failed_read_no_wrong_rows_are_given(archive, monkeypatch):
         rows = opened.rows("arr_0")
         rows.read(0, 3)
         with monkeypatch.context() as patch:
-            patch.setattr("harness.evaluation.npz._fill", lambda stream, values: stream.read(7) and 1 / 0)
+            patch.setattr("harness.evaluation.images.npz._fill", lambda stream, values: stream.read(7) and 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 rows.read(3, 5)
         assert np.array_equal(rows.read(3, 5), IMAGES[3:5])
@@ -373,7 +373,7 @@ def test_adm_s_evaluator_can_stream_what_was_written(images, tmp_path):
 
 
 def test_images_are_written_piece_by_piece(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.evaluation.npz.PIECE_BYTES", 10 * 6 * 5 * 3)
+    monkeypatch.setattr("harness.evaluation.images.npz.PIECE_BYTES", 10 * 6 * 5 * 3)
     watched = Watched(images)
     write_npz(tmp_path / "a.npz", {}, watched)
     assert watched.largest == 10
@@ -390,7 +390,7 @@ def test_the_same_content_is_written_as_the_same_bytes(images, tmp_path):
 
 
 def test_an_interruption_while_writing_leaves_nothing_or_what_was_there(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.evaluation.npz.PIECE_BYTES", 900)
+    monkeypatch.setattr("harness.evaluation.images.npz.PIECE_BYTES", 900)
     with pytest.raises(KeyboardInterrupt):
         write_npz(tmp_path / "a.npz", {}, Watched(images, fails_at=20))
     assert not list(tmp_path.iterdir())

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data import npy
-from harness.errors import DataError
-from harness.evaluation.image_sets import PartImages
-from harness.evaluation.parts import draw_in_parts
-from harness.world import World
+from harness.data.latents import npy
+from harness.evaluation.images.image_sets import PartImages
+from harness.evaluation.images.parts import draw_in_parts
+from harness.system.errors import DataError
+from harness.system.processes.world import World
 
 SHAPE = (2, 2, 3)
 

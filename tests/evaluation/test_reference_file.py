@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from harness.errors import DataError
-from harness.evaluation.image_sets import TensorImages
+from harness.evaluation.images.image_sets import TensorImages
+from harness.evaluation.metrics.statistics import Gaussian, gaussian_of
 from harness.evaluation.reference_file import read_reference, write_reference
-from harness.evaluation.statistics import Gaussian, gaussian_of
-from harness.files import sha256_of
+from harness.system.errors import DataError
+from harness.system.files import sha256_of
 
 IMAGES = np.random.default_rng(0).integers(256, size=(13, 4, 5, 3), dtype=np.uint8)
 SAYS = {"features": "digits", "features_sha256": "a" * 64, "num_images": 50, "data": "d", "data_sha256": "b" * 64}

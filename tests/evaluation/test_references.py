@@ -8,13 +8,13 @@ from sklearn.datasets import load_sample_images
 
 from harness.data import sources
 from harness.data.dataset import InMemory
-from harness.errors import DataError, UsageError
 from harness.evaluation import references
-from harness.evaluation.image_sets import TensorImages
-from harness.evaluation.images import to_uint8
+from harness.evaluation.images.image_sets import TensorImages
+from harness.evaluation.images.uint8 import to_uint8
+from harness.evaluation.metrics.statistics import gaussian_of
 from harness.evaluation.reference_file import read_reference
-from harness.evaluation.statistics import gaussian_of
-from harness.world import World
+from harness.system.errors import DataError, UsageError
+from harness.system.processes.world import World
 
 CPU = torch.device("cpu")
 

@@ -4,8 +4,8 @@ import torch
 from agreement import adm_inception_score, logits_like
 from torch import Tensor
 
-from harness import torchvision_guard
-from harness.evaluation.scores import class_accuracy, inception_score, order_suspicion
+from harness.evaluation.metrics.scores import class_accuracy, inception_score, order_suspicion
+from harness.system import torchvision_guard
 
 torchvision_guard.install()
 

@@ -4,10 +4,8 @@ import torch
 from agreement import inception_like
 from torch import Tensor
 
-from harness.errors import DataError
-from harness.evaluation import statistics
-from harness.evaluation.features import Features
-from harness.evaluation.statistics import (
+from harness.evaluation.metrics import statistics
+from harness.evaluation.metrics.statistics import (
     FrechetFrom,
     Gaussian,
     Moments,
@@ -15,6 +13,8 @@ from harness.evaluation.statistics import (
     frechet_distance,
     gaussian_of,
 )
+from harness.evaluation.networks.features import Features
+from harness.system.errors import DataError
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

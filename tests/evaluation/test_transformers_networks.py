@@ -15,9 +15,9 @@ from huggingface_hub import constants as hub
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from harness.errors import DataError, SetupError
-from harness.evaluation import transformers_networks
-from harness.evaluation.transformers_networks import CLIP, DINOV2, WEIGHTS, TransformersNetwork
+from harness.evaluation.networks import transformers_networks
+from harness.evaluation.networks.transformers_networks import CLIP, DINOV2, WEIGHTS, TransformersNetwork
+from harness.system.errors import DataError, SetupError
 
 pytest.importorskip("transformers", reason="the extra `vit` is not installed")
 
@@ -367,8 +367,8 @@ def test_offline_the_error_names_the_file_its_address_its_hash_and_where_to_put_
 def test_transformers_is_imported_only_to_load_and_its_absence_is_told_with_how_to_install_it():
     code = (
         "import sys\n"
-        "from harness.errors import SetupError\n"
-        "from harness.evaluation import transformers_networks\n"
+        "from harness.system.errors import SetupError\n"
+        "from harness.evaluation.networks import transformers_networks\n"
         "assert 'transformers' not in sys.modules\n"
         "sys.modules['transformers'] = None\n"
         "try: transformers_networks.load_dinov2('random')\n"

@@ -4,11 +4,11 @@ import matplotlib.pyplot  # noqa: F401
 import sklearn.datasets  # noqa: F401
 import torch
 
-from harness import demo, experiment, measuring, sampling, torchvision_guard  # noqa: F401
 from harness.cli import app  # noqa: F401
-from harness.evaluation import digits_classifier
-from harness.results import report  # noqa: F401
-from harness.results.figures import comparison  # noqa: F401
+from harness.evaluation.networks import digits_classifier
+from harness.report import report  # noqa: F401
+from harness.report.figures import comparison  # noqa: F401
+from harness.system import torchvision_guard
 
 torchvision_guard.install()
 import torch_fidelity.metric_fid  # noqa: E402, F401
@@ -19,7 +19,7 @@ torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # its first use imports
 def untrained_classifier() -> None:
     """In the cache of this process, an untrained feature network for digits: to train one takes most of a short run."""
     from harness.data import sources
-    from harness.weights import fingerprint
+    from harness.system.weights import fingerprint
 
     path = digits_classifier._cache_path(sources.load("digits"))
     if path.exists():

@@ -15,14 +15,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from harness import torchvision_guard
 from harness.__main__ import main
+from harness.system import torchvision_guard
 
 # What the commands import when they need it; from here on it is there in every child.
 for _module in (
-    "harness.experiment", "harness.sampling", "harness.measuring", "harness.data.encode", "harness.data.vae",
-    "harness.evaluation.evaluate", "harness.evaluation.digits_classifier", "harness.exporting", "sklearn.datasets",
-    "PIL.Image",
+    "harness.runs.training_run", "harness.runs.sampling", "harness.runs.measuring", "harness.runs.exporting",
+    "harness.data.latents.encode", "harness.data.latents.vae", "harness.evaluation.evaluate",
+    "harness.evaluation.networks.digits_classifier", "sklearn.datasets", "PIL.Image",
 ):  # fmt: skip
     importlib.import_module(_module)
 torchvision_guard.install()

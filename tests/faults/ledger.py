@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.results.schema import write_atomically
+from harness.records.schema import write_atomically
 
 REPORTS = Path(__file__).parents[2] / "reports" / "faults"
 TABLE = "faults.md"

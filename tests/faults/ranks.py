@@ -3,7 +3,7 @@
     python tests/faults/ranks.py --times 5
 
 The processes are forked instead of started anew, which spares each of them the seconds of its imports; what ends them,
-passes signals on and speaks for them is harness.launch as it is.
+passes signals on and speaks for them is harness.system.processes.launch as it is.
 """
 
 import os
@@ -28,8 +28,9 @@ import forked
 import stories
 from ledger import REPORTS, Fault, Ledger
 
-from harness import launch, locks
-from harness.errors import DataError
+from harness.system import locks
+from harness.system.errors import DataError
+from harness.system.processes import launch
 
 STEPS, EVERY = 24, 4
 ARGUMENTS = (*stories.run_arguments("dit", steps=STEPS, checkpoint_every=EVERY), "--no-eval", "--nproc", "2")
@@ -54,13 +55,15 @@ FAULTS = {  # which process gets what, the exit code, the last line
 
 
 class Forked:
-    """What harness.launch asks of a process that it starts, for one that is forked from it."""
+    """What harness.system.processes.launch asks of a process that it starts, for one that is forked from it."""
 
     def __init__(self, command: list[str], *, env: dict[str, str], stdout: int | None, stderr: Any, **rest: Any):
         self.returncode: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # as harness.launch.main: it dies with the one that started it
+            ctypes.CDLL(None).prctl(
+                1, signal.SIGKILL
+            )  # as harness.system.processes.launch.main: it dies with the one that started it
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             os.environ.update(env)

@@ -70,8 +70,9 @@ def count_pieces(folder: Path) -> Callable[[], None]:
     """For the child, ahead of its command: small pieces, and a line for each that it starts."""
 
     def install() -> None:
-        from harness.data import encode
-        from harness.evaluation import extract, generation
+        from harness.data.latents import encode
+        from harness.evaluation import generation
+        from harness.evaluation.networks import extract
         from harness.training.step import TrainStep
 
         def told(owner: Any, name: str, piece: Callable[..., str]) -> None:

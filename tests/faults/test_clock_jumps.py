@@ -13,14 +13,13 @@ from positions import LONG, record
 from run_folders import write_run
 from tiny_runs import train, weights_of
 
-from harness import provenance
 from harness.cli import runs_text
-from harness.data import verified
-from harness.errors import UsageError
-from harness.files import sha256_of
-from harness.results import store
-from harness.results.folders import history, inspection, listing, removal
-from harness.results.schema import Manifest, Result, read_record
+from harness.data.latents import verified
+from harness.records import provenance, store
+from harness.records.folders import history, inspection, listing, removal
+from harness.records.schema import Manifest, Result, read_record
+from harness.system.errors import UsageError
+from harness.system.files import sha256_of
 from harness.training import logbook
 
 YEAR = 365.25 * 24 * 3600

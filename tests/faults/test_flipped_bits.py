@@ -12,22 +12,24 @@ import torch
 from positions import LONG, record, try_all
 from run_folders import write_run
 
-from harness.data import latents, vae
-from harness.data.latents import Description, LatentStore, VaeIdentity
-from harness.errors import DataError
-from harness.evaluation import digits_classifier, evaluate, extract, features, inception
-from harness.evaluation.image_sets import NpzImages, PartImages, TensorImages, content_of
-from harness.evaluation.npz import write_npz
-from harness.evaluation.parts import draw_in_parts
+from harness.data.latents import sets as latents
+from harness.data.latents import vae
+from harness.data.latents.sets import Description, LatentStore, VaeIdentity
+from harness.evaluation import evaluate
+from harness.evaluation.images.image_sets import NpzImages, PartImages, TensorImages, content_of
+from harness.evaluation.images.npz import write_npz
+from harness.evaluation.images.parts import draw_in_parts
+from harness.evaluation.metrics.statistics import gaussian_of
+from harness.evaluation.networks import digits_classifier, extract, features, inception
 from harness.evaluation.reference_file import read_reference, write_reference
-from harness.evaluation.statistics import gaussian_of
-from harness.results.folders import inspection, listing
-from harness.results.schema import Record, write_record
-from harness.results.store import load_run
+from harness.records.folders import inspection, listing
+from harness.records.schema import Record, write_record
+from harness.records.store import load_run
+from harness.system.errors import DataError
+from harness.system.processes.world import World
+from harness.system.weights import fingerprint
 from harness.training import checkpoint
 from harness.training.checkpoint import Checkpoint, Keep
-from harness.weights import fingerprint
-from harness.world import World
 
 CONFIG = "c" * 64
 TOLD = "a damaged file is told by the error's one line, or not used"

@@ -18,10 +18,10 @@ from PIL import Image
 from positions import LONG, SEED, record
 from run_folders import write_run
 
-from harness.data import latents
-from harness.data.latents import Description, VaeIdentity
-from harness.errors import DataError
-from harness.results.store import load_run
+from harness.data.latents import sets as latents
+from harness.data.latents.sets import Description, VaeIdentity
+from harness.records.store import load_run
+from harness.system.errors import DataError
 from harness.training import checkpoint
 
 SMALL = ["width=16", "depth=3", "num_heads=2", "batch_size=8", "log_every=2", "checkpoint_every=2"]

@@ -15,21 +15,24 @@ from positions import LONG, record
 from small import small_config
 from tiny_runs import Notes, config, losses_of, train, weights_of
 
-from harness import experiment
-from harness.data import latents, npy, sources
-from harness.data.latents import Description, VaeIdentity
-from harness.errors import DataError, Diverged
-from harness.evaluation import metrics
-from harness.evaluation.features import Features
-from harness.evaluation.image_sets import open_images
-from harness.evaluation.images import to_uint8
+import baselines
+from harness.data import sources
+from harness.data.latents import npy
+from harness.data.latents import sets as latents
+from harness.data.latents.sets import Description, VaeIdentity
+from harness.evaluation.images.image_sets import open_images
+from harness.evaluation.images.uint8 import to_uint8
+from harness.evaluation.metrics import measure as metrics
+from harness.evaluation.metrics.statistics import Gaussian
+from harness.evaluation.networks.features import Features
 from harness.evaluation.reference_file import read_reference
-from harness.evaluation.statistics import Gaussian
-from harness.results.folders import listing
-from harness.results.schema import read_lines, write_record
-from harness.training import checkpoint, engine, registry
+from harness.records.folders import listing
+from harness.records.schema import read_lines, write_record
+from harness.runs import training_run as experiment
+from harness.system.errors import DataError, Diverged
+from harness.system.processes.world import World
+from harness.training import checkpoint, engine
 from harness.training.step import TrainStep
-from harness.world import World
 
 NAN, INF = float("nan"), float("inf")
 
@@ -216,7 +219,7 @@ def one_of_two(rank: int, root: str) -> None:
         Injected("gradient", 3, NAN).install(pytest.MonkeyPatch())
     try:
         engine.train(
-            registry.build(cfg), cfg, sources.load("digits"), Path(root), device=torch.device("cpu"),
+            baselines.build(cfg), cfg, sources.load("digits"), Path(root), device=torch.device("cpu"),
             report=lambda line: None, note=lambda text: None, world=World(rank, 2, rank, 2),
         )  # fmt: skip
     except Diverged as error:

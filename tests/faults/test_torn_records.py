@@ -10,11 +10,11 @@ from positions import LONG, record
 from run_folders import write_run
 from tiny_runs import losses_of, train, weights_of
 
-from harness.errors import DataError
-from harness.results import report
-from harness.results.folders import history, inspection, listing
-from harness.results.schema import read_lines
-from harness.results.store import find_runs, load_run
+from harness.records.folders import history, inspection, listing
+from harness.records.schema import read_lines
+from harness.records.store import find_runs, load_run
+from harness.report import report
+from harness.system.errors import DataError
 
 
 @pytest.fixture(scope="module")

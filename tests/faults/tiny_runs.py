@@ -5,10 +5,10 @@ from pathlib import Path
 
 from small import small_config
 
-from harness import experiment
-from harness.config import RunConfig
-from harness.results.schema import Result
-from harness.results.store import load_run
+from harness.recipes.config import RunConfig
+from harness.records.schema import Result
+from harness.records.store import load_run
+from harness.runs import training_run as experiment
 
 SETTINGS = ("steps=6", "checkpoint_every=2", "log_every=1")
 

@@ -3,22 +3,22 @@
 import pytest
 import torch
 
+import baselines
 from harness.bench import ceilings, energy
 from harness.bench.measure import warmed_up
 from harness.bench.ours import HarnessStep
 from harness.data import sources
 from harness.data.loader import Batch
 from harness.data.order import batch_indices
-from harness.experiment import resolve
-from harness.nn.soft_cross_entropy import Logits, plain_soft_cross_entropy, soft_cross_entropy
-from harness.precision import set_precision
-from harness.training import registry
+from harness.model.nn.soft_cross_entropy import Logits, plain_soft_cross_entropy, soft_cross_entropy
+from harness.runs.training_run import resolve
+from harness.system.precision import set_precision
+from harness.system.processes.world import World
 from harness.training.step import TrainStep
-from harness.world import World
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
-METHODS = registry.names()
+METHODS = baselines.names()
 GPU = torch.device("cuda")
 FASTEST = ("precision=bf16", "compile=true", "cuda_graphs=true")
 SMALL = ("batch_size=32", "data=synthetic", "steps=100", "residency=gpu")
@@ -27,7 +27,7 @@ SMALL = ("batch_size=32", "data=synthetic", "steps=100", "residency=gpu")
 def step_of(name, *assignments):
     cfg = resolve(f"{name}-s", [*SMALL, *assignments])
     set_precision(cfg.protocol.precision)
-    return TrainStep(registry.build(cfg), cfg, sources.of(cfg), world=World(), device=GPU), cfg
+    return TrainStep(baselines.build(cfg), cfg, sources.of(cfg), world=World(), device=GPU), cfg
 
 
 def stepped(name, *assignments, steps=20):

@@ -10,7 +10,7 @@ from typing import TypeVar
 from hypothesis import settings
 from hypothesis.errors import StopTest, UnsatisfiedAssumption
 
-from harness.errors import HarnessError
+from harness.system.errors import HarnessError
 
 LONG = os.environ.get("HARNESS_FAULTS") == "long"
 T = TypeVar("T")

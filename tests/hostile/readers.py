@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harness.data import latents, npy
 from harness.data.importers import FORMATS
-from harness.errors import DataError, HarnessError
-from harness.evaluation.extract import _read as read_features
-from harness.evaluation.image_sets import NpzImages
-from harness.evaluation.npz import Archive
+from harness.data.latents import npy
+from harness.data.latents import sets as latents
+from harness.evaluation.images.image_sets import NpzImages
+from harness.evaluation.images.npz import Archive
+from harness.evaluation.networks.extract import _read as read_features
 from harness.evaluation.reference_file import read_reference
+from harness.system.errors import DataError, HarnessError
 
 MOST = 2**22  # bytes that a reader may make of a file of a few kilobytes
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from harness.data import latents
+from harness.data.latents import sets as latents
 
 
 def npy(values: np.ndarray) -> bytes:

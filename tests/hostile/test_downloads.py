@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.data import vae
-from harness.errors import HarnessError, SetupError
-from harness.evaluation import inception, transformers_networks
+from harness.data.latents import vae
+from harness.evaluation.networks import inception, transformers_networks
+from harness.system.errors import HarnessError, SetupError
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from small import small_config
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.config import RunConfig, validate
-from harness.errors import DataError, UsageError
-from harness.results import archive
-from harness.results.folders import removal
-from harness.results.store import load_run
+from harness.recipes.config import RunConfig, validate
+from harness.records.folders import removal
+from harness.records.store import load_run
+from harness.report import archive
+from harness.system.errors import DataError, UsageError
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
 WRITTEN = "\\x1b]0;owned\\x07\\x1b[2J"  # as YAML may write it

@@ -17,11 +17,11 @@ from run_folders import write_run
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.config import digest
-from harness.data import latents
-from harness.errors import DataError
-from harness.evaluation import features
-from harness.recipes import load_recipe
+from harness.data.latents import sets as latents
+from harness.evaluation.networks import features
+from harness.recipes.config import digest
+from harness.recipes.reading import load_recipe
+from harness.system.errors import DataError
 from harness.training import checkpoint
 
 
@@ -88,7 +88,7 @@ def test_in_weights_of_a_feature_network(tmp_path, mark, name, suffix):
 
 
 def test_in_the_weights_of_a_vae(tmp_path, mark):
-    from harness.data import vae
+    from harness.data.latents import vae
 
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "config.json").write_text("{}")
@@ -165,8 +165,8 @@ def test_in_a_label_of_an_lmdb(tmp_path, mark):
 
 def test_in_the_caches(tmp_path, mark, monkeypatch, digits):
     """A cache is made again where it cannot be read."""
-    from harness.data import verified
-    from harness.evaluation import digits_classifier, extract
+    from harness.data.latents import verified
+    from harness.evaluation.networks import digits_classifier, extract
 
     planted.saved(tmp_path / "features-0000000-0000002.safetensors", mark)
     assert extract.known(tmp_path, 2) is None
@@ -175,7 +175,7 @@ def test_in_the_caches(tmp_path, mark, monkeypatch, digits):
     (tmp_path / "verified.json").write_bytes(planted.pickled(mark))
     assert verified._read(tmp_path / "verified.json") == {}
     (tmp_path / "images-0000000-0000002.npy").write_bytes(planted.npy(mark))
-    from harness.data import npy
+    from harness.data.latents import npy
 
     assert npy.problem(tmp_path / "images-0000000-0000002.npy", (2, 8, 8, 1), np.dtype(np.uint8))
     assert not mark.exists()

@@ -14,9 +14,10 @@ from hostile_values import as_json, mutated, torn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data import latents, npy
-from harness.errors import DataError
-from harness.evaluation.npz import Archive
+from harness.data.latents import npy
+from harness.data.latents import sets as latents
+from harness.evaluation.images.npz import Archive
+from harness.system.errors import DataError
 
 NAMES = ["arr_0", "mu", "sigma", "../x", "a" * 200, "\x1b[2J"]
 DTYPES = ["|u1", "<f4", ">i2", "<f8", "<c8", "|b1", "<U3", "|S2", "<f2"]

@@ -14,14 +14,15 @@ from results.bench_records import bench as bench_record
 from results.bench_records import contender
 from run_folders import write_run
 
-from harness.config import identity
-from harness.errors import HarnessError
-from harness.results import published, trials
-from harness.results.bench_record import Bench
-from harness.results.folders import inspection, listing
-from harness.results.report import earlier_claims
-from harness.results.schema import Evaluation, Manifest, Record, Result, read_lines, read_record
-from harness.results.store import find_runs
+from harness.claims import published
+from harness.recipes.config import identity
+from harness.records import trials
+from harness.records.bench_record import Bench
+from harness.records.folders import inspection, listing
+from harness.records.schema import Evaluation, Manifest, Record, Result, read_lines, read_record
+from harness.records.store import find_runs
+from harness.report.report import earlier_claims
+from harness.system.errors import HarnessError
 
 RECORDS = {"manifest.json": Manifest, "result.json": Result, "evaluations/final.json": Evaluation}
 

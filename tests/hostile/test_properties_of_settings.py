@@ -13,9 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from small import small_config
 
-from harness.config import RunConfig, apply_overrides, parse_count, plain_values, read_config, validate
-from harness.errors import HarnessError, UsageError
-from harness.training import registry
+import baselines
+from harness.recipes.config import RunConfig, apply_overrides, parse_count, plain_values, read_config, validate
+from harness.system.errors import HarnessError, UsageError
 
 NUMERALS = st.text("0123456789._eEkKmM+-nNaAiIfFxX ٣", max_size=45)
 SUFFIXES = {"k": 3, "K": 3, "m": 6, "M": 6, "": 0}
@@ -48,7 +48,7 @@ def document() -> dict:
 
 @cache
 def knobs() -> type:
-    return registry.load("sddit").Config
+    return baselines.load("sddit").Config
 
 
 KEYS = ["steps", "protocol.steps", "mask_ratio", "knobs.mask_ratio", "data", "input", "seed", "recipe", "", "flips"]

@@ -15,24 +15,24 @@ import seed_corpus
 import torch
 from PIL import Image
 
-from harness.data.image_folder import Decoder
-from harness.errors import DataError
-from harness.evaluation.image_sets import PngFolder, open_images
-from harness.evaluation.npz import Archive
-from harness.training import published_weights
+from harness.data.images.image_folder import Decoder
+from harness.evaluation.images.image_sets import PngFolder, open_images
+from harness.evaluation.images.npz import Archive
+from harness.runs import published_weights
+from harness.system.errors import DataError
 
 ROOM = 2**29  # bytes of address space beyond what the imports took
 
 CHILD = """
 import json, resource, sys
 from pathlib import Path
-from harness.errors import HarnessError
-from harness.evaluation.image_sets import open_images
+from harness.system.errors import HarnessError
+from harness.evaluation.images.image_sets import open_images
 from harness.evaluation.reference_file import read_reference
-from harness.training import published_weights
-from harness.data import latents
-from harness.results.schema import Result, read_record
-from harness.config import read_config
+from harness.runs import published_weights
+from harness.data.latents import sets as latents
+from harness.records.schema import Result, read_record
+from harness.recipes.config import read_config
 import torch
 read = {
     "npz": lambda path: (open_images(path), read_reference(path)),

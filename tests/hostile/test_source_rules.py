@@ -40,7 +40,9 @@ def test_nothing_in_a_file_can_open_a_pickle_or_run_a_text(path):
             pytest.fail(f"{where}: {name}")
         if name.startswith("yaml.") and last in ("load", "load_all"):
             loader = next((word.value for word in call.keywords if word.arg == "Loader"), None)
-            assert relative(path) == "harness/config.py", f"{where}: YAML is read by harness.config.plain_values alone"
+            assert relative(path) == "harness/recipes/config.py", (
+                f"{where}: YAML is read by harness.recipes.config.plain_values alone"
+            )
             assert ast.unparse(loader) == "loader", where  # which is a SafeLoader, as the next test holds
         assert last not in ("unsafe_load", "full_load", "safe_globals") or relative(path).endswith(
             "published_weights.py"

@@ -5,7 +5,7 @@ import torch
 from small import trained_a_little
 from torch.nn import functional as F
 
-from harness.nn.blocks import DiTBlock, ModulatedLinear, TanhGelu, linear
+from harness.model.nn.blocks import DiTBlock, ModulatedLinear, TanhGelu, linear
 
 
 def plain_block(block: DiTBlock, x, cond, bias=None):

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from harness.nn.embeddings import Condition, patchify, sincos_positions, unpatchify
+from harness.model.nn.embeddings import Condition, patchify, sincos_positions, unpatchify
 
 
 def test_patches_round_trip():

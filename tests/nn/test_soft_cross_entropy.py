@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.nn import soft_cross_entropy as module
-from harness.nn.soft_cross_entropy import Logits, plain_soft_cross_entropy, soft_cross_entropy
+from harness.model.nn import soft_cross_entropy as module
+from harness.model.nn.soft_cross_entropy import Logits, plain_soft_cross_entropy, soft_cross_entropy
 
 ROWS, PROTOTYPES, WIDTH, CHUNK = 23, 12, 5, 4  # the last chunk is not full
 
@@ -332,7 +332,7 @@ def rows_of(case: str) -> tuple[Tensor, Tensor, Tensor]:
 
 def run_kernel(file: Path) -> None:
     """What the kernel makes of every case, and the whole loss with it."""
-    from harness.nn import soft_cross_entropy_triton as kernel
+    from harness.model.nn import soft_cross_entropy_triton as kernel
 
     found = {}
     for case in CASES:
@@ -357,7 +357,7 @@ def compile_kernel(file: Path) -> None:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from harness.nn.soft_cross_entropy_triton import _rows
+    from harness.model.nn.soft_cross_entropy_triton import _rows
 
     types = ["*bf16", "*bf16", "*fp32", "*fp32", "*fp32", "fp32", "i32", "constexpr", "constexpr"]
     source = ASTSource(_rows, dict(zip(_rows.arg_names, types, strict=True)), {"BLOCK": 8192, "GRADIENTS": True})
@@ -402,7 +402,7 @@ def test_the_kernel_compiles_for_a_gpu_that_is_not_here(tmp_path):
 
 def test_what_is_not_on_a_gpu_needs_no_kernel():
     assert module._rows_function(torch.empty(1, 1)) is module._rows
-    assert "harness.nn.soft_cross_entropy_triton" not in sys.modules
+    assert "harness.model.nn.soft_cross_entropy_triton" not in sys.modules
 
 
 # On a GPU ----------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from harness.nn import tokens
-from harness.randomness import Draw
+from harness.model.nn import tokens
+from harness.model.randomness import Draw
 
 
 @pytest.mark.parametrize(

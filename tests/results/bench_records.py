@@ -1,7 +1,7 @@
 """Benches in memory, without timing anything."""
 
-from harness.results.bench_record import Bench, Entry, Spread, Window
-from harness.results.schema import Device
+from harness.records.bench_record import Bench, Entry, Spread, Window
+from harness.records.schema import Device
 
 H200 = Device(name="NVIDIA H200", kind="cuda", count=1, threads=16)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import bench_records
 from run_folders import XEON, write_run
 
-from harness.results.bench_record import Bench, Entry, Spread, Window
-from harness.results.claims.claims import CLAIMS, judge
-from harness.results.evidence import Evidence, gather
-from harness.results.schema import Device
+from harness.claims.claims import CLAIMS, judge
+from harness.records.bench_record import Bench, Entry, Spread, Window
+from harness.records.evidence import Evidence, gather
+from harness.records.schema import Device
 
 A100 = Device(name="NVIDIA A100-SXM4-80GB", kind="cuda", count=8, threads=16)
 H200 = Device(name="NVIDIA H200", kind="cuda", count=1, threads=16)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from run_folders import XEON, write_run
 
-from harness.results.schema import Device
+from harness.records.schema import Device
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import re
 import pytest
 from claim_worlds import A100, H200, arm, bench, judged, of_benches, sddit, write
 
-from harness.results.claims.checks import outside_tolerance
-from harness.results.claims.comparisons import steps_to_reach
-from harness.results.claims.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
-from harness.results.evidence import Evidence
+from harness.claims.checks import outside_tolerance
+from harness.claims.comparisons import steps_to_reach
+from harness.claims.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from harness.records.evidence import Evidence
 
 
 def test_best_of_all_needs_a_measured_value_on_either_side(tmp_path):

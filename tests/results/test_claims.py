@@ -7,12 +7,12 @@ import pytest
 from claim_worlds import AS_PUBLISHED, AT_THE_DEMO, KNOBS, PAPER_ONLY, arm, judged, sddit, write
 from run_folders import write_run
 
-from harness.results import published
-from harness.results.claims.claims import CLAIMS, judge
-from harness.results.claims.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
-from harness.results.evidence import Evidence, gather
-from harness.results.schema import Device
-from harness.results.trials import settings
+from harness.claims import published
+from harness.claims.claims import CLAIMS, judge
+from harness.claims.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from harness.records.evidence import Evidence, gather
+from harness.records.schema import Device
+from harness.records.trials import settings
 
 # Every claim, at the demo's scale --------------------------------------------------------------------------------
 

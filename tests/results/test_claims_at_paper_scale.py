@@ -1,10 +1,10 @@
 import pytest
 from claim_worlds import full, judged, write
 
-from harness.results.claims.checks import outside_tolerance
-from harness.results.claims.claims import judge
-from harness.results.claims.verdicts import NOT_REPRODUCED, REPRODUCED
-from harness.results.evidence import Count, Counts, Evidence
+from harness.claims.checks import outside_tolerance
+from harness.claims.claims import judge
+from harness.claims.verdicts import NOT_REPRODUCED, REPRODUCED
+from harness.records.evidence import Count, Counts, Evidence
 
 XL = [
     full("sddit", "xl", 7.21, 4.0, 2_400_000, milestones={1_100_000: 9.66, 1_300_000: 9.01}, guided={1.5: 3.23}),

@@ -7,14 +7,21 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.errors import UsageError
-from harness.results import compare
-from harness.results.figures import comparison, speed_quality
-from harness.results.schema import Device
-from harness.results.store import find_runs
+from harness.records.schema import Device
+from harness.records.store import find_runs
+from harness.report.figures import comparison, speed_quality
+from harness.report.figures import figure3 as compare
+from harness.system.errors import UsageError
 
 H200 = Device(name="NVIDIA H200", kind="cuda", count=1, threads=16)
-LIGHT_MODULES = ("store", "published", "compare", "figures", "claims", "tables", "report")
+LIGHT_MODULES = (
+    "records.store",
+    "claims.published",
+    "report.figures",
+    "claims.claims",
+    "report.tables",
+    "report.report",
+)
 
 
 def figure3(*roots: Path):
@@ -261,8 +268,9 @@ def test_the_results_layer_imports_no_torch_and_no_baseline(four_methods, tmp_pa
     script = f"""
 import sys
 from pathlib import Path
-from harness.results import {", ".join(LIGHT_MODULES)}
-from harness.results.figures import comparison
+import {", ".join(f"harness.{name}" for name in LIGHT_MODULES)}
+from harness.report import report
+from harness.report.figures import comparison
 comparison.compare([Path({str(four_methods)!r})], "all", Path({str(tmp_path / "out")!r}))
 report.write([Path({str(four_methods)!r})], Path({str(tmp_path / "out")!r}))
 heavy = sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "torchvision"))

@@ -2,22 +2,22 @@
 
 import pytest
 
-from harness.recipes import load_recipe, recipe_names
-from harness.results.folders.departures import UNSAID, departures, knob_defaults
-from harness.training import registry
+import baselines
+from harness.recipes.reading import load_recipe, recipe_names
+from harness.records.folders.departures import UNSAID, departures, knob_defaults
 
 
 def resolved(recipe: str, formulation: str | None = None) -> dict:
     """A run's configuration as the recipe alone gives it."""
     document = load_recipe(recipe, formulation).document
-    knobs = registry.load(document["method"]).Config.model_validate(document["knobs"])
+    knobs = baselines.load(document["method"]).Config.model_validate(document["knobs"])
     shape = {"channels": 1, "side": 8, "num_classes": 10}
     return {**document, "input": document["input"] or shape, "knobs": knobs.model_dump(mode="json")}
 
 
-@pytest.mark.parametrize("method", registry.names())
+@pytest.mark.parametrize("method", baselines.names())
 def test_the_defaults_read_from_a_method_are_those_it_has(method):
-    assert knob_defaults(method) == registry.load(method).Config().model_dump(mode="json")
+    assert knob_defaults(method) == baselines.load(method).Config().model_dump(mode="json")
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -6,8 +6,8 @@ import sample_document
 from markdown_it import MarkdownIt
 from sample_document import HOSTILE, JUDGEMENTS, drawing, hostile, judgement, sample, table
 
-from harness.results.pages import markdown
-from harness.results.pages.document import (
+from harness.report.pages import markdown
+from harness.report.pages.document import (
     MOST_NUMBERS,
     Bullets,
     Code,

@@ -7,9 +7,9 @@ import pytest
 from bench_records import bench, contender
 from run_folders import write_run
 
-from harness.errors import DataError
-from harness.results.evidence import Count, Counts, gather
-from harness.results.schema import write_record
+from harness.records.evidence import Count, Counts, gather
+from harness.records.schema import write_record
+from harness.system.errors import DataError
 
 COUNT = Count(params=740_570_704, gmacs_forward=128.05, gmacs_step=436.93)
 

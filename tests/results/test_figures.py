@@ -4,12 +4,12 @@ import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 
-from harness.errors import DataError
-from harness.results import figures
-from harness.results.compare import Figure3, figure3
-from harness.results.figures import speed_quality
-from harness.results.schema import Device
-from harness.results.store import find_runs
+from harness.records.schema import Device
+from harness.records.store import find_runs
+from harness.report import figures
+from harness.report.figures import speed_quality
+from harness.report.figures.figure3 import Figure3, figure3
+from harness.system.errors import DataError
 
 H200 = Device(name="NVIDIA H200", kind="cuda", count=1, threads=16)
 

@@ -10,12 +10,13 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.results import figures, published
-from harness.results.evidence import Evidence, gather
-from harness.results.figures import convergence, mask_ratio, measured, teacher_noise
-from harness.results.figures.scales import log_ticks, short, unit_of_time
-from harness.results.figures.sheet import Drawing
-from harness.results.schema import Device, Result, read_record, write_record
+from harness.claims import published
+from harness.records.evidence import Evidence, gather
+from harness.records.schema import Device, Result, read_record, write_record
+from harness.report import figures
+from harness.report.drawing.scales import log_ticks, short, unit_of_time
+from harness.report.drawing.sheet import Drawing
+from harness.report.figures import convergence, mask_ratio, measured, teacher_noise
 
 H200 = Device(name="NVIDIA H200", kind="cuda", count=2, threads=16)
 NUMBERS = ("4", "5", "6")

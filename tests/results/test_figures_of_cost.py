@@ -7,11 +7,11 @@ from bench_records import H200, bench, contender
 from matplotlib.figure import Figure
 from run_folders import write_run
 
-from harness.results.bench_record import Floor
-from harness.results.evidence import Count, Counts, Evidence, gather
-from harness.results.figures import memory, speed_cost
-from harness.results.figures.sheet import Drawing
-from harness.results.schema import Device
+from harness.records.bench_record import Floor
+from harness.records.evidence import Count, Counts, Evidence, gather
+from harness.records.schema import Device
+from harness.report.drawing.sheet import Drawing
+from harness.report.figures import memory, speed_cost
 
 A100 = Device(name="NVIDIA A100", kind="cuda", count=1, threads=16)
 METHODS = ("dit", "maskdit", "mdt", "sddit")

@@ -18,10 +18,10 @@ from bench_records import bench, contender
 from matplotlib.figure import Figure
 from PIL import Image
 
-from harness.results import figures
-from harness.results.evidence import Evidence, gather
-from harness.results.figures import losses, memory, samples, speed_cost
-from harness.results.figures.sheet import Drawing
+from harness.records.evidence import Evidence, gather
+from harness.report import figures
+from harness.report.drawing.sheet import Drawing
+from harness.report.figures import losses, memory, samples, speed_cost
 
 MAKERS = [samples.make, losses.make, memory.make, speed_cost.make]
 METHODS = ("dit", "maskdit", "mdt", "sddit")
@@ -107,7 +107,7 @@ def test_every_figure_says_how_many_seeds_it_shows(make, every_method):
 
 def test_none_of_them_needs_torch():
     modules = "samples, losses, memory, speed_cost"
-    code = f"import sys; from harness.results.figures import {modules}; sys.exit('torch' in sys.modules)"
+    code = f"import sys; from harness.report.figures import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -124,7 +124,7 @@ def test_rows_are_called_by_the_classes_that_the_evaluation_asked_for(rule):
 @pytest.mark.parametrize(("side", "channels", "num_images"), [(8, 1, 1000), (8, 1, 17), (40, 3, 60)])
 def test_the_images_of_a_grid_come_back_as_they_were_laid_out(side, channels, num_images, tmp_path):
     torch = pytest.importorskip("torch")
-    from harness.evaluation.images import class_grid, save_png
+    from harness.evaluation.images.uint8 import class_grid, save_png
 
     asked = torch.tensor(samples.labels("random", num_images, 12, seed=3))
     images = torch.randint(256, (num_images, side, side, channels), dtype=torch.uint8)

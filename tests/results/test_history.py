@@ -14,10 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams import metadata as hparams
 
-from harness import trackers
-from harness.config import read_config
-from harness.errors import DataError, SetupError, UsageError
-from harness.results.folders import history
+from harness.recipes.config import read_config
+from harness.records.folders import history
+from harness.runs import trackers
+from harness.system.errors import DataError, SetupError, UsageError
 
 START = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from sample_document import HOSTILE, JUDGEMENTS, drawing, hostile, judgement, sample, table
 
-from harness.errors import DataError, one_line
-from harness.results.pages import page
-from harness.results.pages.document import Document, FigureBlock, Paragraph, Section, TableBlock, Verdicts
-from harness.results.pages.inline_svg import inline
+from harness.report.pages import page
+from harness.report.pages.document import Document, FigureBlock, Paragraph, Section, TableBlock, Verdicts
+from harness.report.pages.inline_svg import inline
+from harness.system.errors import DataError, one_line
 
 VOID = {"meta", "br"}
 FRAME = {
@@ -98,7 +98,7 @@ def test_the_page_loads_nothing_and_runs_only_its_own_script():
     assert rules["img-src"] == "data:"
     for name, asset in (("style", "page.css"), ("script", "page.js")):
         (content,) = re.findall(rf"<{name}>(.*?)</{name}>", html, re.DOTALL)
-        assert content == (files("harness.results.pages") / asset).read_text(encoding="utf-8")
+        assert content == (files("harness.report.pages") / asset).read_text(encoding="utf-8")
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
         assert rules[f"{name}-src"] == f"'sha256-{digest}'"
 
@@ -111,7 +111,7 @@ def test_nothing_in_the_page_points_outside_of_it():
         assert target is None or target.startswith("#") or (tag == "image" and target.startswith("data:image/png"))
         for value in attributes.values():
             assert all(where.startswith("url(#") for where in re.findall(r"url\([^)]*\)", value or ""))
-    assert not re.search(r"@import|url\(", (files("harness.results.pages") / "page.css").read_text())
+    assert not re.search(r"@import|url\(", (files("harness.report.pages") / "page.css").read_text())
 
 
 def test_names_are_unique_and_every_link_leads_to_one():
@@ -147,7 +147,7 @@ def test_letters_that_cannot_be_seen_are_left_out():
 
 
 def test_the_same_document_gives_the_same_bytes_in_another_process():
-    command = "import hashlib, sample_document; from harness.results.pages import page;"
+    command = "import hashlib, sample_document; from harness.report.pages import page;"
     command += "print(hashlib.sha256(page.render(sample_document.sample()).encode()).hexdigest())"
     where = {"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parent.parent)}
     said = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True, env=where)

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from pydantic import ConfigDict
 
-from harness.config import Knobs, RunConfig
-from harness.recipes import load_recipe
-from harness.results import published
-from harness.results.evidence import Evidence, gather
-from harness.results.schema import DataIdentity, Device, Evaluation, EvaluationProtocol, Manifest, Result
-from harness.results.store import Run
-from harness.results.tables import paper_settings
-from harness.results.tables.paper_tables import context, tables
-from harness.results.tables.table import Table
-from harness.results.trials import settings
-from harness.training import registry
+import baselines
+from harness.claims import published
+from harness.recipes.config import Knobs, RunConfig
+from harness.recipes.reading import load_recipe
+from harness.records.evidence import Evidence, gather
+from harness.records.schema import DataIdentity, Device, Evaluation, EvaluationProtocol, Manifest, Result
+from harness.records.store import Run
+from harness.records.trials import settings
+from harness.report.tables import paper_settings
+from harness.report.tables.paper_tables import context, tables
+from harness.report.tables.table import Table
 
 A100 = Device(name="NVIDIA A100-SXM4-80GB", kind="cuda", count=8, threads=16)
 NUMBER = count()
@@ -385,9 +385,9 @@ def test_a_printed_text_and_a_value_are_compared_by_number_or_by_word(printed, v
     assert paper_settings.agreement(printed, value) == verdict
 
 
-@pytest.mark.parametrize("method", registry.names())
+@pytest.mark.parametrize("method", baselines.names())
 def test_knob_defaults_read_from_the_text_are_those_of_the_class(method):
-    config = registry.load(method).Config
+    config = baselines.load(method).Config
     found = paper_settings.knob_defaults(method)
     assert {name: value for name, (value, _) in found.items()} == config().model_dump()
     assert {name: words for name, (_, words) in found.items()} == {

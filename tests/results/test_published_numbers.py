@@ -7,12 +7,12 @@ from importlib.resources import files
 
 import pytest
 
-from harness.errors import UsageError
-from harness.results import published
+from harness.claims import published
+from harness.system.errors import UsageError
 
 
 def read(name: str) -> list[dict[str, str]]:
-    text = (files("harness.results") / "published" / f"{name}.csv").read_text(encoding="utf-8")
+    text = (files("harness.claims") / "published" / f"{name}.csv").read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
 
 
@@ -153,8 +153,8 @@ def test_table_4_names_each_setting_as_a_recipe_does():
 def test_settings_that_look_like_a_path_are_settings_of_the_recipe():
     """Needs torch to name the method's knobs, so in a process of its own: nothing else here may load it."""
     code = (
-        "from harness.recipes import load_recipe, settings; from harness.training import registry;"
-        "print(*(s.path for s in settings(load_recipe('sddit-xl'), registry.load('sddit').Config)))"
+        "import baselines; from harness.recipes.reading import load_recipe, settings;"
+        "print(*(s.path for s in settings(load_recipe('sddit-xl'), baselines.load('sddit').Config)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     named = set(published.settings()["metric"])

@@ -6,18 +6,18 @@ import pytest
 from run_folders import XEON, write_run
 from typer.testing import CliRunner
 
+from harness.claims import claims
+from harness.claims.deviations import DEVIATIONS
 from harness.cli import app
-from harness.errors import DataError, UsageError
-from harness.results import report
-from harness.results.claims import claims
-from harness.results.deviations import DEVIATIONS
-from harness.results.evidence import gather
-from harness.results.pages import markdown, page
-from harness.results.pages.document import Document
-from harness.results.schema import Device
-from harness.results.store import load_runs
-from harness.results.tables import paper_tables
-from harness.results.tables.table import NOTHING
+from harness.records.evidence import gather
+from harness.records.schema import Device
+from harness.records.store import load_runs
+from harness.report import report
+from harness.report.pages import markdown, page
+from harness.report.pages.document import Document
+from harness.report.tables import paper_tables
+from harness.report.tables.table import NOTHING
+from harness.system.errors import DataError, UsageError
 
 
 def composed(root: Path) -> Document:

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 from claim_worlds import AT_THE_DEMO, PAPERS, arm, full, judged, write
 
-from harness.results.claims.checks import FID_WITHIN, agreement, outside_tolerance
-from harness.results.claims.claims import judge
-from harness.results.claims.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
-from harness.results.evidence import gather
+from harness.claims.checks import FID_WITHIN, agreement, outside_tolerance
+from harness.claims.claims import judge
+from harness.claims.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from harness.records.evidence import gather
 
 
 def checked(root: Path) -> list[str]:

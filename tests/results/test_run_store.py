@@ -2,9 +2,9 @@ import shutil
 
 import pytest
 
-from harness.errors import DataError
-from harness.results.schema import read_lines, write_record
-from harness.results.store import load_runs
+from harness.records.schema import read_lines, write_record
+from harness.records.store import load_runs
+from harness.system.errors import DataError
 
 
 def test_a_finished_run_is_found_below_a_root_and_as_a_root_itself(run_folder, tmp_path):

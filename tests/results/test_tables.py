@@ -10,8 +10,7 @@ from io import StringIO
 import pytest
 from markdown_it import MarkdownIt
 
-from harness.errors import DataError, one_line
-from harness.results.tables.table import (
+from harness.report.tables.table import (
     LATEX,
     NOTHING,
     Column,
@@ -23,6 +22,7 @@ from harness.results.tables.table import (
     with_spread,
     write,
 )
+from harness.system.errors import DataError, one_line
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -259,8 +259,8 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_mend(tmp_path):
 
 def test_the_tables_need_no_torch():
     code = (
-        "import sys; from harness.results.tables import paper_tables as p;"
-        "from harness.results.evidence import Evidence; "
+        "import sys; from harness.report.tables import paper_tables as p;"
+        "from harness.records.evidence import Evidence; "
         "p.tables(Evidence()); p.context(Evidence()); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from run_folders import write_run
 
-from harness.results.schema import Device
-from harness.results.store import load_runs
-from harness.results.trials import Setting, has_knobs, settings
+from harness.records.schema import Device
+from harness.records.store import load_runs
+from harness.records.trials import Setting, has_knobs, settings
 
 H200 = Device(name="NVIDIA H200", kind="cuda", count=8, threads=16)
 

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from harness.results.claims.verdicts import (
+from harness.claims.verdicts import (
     INCONCLUSIVE,
     NOT_REPRODUCED,
     NOT_TESTED,

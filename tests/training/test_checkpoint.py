@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness.errors import DataError
+from harness.system.errors import DataError
 from harness.training import checkpoint
 from harness.training.checkpoint import Checkpoint, Keep, Writer
 

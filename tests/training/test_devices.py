@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from harness.training.devices import DEVICES, device_named, peak_flops
+from harness.planning.devices import DEVICES, device_named, peak_flops
 
 
 @pytest.mark.parametrize(

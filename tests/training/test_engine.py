@@ -8,13 +8,14 @@ import pytest
 import torch
 from small import small_config
 
-from harness.errors import Diverged, Interrupted, Preempted
-from harness.randomness import Draw
-from harness.training import checkpoint, engine, registry
+import baselines
+from harness.model.randomness import Draw
+from harness.system.errors import Diverged, Interrupted, Preempted
+from harness.training import checkpoint, engine
 from harness.training.step import drop_labels
 from harness.training.telemetry import WARMUP_STEPS, StepClock
 
-METHODS = registry.names()
+METHODS = baselines.names()
 CPU = torch.device("cpu")
 
 
@@ -24,7 +25,7 @@ class Stop(Exception):
 
 def train(cfg, digits, folder, report=lambda line: None, prepare=lambda method: None, notes=None):
     folder.mkdir(exist_ok=True)
-    method = registry.build(cfg)
+    method = baselines.build(cfg)
     prepare(method)
     note = (notes if notes is not None else []).append
     trained = engine.train(method, cfg, digits, folder, device=CPU, report=report, note=note)

@@ -13,17 +13,16 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from harness.config import RunConfig
-from harness.nn.blocks import DiTBlock
-from harness.randomness import Draw
-from harness.training import checkpoint, registry
-from harness.training import estimate as estimate_module
-from harness.training.activations import _AsOnGpu
-from harness.training.checkpoint import Checkpoint, Keep
-from harness.training.cost import Cost
-from harness.training.devices import DEVICES
-from harness.training.ema import Ema
-from harness.training.estimate import (
+import baselines
+from harness.model.method import Progress
+from harness.model.nn.blocks import DiTBlock
+from harness.model.randomness import Draw
+from harness.model.shape import shape_of
+from harness.planning import estimate as estimate_module
+from harness.planning.activations import _AsOnGpu
+from harness.planning.cost import Cost
+from harness.planning.devices import DEVICES
+from harness.planning.estimate import (
     ASSUMED_UTILISATION,
     Estimate,
     checkpoint_bytes,
@@ -32,16 +31,19 @@ from harness.training.estimate import (
     largest_micro_batch,
     lines,
 )
-from harness.training.method import Progress
+from harness.recipes.config import RunConfig
+from harness.training import checkpoint
+from harness.training.checkpoint import Checkpoint, Keep
+from harness.training.ema import Ema
 
-METHODS = registry.names()
+METHODS = baselines.names()
 
 
 SOME_COST = Cost(params=1, gmacs_forward=1.0, gmacs_step=3.0)
 
 
 def estimated(cfg: RunConfig, world_size: int = 1) -> Estimate:
-    return estimate(cfg, registry.shape_of(cfg), SOME_COST, registry.build(cfg, device="meta"), world_size)
+    return estimate(cfg, shape_of(cfg), SOME_COST, baselines.build(cfg, device="meta"), world_size)
 
 
 # Memory ------------------------------------------------------------------------------------------------------------
@@ -54,7 +56,7 @@ def counted_bytes(cfg: RunConfig) -> int:
 
 def real_bytes(cfg: RunConfig, device: str = "cpu") -> int:
     """What autograd really keeps of a forward pass of the first micro-batch, besides the method's own tensors."""
-    method, rows = registry.build(cfg).to(device), cfg.execution.micro_batch
+    method, rows = baselines.build(cfg).to(device), cfg.execution.micro_batch
     clean = torch.zeros(rows, cfg.input.channels, cfg.input.side, cfg.input.side, device=device)
     labels = torch.zeros(rows, dtype=torch.long, device=device)
     own = {tensor.data_ptr() for tensor in [*method.parameters(), *method.buffers()]}
@@ -74,7 +76,7 @@ def real_bytes(cfg: RunConfig, device: str = "cpu") -> int:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_count_on_shapes_is_what_a_real_forward_keeps(name):
-    for formulation in registry.load(name).Method.formulations:
+    for formulation in baselines.load(name).Method.formulations:
         cfg = tiny_config(name, f"formulation={formulation}", "batch_size=6", "micro_batch=3")
         assert counted_bytes(cfg) == real_bytes(cfg)
 
@@ -130,7 +132,7 @@ class _Made(TorchDispatchMode):
 
 def really_alive_bytes(cfg: RunConfig) -> int:
     """What is alive after a forward pass that was not before: kept by hooks, by checkpoints, or by anything else."""
-    method, rows = registry.build(cfg), cfg.protocol.batch_size
+    method, rows = baselines.build(cfg), cfg.protocol.batch_size
     for block in method.network.modules():
         if isinstance(block, DiTBlock):
             block.checkpointed = cfg.execution.activation_checkpointing
@@ -168,11 +170,11 @@ def test_checkpointing_is_estimated_at_what_really_stays_and_one_block(name):
 
 def test_estimating_a_method_whose_blocks_are_checkpointed_leaves_them_so():
     cfg = tiny_config("sddit", CHECKPOINTED)
-    method = registry.build(cfg)
+    method = baselines.build(cfg)
     blocks = [module for module in method.network.modules() if isinstance(module, DiTBlock)]
     for block in blocks:
         block.checkpointed = True
-    found = estimate(cfg, registry.shape_of(cfg), SOME_COST, method, 1)
+    found = estimate(cfg, shape_of(cfg), SOME_COST, method, 1)
     assert found == estimated(cfg)
     assert all(block.checkpointed for block in blocks)
 
@@ -229,7 +231,7 @@ def test_checkpointing_lets_more_images_fit():
 @pytest.mark.parametrize("name", METHODS)
 def test_the_parts_of_the_state_are_those_of_a_run(name):
     cfg = small_config(name)
-    method = registry.build(cfg)
+    method = baselines.build(cfg)
     trained = sum(p.numel() * 4 for p in method.parameters() if p.requires_grad)
     fixed = sum(p.numel() * 4 for p in method.parameters() if not p.requires_grad)
     average = Ema(method.network, 0.9, warmup=False).network
@@ -242,9 +244,9 @@ def test_the_parts_of_the_state_are_those_of_a_run(name):
 
 def test_estimating_from_a_real_method_gives_the_same_and_leaves_it_as_it_was():
     cfg = small_config("sddit")
-    method = registry.build(cfg)
+    method = baselines.build(cfg)
     before, state = {n: t.clone() for n, t in method.state_dict().items()}, torch.get_rng_state()
-    from_real = estimate(cfg, registry.shape_of(cfg), SOME_COST, method, 2)
+    from_real = estimate(cfg, shape_of(cfg), SOME_COST, method, 2)
     assert torch.equal(torch.get_rng_state(), state)
     assert from_real == estimated(cfg, 2)
     assert all(torch.equal(tensor, before[name]) for name, tensor in method.state_dict().items())
@@ -262,7 +264,7 @@ def test_a_training_set_on_the_gpu_counts_there():
 @pytest.mark.parametrize("name", METHODS)
 def test_checkpoints_take_the_room_that_was_estimated(name, tmp_path):
     cfg = tiny_config(name, "keep_every=20", "keep_last=2", "steps=50")
-    method = registry.build(cfg)
+    method = baselines.build(cfg)
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad])
     for parameter in method.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None

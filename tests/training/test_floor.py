@@ -3,11 +3,11 @@
 import pytest
 from counted import configured
 
-from harness.results import published
-from harness.results.methods import from_title
-from harness.training import passes
-from harness.training.devices import DEVICES
-from harness.training.floor import Ceiling, floor_of, floors, paper_floor, work_of
+from harness.claims import published
+from harness.planning import passes
+from harness.planning.devices import DEVICES
+from harness.planning.floor import Ceiling, floor_of, floors, paper_floor, work_of
+from harness.records.looks import from_title
 
 FIGURE_3 = {from_title(point.method): point.steps_per_sec for point in published.figure3()[0]}
 

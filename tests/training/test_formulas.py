@@ -3,10 +3,10 @@
 import pytest
 from counted import configured, counted
 
-from harness.recipes import recipe_names
-from harness.training import passes
-from harness.training.cost import GIGA, step_cost
-from harness.training.formulas import macs
+from harness.planning import passes
+from harness.planning.cost import GIGA, step_cost
+from harness.planning.formulas import macs
+from harness.recipes.reading import recipe_names
 
 SWITCHES = [
     ("sddit-tiny", "discriminate=false"),

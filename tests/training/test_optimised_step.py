@@ -4,16 +4,16 @@ import pytest
 import torch
 from small import small_config
 
+import baselines
 from harness.data import sources
 from harness.data.loader import Batch
 from harness.data.order import batch_indices
-from harness.errors import SetupError, UsageError
-from harness.nn.blocks import DiTBlock
-from harness.training import registry
+from harness.model.nn.blocks import DiTBlock
+from harness.system.errors import SetupError, UsageError
+from harness.system.processes.world import World
 from harness.training.step import TrainStep
-from harness.world import World
 
-METHODS = registry.names()
+METHODS = baselines.names()
 CPU = torch.device("cpu")
 STEPS = 20
 
@@ -21,7 +21,7 @@ STEPS = 20
 def stepped(name, *assignments, steps=STEPS):
     """The step after `steps` of them, with every loss on the way."""
     cfg, data = small_config(name, "learning_rate=1e-3", "steps=20", *assignments), sources.load("digits")
-    step, losses = TrainStep(registry.build(cfg), cfg, data, world=World(), device=CPU), []
+    step, losses = TrainStep(baselines.build(cfg), cfg, data, world=World(), device=CPU), []
     for number in range(steps):
         batch = Batch(*data.read(batch_indices(len(data), cfg.seed, number, cfg.protocol.batch_size)))
         losses.append(step(batch, number, measure_gradient=False)[0]["loss"].item())
@@ -34,7 +34,7 @@ def weights(step):
 
 def distance(a, b):
     """Between the weights and averages of two steps, relative to how far the first has come from its start."""
-    start = torch.cat([p.detach().flatten() for p in registry.build(a._cfg).parameters()])
+    start = torch.cat([p.detach().flatten() for p in baselines.build(a._cfg).parameters()])
     moved = weights(a)[: len(start)] - start
     return ((weights(a) - weights(b)).norm() / moved.norm()).item()
 

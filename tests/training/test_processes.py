@@ -9,13 +9,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from small import small_config
 
+import baselines
 from harness.data import sources
-from harness.errors import UsageError
-from harness.training import engine, registry
+from harness.system.errors import UsageError
+from harness.system.processes.world import World
+from harness.training import engine
 from harness.training.step import rows_of
-from harness.world import World
 
-METHODS = registry.names()
+METHODS = baselines.names()
 STEPS = 20
 CPU = torch.device("cpu")
 
@@ -37,7 +38,7 @@ def train(name: str, folder: Path, world: World, *assignments: str, stop_after: 
 
     folder.mkdir(parents=True, exist_ok=True)
     cfg = config(name, *assignments)
-    method = registry.build(cfg)
+    method = baselines.build(cfg)
     trained = engine.train(
         method, cfg, sources.load("digits"), folder, device=CPU, report=report, note=lambda text: None, world=world
     )

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines import dit, maskdit, mdt
-from harness.diffusion.formulations import EDM, IDDPM
-from harness.diffusion.guidance import guided, power_cosine
-from harness.errors import DataError, UsageError
-from harness.nn.shape import Shape
-from harness.training import published_weights
+from harness.model.formulations import EDM, IDDPM
+from harness.model.guidance import guided, power_cosine
+from harness.model.shape import Shape
+from harness.runs import published_weights
+from harness.system.errors import DataError, UsageError
 
 METHODS = ("dit", "maskdit", "mdt")
 

@@ -5,17 +5,18 @@ import torch
 from small import small_config
 from torch import nn
 
+import baselines
 from harness.data import sources
-from harness.training import engine, registry
+from harness.training import engine
 
-METHODS = registry.names()
+METHODS = baselines.names()
 CPU = torch.device("cpu")
 
 
 def train(name, folder, *assignments):
     folder.mkdir()
     cfg = small_config(name, "steps=12", "log_every=1", "checkpoint_every=100", *assignments)
-    method, losses = registry.build(cfg), []
+    method, losses = baselines.build(cfg), []
     engine.train(
         method,
         cfg,
@@ -68,7 +69,7 @@ def test_half_precision_is_in_the_products_and_nowhere_else(name, tmp_path):
 
 
 def test_tf32_is_allowed_for_the_run_that_asks_and_no_other():
-    from harness.precision import set_precision
+    from harness.system.precision import set_precision
 
     set_precision("tf32")
     assert torch.get_float32_matmul_precision() == "high"

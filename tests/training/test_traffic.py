@@ -3,25 +3,27 @@
 import pytest
 from counted import configured
 
-from harness.config import RunConfig
-from harness.training import passes, registry
-from harness.training.activations import kept_bytes
-from harness.training.passes import step_of
-from harness.training.traffic import Traffic, kept, traffic
-from harness.training.vae_cost import online_encoder
+import baselines
+from harness.model.shape import shape_of
+from harness.planning import passes
+from harness.planning.activations import kept_bytes
+from harness.planning.passes import step_of
+from harness.planning.traffic import Traffic, kept, traffic
+from harness.planning.vae_cost import online_encoder
+from harness.recipes.config import RunConfig
 
-METHODS = registry.names()
+METHODS = baselines.names()
 OF_IMAGES = {"batch", "activations"}
 
 
 def traffic_of(cfg: RunConfig, *, world_size: int = 1) -> Traffic:
-    return traffic(cfg, registry.build(cfg, device="meta"), encoder=online_encoder(cfg), world_size=world_size)
+    return traffic(cfg, baselines.build(cfg, device="meta"), encoder=online_encoder(cfg), world_size=world_size)
 
 
 def eager_bytes(cfg: RunConfig) -> float:
     """What an uncompiled forward pass keeps of one image, among enough of them that nothing else counts."""
     return kept_bytes(
-        registry.build(cfg, device="meta"), registry.shape_of(cfg), batch_size=64, rows=64,
+        baselines.build(cfg, device="meta"), shape_of(cfg), batch_size=64, rows=64,
         bf16=cfg.protocol.precision == "bf16", checkpointing=cfg.execution.activation_checkpointing,
     ).activations / 64  # fmt: skip
 
@@ -65,7 +67,7 @@ def test_pieces_of_a_batch_read_the_weights_and_add_to_the_gradients_once_each()
 @pytest.mark.parametrize("name", METHODS)
 def test_the_state_moves_as_often_as_adamw_and_the_averages_need(name):
     cfg = configured(f"{name}-s")
-    method, found = registry.build(cfg, device="meta"), traffic_of(cfg)
+    method, found = baselines.build(cfg, device="meta"), traffic_of(cfg)
     trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
     fixed = sum(p.numel() for p in method.parameters() if not p.requires_grad)
     assert found.weights == found.gradients == 2 * 4 * trained

@@ -4,10 +4,10 @@ import pytest
 import torch
 from counted import configured
 
-from harness.data import vae
-from harness.errors import UsageError
-from harness.training.cost import GIGA
-from harness.training.vae_cost import counted_encoder, online_encoder, sd_encoder
+from harness.data.latents import vae
+from harness.planning.cost import GIGA
+from harness.planning.vae_cost import counted_encoder, online_encoder, sd_encoder
+from harness.system.errors import UsageError
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from tread_method.tread import Config, Method, Network
 
-from harness.diffusion.formulations import EDM
-from harness.nn import tokens
-from harness.nn.shape import Shape
-from harness.randomness import Draw, seed_step
-from harness.training.method import Progress
+from harness.model.formulations import EDM
+from harness.model.method import Progress
+from harness.model.nn import tokens
+from harness.model.randomness import Draw, seed_step
+from harness.model.shape import Shape
 
 SHAPE = Shape(channels=1, side=8, num_classes=10, patch=2, width=16, depth=4, num_heads=2)  # 16 tokens
 KNOBS = Config(blocks_before=1, blocks_after=1)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data import latents, npy
 from harness.data.importers import fast_dit, lightningdit, maskdit, repa
 from harness.data.importers.source import SD_FACTOR, SD_SCALE, Source
-from harness.data.latents import Description, Manifest, VaeIdentity
-from harness.errors import DataError, unknown
-from harness.files import read_limited
+from harness.data.latents import npy
+from harness.data.latents import sets as latents
+from harness.data.latents.sets import Description, Manifest, VaeIdentity
+from harness.system.errors import DataError, unknown
+from harness.system.files import read_limited
 
 LARGEST_LABELS = 2**30  # bytes of a file of labels
 

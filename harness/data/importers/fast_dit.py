@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data import npy
 from harness.data.importers.source import (
     SD_CHANNELS,
     SD_SCALE,
@@ -23,8 +22,9 @@ from harness.data.importers.source import (
     side_of,
     spaced,
 )
-from harness.errors import DataError
-from harness.files import read_limited
+from harness.data.latents import npy
+from harness.system.errors import DataError
+from harness.system.files import read_limited
 
 FEATURES, LABELS = "imagenet256_features", "imagenet256_labels"  # called so at other sizes too
 ENOUGH_TO_JUDGE = 100  # images

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from harness.data.importers.source import SD_CHANNELS, SD_SCALE, Part, Source, check_numbering, check_spread, spaced
-from harness.errors import DataError
+from harness.system.errors import DataError
 
 ENOUGH_TO_JUDGE = 100  # images
 NAME = re.compile(r"latents_rank(\d+)_shard(\d+)\.safetensors")

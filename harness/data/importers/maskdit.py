@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.data.importers.source import SD_CHANNELS, Part, Source, side_of, std_of
-from harness.errors import DataError, SetupError
+from harness.system.errors import DataError, SetupError
 
 FLOAT32 = 4  # bytes
 

@@ -17,10 +17,10 @@ from typing import IO
 
 import numpy as np
 
-from harness.data import npy
 from harness.data.importers.source import SD_CHANNELS, Part, Source, check_numbering, check_std, side_of, spaced
-from harness.errors import DataError
-from harness.files import read_limited
+from harness.data.latents import npy
+from harness.system.errors import DataError
+from harness.system.files import read_limited
 
 NAME = re.compile(r"(?:\d{5}/)?img-mean-std-(\d{8})\.npy")
 LARGEST_LABELS = 512 * 2**20  # bytes of dataset.json; ImageNet's takes 60 MB

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from harness.data.latents import IMAGENET_IMAGES
-from harness.errors import DataError
+from harness.data.latents.sets import IMAGENET_IMAGES
+from harness.system.errors import DataError
 
 SD_CHANNELS, SD_FACTOR, SD_SCALE = 4, 8, 0.18215  # of Stable Diffusion's VAE, which all of these formats were made for
 LARGEST_SIDE = 256

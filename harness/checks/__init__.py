@@ -1,0 +1,1 @@
+"""Checks that a user asks for: audit of records, doctor of the installation."""

@@ -1,0 +1,110 @@
+"""The folders that commands write: space, permission, and locks."""
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from harness.checks.doctor.finding import Finding, failure, in_words, ok, warning
+from harness.system.files import sync
+
+MIB, GIB = 2**20, 2**30
+FULL, SCARCE = 200 * MIB, 5 * GIB  # free; the weights of Inception and one VAE take 0.4 GiB, a checkpoint of S/2 0.5
+MANY_FILES = 1_000  # inodes
+
+
+def runs() -> Finding:
+    """runs/ of the folder that commands are given in."""
+    return look_at("runs/", Path("runs"), "Choose another folder with --out")
+
+
+def cache() -> Finding:
+    """Where downloads and features are kept."""
+    from harness.system.files import cache_folder
+
+    return look_at("cache", cache_folder(), "Set HARNESS_CACHE to another folder")
+
+
+def data() -> Finding:
+    """Where data sets and references are looked for by name. Nobody but `harness data` and the user writes there."""
+    from harness.data.sources import data_folder
+
+    folder = data_folder()
+    if not folder.is_dir():
+        return ok("data", f"{folder} is not there", "It is made when needed; HARNESS_DATA names another place.")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return failure("data", f"{folder} cannot be read", "Change its permissions, or set HARNESS_DATA.")
+    return ok("data", f"{folder}: {in_words(shutil.disk_usage(folder).free)} free")
+
+
+def downloads() -> Finding:
+    """The Hugging Face cache, where VAEs and feature networks are downloaded to."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return look_at("downloads", Path(HF_HUB_CACHE), "Set HF_HOME to another folder")
+
+
+def look_at(name: str, folder: Path, otherwise: str) -> Finding:
+    """Whether `folder`, or the nearest one above it that exists, has space, takes a file and keeps a lock.
+
+    `otherwise` begins the mend: what to do where it does not. What is written for the trial is removed again.
+    """
+    there = nearest(folder)
+    found = f"{folder}: " if there == folder else f"{folder}, not made yet: "
+    try:
+        _write(there)
+    except OSError as error:
+        return failure(name, f"{found}cannot be written: {error.strerror}", f"{otherwise}, or free and open this one.")
+    usage, nodes = shutil.disk_usage(there), os.statvfs(there)
+    found += f"{in_words(usage.free)} free"
+    if usage.free < FULL:
+        return failure(name, found, f"{otherwise}, or free some space: a run stops where its checkpoint does not fit.")
+    if nodes.f_files and nodes.f_favail < MANY_FILES:
+        return warning(name, f"{found}, and room for {nodes.f_favail} files", f"{otherwise}, or remove files.")
+    problem = lock_problem(there)
+    if problem:
+        return warning(
+            name, f"{found}; {problem}", f"{otherwise}, on a local disk; else never give two commands one run folder."
+        )
+    if usage.free < SCARCE:
+        return warning(name, found, f"{otherwise}, or free some space: sizes beyond tiny need gigabytes.")
+    return ok(name, f"{found}, writable, keeps locks")
+
+
+def nearest(folder: Path) -> Path:
+    """The folder, or the first above it that exists."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+
+
+def _write(folder: Path) -> None:
+    """Write a file as the harness does, down to the disk. Raises OSError."""
+    path = folder / f".harness-doctor-{secrets.token_hex(8)}"
+    try:
+        path.write_bytes(bytes(4096))
+        sync(path)
+        os.replace(path, path.with_suffix(".moved"))
+        sync(folder)
+    finally:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".moved").unlink(missing_ok=True)
+
+
+def lock_problem(folder: Path) -> str | None:
+    """Why two commands could not keep out of each other's way in this folder; None where they can."""
+    from harness.system import locks
+
+    path = folder / f".harness-doctor-{secrets.token_hex(8)}.lock"
+    try:
+        first = locks.take(path)
+    except OSError as error:
+        return f"its file system takes no locks ({error.strerror or error})"
+    if first is None:
+        return "a lock on a new file was refused"
+    try:
+        second = locks.take(path)
+        if second is not None:
+            second.release()
+            return "its file system gives one lock to two at once"
+    finally:
+        first.release()
+    return None

@@ -1,0 +1,1 @@
+"""The machinery of claims: comparisons, predicates, verdicts."""

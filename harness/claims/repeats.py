@@ -1,0 +1,173 @@
+"""Runs that differ in their seed alone, and how they differ from a row of a published table."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from harness.recipes.config import digest
+from harness.records import panels
+from harness.records.looks import from_title, measured_title, order
+from harness.records.panels import FINAL, Sample, Scalar
+from harness.records.schema import Evaluation
+from harness.records.trials import OF_AN_ARM, Setting, Trial, has_knobs
+
+SIZES = ("s", "b", "l", "xl")  # the papers': written S/2, B/2, ...
+WEIGHTIEST = ("data", "metric", "network", "steps", "batch")  # of what keeps two numbers apart; the rest comes after
+
+
+class Target(NamedTuple):
+    """What a published value was measured on."""
+
+    method: str
+    size: str  # "s"
+    patch: int
+    steps: int | None  # None: not stated
+    batch_size: int | None
+
+    @property
+    def network(self) -> str:
+        return network_title(self.size, self.patch)
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Runs of one method in one setting: the same knobs, steps, batch and sampling, one run a seed."""
+
+    setting: Setting
+    trials: tuple[Trial, ...]  # by seed
+
+    @property
+    def method(self) -> str:
+        return self.trials[0].method
+
+    @property
+    def steps(self) -> int:
+        return self.trials[0].steps
+
+    @property
+    def batch_size(self) -> int:
+        return self.trials[0].batch_size
+
+    @property
+    def knobs(self) -> Mapping[str, Any]:
+        return self.trials[0].knobs
+
+    @property
+    def patch(self) -> int | None:
+        return self.trials[0].run.config["network"].get("patch")
+
+    @property
+    def model(self) -> str:
+        """ "SD-DiT-S/2", as the papers write it."""
+        return f"{measured_title(self.method, self.knobs)}-{network_title(self.setting.size, self.patch)}"
+
+    @cached_property
+    def sample(self) -> Sample:
+        trial = self.trials[0]
+        return Sample(trial.run, _final(trial), trial.metric, trial.speed or math.nan, trial.distance)
+
+    @cached_property
+    def settings(self) -> dict[str, Scalar]:
+        """The method's knobs and how it is sampled."""
+        return self.sample.settings | {"sampling.guidance_scale": _final(self.trials[0]).protocol.guidance_scale}
+
+    def values(self, metric: str, step: int | None = None) -> dict[int, float]:
+        """The metric by seed after `step`, the last one by default; seeds without it are absent."""
+        found = {trial.seed: _evaluation(trial, step or trial.steps) for trial in self.trials}
+        values = {seed: evaluation.metrics.get(metric, math.nan) for seed, evaluation in found.items() if evaluation}
+        return {seed: value for seed, value in values.items() if math.isfinite(value)}
+
+    def is_default(self, but: Iterable[str] = ()) -> bool:
+        """Whether the knobs that the paper's ablations vary, `but` these, have the paper's values."""
+        return has_knobs(self.method, self.knobs, {name: self.knobs[name] for name in but if name in self.knobs})
+
+    def differences(self, targets: Iterable[Target]) -> dict[str, str]:
+        """What keeps these runs from standing beside the published ones of their method, the weightiest first.
+
+        A word and a phrase for each: {"data": "data digits instead of ImageNet 256"}. Empty means comparable. The
+        device is not asked for, as a distance does not depend on it.
+        """
+        found = panels.differences_from_paper(self.sample) | panels.own_differences_from_paper(self.sample)
+        for word in ("network", "steps", "batch", "device"):
+            found.pop(word, None)
+        found |= dict(self._against([target for target in targets if target.method == self.method]))
+        return {word: found.pop(word) for word in WEIGHTIEST if word in found} | found
+
+    def _against(self, targets: Sequence[Target]) -> Iterator[tuple[str, str]]:
+        own = network_title(self.setting.size, self.patch)
+        if not targets:
+            yield "method", f"method {self.method}, of which there is none"
+            return
+        alike = [target for target in targets if target.network == own]
+        if not alike:
+            yield "network", f"network {own} instead of {_any_of(target.network for target in targets)}"
+        for word, value, name in (("steps", self.steps, "steps"), ("batch", self.batch_size, "batch_size")):
+            stated = [number for target in alike or targets if (number := getattr(target, name)) is not None]
+            if stated and value not in stated:
+                yield word, f"{word} {value} instead of {_any_of(map(str, stated))}"
+
+
+def repeats_of(setting: Setting) -> list[Repeats]:
+    """The setting's runs in groups, in the order of the methods; of two runs of one seed, the first by name."""
+    groups: dict[str, dict[int, Trial]] = defaultdict(dict)
+    for trial in sorted(setting.trials, key=lambda trial: (trial.seed, trial.run.name, str(trial.run.path))):
+        own = Repeats(setting, (trial,))
+        key = digest({"method": trial.method, **own.settings, "steps": trial.steps, "batch": trial.batch_size})
+        groups[key].setdefault(trial.seed, trial)
+    made = [Repeats(setting, tuple(group.values())) for group in groups.values()]
+    return sorted(made, key=lambda r: (order(r.method), r.steps, r.batch_size, -len(r.trials), repr(r.settings)))
+
+
+def target_of(method: str, model: str, steps_k: float, batch_size: float) -> Target | None:
+    """A published row's, from its columns (NaN where nothing is stated); None where `model` names no size."""
+    named = re.match(r".*-(S|B|L|XL)/(\d+)", model)
+    if named is None:
+        return None
+    steps = None if math.isnan(steps_k) else round(steps_k * 1000)
+    return Target(
+        from_title(method), named[1].lower(), int(named[2]), steps, None if math.isnan(batch_size) else int(batch_size)
+    )
+
+
+def network_title(size: str, patch: int | None) -> str:
+    return f"{size.upper() if size.lower() in SIZES else size}/{patch}"
+
+
+def titles_of(settings: Sequence[Setting]) -> dict[str, str]:
+    """A title for each setting by its name; what else differs is added where two would be alike."""
+    conditions = {setting.name: _conditions(setting) for setting in settings}
+    named = {}
+    for setting in settings:
+        alike = [conditions[other.name] for other in settings if other.title == setting.title]
+        keys = panels.differing(alike)
+        named[setting.name] = setting.title + panels.describe(conditions[setting.name], keys)
+    return named
+
+
+def _conditions(setting: Setting) -> dict[str, Scalar]:
+    found = Repeats(setting, setting.trials[:1]).sample.conditions
+    own = (*OF_AN_ARM, "device.", "arithmetic.", "processes", "evaluation.guidance", "evaluation.features_")
+    return {key: value for key, value in found.items() if not key.startswith(own)}
+
+
+def _final(trial: Trial) -> Evaluation:
+    return trial.run.result.evaluations[FINAL]
+
+
+def _evaluation(trial: Trial, step: int) -> Evaluation | None:
+    """Of the averaged weights after `step`, made as the last one was."""
+    final = _final(trial)
+    if step == trial.steps:
+        return final
+    alike = (e for e in trial.run.evaluations.values() if e.step == step and e.weights == final.weights)
+    return next((e for e in alike if e.protocol == final.protocol), None)
+
+
+def _any_of(texts: Iterable[str]) -> str:
+    """ "a", "a or b", "a, b or c"."""
+    *first, last = dict.fromkeys(texts)
+    return f"{', '.join(first)} or {last}" if first else last

@@ -1,0 +1,164 @@
+"""How every command answers: stdout, stderr and exit codes."""
+
+import functools
+import json
+import os
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.app import completion, layout
+from harness.cli.app.layout import shown
+from harness.cli.app.state import state
+from harness.system.errors import DataError, HarnessError, Interrupted, UsageError
+
+NARROWEST_BAR = 60  # columns; a bar has no room in fewer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Roots = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="RUNS", help="Run folders, or folders of them. Default: runs/", autocompletion=completion.run_folders
+    ),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one setting; repeatable.", autocompletion=completion.assignments
+    ),
+]
+
+
+def answers(command: Callable[..., None]) -> Callable[..., None]:
+    """Ends a command with the exit code of its error and one line that says what, why and how to mend it."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        from harness.system.processes.signals import preemption_raises
+
+        with ending(), preemption_raises():
+            command(*args, **kwargs)
+
+    return wrapped
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Turns what a block ends with into typer.Exit with its exit code, after saying it."""
+    try:
+        yield
+    except (typer.Exit, SystemExit):
+        raise
+    except UsageError as error:
+        _fail(f"{error}{_where_taken()}", error.exit_code)
+    except HarnessError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted. The same command continues from the last checkpoint.", Interrupted.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone. What Python still flushes at exit must not fail a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except OSError as error:  # files are all this program opens: a disk that is full, read-only or gone
+        mend = "Free some space or choose another folder with --out, then repeat the command."
+        _fail(f"{error}. {mend}", DataError.exit_code)
+    except Exception as error:
+        hint = "" if state.debug else " This is a bug in the harness; --debug shows the traceback."
+        _fail(f"{type(error).__name__}: {error}.{hint}", HarnessError.exit_code)
+
+
+def _fail(message: str, exit_code: int) -> None:
+    if state.debug:
+        traceback.print_exc()
+    lines = map(shown, f"error: {message}".split("\n"))  # a name or a file's text may hold what a terminal obeys
+    print(fitted("\n".join(lines)), file=sys.stderr)
+    raise typer.Exit(exit_code)
+
+
+def _where_taken() -> str:
+    """Which options were not typed but set, for whoever wonders where a wrong value comes from."""
+    if not state.taken:
+        return ""
+    return f" Set, not typed: {', '.join(f'{option} by {taken.origin}' for option, taken in state.taken.items())}."
+
+
+def fitted(message: str) -> str:
+    """A message in lines of the terminal that stderr is, broken between words; elsewhere as it is."""
+    if not sys.stderr.isatty():
+        return message
+    return "\n".join(
+        part
+        for line in message.splitlines()
+        for part in textwrap.wrap(line, _columns(), break_on_hyphens=False, break_long_words=False) or [""]
+    )
+
+
+def _columns() -> int:
+    """Of the terminal that stderr is, which need not be stdout's."""
+    told = os.environ.get("COLUMNS", "")
+    return int(told) if told.isdecimal() and int(told) else os.get_terminal_size(sys.stderr.fileno()).columns or 80
+
+
+def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], Sequence[str | Path]]) -> None:
+    """Print a command's answer: the document itself, or what `lines` makes of it, no wider than a terminal.
+
+    A Path stays in one line, however long, so that it can be copied.
+    """
+    if as_json:
+        print(json.dumps(document, indent=2))
+        return
+    said: list[str] = []
+    for line in lines(document):
+        parts = [layout.shown(part) for part in str(line).split("\n")]
+        said += layout.fitted(parts) if sys.stdout.isatty() and not isinstance(line, Path) else parts
+    print("\n".join(said))
+
+
+def count(text: str) -> int:
+    """Parses an option like --steps 400k."""
+    from harness.recipes.config import parse_count
+
+    try:
+        return parse_count(text)
+    except UsageError as error:
+        raise typer.BadParameter(str(error).removeprefix("steps ")) from None
+
+
+def listed(text: str) -> list[str]:
+    """The parts of an option like --precision bf16,fp32."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def compile_modes(text: str) -> str:
+    """Parses an option like --compile auto, or a list of them."""
+    for mode in listed(text):
+        if mode not in ("on", "off", "auto"):
+            raise typer.BadParameter(f"--compile is {mode!r}; it must be on, off or auto.")
+    return text
+
+
+def live() -> bool:
+    """Whether stderr is a terminal that lines can be drawn anew on, and somebody watches it."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
+
+
+def note(text: str) -> None:
+    """Say something beside the answer, unless only errors are wanted."""
+    if not state.quiet:
+        print(fitted(text), file=sys.stderr, flush=True)
+
+
+def progress_for(label: str, *, shown: bool = True):
+    """A bar on a terminal, plain lines elsewhere; nothing where another process shows it or --quiet is given."""
+    from harness.system import progress
+
+    if not shown or state.quiet:
+        return progress.NoProgress()
+    bar = live() and _columns() >= NARROWEST_BAR
+    return progress.BarProgress(label) if bar else progress.PlainProgress(label)

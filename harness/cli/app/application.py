@@ -1,0 +1,176 @@
+"""How this command line is built: every command has the same switches, help, settings and errors.
+
+Typer keeps its own copy of Click to itself, so only what Typer makes public is used.
+"""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from harness.cli import reference
+from harness.cli.app import answer, defaults, help_text, mistyped
+from harness.cli.app.state import state
+from harness.system.errors import UsageError, unknown
+
+NO_SETTINGS = "--no-settings"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _set(name: str) -> Callable[[bool], bool]:
+    def callback(value: bool) -> bool:
+        if value:
+            setattr(state, name, True)
+        return value
+
+    return callback
+
+
+def _switch(name: str, *declarations: str, help: str) -> Any:
+    return Annotated[
+        bool,
+        typer.Option(
+            *declarations,
+            help=help,
+            callback=_set(name),
+            is_eager=True,
+            expose_value=False,
+            rich_help_panel=reference.EVERYWHERE,
+        ),
+    ]
+
+
+Quiet = _switch("quiet", "--quiet", "-q", help="Show no progress and no notes on stderr, only errors.")
+Debug = _switch("debug", "--debug", help="Show tracebacks.")
+NoSettings = _switch("no_settings", NO_SETTINGS, help="Take no option from harness.toml and HARNESS_<COMMAND>_*.")
+SWITCHES = {"quiet": Quiet, "debug": Debug, "no_settings": NoSettings}
+
+
+def with_switches(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with the switches that are understood everywhere, before its name and after."""
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> Any:
+        return command(**{name: value for name, value in values.items() if name not in SWITCHES})
+
+    own = inspect.signature(command)
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in SWITCHES.items()
+    ]
+    setattr(wrapped, "__signature__", own.replace(parameters=[*own.parameters.values(), *added]))  # noqa: B010 (mypy)
+    wrapped.__annotations__ = {**command.__annotations__, **SWITCHES}
+    return wrapped
+
+
+def _bold(ctx: typer.Context) -> bool:
+    """Whether this help has bold headings; also told to Typer, which prints it and would take them out of a pipe."""
+    ctx.color = help_text.coloured(sys.stdout)
+    return ctx.color
+
+
+class Command(TyperCommand):
+    """A command whose options may have defaults from settings files and the environment."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing or {"-h", "--help"} & set(args):
+            return super().parse_args(ctx, args)
+        state.no_settings = state.no_settings or NO_SETTINGS in args  # before Typer reads a flag, it looks for defaults
+        defaults.apply(ctx)
+        rest = super().parse_args(ctx, args)
+        defaults.let_typed_go_first(ctx)
+        return rest
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(help_text.of(self, ctx, bold=_bold(ctx)))
+
+
+class Group(TyperGroup):
+    """A group of commands. The outermost one ends the program with an exit code of the errors' list."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:
+            print(ctx.get_help(), file=sys.stderr)
+            raise typer.Exit(UsageError.exit_code)
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            names = [name for name, command in self.commands.items() if not command.hidden]
+            raise unknown("command", args[0], names, see=f"`{ctx.command_path} --help` lists them")
+        return super().resolve_command(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(help_text.of(self, ctx, bold=_bold(ctx)))
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Carry a command line out and exit; without `standalone_mode`, return its exit code or raise its error."""
+        run = functools.partial(
+            super().main, args, prog_name, complete_var, False, windows_expand_args=windows_expand_args, **extra
+        )
+        state.reset()
+        try:
+            if not standalone_mode:
+                return run()
+            with answer.ending():
+                code = _in_our_words(run)
+                sys.stdout.flush()  # a reader that has gone is noticed here, not while the interpreter ends
+        except typer.Exit as end:
+            code = end.exit_code
+        finally:
+            state.restore()
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _in_our_words(run: Callable[[], Any]) -> Any:
+    """Typer's own errors as ours."""
+    try:
+        return run()
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # Typer's end of a reader that has gone is 1
+            raise end.__context__ from None
+        raise
+    except mistyped.Mistyped as error:
+        raise mistyped.explained(error) from None
+
+
+def _nothing_more() -> None:
+    """Of a group: its switches note themselves."""
+
+
+class App(typer.Typer):
+    """A Typer app made of these commands and groups."""
+
+    def __init__(self, **options: Any):
+        options.setdefault("cls", Group)
+        context = {"help_option_names": ["-h", "--help"], **options.pop("context_settings", {})}
+        super().__init__(
+            no_args_is_help=True,
+            pretty_exceptions_enable=False,
+            rich_markup_mode=None,
+            context_settings=context,
+            **options,
+        )
+        self.callback()(with_switches(_nothing_more))
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
+        """As Typer's. `epilog` holds the examples: "Examples: harness demo · harness report"."""
+        register = super().command(name, cls=Command, **options)
+
+        def decorate(function: F) -> F:
+            register(with_switches(function))
+            return function
+
+        return decorate

@@ -1,0 +1,161 @@
+"""What a shell may complete: names of recipes, runs, settings and choices, without importing torch.
+
+A completion that fails completes nothing: whatever it printed would land in the middle of what is being typed.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import typer
+
+# What modules that import torch or matplotlib know; tests/test_completion.py compares.
+DATA = ("cifar10", "digits", "imagenet-256", "imagenet-512", "synthetic")
+FEATURES = ("clip", "digits", "dinov2", "inception")
+FIGURES = ("3", "4", "5", "6", "7", "losses", "memory", "cost", "all")
+MOST_FOLDERS = 200
+
+Found = list[str] | list[tuple[str, str]]
+
+
+def quietly(complete: Callable[..., Found]) -> Callable[..., Found]:
+    """The completer; it finds nothing where it fails, and prints nothing at all."""
+
+    @functools.wraps(complete)
+    def wrapped(**given: Any) -> Found:
+        try:
+            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+                return complete(**given)
+        except Exception:  # see above: no error has a place there
+            return []
+
+    return wrapped
+
+
+def among(*choices: str) -> Callable[[str], list[str]]:
+    """A completer for one of these."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return complete
+
+
+def listed_among(*choices: str) -> Callable[[str], list[str]]:
+    """A completer for a list like bf16,fp32, whose last member is being typed."""
+
+    def complete(incomplete: str) -> list[str]:
+        return _in_list(incomplete, choices)
+
+    return complete
+
+
+@quietly
+def recipes(incomplete: str) -> Found:
+    """Recipes, each with what it repeats."""
+    from harness.recipes.reading import load_recipe, recipe_names
+
+    return [(name, f"repeats {load_recipe(name).repeats}") for name in recipe_names() if name.startswith(incomplete)]
+
+
+@quietly
+def sweeps(incomplete: str) -> Found:
+    """Sweeps, and all of them."""
+    from harness.recipes import sweeps as known
+
+    return [name for name in [*known.names(), "all"] if name.startswith(incomplete)]
+
+
+@quietly
+def metrics(incomplete: str) -> Found:
+    """Metrics in a list, by the names that users call them."""
+    from harness.recipes import metric_names
+
+    names = [*metric_names.NAMED, "fid", "sfid", "fid_infinity", "all"]
+    return _in_list(incomplete, sorted(names))
+
+
+@quietly
+def data_sets(incomplete: str) -> Found:
+    """Data sets by name, and folders."""
+    return [name for name in DATA if name.startswith(incomplete)] + _folders(incomplete, lambda folder: True)
+
+
+@quietly
+def run_folders(incomplete: str) -> Found:
+    """Run folders, and the folders on the way to them."""
+    return _folders(incomplete, lambda folder: (folder / "config.yaml").is_file())
+
+
+@quietly
+def run_names(ctx: typer.Context, incomplete: str) -> Found:
+    """Runs below --runs by name, and run folders."""
+    below = Path(ctx.params.get("below") or "runs")
+    names = [path.parent.relative_to(below).as_posix() for path in sorted(below.glob("*/*/config.yaml"))]
+    return [name for name in names[:MOST_FOLDERS] if name.startswith(incomplete)] or run_folders(incomplete=incomplete)
+
+
+@quietly
+def assignments(incomplete: str) -> Found:
+    """Keys of --set, of the recipes that the command names, or of all recipes."""
+    from harness.recipes.reading import load_recipe, recipe_names
+
+    if "=" in incomplete:
+        return []
+    known = recipe_names()
+    named = [word for word in _typed_words() if word in known]
+    keys = {key for name in named or known for key in _keys(load_recipe(name).document)}
+    short = {key.rpartition(".")[2] for key in keys}
+    return [f"{key}=" for key in sorted(short if "." not in incomplete else keys) if key.startswith(incomplete)]
+
+
+def _typed_words() -> list[str]:
+    """The line as the shell hands it over: Typer's own parse of it stops at an option that has no value yet."""
+    return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()
+
+
+def _keys(document: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{key}.")
+        elif prefix or key in ("seed", "formulation", "input"):
+            yield f"{prefix}{key}"
+    if not prefix:
+        yield from (f"knobs.{name}" for name in _knobs(document["method"]))
+
+
+@functools.cache
+def _knobs(method: str) -> tuple[str, ...]:
+    """The fields of a method's Config, read and not imported: the module imports torch."""
+    import ast
+    from importlib.util import find_spec
+
+    spec = find_spec(f"baselines.{method}")
+    if spec is None or spec.origin is None:
+        return ()
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    fields = [node for c in tree.body if isinstance(c, ast.ClassDef) and c.name == "Config" for node in c.body]
+    return tuple(n.target.id for n in fields if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name))
+
+
+def _in_list(incomplete: str, choices: Any) -> list[str]:
+    *before, last = incomplete.split(",")
+    kept = "".join(f"{part}," for part in before)
+    return [f"{kept}{choice}" for choice in choices if choice.startswith(last) and choice not in before]
+
+
+def _folders(incomplete: str, is_one: Callable[[Path], bool]) -> list[str]:
+    """Folders that the beginning may stand for: those that are one as they are, the others with a / to go on."""
+    typed = Path(incomplete)
+    parent = typed if incomplete.endswith("/") or not incomplete else typed.parent
+    start = "" if parent == typed else typed.name
+    found = []
+    with os.scandir(parent) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name)[:MOST_FOLDERS]:
+            if entry.name.startswith(start) and entry.is_dir() and not entry.name.startswith("."):
+                path = f"{parent}/{entry.name}" if str(parent) != "." or incomplete.startswith("./") else entry.name
+                found.append(path if is_one(Path(entry.path)) else f"{path}/")
+    return found

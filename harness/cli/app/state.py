@@ -1,0 +1,42 @@
+"""What holds for the command that is being carried out: its switches, and what it takes from settings."""
+
+import os
+from typing import NamedTuple
+
+from harness.system.settings import Settings
+
+
+class Taken(NamedTuple):
+    """The value of an option that was not typed, and where it is set."""
+
+    value: bool | int | float | str | list[str]
+    origin: str
+
+
+class State:
+    """One for the program: it carries out one command. `reset` begins, and `restore` ends, each of them."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, str | None] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        self.quiet = self.debug = self.no_settings = False
+        self.found: Settings | None = None  # all that is set, as this command read it
+        self.taken: dict[str, Taken] = {}  # by the option's name: "--precision"
+
+    def set_variable(self, name: str, value: str) -> None:
+        """Set an environment variable, for this program and those it starts, until `restore`."""
+        self._before.setdefault(name, os.environ.get(name))
+        os.environ[name] = value
+
+    def restore(self) -> None:
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        self._before.clear()
+
+
+state = State()

@@ -1,0 +1,1 @@
+"""Images for training: folders, CIFAR-10, synthetic ones."""

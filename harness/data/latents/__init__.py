@@ -1,0 +1,1 @@
+"""Latent stores: reading, writing, checking, and the VAE that makes them."""

@@ -1,1 +1,0 @@
-"""What noisy, target and denoised mean (formulations), and how images are drawn (samplers, guidance)."""

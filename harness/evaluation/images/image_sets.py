@@ -1,0 +1,310 @@
+"""Sets of images that are read in pieces: tensors, .npz files, folders of PNGs, parts of a run.
+
+N images, B of a piece, H height, W width, C channels.
+"""
+
+import bisect
+import hashlib
+import itertools
+import math
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.data.latents import npy
+from harness.evaluation.images import pngs
+from harness.evaluation.images.npz import PIECE_BYTES, Archive, Rows
+from harness.system.errors import DataError
+from harness.system.processes import launch
+
+FEWEST_TO_JUDGE = 20  # images: of fewer, many copies may be meant
+THREADS = 8  # that decode PNGs
+
+
+class ImageSet(ABC):
+    """N images of one shape, uint8, of which no more is held than what is read."""
+
+    name: str  # for records: a file's or a folder's, never its path
+    shape: tuple[int, int, int]  # (H, W, C)
+    labels: Tensor | None = None  # (N,) int64, where known
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, start: int, stop: int) -> Tensor:  # (B, H, W, C) uint8
+        """Images start .. stop - 1. Raises DataError when they cannot be read."""
+
+
+class TensorImages(ImageSet):
+    """Images in memory."""
+
+    def __init__(self, name: str, images: Tensor, labels: Tensor | None = None):  # (N, H, W, C) uint8, (N,)
+        found = f"{images.dtype}, shape {tuple(images.shape)}"
+        assert (images.dtype, images.ndim) == (torch.uint8, 4), f"images are uint8 (N, H, W, C), not {found}"
+        height, width, channels = images.shape[1:]
+        self.name, self.shape, self._images = name, (height, width, channels), images
+        self.labels = _checked_labels(labels, len(images))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        return self._images[start:stop]
+
+
+class NpzImages(ImageSet):
+    """The array arr_0 of an .npz file, as ADM's evaluator takes it; labels from `labels` or `arr_1`, if it has them.
+
+    Raises DataError when arr_0 is missing, damaged, or anything but (N, H, W, C) uint8 with 1 or 3 channels.
+    """
+
+    def __init__(self, path: Path):
+        archive = Archive(path)
+        if "arr_0" not in archive.names:
+            raise DataError(f"{path} has no images, only {archive.listing}. Save them as arr_0, (N, H, W, C) uint8.")
+        self._rows = archive.rows("arr_0")
+        _refuse_array(path, self._rows)
+        height, width, channels = self._rows.shape[1:]
+        self.name, self.shape = path.name, (height, width, channels)
+        self.labels = _labels_in(archive, len(self._rows))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        return torch.from_numpy(self._rows.read(start, stop))
+
+
+class PngFolder(ImageSet):
+    """The PNGs directly in a folder or, where there are none, in the folders in it, sorted by their paths.
+
+    Judged by their first bytes, whatever they are called. Raises DataError unless all are grey or RGB with 8 bits, of
+    one size, and no image of another format lies among them. RGBA is taken when every pixel is opaque.
+    """
+
+    def __init__(self, folder: Path):
+        self._pool = ThreadPoolExecutor(min(THREADS, launch.processors()), "png")
+        self._files, self.shape = pngs.judged(folder, self._pool)
+        self.name = folder.resolve().name
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        images = np.empty((stop - start, *self.shape), np.uint8)
+        decoded = self._pool.map(partial(pngs.decode, shape=self.shape), self._files[start:stop])
+        for row, pixels in enumerate(decoded):
+            images[row] = pixels
+        return torch.from_numpy(images)
+
+
+class PartImages(ImageSet):
+    """Images in .npy files, one after the other. Raises DataError when a file does not hold images of `shape`."""
+
+    def __init__(
+        self, name: str, paths: Sequence[Path], shape: tuple[int, int, int], labels: Tensor | None = None
+    ):  # (H, W, C), (N,)
+        counts, self._starts = [], []  # the first byte of each file's images
+        for path in paths:
+            count, start = _judged_part(path, shape)
+            counts.append(count)
+            self._starts.append(start)
+        self.name, self.shape, self._paths = name, shape, list(paths)
+        self._bounds = [0, *itertools.accumulate(counts)]  # part i holds images bounds[i] .. bounds[i + 1] - 1
+        self.labels = _checked_labels(labels, len(self))
+
+    def __len__(self) -> int:
+        return self._bounds[-1]
+
+    def read(self, start: int, stop: int) -> Tensor:
+        images = np.empty((stop - start, *self.shape), np.uint8)
+        done = start
+        while done < stop:
+            part = bisect.bisect_right(self._bounds, done) - 1
+            until = min(stop, self._bounds[part + 1])
+            self._read_part(part, done - self._bounds[part], images[done - start : until - start])
+            done = until
+        return torch.from_numpy(images)
+
+    def _read_part(self, part: int, first: int, images: np.ndarray) -> None:
+        path = self._paths[part]
+        try:
+            with open(path, "rb") as file:
+                file.seek(self._starts[part] + first * math.prod(self.shape))
+                complete = file.readinto(images) == images.nbytes
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}. Repeat the command that drew it.") from None
+        if not complete:
+            raise DataError(f"{path} has become shorter while it was read. Repeat the command that drew it.")
+
+
+class Subset(ImageSet):
+    """Some of a set's images, in the set's order whatever order `indices` come in, so that reading goes forward."""
+
+    def __init__(self, images: ImageSet, indices: Sequence[int] | Tensor):  # of n images, n <= N
+        self._images, self._indices = images, sorted(int(index) for index in indices)
+        assert not self._indices or 0 <= self._indices[0] <= self._indices[-1] < len(images), "no such images"
+        self.name, self.shape = images.name, images.shape
+        self.labels = None if images.labels is None else images.labels[self._indices]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        chosen = torch.empty(stop - start, *self.shape, dtype=torch.uint8)
+        done = 0
+        for first, count in _runs(self._indices[start:stop]):
+            chosen[done : done + count] = self._images.read(first, first + count)
+            done += count
+        return chosen
+
+
+def open_images(path: Path) -> ImageSet:
+    """The images in an .npz file or a folder of PNGs. Raises DataError for anything else, or when they are unusable."""
+    if path.is_dir():
+        return PngFolder(path)
+    if not path.is_file():
+        raise DataError(f"there are no images at {path}: no such file or folder. Check the path.")
+    if path.suffix == ".npz" or zipfile.is_zipfile(path):
+        return NpzImages(path)
+    raise DataError(
+        f"{path} is neither an .npz with images as arr_0, (N, H, W, C) uint8, nor a folder of PNGs. Give one."
+    )
+
+
+# What the images are -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Content:
+    """What one pass over all images tells."""
+
+    sha256: str  # of shape and pixels in order: the same whatever file the images came in
+    num_distinct: int  # different images
+    num_flat: int  # images of one colour
+    brightest: int  # value in any image
+
+
+def content_of(images: ImageSet, advance: Callable[[int], None] = lambda done: None) -> Content:
+    """Reads all images once. Raises DataError when one cannot be read."""
+    whole = hashlib.sha256(repr((len(images), *map(int, images.shape))).encode())
+    distinct, num_flat, brightest = set(), 0, 0
+    at_once = max(1, PIECE_BYTES // math.prod(images.shape))
+    for start in range(0, len(images), at_once):
+        piece = images.read(start, min(start + at_once, len(images))).contiguous().flatten(1, 2)  # (B, H * W, C)
+        for image in piece.numpy():  # torch's threads would contend with those that decode PNGs
+            brightest = max(brightest, int(image.max()))
+            num_flat += _is_flat(image)
+            digest = hashlib.sha256(image).digest()
+            whole.update(digest)
+            distinct.add(digest)
+        advance(start + len(piece))
+    return Content(whole.hexdigest(), len(distinct), num_flat, brightest)
+
+
+def _is_flat(image: np.ndarray) -> bool:  # (H * W, C)
+    """Few pixels settle it for nearly every image."""
+    return bool((image[:32] == image[0]).all() and (image == image[0]).all())
+
+
+def refuse_unusable(images: ImageSet, content: Content) -> None:
+    """Raises DataError for images that came in a file and can only be a mistake: metrics of them would say nothing."""
+    if content.brightest <= 1:
+        raise DataError(
+            f"no value in {images.name} exceeds {content.brightest}: images in [0, 1] were stored as uint8 without "
+            "scaling. Save (255 * x + 0.5).astype(numpy.uint8)."
+        )
+    if content.num_flat == len(images):
+        raise DataError(
+            f"every image in {images.name} is of a single colour, so nothing was drawn. Check what wrote them, and "
+            "that values were scaled to 0 .. 255."
+        )
+    if len(images) >= FEWEST_TO_JUDGE and 2 * content.num_distinct < len(images):
+        raise DataError(
+            f"most of the {len(images):,} images in {images.name} are copies: {content.num_distinct:,} differ. Check "
+            "that every process and batch drew from a seed of its own."
+        )
+
+
+# Judging arrays ----------------------------------------------------------------------------------------------------
+
+
+def _refuse_array(path: Path, rows: Rows) -> None:
+    """Raises DataError unless these rows are images, saying how to make images of what they are."""
+    shape, dtype = rows.shape, rows.dtype
+    expected = "Images are (N, H, W, C) uint8 with C of 1 or 3"
+    if len(shape) != 4 or 0 in shape:
+        hint = " Save x[..., None]." if len(shape) == 3 else ""
+        raise DataError(f"{path}: arr_0 has shape {shape}. {expected}.{hint}")
+    if shape[3] not in (1, 3):
+        first = " Channels come first here: save x.transpose(0, 2, 3, 1)." if shape[1] in (1, 3) else ""
+        raise DataError(f"{path}: arr_0 has shape {shape}. {expected}.{first}")
+    if dtype != np.uint8:
+        raise DataError(f"{path}: arr_0 holds {dtype}{_values_of(rows)}.")
+    pngs.refuse_pixels(path, shape[1:3])
+
+
+def _values_of(rows: Rows) -> str:
+    """What the first images hold, and how to make uint8 of them."""
+    if rows.dtype.kind not in "iuf":
+        return ". Save numbers from 0 to 255 as uint8"
+    first = rows.read(0, min(len(rows), max(1, PIECE_BYTES // (8 * math.prod(rows.shape[1:])))))
+    broken = int((~np.isfinite(first)).sum())
+    if broken:
+        return f", and {broken:,} of the first {first.size:,} values are not finite: the sampler diverged. Draw again"
+    low, high = first.min(), first.max()
+    if low < 0:
+        scaled = "(127.5 * x + 128).clip(0, 255)"
+    elif high <= 1:
+        scaled = "(255 * x + 0.5).clip(0, 255)"
+    else:
+        scaled = "x.round().clip(0, 255)"
+    return f" from {low:.4g} to {high:.4g} instead of uint8. Save {scaled}.astype(numpy.uint8)"
+
+
+def _labels_in(archive: Archive, num_images: int) -> Tensor | None:
+    for name in ("labels", "arr_1"):
+        if name in archive.names:
+            member = archive.member(name)
+            if member.shape == (num_images,) and member.dtype.kind in "iu":
+                return torch.from_numpy(archive.array(name).astype(np.int64))
+            if name == "labels":  # arr_1 may be anything
+                raise DataError(
+                    f"{archive.path}: labels are {member.dtype} of shape {member.shape}, and there are {num_images:,} "
+                    "images. Save one whole number for each, or leave them out."
+                )
+    return None
+
+
+def _checked_labels(labels: Tensor | None, num_images: int) -> Tensor | None:
+    assert labels is None or labels.shape == (num_images,), f"labels {labels.shape} for {num_images} images"
+    return None if labels is None else labels.long()
+
+
+def _judged_part(path: Path, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """How many images the file holds, and their first byte."""
+    try:
+        with open(path, "rb") as file:
+            found, _, start = npy.header(file)
+        problem = npy.problem(path, (*found[:1], *shape), np.dtype(np.uint8))
+    except (OSError, ValueError) as error:
+        problem = f"cannot be read: {error}"
+    if problem:
+        raise DataError(f"{path} {problem}. Repeat the command that drew it.")
+    return found[0], start
+
+
+def _runs(indices: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Sorted indices as stretches without gaps: their first index and length."""
+    for _, stretch in itertools.groupby(enumerate(indices), key=lambda pair: pair[1] - pair[0]):
+        members = [index for _, index in stretch]
+        yield members[0], len(members)

@@ -1,0 +1,1 @@
+"""Distances, scores, precision and recall from features."""

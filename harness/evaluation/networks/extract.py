@@ -1,0 +1,151 @@
+"""Features of a set of images: extracted in parts that processes share out, kept, and never extracted twice.
+
+N images, D, S and K numbers of pooled, spatial and class outputs.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from harness.data.latents import npy
+from harness.evaluation.images.image_sets import ImageSet, content_of
+from harness.evaluation.networks.features import FeatureNetwork, Features
+from harness.recipes.config import digest
+from harness.records.provenance import installed
+from harness.system.errors import DataError
+from harness.system.files import cache_folder
+from harness.system.processes.world import World
+from harness.system.weights import fingerprint
+
+PART_IMAGES = 512  # a multiple of every network's batch; 100 MB of 256 x 256 images at once
+_THAT_COMPUTE = ("torch", "torch-fidelity", "transformers", "pillow")
+VERSION = 1  # raise it when the code changes what features of the same images are
+
+
+def cache() -> Path:
+    """Where the features of images outside a run folder are kept."""
+    return cache_folder() / "features"
+
+
+def kept_in(folder: Path, samples: str, network: FeatureNetwork, device: torch.device) -> Path:
+    """Where the features of the images called `samples`, a hash of what decides their pixels, are kept.
+
+    The name says everything that decides the numbers, so that no other features are ever taken for them.
+    """
+    key = {
+        "network": network.sha256, "batch": network.batch_size, "device": device.type, "version": VERSION,
+        "packages": {name: version for name, version in installed().items() if name in _THAT_COMPUTE},
+    }  # fmt: skip
+    return folder / samples[:16] / f"{network.name}-{digest(key)[:16]}"
+
+
+def known(folder: Path, num_images: int) -> Features | None:
+    """All the features kept in `folder`, when there are those of every one of `num_images` images, undamaged."""
+    bounds = _bounds(num_images)
+    parts = [part for bound in bounds if (part := _read(_path(folder, *bound), bound))]
+    return _joined(parts) if parts and len(parts) == len(bounds) else None
+
+
+def features_of(
+    images: ImageSet,
+    network: FeatureNetwork,
+    folder: Path,
+    *,
+    world: World = World(),
+    advance: Callable[[int], None] = lambda done: None,
+) -> Features | None:
+    """The features of all images in order; each process extracts every world.size-th part and keeps it in `folder`.
+
+    The main process has them, the others get None. Parts that are there and sound are not extracted again. Raises
+    DataError when the network cannot take these images or the folder cannot be written.
+    """
+    network.refuse(images.shape)
+    bounds, mine = _bounds(len(images)), {}
+    for number, (first, stop) in enumerate(bounds):
+        if number % world.size == world.rank:
+            path = _path(folder, first, stop)
+            mine[first] = _read(path, (first, stop)) or _extract(images, network, path, first, stop)
+        advance(stop)
+    world.wait()
+    if not world.is_main:
+        return None
+    parts = [part for bound in bounds if (part := mine.pop(bound[0], None) or _read(_path(folder, *bound), bound))]
+    if len(parts) < len(bounds):
+        raise DataError(f"features in {folder} were damaged while they were extracted; repeat the command.")
+    return _joined(parts)
+
+
+def features_of_content(
+    images: ImageSet,
+    sha256: str,
+    network: FeatureNetwork,
+    home: Path,
+    *,
+    device: torch.device,
+    world: World = World(),
+    advance: Callable[[int], None] = lambda done: None,
+) -> Features | None:
+    """`features_of` images whose pixels have this hash, kept in `home` under it.
+
+    The pixels are hashed once more afterwards: features of a file that changed meanwhile would for ever be taken for
+    those of the hash. Raises DataError then, and keeps none.
+    """
+    folder = kept_in(home, sha256, network, device)
+    features = features_of(images, network, folder, world=world, advance=advance)
+    if world.is_main and content_of(images).sha256 != sha256:
+        shutil.rmtree(folder)
+        raise DataError(f"{images.name} has changed while it was measured. Repeat the command when it is whole.")
+    return features
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a kill left half written in `folder`. Only the process that has the lock (locks.turn) may."""
+    for unfinished in folder.glob(".*.tmp"):
+        unfinished.unlink()
+
+
+def _bounds(num_images: int) -> list[tuple[int, int]]:
+    return [(first, min(first + PART_IMAGES, num_images)) for first in range(0, num_images, PART_IMAGES)]
+
+
+def _path(folder: Path, first: int, stop: int) -> Path:
+    return folder / f"features-{first:07d}-{stop:07d}.safetensors"
+
+
+def _extract(images: ImageSet, network: FeatureNetwork, path: Path, first: int, stop: int) -> Features:
+    features = network(images.read(first, stop))
+    tensors = {name: values.contiguous() for name, values in features._asdict().items() if values is not None}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with npy.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(save(tensors, {"sha256": fingerprint(tensors)}))
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return features
+
+
+def _read(path: Path, part: tuple[int, int]) -> Features | None:
+    """The features in the file; None when it is absent or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            sha256 = (file.metadata() or {}).get("sha256")
+    except (OSError, SafetensorError):
+        return None
+    whole = all(len(values) == part[1] - part[0] for values in tensors.values())
+    return Features(**tensors) if tensors and whole and sha256 == fingerprint(tensors) else None
+
+
+def _joined(parts: list[Features]) -> Features:
+    """One tensor a kind; each kind's parts are let go as soon as they are copied, or memory would hold them twice."""
+    kinds: list[list[Tensor | None]] = [list(kind) for kind in zip(*parts, strict=True)]
+    parts.clear()
+    return Features.of_kinds(kinds.pop(0) for _ in range(len(kinds)))

@@ -1,0 +1,397 @@
+"""The feature networks "dinov2" (FD-DINOv2) and "clip" (CMMD), through the optional package transformers.
+
+Stein et al. 2023, arXiv:2306.04675, and Jayasumana et al. 2024, arXiv:2401.09603: images are resized and normalised as
+the code of these papers does it, and go through the weights that it takes.   N images, B of a batch, D features.
+"""
+
+import importlib
+import math
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from harness.evaluation.networks.features import RANDOM, Features
+from harness.model.seeds import mix
+from harness.recipes.config import LARGEST_CONFIG
+from harness.records.schema import read_json
+from harness.system import torchvision_guard
+from harness.system.errors import DataError, HarnessError, SetupError, one_line
+from harness.system.files import cache_folder, sha256_of
+from harness.system.precision import plain_fp32
+from harness.system.weights import fingerprint, load_saved
+
+BATCH_SIZE = 32  # fixed: sums are rounded differently in batches of different size
+WEIGHTS = "model.safetensors"  # what save_pretrained writes
+Setting = int | float | str | bool
+
+
+# Images to features ------------------------------------------------------------------------------------------------
+
+
+class Encoder(nn.Module):
+    """A transformers model behind the resizing and normalising that it was published with."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __init__(self, model: nn.Module, *, side: int, size: int):
+        super().__init__()
+        self.model, self.side, self.size = model, side, size  # size: D
+
+    def pixels(self, images: Tensor) -> Tensor:  # (B, H, W, 3) uint8 -> (B, 3, side, side) float32, both on the CPU
+        """What the model sees: Pillow's bicubic (antialiased, rounded to uint8), then normalised.
+
+        Pillow itself, as both papers' code: on noise the float bicubic of torch differs by up to 60 grey levels, since
+        it may leave [0, 255].
+        """
+        resized = np.stack([self._resized(image) for image in images.numpy()])
+        mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (self.mean, self.std))
+        return (torch.from_numpy(resized).permute(0, 3, 1, 2) / 255 - mean) / std
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:  # (H, W, 3) uint8 -> (side, side, 3) uint8
+        return np.asarray(Image.fromarray(image).resize((self.side, self.side), Image.Resampling.BICUBIC))
+
+
+class Dinov2Encoder(Encoder):
+    """The normalised class token of DINOv2. As dgm-eval, models/dinov2.py: any image is squeezed to 224 x 224."""
+
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+
+    def __init__(self, model: Any):
+        super().__init__(model, side=224, size=model.config.hidden_size)
+        embeddings = model.embeddings
+        at_this_side = positions_at(embeddings.position_embeddings, self.side // model.config.patch_size)
+        embeddings.position_embeddings = nn.Parameter(at_this_side, requires_grad=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:  # -> (B, D)
+        return self.model(pixel_values=pixels).pooler_output
+
+
+class ClipEncoder(Encoder):
+    """CLIP's image embedding, projected and not normalised. As cmmd-pytorch: the central square is resized."""
+
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's own data
+
+    def __init__(self, model: Any):
+        super().__init__(model, side=model.config.image_size, size=model.config.projection_dim)
+
+    def forward(self, pixels: Tensor) -> Tensor:  # -> (B, D)
+        return self.model(pixel_values=pixels).image_embeds
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        height, width, _ = image.shape
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        return super()._resized(np.ascontiguousarray(image[top : top + side, left : left + side]))
+
+
+def positions_at(table: Tensor, patches: int) -> Tensor:  # (1, 1 + M * M, D) -> (1, 1 + patches * patches, D)
+    """DINOv2's position embeddings for images of `patches` x `patches`, interpolated as its own code does it.
+
+    That code scales by (patches + 0.1) / M for the sake of rounding. transformers scales by patches / M, which gives
+    slightly other features than the ones FD-DINOv2 is published with.
+    """
+    across = math.isqrt(table.shape[1] - 1)
+    if across == patches:
+        return table
+    grid = table[:, 1:].unflatten(1, (across, across)).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, scale_factor=(patches + 0.1) / across, mode="bicubic")
+    return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+
+
+@dataclass(frozen=True)
+class TransformersNetwork:
+    """A FeatureNetwork around an Encoder: images of any size, batches always full, fp32 without TF32 or autocast."""
+
+    name: str
+    sha256: str  # of the weights' file; of the weights themselves where there is no file
+    encoder: Encoder
+    device: torch.device
+    batch_size: int = BATCH_SIZE
+    spatial_size: int | None = None
+    classes_of: str | None = None
+    precision: str = "fp32"
+
+    @property
+    def pool_size(self) -> int:
+        return self.encoder.size
+
+    def refuse(self, shape: tuple[int, ...]) -> None:
+        """Raises DataError unless images of `shape` (H, W, C) are in colour."""
+        if len(shape) != 3 or shape[2] != 3 or 0 in shape:
+            raise DataError(
+                f"the feature network {self.name!r} takes images of shape (H, W, 3); these are {tuple(shape)}. "
+                "Evaluate with the feature network that belongs to these images."
+            )
+
+    def __call__(self, images: Tensor) -> Features:  # (N, H, W, 3) uint8
+        """The features of at least one image. Raises DataError for images of another kind."""
+        self.refuse(tuple(images.shape[1:]))
+        if images.dtype != torch.uint8 or len(images) == 0:
+            raise DataError(
+                f"the feature network {self.name!r} takes at least one uint8 image; it got {len(images)} of "
+                f"{str(images.dtype).removeprefix('torch.')}. Store images as uint8, 0 to 255."
+            )
+        with plain_fp32(self.device):
+            return Features(torch.cat([self._batch(part) for part in images.cpu().split(self.batch_size)]), None, None)
+
+    def _batch(self, images: Tensor) -> Tensor:
+        full = F.pad(self.encoder.pixels(images), (0, 0) * 3 + (0, self.batch_size - len(images)))
+        return self.encoder(full.to(self.device))[: len(images)].float().cpu()
+
+
+# What is published -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file on huggingface.co that never changes: the repository's commit and the hash of its weights."""
+
+    repository: str
+    revision: str
+    file: str
+    sha256: str
+
+    @property
+    def address(self) -> str:
+        return f"https://huggingface.co/{self.repository}/resolve/{self.revision}/{self.file}"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network of transformers: its class there, its published weights, and its settings where not the default."""
+
+    name: str
+    published: Published
+    settings: Mapping[str, Setting]
+    untrained: Mapping[str, Setting]  # what differs where there are no weights: small, and outputs that vary
+    model: str
+    encoder: type[Dinov2Encoder] | type[ClipEncoder]
+    ignored: tuple[str, ...] = ()  # how the names begin that its files hold besides its weights
+
+
+VIT_L14 = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 14}
+NARROW = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+# Revisions and hashes as several public projects pin them; the config.json of each revision gives the settings.
+DINOV2 = Architecture(
+    name="dinov2",
+    published=Published(
+        "facebook/dinov2-large",
+        revision="47b73eefe95e8d44ec3623f8890bd894b6ea2d6c",
+        file=WEIGHTS,
+        sha256="399fba97a95f22c36834418bc69373364a99af3a1153da1c0fb31db567c92e23",
+    ),
+    settings={**VIT_L14, "image_size": 518},
+    untrained={**NARROW, "initializer_range": 0.2},
+    model="Dinov2Model",
+    encoder=Dinov2Encoder,
+)
+CLIP = Architecture(
+    name="clip",
+    published=Published(
+        "openai/clip-vit-large-patch14-336",
+        revision="ce19dc912ca5cd21c8a653c79e251e808ccabcd1",
+        file="pytorch_model.bin",  # this revision has no safetensors
+        sha256="c6032c2e0caae3dc2d4fba35535fa6307dbb49df59c7e182b1bc4b3329b81801",
+    ),
+    settings={**VIT_L14, "intermediate_size": 4096, "projection_dim": 768, "image_size": 336},
+    untrained={**NARROW, "intermediate_size": 128, "projection_dim": 24, "initializer_factor": 8.0},
+    model="CLIPVisionModelWithProjection",
+    encoder=ClipEncoder,
+    ignored=("text_model.", "text_projection.", "logit_scale", "vision_model.embeddings.position_ids"),
+)
+
+# transformers 5 renamed DINOv2's layers; the files kept the names.
+_RENAMED = {
+    ".attention.attention.query.": ".attention.q_proj.",
+    ".attention.attention.key.": ".attention.k_proj.",
+    ".attention.attention.value.": ".attention.v_proj.",
+    ".attention.output.dense.": ".attention.o_proj.",
+}
+
+
+# Loading -----------------------------------------------------------------------------------------------------------
+
+
+def load_dinov2(weights: str | Path | None = None, device: torch.device | str = "cpu") -> TransformersNetwork:
+    """DINOv2 ViT-L/14 for FD-DINOv2, D = 1024. `weights` and the errors are those of `load`."""
+    return load(DINOV2, weights, device)
+
+
+def load_clip(weights: str | Path | None = None, device: torch.device | str = "cpu") -> TransformersNetwork:
+    """CLIP ViT-L/14 at 336 pixels for CMMD, D = 768. `weights` and the errors are those of `load`."""
+    return load(CLIP, weights, device)
+
+
+def load(architecture: Architecture, weights: str | Path | None, device: torch.device | str) -> TransformersNetwork:
+    """The network with `weights`: None the published ones, "random" untrained ones, else a folder or .safetensors file.
+
+    The published file is looked for in $HARNESS_FEATURES, in the harness cache and in the Hugging Face cache, and else
+    is downloaded. A folder is what save_pretrained writes. "random" is reproducible and small: the same layers, two of
+    them and narrow, since the published size is 300 million parameters. Only the published file, known by its hash,
+    gives the network its plain name. SetupError when transformers or the published file cannot be had; DataError when
+    a file is damaged, pickled or of another network.
+    """
+    model_class = _model_class(architecture)
+    if weights == RANDOM:
+        model = _untrained(architecture, model_class)
+        name, sha256 = f"{architecture.name}-random", fingerprint(model.state_dict())
+    else:
+        published = architecture.published
+        path = _published_file(published) if weights is None else _given_file(Path(weights), architecture)
+        sha256 = _hash(path, must_be=published if weights is None else None)
+        known = sha256 == published.sha256
+        name = architecture.name if known else f"{architecture.name}-{sha256[:8]}"
+        settings = architecture.settings if known else _settings_beside(path, architecture, model_class)
+        # The published CLIP is pickled. Its hash says what is in it; weights_only runs no code all the same.
+        pickled = known and published.file != WEIGHTS
+        tensors = load_saved(path) if pickled else _tensors(path)
+        used = {name: tensor for name, tensor in tensors.items() if not name.startswith(architecture.ignored)}
+        model = _model(model_class, settings, used, path)
+    encoder = architecture.encoder(model).eval().requires_grad_(False).to(device)
+    return TransformersNetwork(name, sha256, encoder, torch.device(device))
+
+
+def _model_class(architecture: Architecture) -> Any:  # transformers has no types
+    torchvision_guard.install()  # transformers imports torchvision where it is installed
+    try:
+        return getattr(importlib.import_module("transformers"), architecture.model)
+    except ModuleNotFoundError as error:
+        if error.name != "transformers":
+            raise
+        raise SetupError(
+            f"the feature network {architecture.name} needs the package transformers, which is not installed. "
+            "Install it: pip install 'dit-harness[vit]'."
+        ) from None
+
+
+def _untrained(architecture: Architecture, model_class: Any) -> nn.Module:
+    """Reproducible random weights; neither reads nor changes the caller's random state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix("features", architecture.name))
+        return _built(model_class, {**architecture.settings, **architecture.untrained})
+
+
+def _built(model_class: Any, settings: Mapping[str, Setting]) -> nn.Module:
+    return model_class(model_class.config_class.from_dict(dict(settings)))
+
+
+def _published_file(published: Published) -> Path:
+    places = [folder / published.file for folder in folders(published)]
+    return next((path for path in places if path.is_file()), None) or _download(published)
+
+
+def folders(published: Published) -> list[Path]:
+    """Where its file may lie on this machine, besides the Hugging Face cache."""
+    given = os.environ.get("HARNESS_FEATURES")
+    homes = [*([Path(given)] if given else []), cache_folder() / "features"]
+    return [home / Path(published.repository).name for home in homes]
+
+
+def _download(published: Published) -> Path:
+    """The file in the Hugging Face cache, fetched where it is not there yet. A public file: no token is sent."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()  # its retries are told one by one, and the error below says it all
+    try:
+        return Path(hf_hub_download(published.repository, published.file, revision=published.revision, token=False))
+    except HarnessError:
+        raise  # a signal that arrived meanwhile
+    except Exception as error:  # of net, server or disk, whatever the HTTP library below raises
+        reason = one_line(error.__cause__ or error)
+        raise SetupError(
+            f"{published.file} of {published.repository}, revision {published.revision}, is not on this machine and "
+            f"could not be downloaded ({reason}). Fetch {published.address} (sha256 {published.sha256}) into "
+            f"{folders(published)[-1]}, or into such a folder in the one that HARNESS_FEATURES names."
+        ) from None
+
+
+def _given_file(path: Path, architecture: Architecture) -> Path:
+    """The file of weights that the user means by a file or a folder."""
+    names = dict.fromkeys((WEIGHTS, architecture.published.file))
+    files = [path / name for name in names] if path.is_dir() else [path]
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        raise DataError(
+            f"there are no weights of {architecture.name} at {path}. Give a folder as save_pretrained writes it, with "
+            f"{WEIGHTS} and config.json, a .safetensors file, or 'random'. Pickled files are not read."
+        )
+    return found
+
+
+def _hash(path: Path, *, must_be: Published | None) -> str:
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Check the file and repeat the command.") from None
+    if must_be is not None and found != must_be.sha256:
+        raise DataError(
+            f"{path} is not the file of {must_be.repository}: its sha256 is {found} instead of {must_be.sha256}. "
+            f"Replace it by {must_be.address}, or let HARNESS_FEATURES name another folder."
+        )
+    return found
+
+
+def _settings_beside(path: Path, architecture: Architecture, model_class: Any) -> Mapping[str, Setting]:
+    """What config.json beside the weights says of the network; the published settings where there is none."""
+    file = path.parent / "config.json"
+    if not file.exists():
+        return architecture.settings
+    try:
+        settings = read_json(file, LARGEST_CONFIG)
+        if "vision_config" in settings:  # of CLIP with its half for texts; 512 is what transformers takes for none
+            settings = {**settings["vision_config"], "projection_dim": settings.get("projection_dim", 512)}
+        kind, expected = settings.get("model_type"), model_class.config_class.model_type
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{file} cannot be read: {error}. Save the network with its save_pretrained.") from None
+    if kind != expected:
+        raise DataError(f"{file} describes a {kind!r}, not a {expected!r}. Give weights of {architecture.name}.")
+    return settings
+
+
+def _tensors(path: Path) -> Mapping[str, Tensor]:
+    if path.suffix != ".safetensors":
+        raise DataError(f"{path} is refused: only safetensors are read, never pickled files. Save it as safetensors.")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise DataError(f"{path} is damaged: {one_line(error, 300)}. Fetch it again.") from None
+
+
+def _model(model_class: Any, settings: Mapping[str, Setting], weights: Mapping[str, Tensor], path: Path) -> nn.Module:
+    try:
+        with torch.device("meta"):  # random weights that would be thrown away take seconds to draw
+            model = _built(model_class, settings)
+        expected = model.state_dict().keys()
+        present = {_present(name, expected): tensor.float() for name, tensor in weights.items()}
+        model.load_state_dict(present, assign=True)
+        modules: Iterable[Any] = model.modules()
+        for module in modules:
+            if getattr(module, "position_ids", None) is not None:  # of CLIP: in no file, so still without values
+                module.position_ids = torch.arange(module.position_ids.shape[-1])[None]
+    except HarnessError:
+        raise  # a signal that arrived meanwhile
+    except Exception as error:  # transformers checks settings with errors of its own, other ones in each version
+        reason = one_line(error, 300)
+        raise DataError(f"{path} does not fit its config.json: {reason}. Fetch or save both files again.") from None
+    return model
+
+
+def _present(name: str, expected: Collection[str]) -> str:
+    """A weight's name in the transformers that is installed."""
+    if name not in expected:
+        for before, now in _RENAMED.items():
+            name = name.replace(before, now)
+    return name

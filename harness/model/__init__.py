@@ -1,0 +1,1 @@
+"""The networks' parts, formulations, samplers, guidance and the method contract."""

@@ -1,0 +1,231 @@
+"""What noisy, target and denoised mean: one class per diffusion formulation, and nothing else knows.
+
+A formulation scales what goes into a network and scores what comes out, never reaching inside. It returns the loss
+per element, so that the method, which alone knows its mask, reduces it.
+B batch, C channels, S side.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from harness.model.randomness import Draw
+
+Network = Callable[[Tensor, Tensor, Tensor], Tensor]  # (net_input, net_noise, labels) -> raw
+
+
+class Noised(NamedTuple):
+    """A batch with noise added, as the network reads it and as the loss needs it."""
+
+    net_input: Tensor  # (B, C, S, S)
+    net_noise: Tensor  # (B,) the noise level as the network reads it
+    clean: Tensor  # (B, C, S, S)
+    noisy: Tensor  # (B, C, S, S)
+    level: Tensor  # (B,) sigma (EDM) or time step (IDDPM)
+    noise: Tensor  # (B, C, S, S) of unit variance
+
+
+class Prediction(NamedTuple):
+    """What a sampler gets back: the denoised images, and the learned variance where the formulation has one."""
+
+    clean: Tensor  # (B, C, S, S)
+    variance_mix: Tensor | None  # (B, C, S, S) 0: the smaller, 1: the larger of the two variances of IDDPM eq. 15
+
+
+def _per_image(v: Tensor) -> Tensor:
+    return v.reshape(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class EDM:
+    """Karras et al. 2022, arXiv:2206.00364, Table 1, column 'Ours'.
+
+    sigma_data stays 0.5 although Stable Diffusion latents have a standard deviation near 1: MaskDiT and SD-DiT keep it.
+    """
+
+    P_mean: float = -1.2
+    P_std: float = 1.2
+    sigma_data: float = 0.5
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+    name = "edm"
+
+    def out_channels(self, channels: int) -> int:
+        """Channels that the network puts out: the data's."""
+        return channels
+
+    def prepare(self, device: torch.device) -> None:
+        """Put what is looked up in tables onto a device, ahead of a step that is compiled: EDM looks nothing up."""
+
+    def sigma_of(self, sigma: float) -> float:
+        """The noise level, in units of the clean images: what a sampler of this formulation calls a level."""
+        return sigma
+
+    def noised(self, clean: Tensor, draw: Draw, sigma: Tensor | None = None) -> Noised:
+        """Noise added at `sigma` (B,), or at levels drawn with ln sigma ~ N(P_mean, P_std^2)."""
+        if sigma is None:
+            sigma = (draw.normal() * self.P_std + self.P_mean).exp()
+        noise = draw.normal(*clean.shape[1:])
+        noisy = clean + _per_image(sigma) * noise
+        return Noised(self._c_in(_per_image(sigma)) * noisy, sigma.log() / 4, clean, noisy, sigma, noise)
+
+    def denoised(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, C, S, S)
+        """The clean images that the raw output stands for, EDM eq. 7."""
+        return self._D(raw, noised.noisy, _per_image(noised.level))
+
+    def loss_map(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, C, S, S)
+        """lambda(sigma) (D - clean)^2 per element, EDM eq. 2 and Table 1."""
+        s, d = _per_image(noised.level), self.sigma_data
+        return (s**2 + d**2) / (s * d) ** 2 * (self.denoised(raw, noised) - noised.clean) ** 2
+
+    def predict(self, network: Network, x: Tensor, sigma: float, labels: Tensor) -> Prediction:
+        """The denoised images at one noise level, for a sampler. The network computes in its own precision."""
+        level = torch.full((len(x),), sigma, device=x.device, dtype=torch.float32)
+        noisy = x.float()
+        raw = network(self._c_in(_per_image(level)) * noisy, level.log() / 4, labels)
+        return Prediction(self._D(raw, noisy, _per_image(level)), None)
+
+    def _c_in(self, s: Tensor) -> Tensor:
+        return (s**2 + self.sigma_data**2).rsqrt()
+
+    def _D(self, raw: Tensor, noisy: Tensor, s: Tensor) -> Tensor:
+        """D = c_skip x + c_out F, EDM eq. 7."""
+        d = self.sigma_data
+        return d**2 / (s**2 + d**2) * noisy + s * d * (s**2 + d**2).rsqrt() * raw.float()
+
+
+class Schedule(NamedTuple):
+    """A discrete diffusion: float64 tables over its steps, as DDPM (arXiv:2006.11239) names them."""
+
+    steps: Tensor  # (T,) the step of the full schedule that the network is told
+    alpha_bar: Tensor  # (T,) eq. 4
+    posterior_clean: Tensor  # (T,) factor of x_0 in the posterior mean, eq. 7
+    posterior_noisy: Tensor  # (T,) factor of x_t in the posterior mean, eq. 7
+    log_beta: Tensor  # (T,) the larger log variance
+    log_beta_tilde: Tensor  # (T,) the smaller; its first entry, log 0, is replaced by the second
+
+    @classmethod
+    def of(cls, alpha_bar: Tensor, steps: Tensor) -> "Schedule":
+        previous = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+        beta = 1 - alpha_bar / previous
+        beta_tilde = beta * (1 - previous) / (1 - alpha_bar)
+        return cls(
+            steps,
+            alpha_bar,
+            beta * previous.sqrt() / (1 - alpha_bar),
+            (1 - previous) * (1 - beta).sqrt() / (1 - alpha_bar),
+            beta.log(),
+            torch.cat([beta_tilde[1:2], beta_tilde[1:]]).log(),
+        )
+
+
+class IDDPM:
+    """Nichol & Dhariwal 2021, arXiv:2102.09672: predicts the noise and learns the variance between its two bounds.
+
+    Linear betas from 1e-4 to 0.02 (DDPM Sec. 4), as DiT and MDT train. The network's output has twice the channels:
+    the noise, then v in [-1, 1], which interpolates log beta_tilde .. log beta (eq. 15).
+    """
+
+    name = "iddpm"
+
+    def __init__(self, num_steps: int = 1000):
+        self.num_steps = num_steps
+        beta = torch.linspace(1e-4, 0.02, num_steps, dtype=torch.float64)
+        self.schedule = Schedule.of((1 - beta).cumprod(0), torch.arange(num_steps))
+        self._float_tables: dict[torch.device, dict[str, Tensor]] = {}
+
+    def out_channels(self, channels: int) -> int:
+        """Channels that the network puts out: the noise, then the variance's share, IDDPM eq. 15."""
+        return 2 * channels
+
+    def prepare(self, device: torch.device) -> None:
+        """Put the schedule's tables onto a device, ahead of a step that is compiled."""
+        tables = {name: values.float().to(device) for name, values in self.schedule._asdict().items()}
+        self._float_tables[tables["alpha_bar"].device] = tables  # "cuda:0", where it was called "cuda"
+
+    def sigma_of(self, step: float) -> float:
+        """The noise level at a step, in units of the clean images: sqrt((1 - alpha_bar) / alpha_bar)."""
+        alpha_bar = self.schedule.alpha_bar[int(step)].item()
+        return math.sqrt((1 - alpha_bar) / alpha_bar)
+
+    def respaced(self, num_steps: int) -> Schedule:
+        """The schedule over `num_steps` of the steps, evenly spread, first and last included (IDDPM Sec. 4).
+
+        250 of 1000 are 0, 4, 8, 12, ... 987, 991, 995, 999. Raises ValueError for more steps than there are.
+        """
+        if not 2 <= num_steps <= self.num_steps:
+            raise ValueError(f"cannot take {num_steps} of {self.num_steps} steps; take 2 to {self.num_steps}")
+        steps = torch.linspace(0, self.num_steps - 1, num_steps, dtype=torch.float64).round().long()
+        return Schedule.of(self.schedule.alpha_bar[steps], steps)
+
+    def noised(self, clean: Tensor, draw: Draw, step: Tensor | None = None) -> Noised:
+        """Noise added at `step` (B,), or at steps drawn uniformly (DDPM eq. 4)."""
+        if step is None:
+            step = draw.integers(self.num_steps)
+        noise = draw.normal(*clean.shape[1:])
+        alpha_bar = self._at("alpha_bar", step)
+        noisy = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
+        return Noised(noisy, step.float(), clean, noisy, step, noise)
+
+    def denoised(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, 2C, S, S) -> (B, C, S, S)
+        """The clean images that the predicted noise stands for, DDPM eq. 15."""
+        return self._clean(raw.float().chunk(2, dim=1)[0], noised)
+
+    def loss_map(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, 2C, S, S) -> (B, C, S, S)
+        """Squared error of the noise plus the variational bound, which trains the variance alone (IDDPM eq. 16)."""
+        noise, v = raw.float().chunk(2, dim=1)
+        bound = self._variational_bound(noise.detach(), v, noised)
+        return (noise - noised.noise) ** 2 + bound * (self.num_steps / 1000)
+
+    def predict(self, network: Network, x: Tensor, step: float, labels: Tensor) -> Prediction:
+        """The denoised images at one step of the full schedule, for a sampler, with the learned variance."""
+        level = torch.full((len(x),), int(step), device=x.device)
+        noise, v = network(x, level.float(), labels).chunk(2, dim=1)
+        alpha_bar = self._at("alpha_bar", level)
+        return Prediction((x - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt(), (v + 1) / 2)
+
+    def _clean(self, noise: Tensor, noised: Noised) -> Tensor:
+        alpha_bar = self._at("alpha_bar", noised.level)
+        return (noised.noisy - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
+
+    def _variational_bound(self, noise: Tensor, v: Tensor, noised: Noised) -> Tensor:
+        """L_t of DDPM eq. 5 in bits: a KL divergence, or at step 0 the likelihood of the 8-bit image."""
+        step = noised.level
+        from_clean, from_noisy = self._at("posterior_clean", step), self._at("posterior_noisy", step)
+        low, high = self._at("log_beta_tilde", step), self._at("log_beta", step)
+        mean = from_clean * self._clean(noise, noised) + from_noisy * noised.noisy
+        target_mean = from_clean * noised.clean + from_noisy * noised.noisy
+        log_variance = low + (v + 1) / 2 * (high - low)
+        kl = 0.5 * (
+            log_variance - low - 1 + (low - log_variance).exp() + (target_mean - mean) ** 2 * (-log_variance).exp()
+        )
+        nll = -discretised_log_likelihood(noised.clean, mean, log_variance)
+        return torch.where(_per_image(step) == 0, nll, kl) / math.log(2)
+
+    def _at(self, table: str, step: Tensor) -> Tensor:  # (B,) -> (B, 1, 1, 1) float32
+        if step.device not in self._float_tables:
+            self.prepare(step.device)
+        return _per_image(self._float_tables[step.device][table][step])
+
+
+def discretised_log_likelihood(clean: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Log probability that a Gaussian gives to each value's bin, the range [-1, 1] being cut into 8-bit levels.
+
+    DDPM eq. 13, in nats per element, with the exact normal distribution function. The outermost bins reach to
+    infinity.
+    """
+    precision = (-0.5 * log_variance).exp()
+    upper = torch.special.ndtr((clean - mean + 1 / 255) * precision)
+    lower = torch.special.ndtr((clean - mean - 1 / 255) * precision)
+    upper = torch.where(clean > 0.999, torch.ones_like(upper), upper)
+    lower = torch.where(clean < -0.999, torch.zeros_like(lower), lower)
+    return (upper - lower).clamp(min=1e-12).log()
+
+
+Formulation = EDM | IDDPM
+FORMULATIONS: dict[str, type[Formulation]] = {"edm": EDM, "iddpm": IDDPM}

@@ -1,0 +1,59 @@
+"""A wide encoder over the kept tokens and a narrow decoder over all of them: MaskDiT's and SD-DiT's halves.
+
+B batch, C channels, S side, L tokens, K kept tokens, D encoder width, W decoder width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from harness.model.nn import tokens
+from harness.model.nn.blocks import DiTBlock, ModulatedLinear, readout, zero_linear
+from harness.model.nn.embeddings import PatchEmbed, sincos_positions, unpatchify
+from harness.model.shape import Shape
+
+
+class Encoder(nn.Module):
+    """DiT blocks over the kept tokens, behind a learned [CLS] token if there is one."""
+
+    position: Tensor  # (1, L, D)
+
+    def __init__(self, shape: Shape, *, cls_token: bool = False):
+        super().__init__()
+        self.patches = PatchEmbed(shape)
+        self.register_buffer("position", sincos_positions(shape.width, shape.grid), persistent=False)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, shape.width) * 0.02) if cls_token else None
+        self.blocks = nn.ModuleList(DiTBlock(shape.width, shape.num_heads) for _ in range(shape.depth))
+
+    def embed(self, net_input: Tensor) -> Tensor:  # (B, C, S, S) -> (B, L, D)
+        return self.patches(net_input) + self.position
+
+    def forward(self, embedded: Tensor, cond: Tensor, keep: Tensor | None) -> Tensor:  # (B, L, D) -> (B, [1 +] K, D)
+        x = embedded if keep is None else tokens.gather(embedded, keep)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        for block in self.blocks:
+            x = block(x, cond)
+        return x
+
+
+class Decoder(nn.Module):
+    """Projects tokens to its own width, adds its own positions, and reads patches out of its DiT blocks.
+
+    The projection starts at zero, as in MaskDiT's repository (models/maskdit.py).
+    """
+
+    position: Tensor  # (1, L, W)
+
+    def __init__(self, shape: Shape, out_channels: int, *, width: int, depth: int, num_heads: int):
+        super().__init__()
+        self.patch = shape.patch
+        self.project = ModulatedLinear(shape.width, shape.width, zero_linear(shape.width, width))
+        self.register_buffer("position", sincos_positions(width, shape.grid), persistent=False)
+        self.blocks = nn.ModuleList(DiTBlock(width, num_heads, cond_width=shape.width) for _ in range(depth))
+        self.readout = readout(width, out_channels * shape.patch**2, cond_width=shape.width)
+
+    def forward(self, projected: Tensor, cond: Tensor) -> Tensor:  # (B, L, W), (B, D) -> (B, C, S, S)
+        x = projected + self.position
+        for block in self.blocks:
+            x = block(x, cond)
+        return unpatchify(self.readout(x, cond), self.patch)

@@ -1,0 +1,36 @@
+"""Random masking of tokens, shared by every masked method.   B batch, L tokens, K kept tokens, D width."""
+
+import torch
+from torch import Tensor
+
+from harness.model.randomness import Draw
+
+
+def num_kept(length: int, mask_ratio: float) -> int:
+    """Tokens left of `length`: int(length (1 - mask_ratio)), as MaskDiT and MDT round. Raises ValueError for none."""
+    kept = int(length * (1 - mask_ratio))
+    if kept < 1:
+        raise ValueError(
+            f"mask_ratio {mask_ratio} keeps none of {length} tokens; keep at least one: {1 - 1 / length:.3f}"
+        )
+    return kept
+
+
+def random_keep(draw: Draw, length: int, num_keep: int) -> Tensor:
+    """Indices of the tokens to keep, a fresh uniform subset for each image, in ascending order.   (B, K)"""
+    return draw.uniform(length).argsort(dim=1)[:, :num_keep].sort(dim=1).values
+
+
+def gather(x: Tensor, keep: Tensor) -> Tensor:  # (B, L, D), (B, K) -> (B, K, D)
+    """The kept tokens of each image, in the order of `keep`."""
+    return x.gather(1, keep[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def scatter(x: Tensor, keep: Tensor, onto: Tensor) -> Tensor:  # (B, K, D), (B, K), (B, L, D) -> (B, L, D)
+    """`onto` with the kept tokens written over it at their places."""
+    return onto.to(x.dtype).scatter(1, keep[..., None].expand(-1, -1, x.shape[-1]), x)
+
+
+def visible(keep: Tensor, length: int) -> Tensor:
+    """1 where a token was kept, 0 where it was masked.   (B, K) -> (B, L)"""
+    return torch.zeros(keep.shape[0], length, device=keep.device).scatter(1, keep, 1.0)

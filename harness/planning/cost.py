@@ -1,0 +1,67 @@
+"""Arithmetic of a method: counted by running it on shapes alone, and from formulas where it has them.
+
+The papers' "Gflops" are multiply-accumulates; so are the numbers here (one MAC is two FLOPs).
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import baselines
+from harness.model.method import Method, Progress
+from harness.model.randomness import Draw
+from harness.model.shape import Shape, shape_of
+from harness.planning import formulas
+from harness.recipes.config import RunConfig
+
+GIGA = 1e9
+
+
+class Cost(NamedTuple):
+    params: int  # trainable, of the network that is sampled
+    gmacs_forward: float  # per image, one forward of that network with all tokens
+    gmacs_step: float  # per image, one training step: the method's forward and backward
+
+
+class StepCost(NamedTuple):
+    """GMACs of one image's training step, by part."""
+
+    source: Literal["formulas", "counted"]  # counted: of a method without a formula, whose parts are not known
+    parts: dict[str, float]  # formulas.StepMacs, or the "step" as one
+    recomputed: float  # besides the step, by activation checkpointing; 0 also where that is not known
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+
+def count(build: Callable[[], Method], shape: Shape) -> Cost:
+    """Cost per image of the method that `build` returns on the meta device: no memory is touched.
+
+    On this device attention is made of plain matrix products, which the counter knows; fused CPU kernels count as 0.
+    """
+    method = build()
+    clean = torch.zeros(1, shape.channels, shape.side, shape.side, device="meta")
+    noise, labels = torch.zeros(1, device="meta"), torch.zeros(1, dtype=torch.long, device="meta")
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        method.network(clean, noise, labels)
+    with FlopCounterMode(display=False) as step:
+        method(clean, labels, Progress(0.0, 0.0), Draw.all_of(clean))["loss"].backward()
+    params = sum(p.numel() for p in method.network.parameters() if p.requires_grad)
+    return Cost(params, forward.get_total_flops() / 2 / GIGA, step.get_total_flops() / 2 / GIGA)
+
+
+def step_cost(cfg: RunConfig) -> StepCost:
+    """From the formulas of this run's method; counted for a method without one, which `source` then says."""
+    known = formulas.macs(cfg)
+    if known is None:
+        counted = count(lambda: baselines.build(cfg, device="meta"), shape_of(cfg))
+        return StepCost("counted", {"step": counted.gmacs_step}, 0.0)
+    recomputed = known.recomputed if cfg.execution.activation_checkpointing else 0
+    return StepCost(
+        "formulas",
+        {name: part / GIGA for name, part in known.step._asdict().items()},
+        recomputed / GIGA,
+    )

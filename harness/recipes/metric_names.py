@@ -1,0 +1,82 @@
+"""What metrics there are, what users call them, and what a value is called: "fid50k", "fd-digits@1k"."""
+
+from collections.abc import Sequence
+
+from harness.system.errors import UsageError, unknown
+
+PAPER = ("fd", "sfd", "is", "precision", "recall")  # what the SD-DiT paper reports
+BEYOND = ("kid", "density", "coverage", "fd_infinity")
+NAMED = {
+    "fd": "Fréchet distance of pooled features; Inception's is FID",
+    "sfd": "Fréchet distance of spatial features; Inception's is sFID",
+    "is": "inception score, of blocks of 5,000 images",
+    "precision": "share of generated images inside the reference's manifold, 3 neighbours",
+    "recall": "share of reference images inside the generated images' manifold, 3 neighbours",
+    "kid": "kernel distance, mean over 100 subsets of 1,000 images",
+    "density": "how many neighbourhoods of reference images a generated one lies in, over 5",
+    "coverage": "share of reference images with a generated one in their neighbourhood, 5 neighbours",
+    "fd_infinity": "Fréchet distance extrapolated to infinitely many images",
+    "class_accuracy": "share of images the network takes for the class that was asked for",
+    "cmmd": "CLIP's maximum mean discrepancy",
+    "precision_adm_fp16": "precision with ADM's float16 distances",
+    "recall_adm_fp16": "recall with ADM's float16 distances",
+}
+OF_POINTS = frozenset(
+    {"precision", "recall", "kid", "density", "coverage", "cmmd", "precision_adm_fp16", "recall_adm_fp16"}
+)  # compare with the reference's images one by one: its statistics are not enough
+
+_DEFAULTS = {"digits": (*PAPER, "class_accuracy"), "dinov2": ("fd", "precision", "recall"), "clip": ("cmmd",)}
+ALL = "all"
+_NO_CLASSES = ("fd", "precision", "recall")  # by a network without a spatial map
+_EVERYTHING = {
+    "digits": (*PAPER, "class_accuracy", *BEYOND),
+    "dinov2": (*_NO_CLASSES, *BEYOND),
+    "clip": ("cmmd", *_NO_CLASSES, *BEYOND),
+}
+_INCEPTION = "inception"
+_INCEPTION_NAMES = {"fd": "fid", "sfd": "sfid", "fd_infinity": "fid_infinity"}
+_KEYS = {name: metric for metric, name in _INCEPTION_NAMES.items()}
+
+
+def called(text: str) -> list[str]:
+    """Keys of the metrics in a list like "fid,is"; "all" stays for `meant`. Raises as `require`."""
+    if text == ALL:
+        return [ALL]
+    names = [name.strip().lower() for name in text.split(",")]
+    wanted = [_KEYS.get(name, name) for name in names]
+    require(wanted)
+    return wanted
+
+
+def meant(wanted: Sequence[str], network: str) -> tuple[str, ...]:
+    """The metrics wanted of features by the network called so: "all" is what it can give, once each (no float16)."""
+    return _EVERYTHING.get(network.split("-")[0], (*PAPER, *BEYOND)) if list(wanted) == [ALL] else tuple(wanted)
+
+
+def require(wanted: Sequence[str]) -> None:
+    """Raises UsageError with the nearest names when a key is unknown, and when none or one twice is asked for."""
+    for metric in wanted:
+        if metric not in NAMED:
+            raise unknown("metric", metric, NAMED)
+    if len(set(wanted)) != len(wanted) or not wanted:
+        raise UsageError(f"metrics are {', '.join(wanted) or 'none'}: name at least one, and each once.")
+
+
+def default(network: str) -> tuple[str, ...]:
+    """The metrics of features by the network called so, where nobody says which: the paper's, if it can give them."""
+    return _DEFAULTS.get(network.split("-")[0], PAPER)
+
+
+def metric_name(metric: str, network: str, n: int) -> str:
+    """The name of `metric` over n images, like "fd-digits@1k". Only Inception's distances are called FID: "fid50k"."""
+    if network != _INCEPTION:
+        return f"{metric}-{network}@{_count(n)}"
+    name = _INCEPTION_NAMES.get(metric, metric)
+    return f"{name}@{_count(n)}" if name[-1].isdigit() else f"{name}{_count(n)}"
+
+
+def _count(n: int) -> str:
+    thousands, hundreds = n // 1000, n % 1000 // 100
+    if n < 1000 or n % 100:
+        return str(n)
+    return f"{thousands}.{hundreds}k" if hundreds else f"{thousands}k"

@@ -1,0 +1,145 @@
+"""The recipes: what each sets, where each value comes from, and where its sources disagree.
+
+A recipe is <method>-<size>. recipes/<method>.yaml says what the method brings; recipes/protocols.yaml what all methods
+of a size share, so that two methods cannot drift apart. Every value in them is written {value: ..., source: ...}; the
+defaults of a method's knobs, and their sources, are the fields of Config in baselines/<method>.py. A method of another
+package (harness.recipes.plugins) brings the first of the two files and the module; the second holds for it too.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from harness.recipes import plugins
+from harness.recipes.config import Knobs, RunConfig, leaves, plain_values
+from harness.system.errors import SetupError, UsageError, unknown
+
+SHARED = "protocols.yaml"
+NAMES = ("recipe", "method", "size", "seed")  # what a run is called; everything else has a value with a source
+SECTIONS = ("input", "network", "protocol", "evaluation", "execution")  # in protocols.yaml: base, then each size's own
+
+
+class Recipe(NamedTuple):
+    """One recipe, resolved but for the knobs' own defaults."""
+
+    document: dict[str, Any]  # nested, as RunConfig takes it
+    sources: dict[str, str]  # "protocol.steps" -> where the value comes from
+    conflicts: list[dict[str, Any]]  # setting, taken, others: [{value, source}], why
+    repeats: str  # which published results it is there to repeat
+
+
+class Setting(NamedTuple):
+    """One setting of a recipe, by its path."""
+
+    path: str  # "protocol.steps"
+    value: Any
+    source: str
+
+
+def recipe_names() -> list[str]:
+    """Of every method, those of other packages too, but of packages that are broken: `broken` names those."""
+    unusable = broken().keys() & plugins.found().keys()
+    usable = [method for method in families() if method not in unusable]
+    return sorted(f"{method}-{size}" for method in usable for size in _family(method)["sizes"])
+
+
+def families() -> list[str]:
+    """The methods that have recipes. Nothing of a method is imported."""
+    return sorted({*plugins.built_in(), *plugins.found()})
+
+
+def origin(method: str) -> str:
+    """Where a method comes from: "harness", or a distribution and its version."""
+    return "harness" if method in plugins.built_in() else plugins.named(method).origin
+
+
+def broken() -> dict[str, str]:
+    """Methods of other packages that cannot be used, by their recipes or for their name, and why."""
+    reasons = plugins.refused()
+    for method in plugins.found():
+        try:
+            _family(method)
+        except SetupError as error:
+            reasons[method] = str(error)
+    return reasons
+
+
+def load_recipe(name: str, formulation: str | None = None) -> Recipe:
+    """The recipe called `name`; another `formulation` than its own brings that formulation's sampler with it.
+
+    Raises UsageError, with the nearest names, when there is none; SetupError when it is of another package that is
+    broken.
+    """
+    method, _, size = name.partition("-")
+    if name not in recipe_names():
+        if method in plugins.found():
+            _family(method)
+        raise unknown("recipe", name, recipe_names())
+    family, shared = _family(method), _read(SHARED)
+    own = family["sizes"][size] or {}
+    chosen = {"value": formulation, "source": "asked for"} if formulation else family["formulation"]
+    if chosen["value"] not in shared["sampling"]:
+        raise UsageError(f"formulation is {formulation!r}; it must be {' or '.join(sorted(shared['sampling']))}.")
+    annotated = {
+        "formulation": chosen,
+        "knobs": own.get("knobs", {}),
+        "sampling": _merged(shared["sampling"][chosen["value"]], size),
+        **{section: _merged(shared[section], size) for section in SECTIONS},
+    }
+    leaves = dict(_leaves(annotated))
+    document: dict[str, Any] = {"recipe": name, "method": method, "size": size, "seed": 0, "knobs": {}}
+    for path, leaf in leaves.items():
+        _set(document, path.split("."), leaf["value"])
+    sources = {path: leaf["source"] for path, leaf in leaves.items()}
+    conflicts = [*_conflicts(shared, size), *_conflicts(family, size)]
+    return Recipe(document, sources, conflicts, own.get("repeats", "nothing"))
+
+
+def settings(recipe: Recipe, knobs: type[Knobs]) -> list[Setting]:
+    """What a recipe sets, in the order of a run's configuration, with the `knobs` that it leaves to the method."""
+    own = knobs.model_validate(recipe.document["knobs"]).model_dump(mode="json")
+    described = {f"knobs.{name}": field.description or "" for name, field in knobs.model_fields.items()}
+    sources = {**described, **recipe.sources}
+    run = {**recipe.document, "knobs": own}
+    found = leaves({name: run[name] for name in RunConfig.model_fields})
+    return [Setting(path, value, sources[path]) for path, value in found if path not in NAMES]
+
+
+def _merged(section: Mapping[str, Any], size: str) -> dict[str, Any]:
+    """A section for one size: base, and what the size says otherwise, which may be one value for the whole section."""
+    own = section.get(size, {})
+    return own if _is_leaf(own) else {**section.get("base", {}), **own}
+
+
+def _conflicts(part: Mapping[str, Any], size: str) -> list[dict[str, Any]]:
+    """Those of a file's conflicts that this size has."""
+    here = [conflict for conflict in part.get("conflicts", []) if size in conflict.get("sizes", [size])]
+    return [{key: value for key, value in conflict.items() if key != "sizes"} for conflict in here]
+
+
+def _is_leaf(node: Mapping[str, Any]) -> bool:
+    return set(node) == {"value", "source"}
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    for key, value in node.items():
+        if _is_leaf(value):
+            yield f"{prefix}{key}", value
+        else:
+            yield from _leaves(value, f"{prefix}{key}.")
+
+
+def _set(document: dict[str, Any], path: list[str], value: Any) -> None:
+    for parent in path[:-1]:
+        document = document.setdefault(parent, {})
+    document[path[-1]] = value
+
+
+def _family(method: str) -> Mapping[str, Any]:
+    return plugins.family(plugins.named(method)) if method in plugins.found() else _read(f"{method}.yaml")
+
+
+@lru_cache
+def _read(name: str) -> dict[str, Any]:
+    return plain_values((files("harness") / "recipes" / name).read_text(encoding="utf-8"))

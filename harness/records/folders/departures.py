@@ -1,0 +1,123 @@
+"""What a run's configuration sets otherwise than its recipe, and where each such value comes from.
+
+A knob that the recipe leaves to its method has the default of Config in baselines/<method>.py. That file is read and
+not imported, since it needs torch.
+"""
+
+import ast
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from harness.recipes.config import leaves
+from harness.recipes.reading import NAMES, Recipe, load_recipe
+from harness.system.errors import UsageError
+
+UNSAID = "not in its command: an older version of the recipe, or --config"
+
+
+@dataclass(frozen=True)
+class Departure:
+    """One setting of a run that differs from its recipe's."""
+
+    setting: str  # "protocol.steps"
+    value: Any
+    recipe: Any  # the recipe's value; None where `known` is false
+    known: bool  # whether the recipe has this setting
+    source: str  # where the run's value comes from
+
+    @property
+    def short(self) -> str:
+        return f"{self.setting.rpartition('.')[2]} {as_text(self.value)}"
+
+
+@dataclass(frozen=True)
+class Departures:
+    """A configuration beside its recipe. Without a recipe there is nothing to compare, and `recipe` is None."""
+
+    recipe: str | None
+    differing: tuple[Departure, ...] = ()
+    equal: int = 0
+    absent: tuple[str, ...] = ()  # settings of today's recipe that the run's older configuration does not have
+
+
+def departures(config: Mapping[str, Any], command: str = "") -> Departures:
+    """Settings of `config`, a run's config.yaml, that its recipe has otherwise. `command` is its manifest's.
+
+    The recipe's other formulation brings its own sampler, so a run of that formulation is compared with that.
+    """
+    own, name = _settings(config), str(config.get("recipe"))
+    found = _recipe(name, str(config.get("formulation"))) or _recipe(name, None)
+    if found is None:
+        return Departures(None)
+    recipe = _settings(found.document)
+    recipe = {f"knobs.{knob}": value for knob, value in knob_defaults(found.document["method"]).items()} | recipe
+    usual = _recipe(name, None) or found
+    recipe["formulation"] = usual.document["formulation"]
+    left_open = tuple(f"{path}." for path, value in recipe.items() if path in config and value is None)
+    differing, equal = [], 0
+    for path, value in own.items():
+        if path in NAMES or path == "schema_version" or path.startswith(left_open):
+            continue
+        if path in recipe and recipe[path] == value:
+            equal += 1
+            continue
+        differing.append(Departure(path, value, recipe.get(path), path in recipe, _source(path, command)))
+    absent = [path for path in recipe if path not in own and path not in NAMES and path not in config]
+    return Departures(name, tuple(differing), equal, tuple(absent))
+
+
+def as_text(value: Any) -> str:
+    """A setting's value in one line, as YAML would take it."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+@cache
+def knob_defaults(method: str) -> dict[str, Any]:
+    """Defaults of the method's knobs that are written out in baselines/<method>.py; none for an unknown method."""
+    path = files("baselines") / f"{method}.py"
+    if not method.isidentifier() or not path.is_file():
+        return {}
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    config = next((node for node in module.body if isinstance(node, ast.ClassDef) and node.name == "Config"), None)
+    found = {}
+    for node in config.body if config else []:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+            value = node.value.args[0] if isinstance(node.value, ast.Call) and node.value.args else node.value
+            try:
+                found[node.target.id] = _as_yaml_has_it(ast.literal_eval(value))
+            except ValueError:
+                continue  # computed: it cannot be told without importing the method
+    return found
+
+
+@cache
+def _recipe(name: str, formulation: str | None) -> Recipe | None:
+    try:
+        return load_recipe(name, formulation)
+    except UsageError:
+        return None
+
+
+def _source(path: str, command: str) -> str:
+    """The last assignment to `path` in the command, by its full name or its last part."""
+    assignments = [text.strip() for text in command.split(" --set ")[1:]]
+    said = [text for text in assignments if text.partition("=")[0] in (path, path.rpartition(".")[2])]
+    if said:
+        return f"its command: --set {said[-1]}"
+    if path == "execution.micro_batch":
+        return "not in its command: chosen so that a step fits into memory"
+    if path.startswith("sampling.") and any(text.startswith("formulation=") for text in assignments):
+        return "comes with the formulation of its command"
+    return UNSAID
+
+
+def _settings(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: _as_yaml_has_it(value) for path, value in leaves(document)}
+
+
+def _as_yaml_has_it(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

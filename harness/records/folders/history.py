@@ -1,0 +1,259 @@
+"""What a run logged and measured, by training step: its history, for programs that draw such things."""
+
+import bisect
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.records.folders.inspection import evaluations_of
+from harness.records.folders.listing import as_time, config_in, entry_of, lines_in, manifest_in, mean_speed
+from harness.records.panels import FINAL
+from harness.records.schema import Evaluation, Manifest, write_atomically
+from harness.records.store import LeftOut
+from harness.system.errors import DataError, UsageError
+
+BEFORE_TRAINING = "untrained"
+EVALUATION = "evaluation"  # how the series of metrics begin
+SHORT = 12  # characters of a hash in a name
+Scalar = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Point:
+    """Values after one training step, by name."""
+
+    step: int
+    time: float | None  # seconds since 1970 at which the step was done
+    known: bool  # whether an event recorded that time; else it lies between two that were
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When a run's steps were done: at the steps of its events as recorded, between them along a line."""
+
+    sittings: tuple[tuple[tuple[int, float], ...], ...]  # (step, time) of the events since each start or resumption
+    seconds_per_step: float | None
+
+    def at(self, step: int) -> tuple[float | None, bool]:
+        """The time in seconds since 1970, and whether an event recorded it; (None, False) where no event has a time.
+
+        A resumption does the steps after its checkpoint again, so those belong to the later sitting.
+        """
+        if not self.sittings:
+            return None, False
+        begun = [sitting for sitting in self.sittings if sitting[0][0] < step]
+        sitting = begun[-1] if begun else self.sittings[0]
+        i = bisect.bisect_left(sitting, (step, -math.inf))
+        if i < len(sitting) and sitting[i][0] == step:
+            return sitting[i][1], True
+        if i == 0:
+            return sitting[0][1], False
+        before, time = sitting[i - 1]
+        if i < len(sitting):
+            after, end = sitting[i]
+            return time + (end - time) * (step - before) / (after - before), False
+        return time + (step - before) * (self.seconds_per_step or 0.0), False
+
+
+@dataclass(frozen=True)
+class History:
+    """One run's. Finished or not: what there is so far."""
+
+    name: str  # "dit-tiny/seed0-9ac3130fa4"
+    folder: Path
+    finished: bool
+    config: dict[str, Any]
+    manifest: Manifest | None
+    lines: tuple[dict[str, Any], ...]  # of metrics.jsonl, by step
+    evaluations: tuple[tuple[str, Evaluation], ...]  # with the name of the series each belongs to, by step
+    clock: Clock
+
+    @property
+    def recipe(self) -> str:
+        return self.name.partition("/")[0]
+
+    @cached_property
+    def settings(self) -> dict[str, Scalar]:
+        """config.yaml, flat: "protocol.steps" -> 600. Lists and null as JSON texts."""
+        return dict(_flat(self.config))
+
+    @cached_property
+    def points(self) -> list[Point]:
+        """Every step at which something was logged or measured, in order.
+
+        Of two evaluations under equal conditions after one step, the first by name is taken, but the run's own
+        before any added later.
+        """
+        found: dict[int, dict[str, float]] = {}
+        for line in self.lines:
+            values = {str(key): value for key, value in line.items() if key != "step" and _is_number(value)}
+            found.setdefault(line["step"], {}).update(values)
+        for series, evaluation in self.evaluations:
+            values = found.setdefault(evaluation.step or 0, {})
+            for metric, value in evaluation.metrics.items():
+                values.setdefault(f"{series}/{metric}", value)
+        return [Point(step, *self.clock.at(step), values) for step, values in sorted(found.items()) if values]
+
+
+def read_all(folders: Iterable[Path]) -> tuple[list[History], list[LeftOut]]:
+    """The histories of these run folders, each once, and those that have none, with why.
+
+    Raises DataError when none has, UsageError when two have the same name and would be written to the same place.
+    """
+    histories: dict[str, History] = {}
+    left_out = []
+    for folder in dict.fromkeys(folder.resolve() for folder in folders):
+        try:
+            history = read(folder)
+        except DataError as error:
+            left_out.append(LeftOut(folder, str(error).rstrip(".")))
+            continue
+        if other := histories.get(history.name):
+            raise UsageError(
+                f"{other.folder} and {folder} are both called {history.name} and would be written to the same place. "
+                "Export them one at a time, each to another --out."
+            )
+        histories[history.name] = history
+    if not histories:
+        reasons = "; ".join(f"{item.name}: {item.reason}" for item in left_out[:3])
+        raise DataError(f"there is no history to export. {reasons or 'No run was found'}.")
+    return list(histories.values()), left_out
+
+
+def read(folder: Path) -> History:
+    """The history in a run folder. Raises DataError when the folder is no run's, or nothing was logged or measured."""
+    entry = entry_of(folder)
+    if entry.state == "foreign":
+        raise DataError(f"not a run folder: {entry.reason}.")
+    by_step = {line["step"]: line for line in lines_in(folder, "metrics.jsonl") if _is_step(line.get("step"))}
+    lines = [by_step[step] for step in sorted(by_step)]  # of two lines about a step the later one
+    evaluations = list(_series(evaluations_of(folder)))
+    if not lines and not evaluations:
+        raise DataError("nothing was logged or measured yet.")
+    manifest = manifest_in(folder)
+    return History(
+        name="/".join(folder.absolute().parts[-2:]),
+        folder=folder,
+        finished=entry.state == "finished",
+        config=config_in(folder) or {},
+        manifest=manifest,
+        lines=tuple(lines),
+        evaluations=tuple(evaluations),
+        clock=_clock(lines_in(folder, "events.jsonl"), manifest, mean_speed(lines)),
+    )
+
+
+def _clock(events: Sequence[Mapping[str, Any]], manifest: Manifest | None, speed: float | None) -> Clock:
+    sittings: list[dict[int, float]] = []
+    for event in events:
+        time, step = as_time(event.get("time")), event.get("step")
+        if time is None or not isinstance(step, int) or not _is_step(step) or event.get("event") == "divergence":
+            continue
+        if event.get("event") in ("start", "resume") or not sittings:
+            sittings.append({})
+        sittings[-1].setdefault(step, time.timestamp())
+    started = as_time(manifest.started_at) if manifest else None
+    if not sittings and started:
+        sittings.append({0: started.timestamp()})
+    return Clock(tuple(tuple(sorted(sitting.items())) for sitting in sittings), 1 / speed if speed else None)
+
+
+def _series(evaluations: Iterable[Evaluation]) -> Iterator[tuple[str, Evaluation]]:
+    """Evaluations under equal conditions are one series, "evaluation"; others say in their name what they differ in.
+
+    The untrained network is step 0 of its series whatever its weights are called: no average has moved yet.
+    """
+    measured = [e for e in evaluations if e.step is not None]
+    own = (FINAL, BEFORE_TRAINING)
+    measured.sort(key=lambda e: (e.step, e.name not in own and not e.name.startswith("step-"), e.name))
+    main = next((e for e in measured if e.name == FINAL), measured[0] if measured else None)
+    for evaluation in measured:
+        differences = _differences(evaluation, main or evaluation)
+        yield f"{EVALUATION} ({', '.join(differences)})" if differences else EVALUATION, evaluation
+
+
+def _differences(evaluation: Evaluation, main: Evaluation) -> list[str]:
+    ours, theirs = evaluation.protocol.model_dump(mode="json"), main.protocol.model_dump(mode="json")
+    found = [f"{key} {_short(key, ours[key])}" for key in ours if ours[key] != theirs[key]]
+    if evaluation.step and evaluation.weights != main.weights:
+        found.append(f"weights {evaluation.weights}")
+    return found
+
+
+def _short(key: str, value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text[:SHORT] if key.endswith("sha256") else text
+
+
+# As tables --------------------------------------------------------------------------------------------------------
+
+
+def write_csv(history: History, out: Path) -> Path:
+    """history.csv, evaluations.csv and config.csv in a folder of the run's name below `out`, which is returned.
+
+    history.csv has a row a step. `time` is in UTC; `time_is` says whether an event recorded it or it lies between two.
+    """
+    folder = out / history.name
+    folder.mkdir(parents=True, exist_ok=True)
+    logged_first = dict.fromkeys(name for point in history.points for name in point.values)
+    names = sorted(logged_first, key=lambda name: name.startswith(EVALUATION))  # stable: then what was measured
+    rows = [{"step": p.step, "time": _iso(p.time), "time_is": _how_known(p), **p.values} for p in history.points]
+    write_atomically(folder / "history.csv", _csv(["step", "time", "time_is", *names], rows))
+    measured = [
+        {
+            "evaluation": e.name,
+            "series": series,
+            "step": e.step,
+            "weights": e.weights,
+            "metric": metric,
+            "value": value,
+            "standard_error": e.standard_errors.get(metric),
+            **{f"protocol.{key}": inner for key, inner in e.protocol.model_dump(mode="json").items()},
+        }
+        for series, e in history.evaluations
+        for metric, value in e.metrics.items()
+    ]
+    write_atomically(folder / "evaluations.csv", _csv(list(measured[0]) if measured else ["evaluation"], measured))
+    settings = [{"setting": path, "value": value} for path, value in history.settings.items()]
+    write_atomically(folder / "config.csv", _csv(["setting", "value"], settings))
+    return folder
+
+
+def _csv(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _how_known(point: Point) -> str:
+    return "" if point.time is None else "recorded" if point.known else "between events"
+
+
+def _iso(time: float | None) -> str:
+    return "" if time is None else datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds")
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Scalar]]:
+    for key, value in document.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, Scalar) else json.dumps(value, default=str)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**63)  # and not a bool
+
+
+def _is_step(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63

@@ -1,0 +1,164 @@
+"""Removing run folders, or their weights alone, so that nothing half removed looks like a finished run.
+
+A run is finished while its result.json is there, so that goes first and the folder is synced. Its evaluations go before
+its checkpoints: a run trained again must not find metrics of other weights. config.yaml goes last: until then the
+folder is recognised as an unfinished run, which the same command removes, or the run's own command continues.
+"""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.records.folders.inspection import files_below, size_of
+from harness.records.folders.listing import Entry, entry_of, lines_in, name_below
+from harness.system import locks
+from harness.system.errors import DataError, UsageError
+from harness.system.files import sync
+from harness.system.progress import PlainProgress
+
+ORDER = (
+    "result.json", "import.json", "evaluations", "features", "samples", "checkpoints", "metrics.jsonl", "events.jsonl",
+    "manifest.json", "config.yaml",
+)  # fmt: skip
+LEFTOVERS = re.compile(r"\.(write-probe|.+\.\d+\.tmp)")  # of a write that a crash cut short
+INSTEAD = "stop it"  # of waiting for a command that uses a run
+QUIET_SECONDS = 60  # a run whose files are older than this is taken to have stopped
+QUIET_INTERVALS = 3  # or than so many of its log intervals, where those are long
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What would go of one run folder."""
+
+    entry: Entry
+    paths: tuple[Path, ...]  # in the order in which they go
+    bytes: int
+    kept: tuple[str, ...]  # what stays in the folder
+    keep_records: bool
+    force: bool
+
+    @property
+    def empties(self) -> bool:
+        """Whether the folder goes too."""
+        return not self.kept
+
+
+@dataclass(frozen=True)
+class Removed:
+    removal: Removal
+    bytes: int  # freed
+    error: str | None = None  # why not all of it went
+
+
+def plan(folder: Path, root: Path, *, keep_records: bool = False, force: bool = False) -> Removal:
+    """What `remove` would take of the run in `folder`. `keep_records`: only checkpoints and samples.npz.
+
+    The folder is looked at and not held: `remove` looks again. Raises UsageError for a link, for a folder outside
+    `root` or that is no run's, for a run that a command uses, and, unless `force`, for one that may still be going on,
+    where the file system has no locks to tell.
+    """
+    if folder.is_symlink():
+        raise UsageError(f"{folder} is a link to {os.readlink(folder)}; name the run folder itself.")
+    if not folder.resolve().is_relative_to(root.resolve()) or folder.resolve() == root.resolve():
+        raise UsageError(f"{folder} does not lie below {root}; say --runs with the folder of runs that holds it.")
+    entry = entry_of(folder, name_below(root.resolve(), folder.resolve()))
+    if entry.state == "foreign":
+        raise UsageError(f"{folder} is not a run folder: {entry.reason}. Nothing of it is removed.")
+    if entry.state == "exported":
+        raise UsageError(f"{folder} is an exported network and not a run. Remove the folder itself, if you mean to.")
+    if (why_not := locks.why_not_alone(folder, INSTEAD)) is not None:
+        raise UsageError(why_not)
+    return _planned(folder, entry, keep_records, force)
+
+
+def _planned(folder: Path, entry: Entry, keep_records: bool, force: bool) -> Removal:
+    age = _seconds_quiet(folder)
+    if entry.state in ("unfinished", "damaged") and not force and age < (quiet := _quiet_seconds(folder)):
+        raise UsageError(
+            f"{entry.name} is {entry.state} and was written to {age:.0f} s ago: it may be running. Stop it, or wait "
+            f"until it has been quiet for {quiet:.0f} s, or say --force."
+        )
+    present = sorted(os.listdir(folder))
+    if keep_records:
+        images = (path for path in files_below(folder / "samples") if path.name == "samples.npz")  # behind no link
+        paths = (*sorted(images), *_those_of(folder, ("checkpoints",)))
+    else:
+        paths = (*_those_of(folder, ORDER[:-1]), *_leftovers(folder), *_those_of(folder, ORDER[-1:]))
+    kept = [name for name in present if folder / name not in paths]
+    size = sum(size_of(file) for path in paths for file in files_below(path))
+    return Removal(entry, tuple(paths), size, tuple(kept), keep_records, force)
+
+
+def remove(removal: Removal, root: Path) -> Removed:
+    """Carry it out. A folder left empty goes too, and so does its recipe's, but never `root`. What fails is told.
+
+    What goes is what lies there once nobody else may work in the folder; nothing of a run that has finished, or become
+    another in any way, since it was planned.
+    """
+    folder = removal.entry.path.resolve()
+    try:
+        with locks.run_folder(folder, INSTEAD, alone=True, note=PlainProgress("runs rm").note):
+            found = _once_more(removal, folder)
+            try:
+                _take_away(found, folder)
+            except OSError as error:
+                left = sum(size_of(file) for path in found.paths if os.path.lexists(path) for file in files_below(path))
+                return Removed(removal, found.bytes - left, f"{error.strerror or error}")
+        if found.empties and folder.parent != root.resolve() and not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
+    except (DataError, UsageError) as error:
+        return Removed(removal, 0, str(error).rstrip("."))
+    except OSError as error:  # of the recipe's folder, or of a look into the run's
+        return Removed(removal, 0, f"{error.strerror or error}")
+    return Removed(removal, found.bytes)
+
+
+def _once_more(removal: Removal, folder: Path) -> Removal:
+    """The plan as of now. Raises DataError where the run is no longer what was planned for."""
+    entry, before = entry_of(folder, removal.entry.name), removal.entry.state
+    if entry.state != before:
+        raise DataError(
+            f"{entry.name} was {before} and is {entry.state} now: nothing of it was removed. Repeat the command."
+        )
+    return _planned(folder, entry, removal.keep_records, removal.force)
+
+
+def _take_away(removal: Removal, folder: Path) -> None:
+    for path in removal.paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        if path.name in ORDER[:2]:
+            sync(folder)  # before the rest: a power cut may not bring it back alone
+    if removal.empties:
+        folder.rmdir()
+
+
+def _those_of(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    return (folder / name for name in names if os.path.lexists(folder / name))
+
+
+def _leftovers(folder: Path) -> Iterator[Path]:
+    return (folder / name for name in sorted(os.listdir(folder)) if LEFTOVERS.fullmatch(name))
+
+
+def _seconds_quiet(folder: Path) -> float:
+    """Since anything in the folder was written."""
+    times = [folder.lstat().st_mtime]
+    for path in files_below(folder):
+        try:
+            times.append(path.lstat().st_mtime)
+        except OSError:
+            continue  # gone meanwhile: its folder's time says so
+    return max(time.time() - max(times), 0.0)
+
+
+def _quiet_seconds(folder: Path) -> float:
+    intervals = [line.get("timed_seconds") for line in lines_in(folder, "metrics.jsonl")[-1:]]
+    longest = max((seconds for seconds in intervals if isinstance(seconds, int | float)), default=0)
+    return max(QUIET_SECONDS, QUIET_INTERVALS * longest)

@@ -1,0 +1,90 @@
+"""manifest.json: where a run comes from. No host, user or folder name enters it."""
+
+import hashlib
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+import harness
+from harness.data.dataset import Dataset
+from harness.recipes import plugins
+from harness.recipes.config import RunConfig
+from harness.records.schema import DataIdentity, Device, Manifest
+
+PACKAGES = (
+    "torch", "torch-fidelity", "numpy", "scipy", "scikit-learn", "safetensors", "pydantic", "diffusers", "pillow",
+    "transformers",
+)  # fmt: skip
+
+
+def describe(cfg: RunConfig, data: Dataset, device: Device, world_size: int, command: str) -> Manifest:
+    """The manifest of a run that is about to start."""
+    commit, diff = git_state()
+    return Manifest(
+        harness_version=harness.__version__,
+        git_commit=commit,
+        git_diff_sha256=diff,
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        packages=installed() | plugins.packages([cfg.method]),
+        device=device,
+        precision={
+            "precision": cfg.protocol.precision,
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+            "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
+            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        },
+        seed=cfg.seed,
+        config_sha256=cfg.sha256,
+        data=DataIdentity(
+            name=data.name,
+            sha256=data.sha256,
+            num_images=len(data),
+            real=data.real,
+            vae=data.vae,
+            vae_sha256=data.vae_sha256,
+        ),
+        world_size=world_size,
+        command=command,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+@lru_cache
+def installed() -> dict[str, str]:
+    """Versions of the packages that decide numbers."""
+    return {name: found for name in PACKAGES if (found := _version(name))}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def git_state() -> tuple[str | None, str | None]:
+    """Commit of the checkout this code runs from, and a hash of what is not committed; None where there is neither."""
+    root = Path(harness.__file__).parent.parent
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return None, None
+    # Run records and reports are the output of runs, not the code that made them.
+    code = ("--", ".", ":!runs", ":!reports")
+    changes = (_git(root, "diff", "HEAD", *code) or "").encode()
+    for name in (_git(root, "ls-files", "--others", "--exclude-standard", *code) or "").splitlines():
+        changes += name.encode() + (root / name).read_bytes()
+    return commit, hashlib.sha256(changes).hexdigest() if changes else None
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None  # installed from a wheel, or no git: the harness version says what ran
+    return done.stdout.strip()

@@ -1,0 +1,301 @@
+"""The documents of a run folder as types. Everything that writes or reads one goes through here.
+
+runs/<recipe>/<run-id>/ holds config.yaml (see recipes.config.RunConfig), manifest.json, metrics.jsonl, events.jsonl,
+checkpoints/, samples/, evaluations/<name>.json and, written last, result.json. A record ends with the sha256 of all
+else in it: a digit that changed on the disk would otherwise be read as another measurement. Records of older versions
+have none and are read as they are; whoever changes one by hand leaves it out.
+"""
+
+import json
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.recipes.config import DEEPEST, SHOWN_CHARACTERS, digest, refuse_strange
+from harness.system.errors import DataError
+from harness.system.files import read_limited
+
+SCHEMA_VERSION = 1
+SELF = "sha256"  # a record's last key
+LARGEST_RECORD = 2**26  # bytes; a store's manifest of ImageNet takes 100 kB
+LARGEST_LOG = 2**28  # bytes of a .jsonl file; 400,000 steps, each logged, take half of it
+R = TypeVar("R", bound="Record")
+
+
+MemoryKind = Literal["process RSS", "device allocated"]  # how a peak was measured
+
+
+Shown = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]  # in pictures too, which hold no control characters
+
+
+class Record(BaseModel):
+    """A document of a run folder, as JSON. A key that it does not name is an error, and nothing can be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Device(Record):
+    """The hardware a run used. Never a host or user name."""
+
+    name: Shown  # "NVIDIA H200" or the processor's model name
+    kind: Literal["cpu", "cuda"]
+    count: int
+    threads: int  # CPU threads torch computes with
+    memory_bytes: int | None = None
+    driver: str | None = None
+    cuda: str | None = None
+
+
+class DataIdentity(Record):
+    """What was trained on: the name, and a hash of the content."""
+
+    name: Shown
+    sha256: str
+    num_images: int
+    real: bool  # False: drawn from a random generator, good for speed only
+    vae: str | None = None  # between pixels and latents; None: the network sees pixels
+    vae_sha256: str | None = None  # of its weights
+
+
+class Import(Record):
+    """import.json: where a published checkpoint comes from that was trained elsewhere."""
+
+    schema_version: int = SCHEMA_VERSION
+    harness_version: str
+    file_name: str
+    file_sha256: str
+    method: str
+    config_sha256: str
+    vae: str | None
+    imported_at: str  # UTC, ISO 8601
+
+
+class Manifest(Record):
+    """Where a run comes from: enough to repeat it, nothing that identifies a person or a machine's owner."""
+
+    schema_version: int = SCHEMA_VERSION
+    harness_version: str
+    git_commit: str | None
+    git_diff_sha256: str | None  # of changed and of untracked files; None: there are none, or it is no git checkout
+    python: str
+    platform: str
+    packages: dict[str, str]
+    device: Device
+    precision: dict[str, bool | str]
+    seed: int
+    config_sha256: str
+    data: DataIdentity
+    world_size: int = 1  # processes
+    command: str
+    started_at: str  # UTC, ISO 8601
+
+
+class EvaluationProtocol(Record):
+    """Every condition that changes a metric's value. Of images that came in a file, how they were made is not known."""
+
+    formulation: str | None
+    sampler: str | None
+    num_steps: int | None
+    nfe: int | None  # network evaluations per image, those of guidance not counted
+    guidance_scale: float | None
+    guidance_channels: int | None  # None: all channels are guided
+    guidance_interval: tuple[float, float] | None = None  # of noise levels; None: all are guided
+    guidance_power: float | None = None  # of a scale that grows with the steps (MDT); None: it is constant
+    num_images: int
+    label_rule: str | None
+    uint8_rule: str | None
+    vae: str | None
+    vae_sha256: str | None = None
+    sample_precision: str | None = None  # of the network that was sampled
+    decode_precision: str | None = None  # of the VAE's decoder; None: there is no VAE
+    features: Shown
+    features_sha256: str
+    features_batch: int | None = None  # images the feature network sees at once
+    features_precision: str = "fp32"
+    features_device: Literal["cpu", "cuda"] | None = None
+    reference: Shown
+    reference_sha256: str
+    reference_images: int | None  # behind the reference's statistics; None: its file does not say
+    reference_points: int | None = None  # images behind precision and recall; None: there are none
+    seed: int | None
+
+
+class CrossCheck(Record):
+    """One metric computed a second time from the same features, by another package."""
+
+    metric: str
+    ours: float
+    theirs: float
+    difference: float
+    by: str
+
+
+class Evaluation(Record):
+    """evaluations/<name>.json: metrics of one set of generated images. A metric's name carries N and its features."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    step: int | None  # training steps behind the network; None: the images came in a file
+    weights: Literal["ema", "raw"] | None
+    weights_sha256: str | None = None
+    samples_sha256: str | None = None  # of the images' pixels, whatever file or parts they lay in
+    metrics: dict[str, float]
+    standard_errors: dict[str, float] = {}
+    cross_checks: list[CrossCheck] = []
+    notes: list[str] = []  # what was left out, and why
+    protocol: EvaluationProtocol
+    harness_version: str | None = None
+    packages: dict[str, str] = {}
+    sample_execution: str | None = None  # "eager", "compiled" or "compiled, CUDA graphs"; None: nothing was drawn
+    seconds: float
+    stage_seconds: dict[str, float] = {}  # of these, by stage, in the main process; stages not gone through are absent
+
+
+class Result(Record):
+    """result.json: written last, so its presence means the run is complete."""
+
+    schema_version: int = SCHEMA_VERSION
+    recipe: str
+    run_id: str
+    method: str
+    size: str
+    seed: int
+    steps: int
+    images_seen: int
+    input_patches: str  # nominal share of the patches a training step reads, as the paper labels Fig. 3: "100% + 70%"
+    steps_per_sec: float | None  # mean over the timed window; None when the run is all warm-up
+    steps_per_sec_sd: float | None  # standard deviation over the windows of metrics.jsonl, each of log_every steps
+    timed_steps: int
+    peak_memory_bytes: int | None
+    peak_memory_kind: MemoryKind
+    params: int  # of the network that is sampled
+    gmacs_forward: float  # per image, one forward of the sampled network
+    gmacs_step: float  # per image, one training step of the method (forward and backward)
+    evaluations: dict[str, Evaluation]
+    wall_seconds: float
+    device: Device
+    world_size: int
+    compiled: bool | None = None  # whether the step really was, as it was asked for; None: an older version did not say
+    attention: str | None = None  # the kernel of the blocks' attention
+    notes: list[str] = []  # how the run was carried out otherwise than asked
+    complete: bool = True
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text` so that a reader, or a crash, sees the old document or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):  # half a document would keep the room that is missing
+            temporary.unlink()
+        raise type(error)(error.errno, error.strerror, str(path)) from None  # a full disk names no file
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write it whole or not at all, with a hash of itself. Raises DataError when the disk refuses."""
+    document = json.loads(record.model_dump_json())
+    write_atomically(path, json.dumps({**document, SELF: digest(document)}, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_record(path: Path, kind: type[R]) -> R:
+    """The document at `path`. Raises DataError when it is missing, torn, changed, of another version or malformed."""
+    try:
+        document = read_json(path)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing.") from None
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: not UTF-8, not JSON, a number beyond all bounds
+        raise DataError(f"{path} cannot be read: {error}.") from None
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != SCHEMA_VERSION:
+        raise DataError(f"{path} has schema version {version!r}; this version of the harness reads {SCHEMA_VERSION}.")
+    sha256 = document.pop(SELF, None)
+    try:
+        record = kind.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))[:SHOWN_CHARACTERS]
+        raise DataError(f"{path} is not a valid {kind.__name__}: {field}: {first['msg']}.") from None
+    if sha256 not in (None, digest(document)):
+        raise DataError(f"{path} was changed or damaged: it differs from the sha256 written with it.")
+    return record
+
+
+def read_json(path: Path, most: int = LARGEST_RECORD) -> Any:
+    """What parse_json makes of a file of up to `most` bytes. Raises OSError, or as parse_json."""
+    return parse_json(read_limited(path, most).decode())
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. ValueError or RecursionError for what is none, or holds what no record of ours does.
+
+    That is whole numbers beyond 64 bits, halves of letters, and values within values within values.
+    """
+    value = _DECODER.decode(text)
+    if text.count("[") + text.count("{") > DEEPEST or _HALVES.search(text):
+        refuse_strange(value, most_values=len(text))
+    return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 20 or not -(2**63) <= (value := int(digits)) < 2**63:
+        raise ValueError("a whole number beyond 64 bits")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_int=_whole)
+_HALVES = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # of a letter, as JSON escapes it
+
+
+def read_lines(path: Path, *, last_bytes: int | None = None) -> tuple[list[dict[str, Any]], int]:
+    """Objects of a .jsonl file in order, and how many damaged lines were left out. A missing file is empty.
+
+    Raises OSError when it cannot be read, ValueError when it is no file or has more than LARGEST_LOG bytes. With
+    `last_bytes` only the whole lines within the last so many bytes are read.
+    """
+    if not path.exists():
+        return [], 0
+    objects, damaged = [], 0
+    for line in _tail(path, last_bytes).decode(errors="replace").splitlines():
+        try:
+            value = parse_json(line)
+        except (ValueError, RecursionError):
+            damaged += 1
+            continue
+        if isinstance(value, dict):
+            objects.append(value)
+        else:
+            damaged += 1
+    return objects, damaged
+
+
+def _tail(path: Path, last_bytes: int | None) -> bytes:
+    if last_bytes is None:
+        return read_limited(path, LARGEST_LOG)
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size <= last_bytes:
+            file.seek(0)
+            return file.read()
+        file.seek(size - last_bytes)
+        return file.read().partition(b"\n")[2]  # the first line may be cut
+
+
+def append_line(path: Path, document: dict[str, Any]) -> None:
+    """Add one object to a .jsonl file. A torn last line, left by a crash, is ended first so that it spoils no other."""
+    with open(path, "ab+") as file:
+        if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+            file.write(b"\n")
+        file.write(json.dumps(document).encode() + b"\n")

@@ -1,0 +1,293 @@
+"""Finished runs as trials, and the settings within which their distances and speeds may be compared.
+
+Distances do not depend on the device, so a setting may hold runs of several machines; speeds are compared on one.
+"""
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from harness.recipes.config import digest
+from harness.records import panels
+from harness.records.panels import FINAL, PAPER_KNOBS, Sample, Scalar
+from harness.records.schema import Evaluation
+from harness.records.store import LeftOut, Run
+
+Scale = Literal["paper", "demo", "other"]
+PAPER_METRIC = "fid50k"
+DEMO_DATA, DEMO_SIZE = "digits", "tiny"
+
+# What an arm of a comparison may choose for itself; everything else of the protocols is the setting's.
+OF_AN_ARM = {"protocol.steps", "protocol.batch_size", "protocol.compile"}
+OF_GUIDANCE = {"guidance_scale", "guidance_channels", "guidance_interval", "guidance_power"}
+OF_ROUNDING = {"features_device", "features_batch"}
+VARIED = ("mask_ratio", "discriminate", "teacher_sigma")  # knobs that the papers' ablations vary
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One finished run with a Fréchet distance."""
+
+    run: Run
+    metric: str  # the distance's name
+
+    @property
+    def method(self) -> str:
+        return self.run.result.method
+
+    @property
+    def seed(self) -> int:
+        return self.run.result.seed
+
+    @property
+    def steps(self) -> int:
+        return self.run.result.steps
+
+    @property
+    def batch_size(self) -> int:
+        return int(self.run.config["protocol"]["batch_size"])
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        return self.run.config["knobs"]
+
+    @property
+    def speed(self) -> float | None:
+        """Training steps per second; None when all steps were warm-up."""
+        value = self.run.result.steps_per_sec
+        return value if value is not None and math.isfinite(value) and value > 0 else None
+
+    @property
+    def distance(self) -> float:
+        """The run's Fréchet distance after its last step: `metric` is its name."""
+        return self.run.result.evaluations[FINAL].metrics[self.metric]
+
+    @cached_property
+    def curve(self) -> dict[int, float]:
+        """Distance by training step, of the averaged weights and under the conditions of the last step's."""
+        final = self.run.result.evaluations[FINAL].protocol
+        alike = [
+            e
+            for e in self.run.evaluations.values()
+            if e.step
+            and e.weights == "ema"
+            and e.protocol == final
+            and math.isfinite(e.metrics.get(self.metric, math.nan))
+        ]
+        found = {e.step: e.metrics[self.metric] for e in alike if e.step is not None}
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def guided(self) -> dict[float, float]:
+        """Distance after the last step by guidance scale, everything else as without guidance."""
+        plain = _without_guidance(self.run.result.evaluations[FINAL])
+        return {
+            e.protocol.guidance_scale: e.metrics[self.metric]
+            for e in self.run.evaluations.values()
+            if e.step == self.steps
+            and e.protocol.guidance_scale not in (None, 1)
+            and _without_guidance(e) == plain
+            and math.isfinite(e.metrics.get(self.metric, math.nan))
+        }
+
+    def seconds_at(self, step: int) -> float | None:
+        """Training time of that many steps at the run's mean speed, warm-up and evaluation left out."""
+        return step / self.speed if self.speed else None
+
+    @cached_property
+    def variant(self) -> str:
+        """Equal for runs that differ in nothing but their seed, steps, batch and the knobs that ablations vary."""
+        final = self.run.result.evaluations.get(FINAL)
+        sampled = final.protocol.model_dump(mode="json", include=panels.OF_THE_METHOD | OF_GUIDANCE) if final else {}
+        rest = {name: value for name, value in self.knobs.items() if name not in VARIED}
+        return digest({"formulation": self.run.config["formulation"], **sampled, "knobs": rest})
+
+    @cached_property
+    def as_published(self) -> bool:
+        """Whether it has its method's own formulation, and is sampled without guidance."""
+        final = self.run.result.evaluations.get(FINAL)
+        formulation = final.protocol.formulation if final else self.run.config["formulation"]
+        guided = final is not None and final.protocol.guidance_scale not in (None, 1)
+        return formulation == panels.PAPER_FORMULATIONS.get(self.method, formulation) and not guided
+
+    @property
+    def num_devices(self) -> int:
+        """GPUs; a machine's processor is one device, however many cores it has."""
+        device = self.run.result.device
+        return max(device.count, 1) if device.kind == "cuda" else 1
+
+    @cached_property
+    def machine(self) -> str:
+        """Runs with equal machines may be compared by their speeds and memory: hardware, arithmetic, compiler."""
+        result = self.run.result
+        return digest(
+            {
+                "device": result.device.model_dump(mode="json"),
+                "processes": result.world_size,
+                "arithmetic": self.run.manifest.precision,
+                "compiled": result.compiled or self.run.config["protocol"].get("compile"),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Trials of one network on one data set under one training and evaluation protocol, steps and batch apart."""
+
+    name: str
+    title: str
+    scale: Scale
+    size: str
+    metric: str
+    trials: tuple[Trial, ...]
+    differences: dict[str, str]  # from the paper's conditions; empty: comparable with it
+
+    @property
+    def batch_size(self) -> int:
+        """The batch of most of its runs."""
+        return Counter(trial.batch_size for trial in self.trials).most_common(1)[0][0]
+
+    def budget(self, methods: Iterable[str] = ()) -> tuple[int, int]:
+        """Steps and batch at which most of `methods` (all of them by default), then most runs, were trained."""
+        wanted = set(methods) or {trial.method for trial in self.trials}
+        groups: dict[tuple[int, int], list[Trial]] = defaultdict(list)
+        for trial in self.trials:
+            if trial.method in wanted:
+                groups[trial.steps, trial.batch_size].append(trial)
+        if not groups:
+            return self.trials[0].steps, self.batch_size
+        return max(groups, key=lambda key: (len({t.method for t in groups[key]}), len(groups[key]), -key[0], -key[1]))
+
+    def select(
+        self, method: str, *, steps: int | None = None, batch_size: int | None = None, **knobs: Any
+    ) -> tuple[Trial, ...]:
+        """The runs of a method, one a seed, with these knobs and the paper's values for the others that it varies.
+
+        Where runs differ in anything that no ablation of the paper varies, those of the largest group are taken, of the
+        method's own formulation without guidance where there are any.
+        """
+        found = [
+            trial
+            for trial in self.trials
+            if trial.method == method
+            and (steps is None or trial.steps == steps)
+            and (batch_size is None or trial.batch_size == batch_size)
+            and has_knobs(method, trial.knobs, knobs)
+        ]
+        groups: dict[tuple[str, int, int], dict[int, Trial]] = defaultdict(dict)
+        for trial in sorted(found, key=lambda trial: (trial.seed, trial.run.name)):
+            groups[trial.variant, trial.steps, trial.batch_size].setdefault(trial.seed, trial)
+        if not groups:
+            return ()
+        published = {key: any(trial.as_published for trial in group.values()) for key, group in groups.items()}
+        best = max(groups, key=lambda key: (published[key], len(groups[key]), -min(groups[key])))
+        return tuple(groups[best].values())
+
+    def values_of(self, method: str, knob: str) -> list[Any]:
+        """The values of a knob among the method's runs, in order; texts after numbers."""
+        values = {
+            repr(trial.knobs[knob]): trial.knobs[knob]
+            for trial in self.trials
+            if trial.method == method and knob in trial.knobs
+        }
+        return sorted(values.values(), key=lambda value: (isinstance(value, str), value))
+
+
+def has_knobs(method: str, knobs: Mapping[str, Any], chosen: Mapping[str, Any] | None = None) -> bool:
+    """Whether `knobs` are as `chosen`, and the paper's where its ablations vary them and nothing else was chosen."""
+    paper = {name: value for name, value in PAPER_KNOBS.get(method, {}).items() if name in VARIED and name in knobs}
+    return all(name in knobs and knobs[name] == value for name, value in {**paper, **(chosen or {})}.items())
+
+
+def settings(runs: Iterable[Run]) -> tuple[list[Setting], list[LeftOut]]:
+    """The runs in groups of comparable distances, the largest first, and those without a distance, each with why."""
+    groups: dict[str, list[Trial]] = defaultdict(list)
+    left_out = []
+    for run in runs:
+        trial = trial_of(run)
+        if isinstance(trial, Trial):
+            groups[digest(_conditions(trial))].append(trial)
+        else:
+            left_out.append(LeftOut(run.path, trial))
+    made = [_setting(name, members) for name, members in groups.items()]
+    return sorted(made, key=lambda setting: (-len(setting.trials), setting.title, setting.name)), left_out
+
+
+def trial_of(run: Run) -> Trial | str:
+    """The run as a trial, or why it is none."""
+    evaluation = run.result.evaluations.get(FINAL)
+    if evaluation is None:
+        return f"no evaluation called {FINAL!r}: it ran with --no-eval; repeat the command without it"
+    metric = distance_metric(evaluation.metrics)
+    if metric is None:
+        return f"its {FINAL!r} evaluation has no metric called fid... or fd-..."
+    if not math.isfinite(evaluation.metrics[metric]):
+        return f"its {metric} is {evaluation.metrics[metric]}"
+    if not isinstance(run.config["protocol"].get("batch_size"), int):
+        return "damaged: config.yaml names no batch size"
+    return Trial(run, metric)
+
+
+def distance_metric(metrics: Iterable[str]) -> str | None:
+    """The name of the Fréchet distance among `metrics`: fid50k where there is one, else the first fid... or fd-..."""
+    names = sorted(name for name in metrics if re.fullmatch(r"fid[\d.]+k?|fd-.*", name))  # and not fid_infinity50k
+    return PAPER_METRIC if PAPER_METRIC in names else next(iter(names), None)
+
+
+def metric_title(metric: str) -> str:
+    """Only 50,000 images through Inception are FID-50K; anything else keeps its own name."""
+    return "FID-50K" if metric == PAPER_METRIC else metric
+
+
+def _setting(name: str, members: Sequence[Trial]) -> Setting:
+    first = members[0]
+    differences = panels.differences_from_paper(_sample(first))
+    for word in ("steps", "batch", "device"):  # an arm's own, or of no weight for a distance
+        differences.pop(word, None)
+    return Setting(
+        name=name[: panels.SHORT_HASH],
+        title=_title(first),
+        scale=_scale(first),
+        size=first.run.result.size,
+        metric=first.metric,
+        trials=tuple(sorted(members, key=lambda trial: (trial.run.name, str(trial.run.path)))),
+        differences=differences,
+    )
+
+
+def _scale(trial: Trial) -> Scale:
+    """paper: ImageNet 256 measured by FID-50K; demo: the tiny network on the embedded digits."""
+    data = trial.run.manifest.data.name.lower()
+    if data.startswith("imagenet") and trial.metric == PAPER_METRIC and trial.run.config["network"].get("patch") == 2:
+        return "paper"
+    return "demo" if data == DEMO_DATA and trial.run.result.size == DEMO_SIZE else "other"
+
+
+def _title(trial: Trial) -> str:
+    protocol = trial.run.config["protocol"]
+    data = re.split(r"[\\/]", trial.run.manifest.data.name)[-1][: panels.LONGEST_NAME]
+    parts = [data, f"size {trial.run.result.size}"]
+    parts += [str(protocol[key]) for key in ("precision", "pipeline") if key in protocol]
+    return ", ".join(parts)
+
+
+def _conditions(trial: Trial) -> Mapping[str, Scalar]:
+    conditions = _sample(trial).conditions
+    left = OF_AN_ARM | {f"evaluation.{name}" for name in OF_GUIDANCE | OF_ROUNDING} | {"processes"}
+    return {
+        key: value
+        for key, value in conditions.items()
+        if key not in left and not key.startswith(("device.", "arithmetic."))
+    }
+
+
+def _sample(trial: Trial) -> Sample:
+    return Sample(trial.run, trial.run.result.evaluations[FINAL], trial.metric, trial.speed or math.nan, trial.distance)
+
+
+def _without_guidance(evaluation: Evaluation) -> dict[str, Any]:
+    return {"weights": evaluation.weights, **evaluation.protocol.model_dump(exclude=OF_GUIDANCE | OF_ROUNDING)}

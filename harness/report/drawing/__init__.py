@@ -1,0 +1,1 @@
+"""What all figures share: the sheet, its style, scales, labels and lettering."""

@@ -1,0 +1,383 @@
+"""SD-DiT Fig. 3 as data: training speed against sample quality, published points and measured points apart.
+
+Measured runs share a panel only under equal conditions (see panels.Sample.conditions). The one view that holds all
+panels is free of scale: speed and distance relative to DiT's in the same panel. The figure asks for each method as its
+paper has it: points of the ablations, and panels of another budget, are kept as data and not drawn.
+"""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from string import ascii_lowercase
+from typing import Literal
+
+from harness.claims import published
+from harness.claims.published import MissingPoint
+from harness.recipes.config import digest
+from harness.records import panels
+from harness.records.looks import REFERENCE, look, measured_title, order
+from harness.records.panels import FINAL, LONGEST_NAME, Sample, Scalar
+from harness.records.store import LeftOut, Run
+from harness.records.trials import PAPER_METRIC, has_knobs, metric_title, trial_of
+
+BUDGET = ("protocol.steps", "protocol.batch_size")
+PIPELINES = {"cached": "no VAE in the step (cached)", "online-vae": "VAE in the step (online-vae)"}
+MOST_PANELS, MOST_POINTS = 4, 12  # that a reader can take in, measured panels and points of one
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (n - 1 in the denominator) over n seeds; with one seed there is no deviation."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One marker: a method as published, or the runs of one method and setting that differ in their seed alone."""
+
+    kind: Literal["published", "measured"]
+    method: str
+    title: str
+    input_patches: str
+    variant: str  # set where a panel has two points of a method that would be labelled alike
+    speed: Spread  # training steps per second
+    distance: Spread
+    runs: tuple[Run, ...]
+    formulation: str | None
+    sampler: str | None
+    num_steps: int | None
+    nfe: int | None
+    source: str
+    quality: str
+    differences: dict[str, str]  # from the paper's method and conditions; empty: comparable with the paper
+    drawn: bool = True
+    speed_ratio: float | None = None  # to DiT's mean in the same panel; None where the panel has no single DiT
+    distance_ratio: float | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.title} {self.input_patches}{self.variant}"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Points that may be compared by their absolute values."""
+
+    name: str
+    kind: Literal["published", "measured"]
+    title: str
+    metric: str
+    points: tuple[Point, ...]
+    notes: tuple[str, ...]
+    differences: dict[str, str]  # the part of its points' differences that all of them share
+    drawn: bool = True
+
+    @property
+    def drawn_points(self) -> tuple[Point, ...]:
+        return tuple(point for point in self.points if point.drawn)
+
+    @property
+    def metric_title(self) -> str:
+        return metric_title(self.metric)
+
+
+@dataclass(frozen=True)
+class Figure3:
+    published: Panel
+    measured: tuple[Panel, ...]
+    missing: tuple[MissingPoint, ...]
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        return (self.published, *self.measured)
+
+    def drawn(self) -> list[tuple[str, Panel]]:
+        """The panels of the figure, with their letters: they come first."""
+        return [(letter, panel) for letter, panel in self.lettered() if panel.drawn]
+
+    def letter_of(self, run: Run) -> str | None:
+        """The letter of the panel that shows `run`, or None where it is left out."""
+        holding = (letter for letter, panel in self.lettered() for point in panel.points if run in point.runs)
+        return next(holding, None)
+
+    def lettered(self) -> list[tuple[str, Panel]]:
+        """The panels with the letters figure and report call them by: (a), (b), ... and (27), (28) after (z)."""
+        letters = [f"({letter})" for letter in ascii_lowercase]
+        letters += [f"({i + 1})" for i in range(len(letters), len(self.panels))]
+        return list(zip(letters, self.panels, strict=False))
+
+    def rows(self) -> list[dict[str, str | int | float | None]]:
+        """Every point, one flat row each, whether it is drawn or not: the CSV. Missing points have no row."""
+        return [row_of(panel, point) for panel in self.panels for point in panel.points]
+
+
+def figure3(runs: Iterable[Run]) -> tuple[Figure3, list[LeftOut]]:
+    """Fig. 3 of these runs beside the published one, and the runs without a speed or a distance, each with why."""
+    samples, left_out = samples_of(runs)
+    points, missing = published.figure3()
+    return Figure3(_published_panel(points), _measured_panels(samples), tuple(missing)), left_out
+
+
+def samples_of(runs: Iterable[Run]) -> tuple[list[Sample], list[LeftOut]]:
+    """The runs that have a point in Fig. 3, and the others, each with why."""
+    samples, left_out = [], []
+    for run in runs:
+        found = _sample(run)
+        if isinstance(found, Sample):
+            samples.append(found)
+        else:
+            left_out.append(LeftOut(run.path, found))
+    return samples, left_out
+
+
+# Measured points -------------------------------------------------------------------------------------------------
+
+
+def _sample(run: Run) -> Sample | str:
+    """The run's point, or why it has none."""
+    speed = run.result.steps_per_sec
+    if speed is None or not (math.isfinite(speed) and speed > 0):
+        return "no steps per second: all its steps were warm-up, so train for more steps"
+    trial = trial_of(run)
+    if isinstance(trial, str):
+        return trial
+    return Sample(run, run.result.evaluations[FINAL], trial.metric, speed, trial.distance)
+
+
+def _measured_panels(samples: Iterable[Sample]) -> tuple[Panel, ...]:
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[digest(sample.conditions)].append(sample)
+    found = list(groups.items())
+    titles = _titles([members[0] for _, members in found])
+    made = [_measured_panel(name, title, members) for (name, members), title in zip(found, titles, strict=True)]
+    aside = _other_budgets([members for _, members in found])
+    made = [replace(panel, drawn=i not in aside) for i, panel in enumerate(made)]
+    # The panel with most methods first, as it says most.
+    made.sort(key=lambda panel: (not panel.drawn, -len({p.method for p in panel.points}), panel.title, panel.name))
+    return tuple(replace(panel, drawn=panel.drawn and i < MOST_PANELS) for i, panel in enumerate(made))
+
+
+def _other_budgets(groups: Sequence[Sequence[Sample]]) -> set[int]:
+    """Which of these panels differ from another in steps or batch alone and hold no method that the other has not.
+
+    The other is the one with most methods, then most runs, then the smaller budget.
+    """
+    alike: dict[str, list[int]] = defaultdict(list)
+    for i, members in enumerate(groups):
+        rest = {key: value for key, value in members[0].conditions.items() if key not in BUDGET}
+        alike[digest(rest)].append(i)
+    methods = [{sample.run.result.method for sample in members} for members in groups]
+    aside: set[int] = set()
+    for siblings in alike.values():
+        budgets = {i: tuple(groups[i][0].conditions[name] for name in BUDGET) for i in siblings}
+        main = min(siblings, key=lambda i: (-len(methods[i]), -len(groups[i]), budgets[i]))
+        aside |= {i for i in siblings if i != main and methods[i] <= methods[main]}
+    return aside
+
+
+def _titles(samples: Sequence[Sample]) -> list[str]:
+    """A title for each panel, given one sample of it; what else differs is added where two would be alike."""
+    conditions, plain = [sample.conditions for sample in samples], [_plain_title(sample) for sample in samples]
+    alike: dict[str, list[dict[str, Scalar]]] = defaultdict(list)
+    for own, title in zip(conditions, plain, strict=True):
+        alike[title].append(own)
+    keys = {title: panels.differing(others) for title, others in alike.items()}
+    return [title + panels.describe(own, keys[title]) for own, title in zip(conditions, plain, strict=True)]
+
+
+def _plain_title(sample: Sample) -> str:
+    protocol, manifest, result = sample.run.config["protocol"], sample.run.manifest, sample.run.result
+    data = PurePath(manifest.data.name).name[:LONGEST_NAME]  # a folder of images is named by its last part
+    parts = [data, result.size, f"{protocol.get('steps')} steps", f"batch {protocol.get('batch_size')}"]
+    parts += [str(protocol["precision"])] if "precision" in protocol else []
+    pipeline = str(protocol.get("pipeline", ""))
+    parts += [PIPELINES.get(pipeline, pipeline)] if pipeline else []
+    processes = f", {result.world_size} processes" if result.world_size > 1 else ""
+    return f"Measured: {', '.join(parts)} — {panels.device_title(result.device)}{processes}"
+
+
+def _measured_panel(name: str, title: str, samples: Sequence[Sample]) -> Panel:
+    by_point: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        by_point[digest({"method": sample.run.result.method, **sample.settings})].append(sample)
+    groups = list(by_point.values())
+    chosen = _as_published(groups)
+    points = [_measured_point(members, chosen) for members in chosen]
+    points += [
+        replace(_measured_point(members, groups), drawn=False)
+        for members in groups
+        if not any(members is group for group in chosen)
+    ]
+    points = _relative(sorted(points, key=lambda point: (not point.drawn, order(point.method), point.label)))
+    return Panel(
+        name=f"measured-{name[: panels.SHORT_HASH]}",
+        kind="measured",
+        title=title,
+        metric=samples[0].metric,
+        points=tuple(points),
+        notes=tuple(_notes(points, samples)),
+        differences=panels.differences_from_paper(samples[0]),
+    )
+
+
+def _as_published(groups: Sequence[list[Sample]]) -> list[list[Sample]]:
+    """Of each method the points with the paper's values of what its ablations vary; all of them where none has those.
+
+    Of too many, those with most seeds, every method in turn.
+    """
+    ranked = []
+    for method in {group[0].run.result.method for group in groups}:
+        own = [group for group in groups if group[0].run.result.method == method]
+        own = [group for group in own if has_knobs(method, group[0].run.config["knobs"])] or own
+        own.sort(key=lambda group: (-len(group), group[0].run.name))
+        ranked += [(rank, order(method), group) for rank, group in enumerate(own)]
+    return [group for *_, group in sorted(ranked, key=lambda item: item[:2])[:MOST_POINTS]]
+
+
+def _measured_point(members: Sequence[Sample], among: Sequence[Sequence[Sample]]) -> Point:
+    """The point of runs that differ in their seed alone, called so that it is told from the others `among` them."""
+    result, protocol = members[0].run.result, members[0].evaluation.protocol
+    named = (result.method, result.input_patches)
+    alike = [
+        others[0].settings
+        for others in among
+        if (others[0].run.result.method, others[0].run.result.input_patches) == named
+    ]
+    members = sorted(members, key=lambda sample: sample.run.result.seed)
+    return Point(
+        kind="measured",
+        method=result.method,
+        title=measured_title(result.method, members[0].run.config["knobs"]),
+        input_patches=result.input_patches,
+        variant=panels.describe(members[0].settings, panels.differing(alike)),
+        speed=Spread.of([sample.speed for sample in members]),
+        distance=Spread.of([sample.distance for sample in members]),
+        runs=tuple(sample.run for sample in members),
+        formulation=protocol.formulation,
+        sampler=protocol.sampler,
+        num_steps=protocol.num_steps,
+        nfe=protocol.nfe,
+        source="measured",
+        quality="measured",
+        differences=panels.differences_from_paper(members[0]) | panels.own_differences_from_paper(members[0]),
+    )
+
+
+def _notes(points: Sequence[Point], samples: Sequence[Sample]) -> Iterable[str]:
+    metric, protocol = samples[0].metric, samples[0].evaluation.protocol
+    if metric != PAPER_METRIC:
+        yield f"{metric}: Fréchet distance of {protocol.num_images} images, {protocol.features} features; not FID-50K."
+    shown, num_aside = [point for point in points if point.drawn], sum(not point.drawn for point in points)
+    numbers = {point.speed.n for point in shown}
+    if numbers == {1}:
+        yield "n = 1: one seed per point, so no spread is known."
+    elif len(numbers) == 1:
+        yield f"Mean and standard deviation over n = {numbers.pop()} seeds of each point."
+    else:
+        counts = ", ".join(f"{point.label} n = {point.speed.n}" for point in shown)
+        yield f"Mean and standard deviation over n seeds: {counts}."
+    if num_aside:
+        what = f"{num_aside} more points of these methods, with other knobs (Fig. 5, 6, Table 3)"
+        yield f"Not drawn but in the CSV: {what}."
+    by_sampling: dict[str, list[str]] = defaultdict(list)
+    for point in shown:
+        how = f"{point.formulation}, {point.sampler} in {point.num_steps} steps ({point.nfe} network evaluations)"
+        by_sampling[how].append(point.title)
+    if len(by_sampling) > 1:
+        each = "; ".join(f"{', '.join(dict.fromkeys(titles))}: {how}" for how, titles in by_sampling.items())
+        yield f"Formulation and sampler differ, each method has its own. {each}."
+    if any(point.title == "MDT-lite" for point in shown):
+        yield "MDT-lite: MDT without its relative position bias."
+    if not all(sample.run.manifest.data.real for sample in samples):
+        yield "The data is synthetic: the speeds mean something, the distances do not."
+    for what, versions in (
+        (
+            "versions of the code",
+            {(sample.run.manifest.git_commit, sample.run.manifest.git_diff_sha256) for sample in samples},
+        ),
+        ("versions of torch", {sample.run.manifest.packages.get("torch") for sample in samples}),
+    ):
+        if len(versions) > 1:
+            yield f"The runs come from {len(versions)} {what}."
+
+
+# Published points and relative values ----------------------------------------------------------------------------
+
+
+def _published_panel(points: Iterable[published.PublishedPoint]) -> Panel:
+    made = [
+        Point(
+            kind="published",
+            method=point.method,
+            title=look(point.method).title,
+            input_patches=point.input_patches,
+            variant="",
+            speed=Spread.of([point.steps_per_sec]),
+            distance=Spread.of([point.fid50k]),
+            runs=(),
+            formulation=None,
+            sampler=None,
+            num_steps=None,
+            nfe=None,
+            source=point.source,
+            quality=point.quality,
+            differences={},
+        )
+        for point in sorted(points, key=lambda point: order(point.method))
+    ]
+    title = "Published (8 x A100, ImageNet 256, FID-50K)"
+    notes = ("Size S/2, 400k steps, batch 256. Seeds and spread are not stated.",)
+    return Panel("published", "published", title, PAPER_METRIC, tuple(_relative(made)), notes, {})
+
+
+def _relative(points: Sequence[Point]) -> list[Point]:
+    """The points with their ratios to the panel's DiT. Without exactly one DiT to divide by they have none."""
+    reference = [point for point in points if point.method == REFERENCE and point.drawn]
+    if len(reference) != 1 or reference[0].distance.mean <= 0:
+        return list(points)
+    speed, distance = reference[0].speed.mean, reference[0].distance.mean
+    return [
+        replace(point, speed_ratio=point.speed.mean / speed, distance_ratio=point.distance.mean / distance)
+        for point in points
+    ]
+
+
+def row_of(panel: Panel, point: Point) -> dict[str, str | int | float | None]:
+    """One line of the CSV."""
+    return {
+        "panel": panel.name,
+        "panel_title": panel.title,
+        "kind": point.kind,
+        "method": point.method,
+        "label": point.label,
+        "drawn": "yes" if panel.drawn and point.drawn else "no",
+        "input_patches": point.input_patches,
+        "steps_per_sec": point.speed.mean,
+        "steps_per_sec_sd": point.speed.sd,
+        "metric": panel.metric,
+        "value": point.distance.mean,
+        "value_sd": point.distance.sd,
+        "n": point.speed.n if point.kind == "measured" else None,
+        "seeds": " ".join(str(run.result.seed) for run in point.runs),
+        "speed_relative_to_dit": point.speed_ratio,
+        "value_relative_to_dit": point.distance_ratio,
+        "formulation": point.formulation,
+        "sampler": point.sampler,
+        "num_steps": point.num_steps,
+        "nfe": point.nfe,
+        "comparable_with_paper": "no" if point.differences else "yes",
+        "source": point.source,
+        "quality": point.quality,
+        "runs": " ".join(run.name for run in point.runs),
+    }

@@ -1,1 +1,0 @@
-"""Run folders and published numbers, compared, drawn and tabulated. Never imports torch."""

@@ -1,0 +1,1 @@
+"""Carrying runs out: train, sample, measure, import, export, sweep, reproduce."""

@@ -1,0 +1,326 @@
+"""A run's network as a folder of its own: weights as safetensors, configuration, record, model card. And read again.
+
+model.safetensors  the network's weights; its header says of what
+config.yaml        as the run's, without the folders of the machine it ran on
+export.json        where it comes from and what was measured of it, as data (harness.records.export_record)
+README.md          the same to read: a model card
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import harness
+from harness.recipes.config import RunConfig
+from harness.records.export_record import CARD, CONFIG, RECORD, WEIGHTS, Export
+from harness.records.folders.inspection import evaluations_of
+from harness.records.schema import Evaluation, Import, Manifest, Result, read_record, write_atomically, write_record
+from harness.records.store import Run, load_run
+from harness.runs import folder as run_folder
+from harness.runs.importing import RECORD as IMPORT_RECORD
+from harness.system import locks
+from harness.system.errors import DataError, UsageError
+from harness.system.files import sha256_of, sync
+from harness.system.progress import Progress
+from harness.system.weights import fingerprint
+from harness.training import checkpoint
+
+FORMAT = "dit-harness-export-1"
+LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
+UNKNOWN_LICENCE = "unknown"
+OFFICIAL_LICENCES = {"dit": "cc-by-nc-4.0", "maskdit": "mit", "mdt": "apache-2.0"}  # of the official repositories
+# Where a place begins: a file system, a drive, a share, somebody's home, the folder one is in; or a URL.
+ROOT = r"(?:~[\w.-]*|[A-Za-z]:|\.{1,2})?[/\\](?=\S)"
+SCHEME = r"[A-Za-z][\w+.-]*:[/\\]{2,}"
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")  # of a network, like stabilityai/sd-vae-ft-ema: no place
+
+
+def _folders() -> re.Pattern[str]:
+    """All of a place but its last part, wherever it stands in a text: in quotes, bare, or relative and a setting's.
+
+    Bare, it ends where a quote, a bracket, a comma, an equals sign or the next option begins. Folders' names may hold
+    spaces, so words after a place up to another slash go too: rather a word too few than a folder too many. A relative
+    place is one of two folders or more, or with a space in it, where a setting's value or a quoted text begins.
+    """
+    end = r"(?<!\s)[/\\]"  # of a folder's name
+    kinds = []
+    for quote in "'\"":
+        opened = rf"(?:(?<=^{quote})|(?<=[\s=(:,\[{{]{quote}))"
+        name = rf"[^{quote}/\\\n]"
+        relative = rf"(?:{name}+[/\\]){{2,}}|{name}* {name}*[/\\]"
+        kinds.append(rf"{opened}(?:(?:{SCHEME}|{ROOT})(?:[^{quote}\n]*{end})?|{relative})")
+    inside = r"(?:(?! +-)[^'\"\[\]{},=\n])"
+    kinds.append(rf"(?:\b{SCHEME}|(?<![^\s=(:,\[{{<>;|'\"]){ROOT})(?:{inside}*{end})?")
+    name = r"(?:(?! +-)[^'\"\[\]{},=/\\\n])"
+    kinds.append(rf"(?<==)(?:(?:{name}+[/\\]){{2,}}|(?={name}* ){name}+[/\\])")
+    return re.compile("|".join(kinds))
+
+
+FOLDERS = _folders()
+
+Weights = Literal["ema", "raw"]
+KINDS: dict[str, Weights] = {"ema": "ema", "raw": "raw"}
+
+
+class Exported(NamedTuple):
+    """An exported network, read again: on the CPU, ready to be sampled."""
+
+    cfg: RunConfig
+    network: torch.nn.Module
+    record: Export
+
+
+def export(
+    folder: Path, out: Path, *, step: int | None, weights: str, license: str | None, force: bool, progress: Progress
+) -> Export:
+    """Write the network of the run in `folder` after `step` steps, the newest by default, as the new folder `out`.
+
+    It appears whole or not at all. The same run gives the same bytes. `force` replaces an earlier export, with what was
+    drawn and measured in it, and nothing else.
+    Raises UsageError for weights, a licence or a folder that cannot be taken, DataError for a run without such weights.
+    """
+    if weights not in KINDS:
+        raise UsageError(f"--weights is {weights!r}; it must be {' or '.join(KINDS)}.")
+    kind = KINDS[weights]
+    _refuse_occupied(out, force)  # before a lock lies beside it
+    with ExitStack() as holds:
+        if folder.is_dir():
+            holds.enter_context(locks.in_use(folder, note=progress.note))
+        if out.resolve() != folder.resolve():
+            holds.enter_context(locks.run_folder(out, "choose another --out", alone=True, note=progress.note))
+        return _exported(folder, out, step, kind, license, force, progress)
+
+
+def _exported(
+    folder: Path, out: Path, step: int | None, kind: Weights, license: str | None, force: bool, progress: Progress
+) -> Export:
+    """`export`, while nobody removes the one folder or works in the other."""
+    _refuse_occupied(out, force)
+    if (folder / RECORD).is_file():
+        raise UsageError(f"{folder} is an export already; copy it, or export its run again.")
+    cfg = run_folder.configuration(folder)
+    imported = read_record(folder / IMPORT_RECORD, Import) if (folder / IMPORT_RECORD).is_file() else None
+    chosen = _licence(license, imported)
+    found_step, tensors = _weights_of(folder, cfg, step, kind, progress)
+    run_folder.network(cfg, tensors, folder)  # refuses weights that are not of this configuration
+    run = _finished(folder)
+    portable = _without_places(cfg)
+    sha256 = fingerprint(tensors)
+    record = Export(
+        harness_version=harness.__version__,
+        run=f"{cfg.recipe}/{folder.resolve().name}",
+        weights=kind,
+        step=found_step,
+        weights_sha256=sha256,
+        config_sha256=portable.sha256,
+        run_config_sha256=cfg.sha256,
+        license=chosen,
+        manifest=_manifest(folder) if imported is None else None,
+        imported=imported,
+        result=run.result.model_copy(update={"evaluations": {}}) if run else _result(folder),
+        evaluations={
+            evaluation.name: Evaluation.model_validate(_everywhere(evaluation.model_dump(mode="json")))
+            for evaluation in evaluations_of(folder)
+            if (evaluation.step, evaluation.weights) == (found_step, kind)
+            and evaluation.weights_sha256 in (None, sha256)
+        },
+        files={},
+    )
+    whole = run if run and found_step == run.result.steps else None
+    return _write(out, record, portable, tensors, whole)
+
+
+def load(folder: Path) -> Exported:
+    """The network that `export` wrote into `folder`, each of its files checked against the record's hash.
+
+    Raises DataError when a file is missing, was changed or does not fit the others.
+    """
+    record = read_record(folder / RECORD, Export)
+    for name in (WEIGHTS, CONFIG):
+        try:
+            same = sha256_of(folder / name) == record.files.get(name)
+        except OSError as error:
+            raise DataError(f"{folder / name} cannot be read: {error.strerror or error}. Export it again.") from None
+        if not same:
+            raise DataError(f"{folder / name} is not the file that was exported: its sha256 differs. Export it again.")
+    cfg = run_folder.configuration(folder)
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise DataError(f"{folder / WEIGHTS} cannot be read: {error}. Export it again.") from None
+    return Exported(cfg, run_folder.network(cfg, tensors, folder).eval(), record)
+
+
+# Reading a run --------------------------------------------------------------------------------------------------------
+
+
+def _weights_of(
+    folder: Path, cfg: RunConfig, step: int | None, weights: Weights, progress: Progress
+) -> tuple[int, dict[str, Tensor]]:
+    read = checkpoint.load_ema if weights == "ema" else checkpoint.load_raw
+    found = read(folder / "checkpoints", cfg.sha256, progress.note, step)
+    if found is None:
+        there = ", ".join(map(str, checkpoint.steps(folder / "checkpoints"))) or "none"
+        which = f"whole {weights} weights" + ("" if step is None else f" of step {step}")
+        hint = " Older milestones and imported networks keep the average alone." if weights == "raw" else ""
+        raise DataError(f"{folder} holds no {which} (steps there: {there}).{hint} `harness run` continues the run.")
+    return found
+
+
+def _finished(folder: Path) -> Run | None:
+    """The run, where it is whole. An unfinished or imported one has no result to tell."""
+    try:
+        return load_run(folder)
+    except DataError:
+        return None
+
+
+def _result(folder: Path) -> Result | None:
+    try:
+        return read_record(folder / "result.json", Result).model_copy(update={"evaluations": {}})
+    except DataError:
+        return None
+
+
+def _manifest(folder: Path) -> Manifest:
+    manifest = read_record(folder / "manifest.json", Manifest)
+    data = manifest.data.model_copy(update={"name": _name_of(manifest.data.name)})
+    return manifest.model_copy(update={"command": without_places(manifest.command), "data": data})
+
+
+def without_places(text: str) -> str:
+    """`text` with the last part alone of every path and URL: where a file lay on one machine is nobody's need."""
+    return FOLDERS.sub("", text)
+
+
+def _name_of(place: str) -> str:
+    """The last part of what is nothing but a file, a folder or a network's name on the hub, which stays whole."""
+    return place if HUB_NAME.fullmatch(place) and place[0] != "." else re.split(r"[/\\]", place.rstrip("/\\"))[-1]
+
+
+def _everywhere(document: Any, key: str = "") -> Any:
+    """The document with every text in it without places."""
+    if isinstance(document, dict):
+        return {name: _everywhere(value, name) for name, value in document.items()}
+    if isinstance(document, list):
+        return [_everywhere(value) for value in document]
+    if not isinstance(document, str):
+        return document
+    return _name_of(document) if key in ("reference", "vae") else without_places(document)
+
+
+def _without_places(cfg: RunConfig) -> RunConfig:
+    def short(section, *names):
+        values = {name: getattr(section, name) for name in names}
+        return section.model_copy(update={k: _name_of(v) for k, v in values.items() if v is not None})
+
+    return cfg.model_copy(
+        update={"protocol": short(cfg.protocol, "data", "vae"), "evaluation": short(cfg.evaluation, "reference")}
+    )
+
+
+def _licence(asked: str | None, imported: Import | None) -> str:
+    if imported is None:
+        if asked is not None and not LICENCE.fullmatch(asked):
+            raise UsageError(f"--license is {asked!r}; it must be an identifier as Hugging Face lists them, like mit.")
+        return asked or UNKNOWN_LICENCE
+    if asked is not None:
+        raise UsageError("--license is for networks trained here; an imported one keeps its own. Leave it out.")
+    return OFFICIAL_LICENCES.get(imported.method, UNKNOWN_LICENCE)
+
+
+# Writing --------------------------------------------------------------------------------------------------------------
+
+
+def _refuse_occupied(out: Path, force: bool) -> None:
+    if not os.path.lexists(out):
+        return
+    if not (out / RECORD).is_file():
+        raise UsageError(f"{out} exists and is no export; nothing in it is touched. Choose another --out.")
+    if not force:
+        raise UsageError(f"{out} is an export already. --force replaces it; --out writes another one.")
+
+
+def _write(out: Path, record: Export, cfg: RunConfig, tensors: Mapping[str, Tensor], run: Run | None) -> Export:
+    from harness.report import model_card  # pandas takes a second to import
+
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        _save(tensors, temporary / WEIGHTS, _header(record, cfg))
+        write_atomically(temporary / CONFIG, cfg.to_yaml())
+        shutil.copymode(temporary / CONFIG, temporary / WEIGHTS)  # safetensors writes for the owner alone
+        hashes = {name: sha256_of(temporary / name) for name in (WEIGHTS, CONFIG)}
+        record = record.model_copy(update={"files": hashes})
+        shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+        card = model_card.render(record, cfg.model_dump(mode="json"), shapes, run)
+        write_atomically(temporary / CARD, card)
+        record = record.model_copy(update={"files": {**hashes, CARD: sha256_of(temporary / CARD)}})
+        write_record(temporary / RECORD, record)
+        for path in [*temporary.iterdir(), temporary]:
+            sync(path)
+        _replace(temporary, out)
+    except OSError as error:
+        raise DataError(
+            f"{out} cannot be written: {error.strerror or error}. Free some space or choose another --out."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return record
+
+
+def _replace(temporary: Path, out: Path) -> None:
+    """Put the new folder in the place of an earlier export, which goes only when the new one is there."""
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    if os.path.lexists(out):
+        out.rename(old)
+    try:
+        temporary.rename(out)
+    except OSError:
+        if old.exists():
+            old.rename(out)
+        raise
+    sync(out.parent)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def _header(record: Export, cfg: RunConfig) -> dict[str, str]:
+    """What the safetensors file says of itself, so that it can stand alone. "format" is what other loaders ask for."""
+    return {
+        "format": "pt",
+        "harness_format": FORMAT,
+        "harness_version": record.harness_version,
+        "recipe": cfg.recipe,
+        "method": cfg.method,
+        "run": record.run,
+        "step": str(record.step),
+        "weights": record.weights,
+        "weights_sha256": record.weights_sha256,
+        "config_sha256": record.config_sha256,
+        "license": record.license,
+        "config": json.dumps(cfg.model_dump(mode="json"), sort_keys=True),
+    }
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
+    """As safetensors' save_file, but the same header gives the same bytes: the library writes it in any order."""
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path, header)
+    with open(path, "r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        written = json.loads(file.read(size))
+        written["__metadata__"] = dict(sorted(written["__metadata__"].items()))
+        ordered = json.dumps(written, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(ordered) <= size, "the header's letters are the library's"
+        file.seek(8)
+        file.write(ordered.ljust(size))

@@ -1,0 +1,59 @@
+"""Published checkpoints as run folders, so that they can be sampled and evaluated without training."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import baselines
+import harness
+from harness.recipes.config import RunConfig
+from harness.records.schema import Import, write_atomically, write_record
+from harness.runs import published_weights
+from harness.system import locks
+from harness.system.errors import DataError, unknown
+from harness.system.files import sha256_of
+from harness.system.progress import PlainProgress
+from harness.training import checkpoint
+
+RECORD = "import.json"
+
+
+def as_published(method: str) -> list[str]:
+    """Settings of the official network and its guidance that the recipes of `method` do not have.
+
+    Raises UsageError for a method of which no checkpoint can be read.
+    """
+    if method not in published_weights.AS_PUBLISHED:
+        raise unknown("published checkpoint's method", method, published_weights.AS_PUBLISHED)
+    return published_weights.AS_PUBLISHED[method]
+
+
+def import_checkpoint(file: Path, cfg: RunConfig, out: Path) -> Path:
+    """The run folder made of an official checkpoint: `cfg`'s network with the weights in `file`.
+
+    Raises DataError when the file is not what `cfg` describes, key by key, when the folder cannot be written, and while
+    another command uses it.
+    """
+    network = baselines.build(cfg).network
+    official = published_weights.read(file)
+    network.load_state_dict(published_weights.convert(cfg.method, network, official))
+    sha256 = sha256_of(file)
+    folder = out / cfg.recipe / f"imported-{sha256[:10]}-{cfg.sha256[:6]}"  # the weights, and how they are used
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error.strerror or error}. Choose another --out.") from error
+    record = Import(
+        harness_version=harness.__version__,
+        file_name=file.name,
+        file_sha256=sha256,
+        method=cfg.method,
+        config_sha256=cfg.sha256,
+        vae=cfg.protocol.vae,
+        imported_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    note = PlainProgress("import-checkpoint").note
+    with locks.run_folder(folder, "choose another --out", alone=True, note=note):
+        checkpoint.save_ema(folder / "checkpoints", 0, network.state_dict(), cfg.sha256)
+        write_atomically(folder / "config.yaml", cfg.to_yaml())
+        write_record(folder / RECORD, record)
+    return folder

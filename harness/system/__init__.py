@@ -1,0 +1,1 @@
+"""The machine: processes, signals, locks, files, errors, progress, precision."""

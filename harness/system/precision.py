@@ -1,0 +1,109 @@
+"""How precisely matrix products and convolutions are computed."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from harness.system.errors import SetupError
+
+AMPERE = (8, 0)  # the first compute capability with TF32 and bfloat16 matrix units
+
+
+def require(precision: str, device: torch.device) -> None:
+    """Raises SetupError where the device cannot multiply in this precision, or only imitates it more slowly."""
+    if precision == "fp32" or (precision == "bf16" and device.type == "cpu" and _cpu_has_bf16()):
+        return
+    if device.type == "cpu":
+        has = "no TF32, which NVIDIA GPUs have" if precision == "tf32" else "no instructions for bfloat16"
+        raise SetupError(f"--precision is {precision}, and this processor has {has}; take --precision fp32.")
+    capability = torch.cuda.get_device_capability(device)
+    if capability < AMPERE:
+        name, mine = torch.cuda.get_device_name(device), ".".join(map(str, capability))
+        raise SetupError(
+            f"--precision is {precision}, which needs a GPU of compute capability 8.0 (A100) or newer, and {name} has "
+            f"{mine}; take --precision fp32."
+        )
+
+
+def _cpu_has_bf16() -> bool:
+    """AVX-512 or Arm's extension, where bfloat16 products are computed as such; elsewhere they are imitated."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def set_precision(precision: str) -> None:
+    """Let matrix products and convolutions round to TF32, or forbid it, for the whole process."""
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+CUBLAS, FIXED_WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")  # with which its sums have one order
+NO_SUCH_FORM = re.compile(r"(\S+) does not have a deterministic implementation")
+
+
+@contextmanager
+def deterministic(asked: bool, device: torch.device) -> Iterator[None]:
+    """Where `asked`, only operations that give the same bits every time, for the whole process; else as it was.
+
+    Raises SetupError where the device can no longer be told so, and for an operation that has no such form.
+    """
+    if not asked:
+        yield
+        return
+    if device.type == "cuda":
+        _fix_workspaces()
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    except RuntimeError as error:
+        found = NO_SUCH_FORM.search(str(error))
+        if not found:
+            raise
+        raise SetupError(
+            f"--deterministic was asked for, and {found.group(1)} has no deterministic form on this {device.type} "
+            "device. Leave --deterministic out, or take another kernel or precision for it."
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]
+
+
+def _fix_workspaces() -> None:
+    """cuBLAS reads its variable when it is first used; after that it is too late to set it."""
+    value = os.environ.get(CUBLAS)
+    if value is None and not torch.cuda.is_initialized():
+        os.environ[CUBLAS] = value = FIXED_WORKSPACES[0]
+    if value not in FIXED_WORKSPACES:
+        has = f"{CUBLAS} is {value}" if value else f"CUDA is in use already without {CUBLAS}"
+        raise SetupError(
+            f"--deterministic needs {CUBLAS} set to {' or '.join(FIXED_WORKSPACES)} before CUDA is used, and {has}. "
+            f"Say `export {CUBLAS}={FIXED_WORKSPACES[0]}`, then repeat the command."
+        )
+
+
+@contextmanager
+def plain_fp32(device: torch.device) -> Iterator[None]:
+    """No TF32, no autocast, no gradients: latents and features must not depend on a training step's precision.
+
+    no_grad and not inference_mode, whose tensors could not take part in the training step that follows.
+    """
+    matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    set_precision("fp32")
+    try:
+        with no_autocast(device):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = convolution
+
+
+@contextmanager
+def no_autocast(device: torch.device) -> Iterator[None]:
+    """No autocast and no gradients; TF32 as the process has it."""
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield

@@ -1,0 +1,1 @@
+"""Processes: starting them, their group, their signals, job scripts."""
