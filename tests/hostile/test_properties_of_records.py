@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from bench_records import bench as bench_record
+from bench_records import contender
 from examples import counted, examples, ours
 from hostile_values import TEXTS, as_json, mutated, torn
 from hypothesis import given
 from hypothesis import strategies as st
-from results.bench_records import bench as bench_record
-from results.bench_records import contender
 from run_folders import write_run
 
 from harness.claims import published

@@ -1,7 +1,7 @@
-"""What TREAD adds to DiT. The contract that every method keeps is tested by the harness's own tests/test_contract.py.
+"""What TREAD adds to DiT. The harness's own tests/baselines/test_contract.py tests the contract of every method.
 
 From a checkout of the harness, with this package installed, both in one command:
-    pytest tests/test_contract.py docs/fifth_method/tests -k tread
+    pytest tests/baselines/test_contract.py docs/fifth_method/tests -k tread
 """
 
 import pytest

@@ -23,7 +23,7 @@ from harness.recipes.reading import broken, families, load_recipe, plugins, reci
 from harness.records.schema import Manifest, Result, read_record
 from harness.system.errors import SetupError, UsageError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs" / "fifth_method"
 LAST = "step-000000014"
 PROMISES = [name for name in vars(test_contract) if name.startswith("test_")]
@@ -130,7 +130,7 @@ def test_the_recipes_of_a_fifth_method_stand_with_the_others_and_say_where_they_
 
 @pytest.mark.parametrize("promise", PROMISES)
 def test_a_fifth_method_keeps_the_contract(installed, digits, promise):
-    """As `pytest tests/test_contract.py -k tread` runs them where the package is installed."""
+    """As `pytest tests/baselines/test_contract.py -k tread` runs them where the package is installed."""
     check = vars(test_contract)[promise]
     check(**{"name": "tread", "digits": digits} if "digits" in signature(check).parameters else {"name": "tread"})
 

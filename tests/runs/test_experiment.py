@@ -271,7 +271,7 @@ def test_an_older_config_is_carried_out_with_the_recipes_values_of_newer_setting
 
 
 def test_the_committed_runs_can_be_carried_out_from_their_configurations():
-    configs = sorted((Path(__file__).parent.parent / "reports" / "demo" / "runs").glob("*/*/config.yaml"))
+    configs = sorted((Path(__file__).parents[2] / "reports" / "demo" / "runs").glob("*/*/config.yaml"))
     assert len(configs) >= 4
     for path in configs:
         assert experiment.resolve(path, []).recipe == path.parent.parent.name

@@ -121,7 +121,7 @@ def test_bash_completes_by_the_script_it_is_given(tmp_path):
     (folder / "harness").chmod(0o755)
     environment = os.environ | {
         "PATH": f"{folder}:{os.environ['PATH']}",
-        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     script = (
         'eval "$(_HARNESS_COMPLETE=source_bash harness)"; '

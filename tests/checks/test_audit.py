@@ -26,7 +26,7 @@ from harness.system.errors import DataError
 from harness.system.progress import NoProgress
 from harness.training import telemetry
 
-COMMITTED = Path(__file__).parent.parent / "reports"
+COMMITTED = Path(__file__).parents[2] / "reports"
 
 
 @pytest.fixture(scope="module")

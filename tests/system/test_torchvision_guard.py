@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 WITH_ITS_OWN_OPERATOR = f"""
 import torch

@@ -32,7 +32,7 @@ from harness.system.processes.world import World
 from harness.system.progress import NoProgress
 from harness.training import engine
 
-REPORTS = Path(__file__).parent.parent / "reports"
+REPORTS = Path(__file__).parents[2] / "reports"
 CPU = torch.device("cpu")
 
 

@@ -33,7 +33,7 @@ from harness.system.errors import DataError, UsageError
 from harness.system.processes.world import World
 from harness.system.progress import NoProgress
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 INPUTS = torch.randn(3, 1, 8, 8), torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0, 3, 10])
 CONDITIONS = EvaluationProtocol(
     formulation="edm", sampler="heun", num_steps=3, nfe=5, guidance_scale=None, guidance_channels=None, num_images=50,

@@ -17,7 +17,7 @@ from harness.recipes.config import apply_overrides
 from harness.recipes.reading import load_recipe, recipe_names
 from harness.report import figures
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TEXTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 TEXTS.remove(ROOT / "docs" / "cli.md")  # made of the help texts, whose examples are read from themselves
 PAGES = {page.path: page for page in reference.pages()}
