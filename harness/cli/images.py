@@ -9,6 +9,7 @@ from harness.cli.app import completion, defaults
 from harness.cli.app.answer import Json, answers, show
 from harness.cli.app.layout import wrapped
 from harness.cli.app.processes import Nproc, start_all, together
+from harness.recipes.metric_names import FEATURE_NETWORKS
 from harness.system.errors import DataError, OutOfTolerance, UsageError
 
 OF_A_RUN = "How a run is sampled"
@@ -138,7 +139,7 @@ def evaluate(
         typer.Option(
             metavar="NAME",
             help="inception, digits, dinov2 or clip. Default: the run's, or inception.",
-            autocompletion=completion.among(*completion.FEATURES),
+            autocompletion=completion.among(*FEATURE_NETWORKS),
             rich_help_panel=METRICS,
         ),
     ] = None,

@@ -17,11 +17,12 @@ from harness.data.dataset import Dataset
 from harness.data.latents.vae import Vae
 from harness.evaluation import references
 from harness.evaluation.generation import choose_labels, draw_images, image_shape
-from harness.evaluation.images.image_sets import ImageSet, content_of, refuse_unusable
+from harness.evaluation.images.image_set import ImageSet
+from harness.evaluation.images.image_sets import content_of, refuse_unusable
 from harness.evaluation.images.uint8 import UINT8_RULE, class_grid, save_png
 from harness.evaluation.metrics import measure as metrics
 from harness.evaluation.networks import extract, features
-from harness.evaluation.networks.features import FeatureNetwork, Features
+from harness.evaluation.networks.base import FeatureNetwork, Features
 from harness.evaluation.references import Source
 from harness.model.samplers import evaluations_per_image
 from harness.recipes import metric_names

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.evaluation.images.image_sets import ImageSet, NpzImages
+from harness.evaluation.images.image_set import ImageSet
+from harness.evaluation.images.image_sets import NpzImages
 from harness.evaluation.images.npz import Archive, write_npz
 from harness.evaluation.metrics.statistics import Gaussian
 from harness.system.errors import DataError

@@ -15,12 +15,13 @@ import harness
 from harness.data import sources
 from harness.data.dataset import Dataset, InMemory
 from harness.data.images import image_folder
-from harness.evaluation.images.image_sets import ImageSet, Subset, TensorImages, content_of, refuse_unusable
+from harness.evaluation.images.image_set import ImageSet
+from harness.evaluation.images.image_sets import Subset, TensorImages, content_of, refuse_unusable
 from harness.evaluation.images.uint8 import to_uint8
 from harness.evaluation.metrics import measure as metrics
 from harness.evaluation.metrics.statistics import Gaussian, Moments, gaussian_of
 from harness.evaluation.networks import extract
-from harness.evaluation.networks.features import FeatureNetwork
+from harness.evaluation.networks.base import FeatureNetwork
 from harness.evaluation.reference_file import ReferenceFile, read_reference, write_reference
 from harness.model.seeds import mix
 from harness.recipes.config import digest

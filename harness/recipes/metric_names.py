@@ -1,9 +1,10 @@
-"""What metrics there are, what users call them, and what a value is called: "fid50k", "fd-digits@1k"."""
+"""Names of metrics and feature networks, and what a value is called: "fid50k", "fd-digits@1k"."""
 
 from collections.abc import Sequence
 
 from harness.system.errors import UsageError, unknown
 
+FEATURE_NETWORKS = ("clip", "digits", "dinov2", "inception")
 PAPER = ("fd", "sfd", "is", "precision", "recall")  # what the SD-DiT paper reports
 BEYOND = ("kid", "density", "coverage", "fd_infinity")
 NAMED = {

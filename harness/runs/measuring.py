@@ -9,7 +9,8 @@ from harness.data import sources
 from harness.data.latents import npy
 from harness.evaluation import references
 from harness.evaluation.evaluate import evaluate, evaluate_images, protocol_of, yardstick
-from harness.evaluation.images.image_sets import ImageSet, content_of, open_images, refuse_unusable
+from harness.evaluation.images.image_set import ImageSet
+from harness.evaluation.images.image_sets import content_of, open_images, refuse_unusable
 from harness.evaluation.networks import extract, features
 from harness.recipes import metric_names
 from harness.recipes.config import digest

@@ -14,7 +14,7 @@ from harness.data.latents import vae
 from harness.data.latents.vae import Vae
 from harness.evaluation.generation import choose_labels, draw_images
 from harness.evaluation.images import uint8 as images
-from harness.evaluation.images.image_sets import ImageSet
+from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.npz import write_npz
 from harness.evaluation.networks import extract
 from harness.recipes.config import RunConfig, apply_overrides, digest, validate

@@ -10,7 +10,7 @@ from evaluation.agreement import GROUPS, POINTS, generated_set, reference_set
 from harness.evaluation.metrics import measure as metrics
 from harness.evaluation.metrics import neighbours
 from harness.evaluation.metrics.statistics import FrechetFrom, gaussian_of
-from harness.evaluation.networks.features import Features
+from harness.evaluation.networks.base import Features
 
 IMAGES = 10_000
 

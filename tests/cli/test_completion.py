@@ -13,7 +13,6 @@ import baselines
 from harness.cli import app
 from harness.cli.app import completion
 from harness.data import sources
-from harness.evaluation.networks import features
 from harness.recipes import metric_names, sweeps
 from harness.recipes.reading import load_recipe, recipe_names, settings
 from harness.report.figures import MAKERS
@@ -48,7 +47,7 @@ def test_commands_options_and_recipes_are_offered():
     assert offered("harness run dit-s --precision ") == ["fp32", "tf32", "bf16"]
     assert offered("harness compare --figure l") == ["losses"]
     assert offered("harness import-checkpoint x.pt --as dit-l") == ["dit-l"]
-    assert offered("harness evaluate RUN --features ") == sorted(features.names())
+    assert offered("harness evaluate RUN --features ") == sorted(metric_names.FEATURE_NETWORKS)
 
 
 def test_the_last_member_of_a_list_is_completed_and_none_twice():
@@ -77,7 +76,6 @@ def test_every_setting_of_a_recipe_is_offered_after_set_and_none_of_another_meth
 
 def test_names_that_completion_keeps_itself_are_those_of_the_modules_that_import_torch():
     assert list(completion.DATA) == sources.names()
-    assert sorted(completion.FEATURES) == sorted(features.names())
     assert list(completion.FIGURES) == [*MAKERS, "all"]
 
 

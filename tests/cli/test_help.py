@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 import baselines
 from harness.cli import app, reference
 from harness.cli.app import application, help_text
-from harness.evaluation.networks import features
 from harness.recipes import metric_names, sweeps
 from harness.recipes.config import apply_overrides
 from harness.recipes.reading import load_recipe, recipe_names
@@ -81,7 +80,7 @@ def known(ctx) -> None:
     if "metrics" in given:
         metric_names.called(given["metrics"])
     if "features" in given:
-        assert given["features"] in features.names()
+        assert given["features"] in metric_names.FEATURE_NETWORKS
     if ctx.command_path == "harness compare":
         figures.named(given["figure"])
     for value in _listed(given.get("precision")):

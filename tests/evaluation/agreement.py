@@ -24,7 +24,7 @@ from torch import Tensor
 
 from harness.evaluation.metrics import kernels, statistics
 from harness.evaluation.metrics import measure as metrics
-from harness.evaluation.networks.features import Features
+from harness.evaluation.networks.base import Features
 from harness.model.seeds import mix
 from harness.system import torchvision_guard
 

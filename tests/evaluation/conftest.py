@@ -5,7 +5,7 @@ import pytest
 from harness.data.sources import Dataset
 from harness.evaluation.images.uint8 import to_uint8
 from harness.evaluation.networks import features
-from harness.evaluation.networks.features import FeatureNetwork, Features
+from harness.evaluation.networks.base import FeatureNetwork, Features
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from harness.data.sources import Dataset
 from harness.evaluation.networks import digits_classifier
+from harness.evaluation.networks.base import FeatureNetwork, Features
 from harness.evaluation.networks.digits_classifier import RECIPE, Recipe, load, train
-from harness.evaluation.networks.features import FeatureNetwork, Features
 
 SHORT = Recipe(steps=5)
 

@@ -8,7 +8,7 @@ import torch
 from harness.evaluation.images.image_sets import TensorImages
 from harness.evaluation.images.uint8 import to_uint8
 from harness.evaluation.networks import extract
-from harness.evaluation.networks.features import FeatureNetwork, Features
+from harness.evaluation.networks.base import FeatureNetwork, Features
 from harness.system.errors import DataError
 from harness.system.processes.world import World
 

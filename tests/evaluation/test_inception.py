@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from harness.evaluation.networks import inception
-from harness.evaluation.networks.features import Features, TappedNetwork
+from harness.evaluation.networks.base import Features, TappedNetwork
 from harness.system import downloads, torchvision_guard
 from harness.system.errors import DataError, SetupError
 

@@ -6,7 +6,7 @@ from agreement import inception_like
 
 from harness.evaluation.metrics import kernels
 from harness.evaluation.metrics.kernels import cmmd, kernel_distance
-from harness.evaluation.networks.features import Features
+from harness.evaluation.networks.base import Features
 
 
 def unbiased_mmd(x: np.ndarray, y: np.ndarray) -> float:

@@ -25,7 +25,7 @@ from harness.evaluation.metrics.measure import (
     unmeasurable_spread,
 )
 from harness.evaluation.metrics.statistics import gaussian_of
-from harness.evaluation.networks.features import FeatureNetwork, Features
+from harness.evaluation.networks.base import FeatureNetwork, Features
 from harness.recipes.metric_names import meant
 from harness.system.errors import DataError, UsageError
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from harness.evaluation.metrics import neighbours
 from harness.evaluation.metrics.neighbours import ADM_FP16, Manifold
-from harness.evaluation.networks.features import Features
+from harness.evaluation.networks.base import Features
 from harness.system import torchvision_guard
 
 torchvision_guard.install()

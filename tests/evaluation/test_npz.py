@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.evaluation.images.image_sets import ImageSet, TensorImages
+from harness.evaluation.images.image_set import ImageSet
+from harness.evaluation.images.image_sets import TensorImages
 from harness.evaluation.images.npz import Archive, write_npz
 from harness.system.errors import DataError
 

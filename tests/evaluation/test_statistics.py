@@ -13,7 +13,7 @@ from harness.evaluation.metrics.statistics import (
     frechet_distance,
     gaussian_of,
 )
-from harness.evaluation.networks.features import Features
+from harness.evaluation.networks.base import Features
 from harness.system.errors import DataError
 
 

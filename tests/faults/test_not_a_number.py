@@ -24,7 +24,7 @@ from harness.evaluation.images.image_sets import open_images
 from harness.evaluation.images.uint8 import to_uint8
 from harness.evaluation.metrics import measure as metrics
 from harness.evaluation.metrics.statistics import Gaussian
-from harness.evaluation.networks.features import Features
+from harness.evaluation.networks.base import Features
 from harness.evaluation.reference_file import read_reference
 from harness.records.folders import listing
 from harness.records.schema import read_lines, write_record

@@ -14,7 +14,6 @@ import typer
 
 # What modules that import torch or matplotlib know; tests/cli/test_completion.py compares.
 DATA = ("cifar10", "digits", "imagenet-256", "imagenet-512", "synthetic")
-FEATURES = ("clip", "digits", "dinov2", "inception")
 FIGURES = ("3", "4", "5", "6", "7", "losses", "memory", "cost", "all")
 MOST_FOLDERS = 200
 

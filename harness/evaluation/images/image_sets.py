@@ -8,7 +8,6 @@ import hashlib
 import itertools
 import math
 import zipfile
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,27 +20,13 @@ from torch import Tensor
 
 from harness.data.latents import npy
 from harness.evaluation.images import pngs
+from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.npz import PIECE_BYTES, Archive, Rows
 from harness.system.errors import DataError
 from harness.system.processes import launch
 
 FEWEST_TO_JUDGE = 20  # images: of fewer, many copies may be meant
 THREADS = 8  # that decode PNGs
-
-
-class ImageSet(ABC):
-    """N images of one shape, uint8, of which no more is held than what is read."""
-
-    name: str  # for records: a file's or a folder's, never its path
-    shape: tuple[int, int, int]  # (H, W, C)
-    labels: Tensor | None = None  # (N,) int64, where known
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def read(self, start: int, stop: int) -> Tensor:  # (B, H, W, C) uint8
-        """Images start .. stop - 1. Raises DataError when they cannot be read."""
 
 
 class TensorImages(ImageSet):

@@ -14,16 +14,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 
 from harness.data.latents.npy import writing
+from harness.evaluation.images.image_set import ImageSet
 from harness.system.errors import DataError, one_line
 from harness.system.files import sync
-
-if TYPE_CHECKING:
-    from harness.evaluation.images.image_sets import ImageSet
 
 ARRAY_BYTES = 2**28  # of an array that is read whole: a covariance of 4,096 features in float64 is half of it
 LARGE_BYTES = 2**28  # from here on an array must not be packed tighter than MAX_RATIO
@@ -326,7 +324,7 @@ def _native(values: np.ndarray) -> np.ndarray:
 # Writing -----------------------------------------------------------------------------------------------------------
 
 
-def write_npz(path: Path, arrays: Mapping[str, np.ndarray], images: "ImageSet | None" = None) -> None:
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray], images: ImageSet | None = None) -> None:
     """Write `images` as arr_0, (N, H, W, C) uint8, and small `arrays` by their names, as ADM's evaluator reads them.
 
     Images are read and written piece by piece, not compressed. The file appears under its name when it is on the disk
@@ -352,7 +350,7 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray], images: "ImageSet | 
             temporary.unlink(missing_ok=True)
 
 
-def _write_images(file: IO[bytes], images: "ImageSet") -> None:
+def _write_images(file: IO[bytes], images: ImageSet) -> None:
     shape = (len(images), *images.shape)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     at_once = max(1, PIECE_BYTES // math.prod(images.shape))

@@ -25,7 +25,7 @@ from harness.evaluation.metrics.statistics import (
     frechet_distance,
     gaussian_of,
 )
-from harness.evaluation.networks.features import FeatureNetwork, Features
+from harness.evaluation.networks.base import FeatureNetwork, Features
 from harness.model.seeds import mix
 from harness.recipes.metric_names import BEYOND, NAMED, OF_POINTS, PAPER, called, default, metric_name, require
 from harness.system import torchvision_guard

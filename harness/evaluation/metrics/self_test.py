@@ -15,7 +15,7 @@ from harness.evaluation.metrics import measure as metrics
 from harness.evaluation.metrics.scores import inception_score, order_suspicion
 from harness.evaluation.metrics.statistics import FrechetFrom, Moments, frechet_distance, gaussian_of
 from harness.evaluation.networks import features
-from harness.evaluation.networks.features import FeatureNetwork, Features
+from harness.evaluation.networks.base import FeatureNetwork, Features
 
 NUM_CROPS, CROP_SIDE = 64, 96  # images cut from two photographs, for networks that take photographs; pixels
 DIMENSIONS, POINTS = 32, 2_000  # of the Gaussians with a known distance

@@ -14,8 +14,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from harness.data.latents import npy
-from harness.evaluation.images.image_sets import ImageSet, content_of
-from harness.evaluation.networks.features import FeatureNetwork, Features
+from harness.evaluation.images.image_set import ImageSet
+from harness.evaluation.images.image_sets import content_of
+from harness.evaluation.networks.base import FeatureNetwork, Features
 from harness.recipes.config import digest
 from harness.records.provenance import installed
 from harness.system.errors import DataError

@@ -18,7 +18,7 @@ import torch
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from harness.evaluation.networks.features import RANDOM, TappedNetwork
+from harness.evaluation.networks.base import RANDOM, TappedNetwork
 from harness.model.seeds import mix
 from harness.system import downloads, torchvision_guard
 from harness.system.errors import DataError, HarnessError, SetupError, one_line

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from harness.evaluation.networks.features import RANDOM, Features
+from harness.evaluation.networks.base import RANDOM, Features
 from harness.model.seeds import mix
 from harness.recipes.config import LARGEST_CONFIG
 from harness.records.schema import read_json

@@ -1,0 +1,116 @@
+"""What a feature network is, and what it gives: the interface between images and every metric.
+
+N images, B images of an internal batch, D, S and K numbers of pooled, spatial and class outputs.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.system.errors import DataError
+from harness.system.precision import plain_fp32
+
+RANDOM = "random"  # in place of a file of weights: reproducible untrained ones
+
+
+class Features(NamedTuple):
+    """What the metrics read, all float32 on the CPU. None where the network has none."""
+
+    pool: Tensor  # (N, D) averaged over the image: Frechet distance, precision, recall
+    spatial: Tensor | None = None  # (N, S) part of a feature map, flattened (H, W, C): sFID
+    logits: Tensor | None = None  # (N, K) inception score, class accuracy
+
+    def rows(self, rows: Tensor) -> "Features":
+        """Those of some of the images."""
+        spatial = None if self.spatial is None else self.spatial[rows]
+        return Features(self.pool[rows], spatial, None if self.logits is None else self.logits[rows])
+
+    @classmethod
+    def of_kinds(cls, kinds: Iterable[Sequence[Tensor | None]]) -> "Features":
+        """Of each kind's parts one tensor. A kind's parts may be let go while the next is asked for."""
+        pool, spatial, logits = (
+            None if kind[0] is None else torch.cat([part for part in kind if part is not None]) for kind in kinds
+        )
+        assert pool is not None, "every network gives pooled features"
+        return cls(pool, spatial, logits)
+
+
+class FeatureNetwork(Protocol):
+    """A frozen network with a name for the metric and a hash for the record."""
+
+    @property
+    def name(self) -> str: ...  # "inception" only with the published weights; others carry part of their hash
+    @property
+    def sha256(self) -> str: ...  # of the weights
+    @property
+    def batch_size(self) -> int: ...  # images the module always sees at once
+    @property
+    def pool_size(self) -> int: ...  # D
+    @property
+    def spatial_size(self) -> int | None: ...  # S
+    @property
+    def precision(self) -> str: ...  # what it computes in
+    @property
+    def classes_of(self) -> str | None: ...  # the data set whose labels number its logits; None: no data set here
+
+    def refuse(self, shape: tuple[int, ...]) -> None: ...  # DataError when it cannot take such images (H, W, C)
+    def __call__(self, images: Tensor) -> Features: ...  # (N, H, W, C) uint8
+
+
+@dataclass(frozen=True)
+class TappedNetwork:
+    """A FeatureNetwork made of a module that returns (pool, spatial, logits) for (B, H, W, C) uint8 images.
+
+    The module always sees exactly `batch_size` images, the last batch filled up with black ones: sums are rounded
+    differently in batches of different size, and a metric must not depend on how its caller cut the images.
+    """
+
+    name: str
+    sha256: str
+    module: nn.Module
+    image_shape: tuple[int | None, int | None, int | None]  # (H, W, C); None: any
+    batch_size: int
+    pool_size: int
+    spatial_size: int | None
+    classes_of: str | None = None
+
+    @property
+    def precision(self) -> str:
+        """What the module computes in, "fp32" or "fp64"."""
+        return f"fp{8 * next(self.module.parameters()).element_size()}"
+
+    def refuse(self, shape: tuple[int, ...]) -> None:
+        """Raises DataError unless the network takes images of `shape` (H, W, C)."""
+        shape = tuple(shape)
+        fits = len(shape) == 3 and all(
+            side == wanted or (wanted is None and side > 0)
+            for side, wanted in zip(shape, self.image_shape, strict=True)
+        )
+        if not fits:
+            sides = ", ".join(str(wanted or letter) for wanted, letter in zip(self.image_shape, "HWC", strict=True))
+            raise DataError(
+                f"the feature network {self.name!r} takes images of shape ({sides}); these are {shape}. "
+                "Evaluate with the feature network that belongs to these images."
+            )
+
+    def __call__(self, images: Tensor) -> Features:
+        """The features of at least one image. Raises DataError for images of another kind."""
+        self.refuse(tuple(images.shape[1:]))
+        if images.dtype != torch.uint8 or len(images) == 0:
+            raise DataError(
+                f"the feature network {self.name!r} takes at least one uint8 image; it got {len(images)} of "
+                f"{str(images.dtype).removeprefix('torch.')}. Store images as uint8, 0 to 255."
+            )
+        device = next(self.module.parameters()).device
+        with plain_fp32(device):
+            batches = [self._batch(part, device) for part in images.split(self.batch_size)]
+        return Features.of_kinds(zip(*batches, strict=True))
+
+    def _batch(self, images: Tensor, device: torch.device) -> list[Tensor | None]:
+        missing = self.batch_size - len(images)
+        outputs = self.module(F.pad(images.to(device), (0, 0) * 3 + (0, missing)))
+        return [None if output is None else output[: len(images)].float().cpu() for output in outputs]
