@@ -1,7 +1,7 @@
 """MDT-lite (after MDT v1, Gao et al. 2023, arXiv:2303.14389): a full and a masked pass through a side-interpolator.
 
 "Lite": MDT's relative-position bias is off unless asked for, so that all methods share one attention kernel.
-B batch, C channels, S side, L tokens, K kept tokens, D width, H heads.
+B batch, L tokens, K kept tokens, D width, H heads.
 """
 
 import torch
@@ -12,8 +12,9 @@ from harness.model import method
 from harness.model.formulations import Formulation
 from harness.model.method import Progress
 from harness.model.nn import tokens
-from harness.model.nn.blocks import DiTBlock, readout
-from harness.model.nn.embeddings import Condition, PatchEmbed, sincos_positions, unpatchify
+from harness.model.nn.blocks import DiTBlock, through
+from harness.model.nn.dit import DiT
+from harness.model.nn.embeddings import sincos_positions
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
 from harness.recipes.config import Knobs
@@ -68,37 +69,32 @@ class Block(nn.Module):
         return self.block(x, cond, None if self.bias is None else self.bias(keep))
 
 
-class Network(nn.Module):
+class Network(DiT):
+    """An encoder and a decoder of DiT blocks at one width; a masked pass fills the masked places between them."""
+
     def __init__(self, cfg: Config, shape: Shape, out_channels: int):
-        super().__init__()
         if cfg.decoder_depth >= shape.depth:
             raise ValueError(
                 f"decoder_depth {cfg.decoder_depth} leaves no encoder: the network has {shape.depth} blocks"
             )
-        self.patch = shape.patch
-        self.patches = PatchEmbed(shape)
-        self.position = nn.Parameter(sincos_positions(shape.width, shape.grid))
+        super().__init__(shape, out_channels, learned_positions=True, add_blocks=lambda: self._add_blocks(cfg, shape))
+
+    def _add_blocks(self, cfg: Config, shape: Shape) -> None:
         self.decoder_position = nn.Parameter(sincos_positions(shape.width, shape.grid))
-        self.condition = Condition(shape.width, shape.num_classes)
         blocks = [Block(shape, cfg.relative_position) for _ in range(shape.depth)]
         self.encoder = nn.ModuleList(blocks[: -cfg.decoder_depth])
         self.decoder = nn.ModuleList(blocks[-cfg.decoder_depth :])
         self.interpolator = Block(shape, cfg.relative_position)
         self.mask_token = nn.Parameter(torch.randn(1, 1, shape.width) * 0.02)
-        self.readout = readout(shape.width, out_channels * shape.patch**2)
 
-    def forward(self, net_input: Tensor, net_noise: Tensor, labels: Tensor, keep: Tensor | None = None) -> Tensor:
-        x = self.patches(net_input) + self.position  # (B, L, D)
-        cond = self.condition(net_noise, labels)  # (B, D)
-        length = x.shape[1]
+    def process(self, x: Tensor, cond: Tensor, *context: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """With `keep` (B, K) as context, the encoder sees those tokens alone; the decoder sees all."""
+        keep, length = context[0] if context else None, x.shape[1]
         if keep is not None:
             x = tokens.gather(x, keep)  # (B, K, D)
-        for block in self.encoder:
-            x = block(x, cond, keep)
+        x, _ = through(self.encoder, x, cond, keep)
         x = x + self.decoder_position if keep is None else self._interpolate(x, cond, keep, length)
-        for block in self.decoder:
-            x = block(x, cond, None)
-        return unpatchify(self.readout(x, cond), self.patch)  # (B, C or 2C, S, S)
+        return through(self.decoder, x, cond, None)
 
     def _interpolate(self, x: Tensor, cond: Tensor, keep: Tensor, length: int) -> Tensor:  # (B, K, D) -> (B, L, D)
         """The side-interpolator (MDT Sec. 3.2): predicts the masked tokens, and leaves the kept ones as they are."""

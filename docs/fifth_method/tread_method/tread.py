@@ -2,18 +2,18 @@
 
 Nothing is thrown away: routed tokens rejoin the others, as they left them, before the last blocks. So there is no
 decoder, no mask token and no second loss, and the network that is sampled is DiT's own.
-B batch, C channels, S side, L tokens, K tokens that stay, D width.
+B batch, L tokens, K tokens that stay, D width.
 """
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.model import method
 from harness.model.formulations import Formulation
 from harness.model.method import Progress
 from harness.model.nn import tokens
-from harness.model.nn.blocks import DiTBlock, readout
-from harness.model.nn.embeddings import Condition, PatchEmbed, sincos_positions, unpatchify
+from harness.model.nn.blocks import through
+from harness.model.nn.dit import DiT
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
 from harness.recipes.config import Knobs
@@ -34,36 +34,26 @@ class Config(Knobs):
         return f"{1 - self.mask_ratio:.0%}"
 
 
-class Network(nn.Module):
-    """DiT; with `keep`, its middle blocks see those tokens alone."""
+class Network(DiT):
+    """DiT; with `keep` (B, K) as context, its middle blocks see those tokens alone."""
 
     def __init__(self, cfg: Config, shape: Shape, out_channels: int):
-        super().__init__()
         if cfg.blocks_before + cfg.blocks_after >= shape.depth:
             raise ValueError(
                 f"blocks_before {cfg.blocks_before} and blocks_after {cfg.blocks_after} leave none of {shape.depth} "
                 "blocks to skip; take fewer"
             )
-        self.patch = shape.patch
-        self.route = (cfg.blocks_before, shape.depth - cfg.blocks_after)  # the first block skipped; the first not
-        self.patches = PatchEmbed(shape)
-        self.register_buffer("position", sincos_positions(shape.width, shape.grid), persistent=False)
-        self.condition = Condition(shape.width, shape.num_classes)
-        self.blocks = nn.ModuleList(DiTBlock(shape.width, shape.num_heads) for _ in range(shape.depth))
-        self.readout = readout(shape.width, out_channels * shape.patch**2)
+        super().__init__(shape, out_channels)
+        self.route = (cfg.blocks_before, shape.depth - cfg.blocks_after)
 
-    def forward(self, net_input: Tensor, net_noise: Tensor, labels: Tensor, keep: Tensor | None = None) -> Tensor:
-        """(B, C, S, S), (B,), (B,), (B, K) -> (B, C or 2C, S, S)"""
-        x = self.patches(net_input) + self.position  # (B, L, D)
-        cond = self.condition(net_noise, labels)  # (B, D)
-        start, end = self.route
-        for number, block in enumerate(self.blocks):
-            if keep is not None and number == start:
-                everything, x = x, tokens.gather(x, keep)  # (B, K, D)
-            if keep is not None and number == end:
-                x = tokens.scatter(x, keep, onto=everything)  # (B, L, D)
-            x = block(x, cond)
-        return unpatchify(self.readout(x, cond), self.patch)
+    def process(self, x: Tensor, cond: Tensor, *context: Tensor) -> tuple[Tensor, list[Tensor]]:
+        if not context:
+            return super().process(x, cond)
+        start, stop = self.route  # of the blocks that routed tokens skip
+        blocks = list(self.blocks)
+        everything, _ = through(blocks[:start], x, cond)  # (B, L, D)
+        routed, _ = through(blocks[start:stop], tokens.gather(everything, context[0]), cond)  # (B, K, D)
+        return through(blocks[stop:], tokens.scatter(routed, context[0], onto=everything), cond)
 
 
 class Method(method.Method):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.model.nn import tokens
-from harness.model.nn.blocks import DiTBlock, ModulatedLinear, readout, zero_linear
+from harness.model.nn.blocks import DiTBlock, ModulatedLinear, readout, through, zero_linear
 from harness.model.nn.embeddings import PatchEmbed, sincos_positions, unpatchify
 from harness.model.shape import Shape
 
@@ -31,9 +31,7 @@ class Encoder(nn.Module):
         x = embedded if keep is None else tokens.gather(embedded, keep)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
-        for block in self.blocks:
-            x = block(x, cond)
-        return x
+        return through(self.blocks, x, cond)[0]
 
 
 class Decoder(nn.Module):
@@ -53,7 +51,5 @@ class Decoder(nn.Module):
         self.readout = readout(width, out_channels * shape.patch**2, cond_width=shape.width)
 
     def forward(self, projected: Tensor, cond: Tensor) -> Tensor:  # (B, L, W), (B, D) -> (B, C, S, S)
-        x = projected + self.position
-        for block in self.blocks:
-            x = block(x, cond)
+        x, _ = through(self.blocks, projected + self.position, cond)
         return unpatchify(self.readout(x, cond), self.patch)

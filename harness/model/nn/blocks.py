@@ -5,6 +5,7 @@ B batch, L tokens, D width, E width of the conditioning, H heads, P values of a 
 """
 
 import math
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +95,21 @@ class DiTBlock(nn.Module):
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = self.adaln(F.silu(cond)).chunk(6, dim=-1)
         x = torch.addcmul(x, gate_attn[:, None], self.attn(modulate(self.norm_attn(x), shift_attn, scale_attn), bias))
         return torch.addcmul(x, gate_mlp[:, None], self.mlp(modulate(self.norm_mlp(x), shift_mlp, scale_mlp)))
+
+
+def through(
+    blocks: Iterable[nn.Module], x: Tensor, cond: Tensor, *context: Tensor | None, taps: Collection[int] = ()
+) -> tuple[Tensor, list[Tensor]]:
+    """x after one block after another, and the outputs of the blocks whose numbers, from 0, are in `taps`.   (B, L, D)
+
+    Each block is called with `context` behind its input and its conditioning.
+    """
+    tapped = []
+    for number, block in enumerate(blocks):
+        x = block(x, cond, *context)
+        if number in taps:
+            tapped.append(x)
+    return x, tapped
 
 
 class ModulatedLinear(nn.Module):
