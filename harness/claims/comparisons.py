@@ -12,7 +12,6 @@ from itertools import pairwise, product
 from typing import Any
 
 from harness.claims.verdicts import Claimed, Comparison
-from harness.records import panels
 from harness.records.looks import measured_title
 from harness.records.panels import FINAL, PAPER_KNOBS
 from harness.records.trials import VARIED, Trial, has_knobs
@@ -210,11 +209,9 @@ def guided_at(step: int, scale: float) -> Value:
 def own_differences(trial: Trial) -> list[str]:
     """How a trial's method differs from the paper's: its sampler, and its knobs but for those that arms choose."""
     knobs = knob_differences(trial.method, trial.knobs)
-    evaluation = trial.run.result.evaluations.get(FINAL)
-    if evaluation is None:
+    if FINAL not in trial.run.result.evaluations:
         return knobs
-    sample = panels.Sample(trial.run, evaluation, trial.metric, math.nan, math.nan)
-    return knobs + [text for word, text in panels.own_differences_from_paper(sample).items() if word not in trial.knobs]
+    return knobs + [text for word, text in trial.own_differences_from_paper().items() if word not in trial.knobs]
 
 
 def knob_differences(method: str, knobs: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from harness.recipes.config import digest
 from harness.records import panels
 from harness.records.looks import from_title, measured_title, order
-from harness.records.panels import FINAL, Sample, Scalar
+from harness.records.panels import FINAL, Scalar
 from harness.records.schema import Evaluation
 from harness.records.trials import OF_AN_ARM, Setting, Trial, has_knobs
 
@@ -66,14 +66,9 @@ class Repeats:
         return f"{measured_title(self.method, self.knobs)}-{network_title(self.setting.size, self.patch)}"
 
     @cached_property
-    def sample(self) -> Sample:
-        trial = self.trials[0]
-        return Sample(trial.run, _final(trial), trial.metric, trial.speed or math.nan, trial.distance)
-
-    @cached_property
     def settings(self) -> dict[str, Scalar]:
         """The method's knobs and how it is sampled."""
-        return self.sample.settings | {"sampling.guidance_scale": _final(self.trials[0]).protocol.guidance_scale}
+        return self.trials[0].settings | {"sampling.guidance_scale": _final(self.trials[0]).protocol.guidance_scale}
 
     def values(self, metric: str, step: int | None = None) -> dict[int, float]:
         """The metric by seed after `step`, the last one by default; seeds without it are absent."""
@@ -91,7 +86,7 @@ class Repeats:
         A word and a phrase for each: {"data": "data digits instead of ImageNet 256"}. Empty means comparable. The
         device is not asked for, as a distance does not depend on it.
         """
-        found = panels.differences_from_paper(self.sample) | panels.own_differences_from_paper(self.sample)
+        found = self.trials[0].differences_from_paper() | self.trials[0].own_differences_from_paper()
         for word in ("network", "steps", "batch", "device"):
             found.pop(word, None)
         found |= dict(self._against([target for target in targets if target.method == self.method]))
@@ -149,7 +144,7 @@ def titles_of(settings: Sequence[Setting]) -> dict[str, str]:
 
 
 def _conditions(setting: Setting) -> dict[str, Scalar]:
-    found = Repeats(setting, setting.trials[:1]).sample.conditions
+    found = setting.trials[0].conditions
     own = (*OF_AN_ARM, "device.", "arithmetic.", "processes", "evaluation.guidance", "evaluation.features_")
     return {key: value for key, value in found.items() if not key.startswith(own)}
 

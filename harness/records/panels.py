@@ -1,12 +1,10 @@
-"""Which runs may stand on one axis, how their panel is called, and how it differs from the paper's."""
+"""What the papers print about their methods, and how settings and devices are written."""
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from harness.records.schema import Device, Evaluation
-from harness.records.store import Run
+from harness.records.schema import Device
 
 OF_THE_METHOD = {"formulation", "sampler", "num_steps", "nfe"}  # part of the method as published: these may differ
 PAPER_SAMPLER_STEPS = {"ddpm": 250, "heun": 40}
@@ -40,47 +38,6 @@ LONGEST_NAME = 40
 Scalar = str | int | float | bool | None
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One run's point: its speed, and the distance of the images of its final evaluation."""
-
-    run: Run
-    evaluation: Evaluation
-    metric: str
-    speed: float  # steps per second
-    distance: float
-
-    @property
-    def conditions(self) -> dict[str, Scalar]:
-        """Everything that must be equal within a panel: training protocol, network, hardware, evaluation protocol."""
-        config, result, manifest = self.run.config, self.run.result, self.run.manifest
-        device = result.device
-        return {
-            "size": result.size,
-            **_flat("network", config["network"]),
-            **_flat("protocol", config["protocol"]),
-            "data.name": manifest.data.name,
-            "data.sha256": manifest.data.sha256,
-            "device.name": device.name,
-            "device.kind": device.kind,
-            "device.count": device.count,
-            "device.threads": device.threads,
-            "processes": result.world_size,
-            **_flat("arithmetic", manifest.precision),
-            "metric": self.metric,
-            "weights": self.evaluation.weights,
-            **_flat("evaluation", self.evaluation.protocol.model_dump(mode="json", exclude=OF_THE_METHOD)),
-        }
-
-    @property
-    def settings(self) -> dict[str, Scalar]:
-        """What makes it a point of its own within its panel: the method's knobs and how it is sampled."""
-        return {
-            **_flat("knobs", self.run.config["knobs"]),
-            **_flat("sampling", self.evaluation.protocol.model_dump(mode="json", include=OF_THE_METHOD)),
-        }
-
-
 def differing(documents: Sequence[Mapping[str, Scalar]]) -> list[str]:
     """Keys whose value is not the same in all of `documents`, in their order."""
     keys = dict.fromkeys(key for document in documents for key in document)
@@ -97,47 +54,6 @@ def describe(document: Mapping[str, Scalar], keys: Sequence[str]) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def differences_from_paper(sample: Sample) -> dict[str, str]:
-    """What keeps a measured point from standing beside SD-DiT Fig. 3 (Sec. 4.1, 4.2): a word and a phrase for each.
-
-    Empty means comparable. The paper states neither TF32 nor the input pipeline, so they are not asked for.
-    """
-    config, device = sample.run.config, sample.run.result.device
-    protocol, size, patch = config["protocol"], sample.run.result.size, config["network"].get("patch")
-    data, guidance = sample.run.manifest.data.name, sample.evaluation.protocol.guidance_scale
-    on_eight = "A100" in device.name and sample.run.result.world_size == 8
-    asked = (
-        ("network", f"{size}/{patch}", "S/2", size.lower() == "s" and patch == 2),
-        ("data", data, "ImageNet 256", data.lower().startswith("imagenet")),
-        ("steps", protocol.get("steps"), "400000", protocol.get("steps") == 400_000),
-        ("batch", protocol.get("batch_size"), "256", protocol.get("batch_size") == 256),
-        ("learning rate", protocol.get("learning_rate"), "0.0001", protocol.get("learning_rate") == 1e-4),
-        ("precision", protocol.get("precision"), "fp32", protocol.get("precision") == "fp32"),
-        ("metric", sample.metric, "FID-50K", sample.metric == "fid50k"),
-        ("guidance", guidance, "none", guidance is None),
-        ("device", device_title(device), "8 x A100", on_eight),
-    )
-    return {word: f"{word} {ours} instead of {theirs}" for word, ours, theirs, same in asked if not same}
-
-
-def own_differences_from_paper(sample: Sample) -> dict[str, str]:
-    """The same for what points of one panel need not share: the knobs the papers print, and the sampler's steps."""
-    knobs, sampling = sample.run.config["knobs"], sample.evaluation.protocol
-    asked = PAPER_KNOBS.get(sample.run.result.method, {})
-    found = {
-        name: f"{name} {knobs[name]} instead of {printed}"
-        for name, printed in asked.items()
-        if name in knobs and knobs[name] != printed
-    }
-    formulation = PAPER_FORMULATIONS.get(sample.run.result.method, sampling.formulation)
-    if sampling.formulation != formulation:
-        found["formulation"] = f"formulation {sampling.formulation} instead of {formulation}"
-    steps = PAPER_SAMPLER_STEPS.get(str(sampling.sampler))
-    if sampling.num_steps != steps:
-        found["sampler steps"] = f"sampler steps {sampling.num_steps} instead of {steps or 'another sampler'}"
-    return found
-
-
 def device_title(device: Device) -> str:
     name = " ".join(re.sub(r"\((R|TM)\)|\bCPU\b", " ", device.name).split())
     if device.kind == "cpu":
@@ -145,11 +61,12 @@ def device_title(device: Device) -> str:
     return f"{device.count} x {name}" if device.count > 1 else name
 
 
-def _flat(prefix: str, document: Mapping[str, object]) -> dict[str, Scalar]:
-    flat: dict[str, Scalar] = {}
+def flat(prefix: str, document: Mapping[str, object]) -> dict[str, Scalar]:
+    """A nested document as one level: {"protocol.steps": 600}."""
+    found: dict[str, Scalar] = {}
     for key, value in document.items():
         if isinstance(value, Mapping):
-            flat.update(_flat(f"{prefix}.{key}", value))
+            found.update(flat(f"{prefix}.{key}", value))
         else:
-            flat[f"{prefix}.{key}"] = value if isinstance(value, str | int | float | bool | None) else repr(value)
-    return flat
+            found[f"{prefix}.{key}"] = value if isinstance(value, str | int | float | bool | None) else repr(value)
+    return found

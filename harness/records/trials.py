@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from harness.recipes.config import digest
 from harness.records import panels
-from harness.records.panels import FINAL, PAPER_KNOBS, Sample, Scalar
+from harness.records.panels import FINAL, OF_THE_METHOD, PAPER_KNOBS, Scalar, device_title, flat
 from harness.records.schema import Evaluation
 from harness.records.store import LeftOut, Run
 
@@ -64,12 +64,85 @@ class Trial:
     @property
     def distance(self) -> float:
         """The run's Fréchet distance after its last step: `metric` is its name."""
-        return self.run.result.evaluations[FINAL].metrics[self.metric]
+        return self.evaluation.metrics[self.metric]
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The evaluation after the last step."""
+        return self.run.result.evaluations[FINAL]
+
+    @cached_property
+    def conditions(self) -> dict[str, Scalar]:
+        """What must be equal for two runs to share a panel: training, network, data, hardware and evaluation."""
+        config, result, manifest = self.run.config, self.run.result, self.run.manifest
+        device = result.device
+        return {
+            "size": result.size,
+            **flat("network", config["network"]),
+            **flat("protocol", config["protocol"]),
+            "data.name": manifest.data.name,
+            "data.sha256": manifest.data.sha256,
+            "device.name": device.name,
+            "device.kind": device.kind,
+            "device.count": device.count,
+            "device.threads": device.threads,
+            "processes": result.world_size,
+            **flat("arithmetic", manifest.precision),
+            "metric": self.metric,
+            "weights": self.evaluation.weights,
+            **flat("evaluation", self.evaluation.protocol.model_dump(mode="json", exclude=OF_THE_METHOD)),
+        }
+
+    @cached_property
+    def settings(self) -> dict[str, Scalar]:
+        """What may differ between two runs of one panel: the method's knobs and how it is sampled."""
+        return {
+            **flat("knobs", self.run.config["knobs"]),
+            **flat("sampling", self.evaluation.protocol.model_dump(mode="json", include=OF_THE_METHOD)),
+        }
+
+    def differences_from_paper(self) -> dict[str, str]:
+        """What keeps the run from standing beside SD-DiT Fig. 3 (Sec. 4.1, 4.2): a word and a phrase for each.
+
+        Empty means comparable. The paper states neither TF32 nor the input pipeline, so they are not asked for.
+        """
+        config, result = self.run.config, self.run.result
+        protocol, size, patch = config["protocol"], result.size, config["network"].get("patch")
+        data, guidance = self.run.manifest.data.name, self.evaluation.protocol.guidance_scale
+        on_eight = "A100" in result.device.name and result.world_size == 8
+        asked = (
+            ("network", f"{size}/{patch}", "S/2", size.lower() == "s" and patch == 2),
+            ("data", data, "ImageNet 256", data.lower().startswith("imagenet")),
+            ("steps", protocol.get("steps"), "400000", protocol.get("steps") == 400_000),
+            ("batch", protocol.get("batch_size"), "256", protocol.get("batch_size") == 256),
+            ("learning rate", protocol.get("learning_rate"), "0.0001", protocol.get("learning_rate") == 1e-4),
+            ("precision", protocol.get("precision"), "fp32", protocol.get("precision") == "fp32"),
+            ("metric", self.metric, "FID-50K", self.metric == PAPER_METRIC),
+            ("guidance", guidance, "none", guidance is None),
+            ("device", device_title(result.device), "8 x A100", on_eight),
+        )
+        return {word: f"{word} {ours} instead of {theirs}" for word, ours, theirs, same in asked if not same}
+
+    def own_differences_from_paper(self) -> dict[str, str]:
+        """The same for what runs of one panel need not share: the knobs that the papers print, and the sampling."""
+        sampling = self.evaluation.protocol
+        found = {
+            name: f"{name} {self.knobs[name]} instead of {printed}"
+            for name, printed in PAPER_KNOBS.get(self.method, {}).items()
+            if name in self.knobs and self.knobs[name] != printed
+        }
+        formulation = panels.PAPER_FORMULATIONS.get(self.method, sampling.formulation)
+        if sampling.formulation != formulation:
+            found["formulation"] = f"formulation {sampling.formulation} instead of {formulation}"
+        steps = panels.PAPER_SAMPLER_STEPS.get(str(sampling.sampler))
+        if sampling.num_steps != steps:
+            found["sampler steps"] = f"sampler steps {sampling.num_steps} instead of {steps or 'another sampler'}"
+        return found
 
     @cached_property
     def curve(self) -> dict[int, float]:
         """Distance by training step, of the averaged weights and under the conditions of the last step's."""
-        final = self.run.result.evaluations[FINAL].protocol
+        final = self.evaluation.protocol
         alike = [
             e
             for e in self.run.evaluations.values()
@@ -84,7 +157,7 @@ class Trial:
     @cached_property
     def guided(self) -> dict[float, float]:
         """Distance after the last step by guidance scale, everything else as without guidance."""
-        plain = _without_guidance(self.run.result.evaluations[FINAL])
+        plain = _without_guidance(self.evaluation)
         return {
             e.protocol.guidance_scale: e.metrics[self.metric]
             for e in self.run.evaluations.values()
@@ -102,7 +175,7 @@ class Trial:
     def variant(self) -> str:
         """Equal for runs that differ in nothing but their seed, steps, batch and the knobs that ablations vary."""
         final = self.run.result.evaluations.get(FINAL)
-        sampled = final.protocol.model_dump(mode="json", include=panels.OF_THE_METHOD | OF_GUIDANCE) if final else {}
+        sampled = final.protocol.model_dump(mode="json", include=OF_THE_METHOD | OF_GUIDANCE) if final else {}
         rest = {name: value for name, value in self.knobs.items() if name not in VARIED}
         return digest({"formulation": self.run.config["formulation"], **sampled, "knobs": rest})
 
@@ -245,7 +318,7 @@ def metric_title(metric: str) -> str:
 
 def _setting(name: str, members: Sequence[Trial]) -> Setting:
     first = members[0]
-    differences = panels.differences_from_paper(_sample(first))
+    differences = first.differences_from_paper()
     for word in ("steps", "batch", "device"):  # an arm's own, or of no weight for a distance
         differences.pop(word, None)
     return Setting(
@@ -276,17 +349,12 @@ def _title(trial: Trial) -> str:
 
 
 def _conditions(trial: Trial) -> Mapping[str, Scalar]:
-    conditions = _sample(trial).conditions
     left = OF_AN_ARM | {f"evaluation.{name}" for name in OF_GUIDANCE | OF_ROUNDING} | {"processes"}
     return {
         key: value
-        for key, value in conditions.items()
+        for key, value in trial.conditions.items()
         if key not in left and not key.startswith(("device.", "arithmetic."))
     }
-
-
-def _sample(trial: Trial) -> Sample:
-    return Sample(trial.run, trial.run.result.evaluations[FINAL], trial.metric, trial.speed or math.nan, trial.distance)
 
 
 def _without_guidance(evaluation: Evaluation) -> dict[str, Any]:

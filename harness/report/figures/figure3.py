@@ -1,6 +1,6 @@
 """SD-DiT Fig. 3 as data: training speed against sample quality, published points and measured points apart.
 
-Measured runs share a panel only under equal conditions (see panels.Sample.conditions). The one view that holds all
+Measured runs share a panel only under equal conditions (see trials.Trial.conditions). The one view that holds all
 panels is free of scale: speed and distance relative to DiT's in the same panel. The figure asks for each method as its
 paper has it: points of the ablations, and panels of another budget, are kept as data and not drawn.
 """
@@ -19,9 +19,9 @@ from harness.claims.published import MissingPoint
 from harness.recipes.config import digest
 from harness.records import panels
 from harness.records.looks import REFERENCE, look, measured_title, order
-from harness.records.panels import FINAL, LONGEST_NAME, Sample, Scalar
+from harness.records.panels import LONGEST_NAME, Scalar
 from harness.records.store import LeftOut, Run
-from harness.records.trials import PAPER_METRIC, has_knobs, metric_title, trial_of
+from harness.records.trials import PAPER_METRIC, Trial, has_knobs, metric_title, trial_of
 
 BUDGET = ("protocol.steps", "protocol.batch_size")
 PIPELINES = {"cached": "no VAE in the step (cached)", "online-vae": "VAE in the step (online-vae)"}
@@ -128,12 +128,12 @@ def figure3(runs: Iterable[Run]) -> tuple[Figure3, list[LeftOut]]:
     return Figure3(_published_panel(points), _measured_panels(samples), tuple(missing)), left_out
 
 
-def samples_of(runs: Iterable[Run]) -> tuple[list[Sample], list[LeftOut]]:
+def samples_of(runs: Iterable[Run]) -> tuple[list[Trial], list[LeftOut]]:
     """The runs that have a point in Fig. 3, and the others, each with why."""
     samples, left_out = [], []
     for run in runs:
         found = _sample(run)
-        if isinstance(found, Sample):
+        if isinstance(found, Trial):
             samples.append(found)
         else:
             left_out.append(LeftOut(run.path, found))
@@ -143,7 +143,7 @@ def samples_of(runs: Iterable[Run]) -> tuple[list[Sample], list[LeftOut]]:
 # Measured points -------------------------------------------------------------------------------------------------
 
 
-def _sample(run: Run) -> Sample | str:
+def _sample(run: Run) -> Trial | str:
     """The run's point, or why it has none."""
     speed = run.result.steps_per_sec
     if speed is None or not (math.isfinite(speed) and speed > 0):
@@ -151,11 +151,11 @@ def _sample(run: Run) -> Sample | str:
     trial = trial_of(run)
     if isinstance(trial, str):
         return trial
-    return Sample(run, run.result.evaluations[FINAL], trial.metric, speed, trial.distance)
+    return trial
 
 
-def _measured_panels(samples: Iterable[Sample]) -> tuple[Panel, ...]:
-    groups: dict[str, list[Sample]] = defaultdict(list)
+def _measured_panels(samples: Iterable[Trial]) -> tuple[Panel, ...]:
+    groups: dict[str, list[Trial]] = defaultdict(list)
     for sample in samples:
         groups[digest(sample.conditions)].append(sample)
     found = list(groups.items())
@@ -168,7 +168,7 @@ def _measured_panels(samples: Iterable[Sample]) -> tuple[Panel, ...]:
     return tuple(replace(panel, drawn=panel.drawn and i < MOST_PANELS) for i, panel in enumerate(made))
 
 
-def _other_budgets(groups: Sequence[Sequence[Sample]]) -> set[int]:
+def _other_budgets(groups: Sequence[Sequence[Trial]]) -> set[int]:
     """Which of these panels differ from another in steps or batch alone and hold no method that the other has not.
 
     The other is the one with most methods, then most runs, then the smaller budget.
@@ -186,7 +186,7 @@ def _other_budgets(groups: Sequence[Sequence[Sample]]) -> set[int]:
     return aside
 
 
-def _titles(samples: Sequence[Sample]) -> list[str]:
+def _titles(samples: Sequence[Trial]) -> list[str]:
     """A title for each panel, given one sample of it; what else differs is added where two would be alike."""
     conditions, plain = [sample.conditions for sample in samples], [_plain_title(sample) for sample in samples]
     alike: dict[str, list[dict[str, Scalar]]] = defaultdict(list)
@@ -196,7 +196,7 @@ def _titles(samples: Sequence[Sample]) -> list[str]:
     return [title + panels.describe(own, keys[title]) for own, title in zip(conditions, plain, strict=True)]
 
 
-def _plain_title(sample: Sample) -> str:
+def _plain_title(sample: Trial) -> str:
     protocol, manifest, result = sample.run.config["protocol"], sample.run.manifest, sample.run.result
     data = PurePath(manifest.data.name).name[:LONGEST_NAME]  # a folder of images is named by its last part
     parts = [data, result.size, f"{protocol.get('steps')} steps", f"batch {protocol.get('batch_size')}"]
@@ -207,8 +207,8 @@ def _plain_title(sample: Sample) -> str:
     return f"Measured: {', '.join(parts)} — {panels.device_title(result.device)}{processes}"
 
 
-def _measured_panel(name: str, title: str, samples: Sequence[Sample]) -> Panel:
-    by_point: dict[str, list[Sample]] = defaultdict(list)
+def _measured_panel(name: str, title: str, samples: Sequence[Trial]) -> Panel:
+    by_point: dict[str, list[Trial]] = defaultdict(list)
     for sample in samples:
         by_point[digest({"method": sample.run.result.method, **sample.settings})].append(sample)
     groups = list(by_point.values())
@@ -227,11 +227,11 @@ def _measured_panel(name: str, title: str, samples: Sequence[Sample]) -> Panel:
         metric=samples[0].metric,
         points=tuple(points),
         notes=tuple(_notes(points, samples)),
-        differences=panels.differences_from_paper(samples[0]),
+        differences=samples[0].differences_from_paper(),
     )
 
 
-def _as_published(groups: Sequence[list[Sample]]) -> list[list[Sample]]:
+def _as_published(groups: Sequence[list[Trial]]) -> list[list[Trial]]:
     """Of each method the points with the paper's values of what its ablations vary; all of them where none has those.
 
     Of too many, those with most seeds, every method in turn.
@@ -245,7 +245,7 @@ def _as_published(groups: Sequence[list[Sample]]) -> list[list[Sample]]:
     return [group for *_, group in sorted(ranked, key=lambda item: item[:2])[:MOST_POINTS]]
 
 
-def _measured_point(members: Sequence[Sample], among: Sequence[Sequence[Sample]]) -> Point:
+def _measured_point(members: Sequence[Trial], among: Sequence[Sequence[Trial]]) -> Point:
     """The point of runs that differ in their seed alone, called so that it is told from the others `among` them."""
     result, protocol = members[0].run.result, members[0].evaluation.protocol
     named = (result.method, result.input_patches)
@@ -261,7 +261,7 @@ def _measured_point(members: Sequence[Sample], among: Sequence[Sequence[Sample]]
         title=measured_title(result.method, members[0].run.config["knobs"]),
         input_patches=result.input_patches,
         variant=panels.describe(members[0].settings, panels.differing(alike)),
-        speed=Spread.of([sample.speed for sample in members]),
+        speed=Spread.of([sample.speed or math.nan for sample in members]),
         distance=Spread.of([sample.distance for sample in members]),
         runs=tuple(sample.run for sample in members),
         formulation=protocol.formulation,
@@ -270,11 +270,11 @@ def _measured_point(members: Sequence[Sample], among: Sequence[Sequence[Sample]]
         nfe=protocol.nfe,
         source="measured",
         quality="measured",
-        differences=panels.differences_from_paper(members[0]) | panels.own_differences_from_paper(members[0]),
+        differences=members[0].differences_from_paper() | members[0].own_differences_from_paper(),
     )
 
 
-def _notes(points: Sequence[Point], samples: Sequence[Sample]) -> Iterable[str]:
+def _notes(points: Sequence[Point], samples: Sequence[Trial]) -> Iterable[str]:
     metric, protocol = samples[0].metric, samples[0].evaluation.protocol
     if metric != PAPER_METRIC:
         yield f"{metric}: Fréchet distance of {protocol.num_images} images, {protocol.features} features; not FID-50K."
