@@ -90,26 +90,27 @@ def runs_rm(
 
     if not runs and not unfinished:
         raise UsageError("name the runs to remove, or say --unfinished; `harness runs list` names them.")
-    if runs:
-        folders = list(dict.fromkeys(listing.find_run(run, below, exactly=True) for run in runs))
-    else:
-        folders = [entry.path for entry in listing.survey([below]) if entry.state != "foreign"]
-    if unfinished:
-        folders = [folder for folder in folders if listing.entry_of(folder).state == "unfinished"]
+    folders = dict.fromkeys(listing.find_run(run, below, exactly=True) for run in runs or [])
+    entries = [listing.entry_of(folder) for folder in folders] if runs else listing.survey([below])
+    wanted = [e for e in entries if e.state == "unfinished" or not unfinished]
     plans, refused = [], []
-    for folder in folders:
+    for entry in wanted:
         try:
-            plans.append(removal.plan(folder, below, keep_records=keep_records, force=force))
+            plans.append(removal.plan(entry.path, below, keep_records=keep_records, force=force))
         except UsageError as error:
-            if runs:  # asked for by name: then nothing goes
+            if runs:  # named by the user: then nothing goes
                 raise
-            refused.append({"path": str(folder), "reason": str(error)})
-    done = [removal.remove(plan, below) for plan in plans] if yes else []
-    show({**_removals(plans, done, yes), "refused": refused}, as_json, runs_text.of_removals)
-    failed = [outcome for outcome in done if outcome.error]
-    if failed:
-        reasons = "; ".join(f"{outcome.removal.entry.name}: {outcome.error}" for outcome in failed)
-        raise DataError(f"not everything could be removed: {reasons}. Mend that and repeat the command.")
+            refused.append({"path": str(entry.path), "reason": str(error)})
+    done = [removal.remove(plan, below) for plan in plans] if yes else plans
+    document = {
+        "removed": yes,
+        "bytes": sum(each.bytes for each in done),
+        "runs": [{**plan.as_json(), "error": each.error} for plan, each in zip(plans, done, strict=True)],
+        "refused": refused,
+    }
+    show(document, as_json, runs_text.of_removals)
+    if failed := [f"{each.entry.name}: {each.error}" for each in done if each.error]:
+        raise DataError(f"not everything could be removed: {'; '.join(failed)}. Resolve that and repeat the command.")
     if plans and not yes:
         raise UsageError("nothing was removed. Add --yes to the command to remove what is listed.")
 
@@ -164,25 +165,6 @@ def runs_export(
         "open": trackers.how_to_open(to, target),
     }
     show(document, as_json, _export_lines)
-
-
-def _removals(plans: list, done: list, yes: bool) -> dict[str, Any]:
-    return {
-        "removed": yes,
-        "bytes": sum(outcome.bytes for outcome in done) if yes else sum(plan.bytes for plan in plans),
-        "runs": [
-            {
-                "run": plan.entry.name,
-                "path": str(plan.entry.path),
-                "state": plan.entry.state,
-                "files": [path.relative_to(plan.entry.path).as_posix() for path in plan.paths],
-                "bytes": plan.bytes,
-                "kept": list(plan.kept),
-                "error": next((outcome.error for outcome in done if outcome.removal is plan), None),
-            }
-            for plan in plans
-        ],
-    }
 
 
 def _export_lines(document: dict[str, Any]) -> list[str | Path]:

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from harness.cli.app.layout import columns, columns_by_row, shown, wrapped
+from harness.recipes.config import leaves
 from harness.records.folders.departures import as_text
 
 Document = Mapping[str, Any]
@@ -21,73 +22,58 @@ STATES = ("finished", "unfinished", "damaged", "imported", "exported")
 
 def of_the_list(document: Document) -> list[str]:
     """A table for each metric, its runs under a heading for each configuration; then what is damaged or no run."""
-    runs = [run for run in document["runs"] if run["state"] != "foreign"]
-    foreign = [run for run in document["runs"] if run["state"] == "foreign"]
-    metrics = _metrics_of_sections(runs)
+    runs = sorted((run for run in document["runs"] if run["state"] != "foreign"), key=_configuration)  # stable
+    groups = [list(group) for _, group in groupby(runs, _configuration)]
+    metrics = Counter(run["metric"] for run in runs if run["metric"])
+    commonest = metrics.most_common(1)[0][0] if metrics else "distance"
+    of_groups = [next((run["metric"] for run in group if run["metric"]), commonest) for group in groups]
     lines = []
-    for metric in dict.fromkeys(metrics.values()):
-        lines += [*_table([run for run in runs if metrics[_section(run)] == metric], metric), ""]
+    for metric in dict.fromkeys(of_groups):
+        lines += [*_table([g for g, own in zip(groups, of_groups, strict=True) if own == metric], metric), ""]
     for title, state in (("Damaged", "damaged"), ("Not runs", "foreign")):
-        told = [run for run in document["runs"] if run["state"] == state]
-        lines += [*([title] if told else []), *_reasons(told), *([""] if told else [])]
-    counts = Counter(run["state"] for run in runs)
+        reasons = [f"{run['run']}: {run['reason']}" for run in document["runs"] if run["state"] == state]
+        if reasons:
+            lines += [title, *(line for reason in reasons for line in wrapped(reason, "  ", "    ")), ""]
+    if not runs:
+        where = ", ".join(document["roots"])
+        return [*lines, *wrapped(f"no run in {where}. `harness demo` or `harness run dit-tiny` makes one.")]
+    counts = Counter(run["state"] for run in document["runs"])
     found = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    rest = f"; {len(foreign)} not a run" if foreign else ""
-    if runs:
-        return [*lines, f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {found}{rest}."]
-    where = ", ".join(document["roots"])
-    return [*lines, *wrapped(f"no run in {where}. `harness demo` or `harness run dit-tiny` makes one.")]
+    rest = f"; {counts['foreign']} not a run" if counts["foreign"] else ""
+    return [*lines, f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {found}{rest}."]
 
 
-def _section(run: Document) -> tuple[str, str, tuple[str, ...]]:
+def _configuration(run: Document) -> tuple[str, str, tuple[str, ...]]:
     """Runs of one configuration but for their seeds stand together."""
-    place = run["run"].rpartition("/")[0] or run["recipe"] or ""
-    return place, run["method"] or "", tuple(run["settings"])
+    return run["run"].rpartition("/")[0] or run["recipe"] or "", run["method"] or "", tuple(run["settings"])
 
 
-def _metrics_of_sections(runs: Sequence[Document]) -> dict[tuple, str]:
-    """Under which distance a configuration's runs stand: its own, or, where it has none yet, the commonest."""
-    all_of_them = Counter(run["metric"] for run in runs if run["metric"])
-    default = all_of_them.most_common(1)[0][0] if all_of_them else "distance"
-    found: dict[tuple, str] = {_section(run): default for run in runs}
-    return found | {_section(run): run["metric"] for run in runs if run["metric"]}
-
-
-def _table(runs: Sequence[Document], metric: str) -> list[str]:
+def _table(groups: Sequence[Sequence[Document]], metric: str) -> list[str]:
     titles = ["run", "seed", "steps", "steps/s", metric, "age", "state"]
-    ordered = sorted(runs, key=_section)  # stable: within a configuration they keep their order
-    head, *rows = columns_by_row([titles, *(_row(run, metric) for run in ordered)])
-    lines = list(head)
-    for (place, method, settings), group in groupby(zip(ordered, rows, strict=True), lambda pair: _section(pair[0])):
+    rows = iter(columns_by_row([titles, *(_row(run, metric) for group in groups for run in group)]))
+    lines = next(rows)
+    for group in groups:
+        place, method, settings = _configuration(group[0])
         heading = ", ".join(filter(None, [method, *settings]))
         lines += wrapped(f"{place}: {heading}" if heading else place, rest="    ")
-        lines += [line for _, row in group for line in row]
+        lines += [line for _ in group for line in next(rows)]
     return lines
 
 
 def _row(run: Document, metric: str) -> list[str]:
     # A run with another distance than its configuration's others keeps the name beside the value.
     other = f" {run['metric']}" if run["metric"] not in (None, metric) else ""
+    done, asked = run["steps_done"], run["steps_asked"]
+    steps = _count(done) if done == asked else f"{_count(done)}/{_count(asked) if asked else '?'}"
     return [
         f"  {run['run'].rpartition('/')[2]}",
-        _or_none(run["seed"]),
-        _steps(run),
+        NO_VALUE if run["seed"] is None else str(run["seed"]),
+        NO_VALUE if done is None else steps,
         _number(run["steps_per_sec"], 3),
         _number(run["distance"], 4) + other,
         _age(run["last_active"]),
         run["state"],
     ]
-
-
-def _reasons(runs: Sequence[Document]) -> list[str]:
-    return [line for run in runs for line in wrapped(f"{run['run']}: {run['reason']}", "  ", "    ")]
-
-
-def _steps(run: Document) -> str:
-    done, asked = run["steps_done"], run["steps_asked"]
-    if done is None:
-        return NO_VALUE
-    return _count(done) if done == asked else f"{_count(done)}/{_count(asked) if asked else '?'}"
 
 
 def _age(time: str | None) -> str:
@@ -103,28 +89,57 @@ def _age(time: str | None) -> str:
 
 def of_one(run: Document) -> list[str]:
     """The sections of one run's description, and what is damaged in it."""
-    steps = f"{run['steps_done']:,} steps" if run["state"] == "finished" else f"step {run['steps_done'] or 0:,}"
-    asked = f" of {run['steps_asked']:,}" if run["steps_asked"] and run["state"] != "finished" else ""
-    done = "" if run["state"] == "imported" else f" after {steps}" if run["state"] == "finished" else f" at {steps}"
+    done = f"{run['steps_done'] or 0:,}"
+    asked = f" of {run['steps_asked']:,}" if run["steps_asked"] else ""
+    reached = {"imported": "", "finished": f" after {done} steps"}.get(run["state"], f" at step {done}{asked}")
+    measured = {
+        "speed": run["speed"],
+        "memory": run["memory"],
+        "cost": run["cost"] or {},
+        "wall seconds": run["wall_seconds"],
+        "notes": run["notes"],
+    }
     return [
-        *wrapped(f"{run['run']}: {run['method'] or 'a run'}, {run['state']}{done}{asked}"),
+        *wrapped(f"{run['run']}: {run['method'] or 'a run'}, {run['state']}{reached}"),
         *wrapped(f"in {run['path']}", "  "),
-        *_section_of("Damaged", [line for reason in run["damaged"] for line in wrapped(reason, "  ", "    ")]),
+        *_section("Damaged", [line for reason in run["damaged"] for line in wrapped(reason, "  ", "    ")]),
         *_settings(run["config"]),
-        *_section_of("Where it comes from", _pairs(_provenance(run["manifest"]))),
-        *_section_of("Speed and memory", _pairs(_speed(run))),
-        *_section_of("Evaluations", _evaluations(run["evaluations"])),
-        *_section_of("Events", columns(_events(run["events"]), indent="  ")),
-        *_section_of("Files", columns(_files(run["files"]), indent="  ")),
+        *_section("Where it comes from", _facts(run["manifest"] or {})),
+        *_section("Speed, memory and cost", _facts(measured)),
+        *_section("Evaluations", _evaluations(run["evaluations"])),
+        *_section("Events", columns(_events(run["events"]), indent="  ")),
+        *_section("Files", columns(_files(run["files"]), indent="  ")),
     ]
 
 
-def _section_of(title: str, lines: Sequence[str]) -> list[str]:
+def _section(title: str, lines: Sequence[str]) -> list[str]:
     return ["", title, *lines] if lines else []
 
 
-def _pairs(pairs: Mapping[str, str | None]) -> list[str]:
-    return columns([[name, value] for name, value in pairs.items() if value], indent="  ")
+def _facts(document: Document) -> list[str]:
+    """Every fact that is known, under its name; the facts of a part in one line."""
+    rows = []
+    for name, value in document.items():
+        known = {key: inner for key, inner in leaves({name: value}) if inner not in (None, "", [])}
+        if isinstance(value, Mapping):
+            value = ", ".join(
+                f"{key.partition('.')[2].replace('_', ' ')} {_fact(key, inner)}" for key, inner in known.items()
+            )
+        elif known:
+            value = _fact(name, value)
+        rows += [[name.replace("_", " "), value]] if known else []
+    return columns(rows, indent="  ")
+
+
+def _fact(key: str, value: Any) -> str:
+    if key.endswith("bytes") and isinstance(value, int):
+        return size(value)
+    if isinstance(value, float):
+        return _number(value, 4)
+    if isinstance(value, list):
+        return "; ".join(map(str, value))
+    text = as_text(value)
+    return text[:HASH] if "sha256" in key or key.endswith("git_commit") else text
 
 
 def _settings(config: Document | None) -> list[str]:
@@ -136,54 +151,10 @@ def _settings(config: Document | None) -> list[str]:
         [f"  {d['setting']}", as_text(d["value"]), as_text(d["recipe"]) if "recipe" in d else NO_VALUE, d["source"]]
         for d in config["differing"]
     ]
-    lines = ["", *columns([["Settings", "value", "recipe's", "source"], *rows])] if rows else [""]
     equal = f"{config['equal']} settings are as in {config['recipe']}."
     absent = f" Not recorded, since later versions added them: {', '.join(config['absent'])}."
-    return [*lines, *wrapped(equal + (absent if config["absent"] else ""), rest="")]
-
-
-def _provenance(manifest: Document | None) -> dict[str, str | None]:
-    if manifest is None:
-        return {}
-    device, data = manifest["device"], manifest["data"]
-    changed = f", changed ({manifest['git_diff_sha256'][:HASH]})" if manifest["git_diff_sha256"] else ""
-    memory = f", {device['memory_bytes'] / 2**30:.0f} GiB" if device["memory_bytes"] else ""
-    versions = ", ".join(f"{name} {device[name]}" for name in ("driver", "cuda") if device[name])
-    return {
-        "command": manifest["command"],
-        "started": manifest["started_at"],
-        "commit": manifest["git_commit"] and manifest["git_commit"][:HASH] + changed,
-        "harness": f"{manifest['harness_version']}, Python {manifest['python']}, {manifest['platform']}",
-        "device": f"{device['count']} x {device['name']}{memory}, {device['threads']} threads",
-        "driver": versions,
-        "processes": str(manifest["world_size"]),
-        "data": f"{data['name']}, {data['num_images']:,} images, sha256 {data['sha256'][:HASH]}"
-        + ("" if data["real"] else ", random numbers")
-        + (f", VAE {data['vae']}" if data["vae"] else ""),
-        "precision": _named(manifest["precision"]),
-        "packages": _named(manifest["packages"]),
-    }
-
-
-def _speed(run: Document) -> dict[str, str | None]:
-    speed, memory, cost = run["speed"], run["memory"], run["cost"] or {}
-    spread = f", sd {_number(speed['steps_per_sec_sd'], 3)} over its windows" if speed.get("steps_per_sec_sd") else ""
-    timed = f", {speed['timed_steps']:,} steps timed" if speed.get("timed_steps") else ""
-    kind = f" ({memory['kind']})" if memory["kind"] else ""
-    return {
-        "steps/s": f"{_number(speed['steps_per_sec'], 4)}{spread}{timed}" if speed["steps_per_sec"] else None,
-        "waiting for data": _share(speed["data_wait_share"]),
-        "MFU": _share(speed["mfu"]),
-        "compiled": {True: "yes", False: "no"}.get(speed.get("compiled")),
-        "attention": speed.get("attention"),
-        "peak memory": f"{memory['peak_bytes'] / 2**30:.2f} GiB{kind}" if memory["peak_bytes"] else None,
-        "wall time": f"{run['wall_seconds']:,.0f} s" if run["wall_seconds"] else None,
-        "parameters": f"{cost['params'] / 1e6:.2f} M of the sampled network" if cost else None,
-        "arithmetic": f"{cost['gmacs_forward']:.4g} GMAC an image forward, {cost['gmacs_step']:.4g} a step"
-        if cost
-        else None,
-        "notes": "; ".join(run["notes"]),
-    }
+    table = columns([["Settings", "value", "recipe's", "source"], *rows]) if rows else []
+    return ["", *table, *wrapped(equal + (absent if config["absent"] else ""), rest="")]
 
 
 def _evaluations(evaluations: Sequence[Document]) -> list[str]:
@@ -191,16 +162,16 @@ def _evaluations(evaluations: Sequence[Document]) -> list[str]:
     lines: list[str] = []
     seen: dict[str, Any] = {}
     for e in evaluations:
-        about = [f"step {e['step']:,}" if e["step"] is not None else "images of a file"]
-        about += [f"{e['weights']} weights"] if e["weights"] else []
-        lines += wrapped(f"{e['name']}: {', '.join(about)}, {e['seconds']:.0f} s", "  ")
+        about = f"step {e['step']:,}" if e["step"] is not None else "images of a file"
+        weights = f", {e['weights']} weights" if e["weights"] else ""
+        lines += wrapped(f"{e['name']}: {about}{weights}, {e['seconds']:.0f} s", "  ")
         errors = e["standard_errors"]
         rows = [
             [name, _number(value, 5), f"standard error {_number(errors[name], 2)}" if name in errors else ""]
             for name, value in e["metrics"].items()
         ]
         lines += columns(rows, indent="    ")
-        conditions = _named({key: value for key, value in e["protocol"].items() if value is not None})
+        conditions = ", ".join(f"{k} {_fact(k, value)}" for k, value in e["protocol"].items() if value is not None)
         lines += wrapped(f"under: {'as ' + seen[conditions] if conditions in seen else conditions}", "    ", "      ")
         seen.setdefault(conditions, e["name"])
         lines += [line for note in e["notes"] for line in wrapped(note, "    ", "      ")]
@@ -213,11 +184,11 @@ def _events(events: Sequence[Document]) -> list[list[str]]:
     for kind, group in groupby(events, lambda event: event.get("event")):
         members = list(group)
         if kind == "checkpoint" and len(members) > 1:
-            steps = [str(event.get("step")) for event in members]
-            text = f"checkpoint: {len(members)}, steps {steps[0]} to {steps[-1]}"
+            first, last = members[0].get("step"), members[-1].get("step")
+            text = f"checkpoint: {len(members)}, steps {first} to {last}"
             rows.append([str(members[-1].get("time", NO_VALUE)), text])
-            continue
-        rows += [[str(e.get("time", NO_VALUE)), ", ".join(_event_parts(e))] for e in members]
+        else:
+            rows += [[str(e.get("time", NO_VALUE)), ", ".join(_event_parts(e))] for e in members]
     return rows
 
 
@@ -229,12 +200,11 @@ def _event_parts(event: Document) -> Iterator[str]:
 
 
 def _files(files: Sequence[Document]) -> list[list[str]]:
-    rows = [[f["name"], size(f["bytes"]), _files_in(f) if f["name"].endswith("/") else ""] for f in files]
+    rows = []
+    for f in files:
+        number = f"{f['files']} file{'' if f['files'] == 1 else 's'}" if f["name"].endswith("/") else ""
+        rows.append([f["name"], size(f["bytes"]), number])
     return [*rows, ["all", size(sum(f["bytes"] for f in files)), ""]]
-
-
-def _files_in(folder: Document) -> str:
-    return f"{folder['files']} file{'' if folder['files'] == 1 else 's'}"
 
 
 # Removals -------------------------------------------------------------------------------------------------------------
@@ -252,7 +222,7 @@ def of_removals(document: Document) -> list[str]:
     return [*lines, f"{size(document['bytes'])} ({document['bytes']:,} bytes) {verb}."]
 
 
-# Words and numbers --------------------------------------------------------------------------------------------------
+# Numbers ------------------------------------------------------------------------------------------------------------
 
 
 def size(count: int) -> str:
@@ -263,27 +233,10 @@ def size(count: int) -> str:
     return f"{count} B"
 
 
-def _named(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {_cut(key, value)}" for key, value in values.items())
-
-
-def _cut(key: str, value: Any) -> str:
-    text = as_text(value)
-    return text[:HASH] if "sha256" in key else text
-
-
 def _number(value: Any, digits: int) -> str:
     if not isinstance(value, int | float):
         return NO_VALUE if value is None else shown(str(value))
     return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
-
-
-def _share(value: float | None) -> str | None:
-    return None if value is None else f"{value:.1%}"
-
-
-def _or_none(value: Any) -> str:
-    return NO_VALUE if value is None else str(value)
 
 
 def _count(steps: int) -> str:

@@ -22,8 +22,8 @@ from torch import Tensor
 
 import harness
 from harness.recipes.config import RunConfig
+from harness.records import documents
 from harness.records.export_record import CARD, CONFIG, RECORD, WEIGHTS, Export
-from harness.records.folders.inspection import evaluations_of
 from harness.records.schema import Evaluation, Import, Manifest, Result, read_record, write_atomically, write_record
 from harness.records.store import Run, load_run
 from harness.runs import folder as run_folder
@@ -130,7 +130,7 @@ def _exported(
         result=run.result.model_copy(update={"evaluations": {}}) if run else _result(folder),
         evaluations={
             evaluation.name: Evaluation.model_validate(_everywhere(evaluation.model_dump(mode="json")))
-            for evaluation in evaluations_of(folder)
+            for evaluation in documents.read(folder, folder.name).all_evaluations.values()
             if (evaluation.step, evaluation.weights) == (found_step, kind)
             and evaluation.weights_sha256 in (None, sha256)
         },

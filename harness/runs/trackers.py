@@ -11,17 +11,17 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness.records.folders.history import History, Point, write_csv
 from harness.system.errors import SetupError, unknown
 
 PROJECT = "dit-harness"
-EVENT_FILE = "events.out.tfevents.harness"  # no host name and no clock in it: the next export finds it again
+EVENT_FILE = "events.out.tfevents.harness"  # without host name and time, so that the next export replaces it
 
 
 class Format(NamedTuple):
@@ -46,7 +46,7 @@ def export(histories: Sequence[History], name: str, out: Path) -> list[Path]:
     """
     require(name)
     out.mkdir(parents=True, exist_ok=True)
-    with contextlib.redirect_stdout(sys.stderr):  # what the packages say is not the answer
+    with contextlib.redirect_stdout(sys.stderr):  # what the packages print is not the answer
         return FORMATS[name].write(histories, out)
 
 
@@ -54,15 +54,15 @@ def how_to_open(name: str, out: Path) -> str:
     return FORMATS[name].open_with.format(out=out)
 
 
-def _package(name: str) -> ModuleType:
+def _package(name: str, of: str | None = None) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise SetupError(f"{name} cannot be imported: {error}. Install it anew: {_install(name)}") from None
+        raise SetupError(f"{name} cannot be imported: {error}. Install it again: {_install(of or name)}") from None
 
 
 def _install(package: str) -> str:
-    return f"pip install 'dit-harness[{package.partition('.')[0]}]'"
+    return f"pip install 'dit-harness[{package}]'"
 
 
 def _values(point: Point) -> dict[str, float]:
@@ -70,7 +70,8 @@ def _values(point: Point) -> dict[str, float]:
     return {**point.values, **({} if point.time is None else {"wall_time": point.time})}
 
 
-# TensorBoard ------------------------------------------------------------------------------------------------------
+def _to_csv(histories: Sequence[History], out: Path) -> list[Path]:
+    return [write_csv(history, out) for history in histories]
 
 
 def _to_tensorboard(histories: Sequence[History], out: Path) -> list[Path]:
@@ -78,56 +79,29 @@ def _to_tensorboard(histories: Sequence[History], out: Path) -> list[Path]:
 
 
 def _event_file(history: History, folder: Path) -> Path:
-    """One event file for the run, written aside and renamed. The writer of records is TensorBoard's own."""
-    records = _package("tensorboard.summary.writer.record_writer")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / EVENT_FILE
-    temporary = folder / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            writer = records.RecordWriter(file)
-            for event in _events(history):
-                writer.write(event.SerializeToString())
-            writer.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
-def _events(history: History) -> Iterator:
-    """tensorboard.compat.proto.event_pb2.Event: settings as hyperparameters and text, then the values by step."""
-    Event = _package("tensorboard.compat.proto.event_pb2").Event
-    Summary = _package("tensorboard.compat.proto.summary_pb2").Summary
-    hparams = _package("tensorboard.plugins.hparams.summary_v2")
-    text = _package("tensorboard.plugins.text.summary_v2")
-
+    """One event file for the run, written beside its place and renamed, so that a failure keeps the earlier one."""
+    tensorboard = _package("torch.utils.tensorboard", of="tensorboard")
+    summaries = _package("torch.utils.tensorboard.summary", of="tensorboard")
+    temporary = folder / f".{EVENT_FILE}.{os.getpid()}.tmp"
     times = [point.time for point in history.points if point.time is not None]
-    begun, ended = (times[0], times[-1]) if times else (0.0, 0.0)
-    yield Event(wall_time=begun, file_version="brain.Event:2")
-    start = hparams.hparams_pb(history.settings, trial_id=history.name, start_time_secs=begun)
-    yield Event(wall_time=begun, step=0, summary=start)
-    for name, content in _texts(history).items():
-        yield Event(wall_time=begun, step=0, summary=text.text_pb(name, content))
-    for point in history.points:
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in point.values.items()]
-        yield Event(wall_time=point.time or 0.0, step=point.step, summary=Summary(value=values))
-    yield Event(wall_time=ended, step=0, summary=_session_end(history.finished, ended))
-
-
-def _session_end(finished: bool, ended: float) -> object:
-    """TensorBoard's hyperparameter page shows by it whether a run has finished."""
-    metadata = _package("tensorboard.plugins.hparams.metadata")
-    plugin_data = _package("tensorboard.plugins.hparams.plugin_data_pb2")
-    status = _package("tensorboard.plugins.hparams.api_pb2")
-    Summary = _package("tensorboard.compat.proto.summary_pb2").Summary
-    end = plugin_data.SessionEndInfo(
-        status=status.STATUS_SUCCESS if finished else status.STATUS_RUNNING, end_time_secs=ended
-    )
-    data = metadata.create_summary_metadata(plugin_data.HParamsPluginData(session_end_info=end))
-    value = Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=data, tensor=metadata.NULL_TENSOR)
-    return Summary(value=[value])
+    begun = times[0] if times else 0.0
+    try:
+        with tensorboard.SummaryWriter(temporary) as writer:
+            settings = {k: json.dumps(v) if isinstance(v, bool) else v for k, v in history.settings.items()}
+            _, start, end = summaries.hparams(settings, {})
+            writer.file_writer.add_summary(start, 0, begun)
+            for tag, text in _texts(history).items():
+                writer.add_text(tag, text, 0, begun)
+            for point in history.points:
+                for tag, value in point.values.items():
+                    writer.add_scalar(tag, value, point.step, point.time or 0.0)
+            if history.finished:  # TensorBoard shows a run without an end as one that is still running
+                writer.file_writer.add_summary(end, 0, times[-1] if times else 0.0)
+        (written,) = temporary.iterdir()
+        os.replace(written, folder / EVENT_FILE)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder / EVENT_FILE
 
 
 def _texts(history: History) -> dict[str, str]:
@@ -141,17 +115,13 @@ def _texts(history: History) -> dict[str, str]:
     return texts
 
 
-def _code(document: dict) -> str:
+def _code(document: dict[str, Any]) -> str:
     return "\n".join(f"    {line}" for line in json.dumps(document, indent=2).splitlines())
-
-
-# Weights & Biases ---------------------------------------------------------------------------------------------------
 
 
 def _to_wandb(histories: Sequence[History], out: Path) -> list[Path]:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # before the import: it would report to its makers
     wandb = _package("wandb")
-    mode = os.environ.get("WANDB_MODE", "offline")
     written = []
     try:
         for history in histories:
@@ -164,11 +134,11 @@ def _to_wandb(histories: Sequence[History], out: Path) -> list[Path]:
                 group=history.recipe,
                 config=history.config,
                 dir=out,
-                mode=mode,
+                mode=os.environ.get("WANDB_MODE", "offline"),
                 settings=wandb.Settings(
                     console="off", silent=True, disable_git=True, x_disable_stats=True, x_disable_meta=True,
                     x_disable_machine_info=True, x_save_requirements=False,
-                ),  # what this machine is and does now is not the run's
+                ),  # the run was not made by this machine as it is now
             )  # fmt: skip
             for point in history.points:
                 run.log(_values(point), step=point.step)
@@ -184,16 +154,16 @@ def _to_wandb(histories: Sequence[History], out: Path) -> list[Path]:
     return written
 
 
-# trackio ------------------------------------------------------------------------------------------------------------
-
-
 def _to_trackio(histories: Sequence[History], out: Path) -> list[Path]:
     os.environ["TRACKIO_DIR"] = str(out.resolve())  # before the import, which reads it
     if not {"TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"} & os.environ.keys():
         os.environ["HF_HUB_OFFLINE"] = "1"  # likewise: it would ask a server who the user is
     trackio = _package("trackio")
     for history in histories:
-        earlier = _trackio_runs(trackio, history.name)
+        try:
+            earlier = [run for run in trackio.Api().runs(PROJECT) if run.name == history.name]
+        except ValueError:
+            earlier = []  # there is no such project yet
         run = trackio.init(
             project=PROJECT, name=history.name, group=history.recipe, config=dict(history.settings), embed=False,
             auto_log_gpu=False, auto_log_cpu=False,
@@ -204,17 +174,6 @@ def _to_trackio(histories: Sequence[History], out: Path) -> list[Path]:
         for old in earlier:
             old.delete()
     return [out] * len(histories)
-
-
-def _trackio_runs(trackio: ModuleType, name: str) -> list:
-    try:
-        return [run for run in trackio.Api().runs(PROJECT) if run.name == name]
-    except ValueError:
-        return []  # there is no such project yet
-
-
-def _to_csv(histories: Sequence[History], out: Path) -> list[Path]:
-    return [write_csv(history, out) for history in histories]
 
 
 FORMATS = {

@@ -12,8 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.records.folders.inspection import evaluations_of
-from harness.records.folders.listing import as_time, config_in, entry_of, lines_in, manifest_in, mean_speed
+from harness.recipes.config import leaves
+from harness.records import documents
+from harness.records.folders.inspection import in_order
+from harness.records.folders.listing import as_time, entry_of, mean_speed
 from harness.records.panels import FINAL
 from harness.records.schema import Evaluation, Manifest, write_atomically
 from harness.records.store import LeftOut
@@ -37,30 +39,28 @@ class Point:
 
 @dataclass(frozen=True)
 class Clock:
-    """When a run's steps were done: at the steps of its events as recorded, between them along a line."""
+    """When a run's steps were done: at the steps of its events as recorded, between two events along a line.
 
-    sittings: tuple[tuple[tuple[int, float], ...], ...]  # (step, time) of the events since each start or resumption
-    seconds_per_step: float | None
+    A resumption repeats the steps after its checkpoint, and the second time counts. Steps never decrease in `events`.
+    """
+
+    events: tuple[tuple[int, float], ...]  # (step, seconds since 1970)
+    seconds_per_step: float
 
     def at(self, step: int) -> tuple[float | None, bool]:
-        """The time in seconds since 1970, and whether an event recorded it; (None, False) where no event has a time.
-
-        A resumption does the steps after its checkpoint again, so those belong to the later sitting.
-        """
-        if not self.sittings:
+        """The time in seconds since 1970, and whether an event recorded it; (None, False) where no event has a time."""
+        if not self.events:
             return None, False
-        begun = [sitting for sitting in self.sittings if sitting[0][0] < step]
-        sitting = begun[-1] if begun else self.sittings[0]
-        i = bisect.bisect_left(sitting, (step, -math.inf))
-        if i < len(sitting) and sitting[i][0] == step:
-            return sitting[i][1], True
+        i = bisect.bisect_left(self.events, (step, -math.inf))
+        if i < len(self.events) and self.events[i][0] == step:
+            return self.events[i][1], True
         if i == 0:
-            return sitting[0][1], False
-        before, time = sitting[i - 1]
-        if i < len(sitting):
-            after, end = sitting[i]
-            return time + (end - time) * (step - before) / (after - before), False
-        return time + (step - before) * (self.seconds_per_step or 0.0), False
+            return self.events[0][1], False
+        before, time = self.events[i - 1]
+        if i == len(self.events):
+            return time + (step - before) * self.seconds_per_step, False
+        after, end = self.events[i]
+        return time + (end - time) * (step - before) / (after - before), False
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ class History:
     @cached_property
     def settings(self) -> dict[str, Scalar]:
         """config.yaml, flat: "protocol.steps" -> 600. Lists and null as JSON texts."""
-        return dict(_flat(self.config))
+        found = leaves(self.config)
+        return {path: value if isinstance(value, Scalar) else json.dumps(value, default=str) for path, value in found}
 
     @cached_property
     def points(self) -> list[Point]:
@@ -133,37 +134,37 @@ def read(folder: Path) -> History:
     entry = entry_of(folder)
     if entry.state == "foreign":
         raise DataError(f"not a run folder: {entry.reason}.")
-    by_step = {line["step"]: line for line in lines_in(folder, "metrics.jsonl") if _is_step(line.get("step"))}
+    found = documents.read(folder, "/".join(folder.absolute().parts[-2:]))
+    by_step = {line["step"]: line for line in found.metrics if _is_step(line.get("step"))}
     lines = [by_step[step] for step in sorted(by_step)]  # of two lines about a step the later one
-    evaluations = list(_series(evaluations_of(folder)))
+    evaluations = list(_series(in_order(found)))
     if not lines and not evaluations:
         raise DataError("nothing was logged or measured yet.")
-    manifest = manifest_in(folder)
     return History(
-        name="/".join(folder.absolute().parts[-2:]),
+        name=found.name,
         folder=folder,
         finished=entry.state == "finished",
-        config=config_in(folder) or {},
-        manifest=manifest,
+        config=found.config or {},
+        manifest=found.manifest,
         lines=tuple(lines),
         evaluations=tuple(evaluations),
-        clock=_clock(lines_in(folder, "events.jsonl"), manifest, mean_speed(lines)),
+        clock=_clock(found.events, found.manifest, mean_speed(lines)),
     )
 
 
 def _clock(events: Sequence[Mapping[str, Any]], manifest: Manifest | None, speed: float | None) -> Clock:
-    sittings: list[dict[int, float]] = []
+    known: list[tuple[int, float]] = []
     for event in events:
         time, step = as_time(event.get("time")), event.get("step")
         if time is None or not isinstance(step, int) or not _is_step(step) or event.get("event") == "divergence":
             continue
-        if event.get("event") in ("start", "resume") or not sittings:
-            sittings.append({})
-        sittings[-1].setdefault(step, time.timestamp())
-    started = as_time(manifest.started_at) if manifest else None
-    if not sittings and started:
-        sittings.append({0: started.timestamp()})
-    return Clock(tuple(tuple(sorted(sitting.items())) for sitting in sittings), 1 / speed if speed else None)
+        if event.get("event") in ("start", "resume"):
+            known = [(earlier, seconds) for earlier, seconds in known if earlier <= step]
+        known.append((step, time.timestamp()))
+    if not known and manifest and (started := as_time(manifest.started_at)):
+        known = [(0, started.timestamp())]
+    known.sort(key=lambda event: event[0])  # stable: of one step, the first time it was done
+    return Clock(tuple(known), 1 / speed if speed else 0.0)
 
 
 def _series(evaluations: Iterable[Evaluation]) -> Iterator[tuple[str, Evaluation]]:
@@ -241,14 +242,6 @@ def _how_known(point: Point) -> str:
 
 def _iso(time: float | None) -> str:
     return "" if time is None else datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds")
-
-
-def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Scalar]]:
-    for key, value in document.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, Scalar) else json.dumps(value, default=str)
 
 
 def _is_number(value: object) -> bool:

@@ -1,7 +1,6 @@
-"""Every run folder below some roots, in whatever state it is: finished, unfinished, damaged, imported, or not a run.
-An exported network is one that can be sampled and is no run.
+"""Every run folder below some roots, whatever its state: finished, unfinished, damaged, imported, exported, or no run.
 
-harness.records.store finds the finished ones for figures and tables; this is what a person sees of the disk.
+harness.records.store finds the finished runs for figures and tables. This module describes what is on the disk.
 """
 
 import math
@@ -9,19 +8,19 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from harness.records.export_record import RECORD as EXPORT_RECORD
 from harness.records.export_record import Export
 from harness.records.folders.departures import departures
 from harness.records.looks import measured_title
 from harness.records.panels import FINAL
-from harness.records.schema import Import, Manifest, Record, Result, read_lines, read_record
-from harness.records.store import MAKE_ONE, Run, load_run, read_sections, reason_of
+from harness.records.schema import Import, Manifest, read_lines, read_record
+from harness.records.store import MAKE_ONE, load_run, read_sections, reason_of
 from harness.records.trials import distance_metric
 from harness.system.errors import DataError, UsageError
 
@@ -34,7 +33,6 @@ RUN_ID = re.compile(r"(seed\d+-[0-9a-f]{10}|imported-[0-9a-f]{10}-[0-9a-f]{6})")
 NO_RUN, A_BENCH = "holds no run", "a bench, not a run"
 DEEPEST = 32  # folders below a root that are searched
 SHOWN_NAMES = 12
-R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -54,13 +52,13 @@ class Entry:
     metric: str | None = None  # the distance's own name
     distance: float | None = None  # of the final evaluation
     last_active: datetime | None = None  # its last event; where none is recorded, its newest file
-    settings: tuple[str, ...] = field(default=())  # those that differ from its recipe: "mask_ratio 0.5"
+    settings: tuple[str, ...] = ()  # those that differ from its recipe: "mask_ratio 0.5"
 
     def as_json(self) -> dict[str, Any]:
-        document = {**vars(self), "run": self.name, "path": str(self.path), "settings": list(self.settings)}
+        document = {"run": self.name, **vars(self), "path": str(self.path), "settings": list(self.settings)}
         del document["name"]
         document["last_active"] = self.last_active and self.last_active.isoformat(timespec="seconds")
-        return {"run": document.pop("run"), **document}
+        return document
 
 
 def survey(roots: Iterable[Path]) -> list[Entry]:
@@ -68,98 +66,82 @@ def survey(roots: Iterable[Path]) -> list[Entry]:
 
     Raises DataError for a root that does not exist or is a file.
     """
-    entries, seen = [], set()
+    entries: dict[str, Entry] = {}
     for root in map(Path, roots):
         for folder, reason in found_below(root):
-            place = os.path.abspath(folder) if reason else os.path.realpath(folder)  # a link is not what it leads to
-            if place not in seen:
-                seen.add(place)
+            place = os.path.abspath(folder) if reason else os.path.realpath(folder)  # a link is not its target
+            if place not in entries:
                 name = name_below(root, folder)
-                entries.append(Entry(folder, name, "foreign", reason) if reason else entry_of(folder, name))
-    return sorted(entries, key=lambda entry: (entry.name.rpartition("/")[0], entry.seed or 0, entry.name))
+                entries[place] = Entry(folder, name, "foreign", reason) if reason else entry_of(folder, name)
+    return sorted(entries.values(), key=lambda entry: (entry.name.rpartition("/")[0], entry.seed or 0, entry.name))
 
 
 def entry_of(folder: Path, name: str = "") -> Entry:
-    """What there is to say of one folder in a line. Never raises: what is wrong with it is its reason."""
+    """One folder's line in the list. Never raises: what is wrong with the folder is the entry's reason."""
     name = name or "/".join(folder.absolute().parts[-2:])
     try:
         return _entry(folder, name)
     except OSError as error:
         return Entry(folder, name, "damaged", f"cannot be read: {error.strerror or error}")
-    except (ValueError, RecursionError, TypeError, AttributeError, KeyError) as error:  # a document nobody foresaw
+    except (ValueError, RecursionError, TypeError, AttributeError, KeyError) as error:  # hostile content
         return Entry(folder, name, "damaged", f"cannot be read: {type(error).__name__}: {reason_of(error)}")
 
 
 def _entry(folder: Path, name: str) -> Entry:
-    irregular = _irregular(folder)
-    if irregular:
+    made_here = RUN_ID.fullmatch(folder.name) and any((folder / file).exists() for file in (*RECORDS, *FOLDERS))
+    if irregular := _irregular(folder):
         return Entry(folder, name, "damaged" if RUN_ID.fullmatch(folder.name) else "foreign", irregular)
-    config = config_in(folder)
-    if (folder / "import.json").exists():
-        return _imported(folder, name, config)
-    if (folder / EXPORT_RECORD).exists():
-        return _exported(folder, name, config)
     try:
-        return _finished(load_run(folder), name)
+        config = read_sections(folder)
+    except DataError:
+        config = None
+    manifest = _manifest_in(folder)
+    known = _of_the_config(config, manifest.command if manifest else "")
+    if (folder / "import.json").exists():
+        known |= {"steps_asked": None, "seed": None}  # of a training that was not here
+        return _of_a_network(folder, name, "imported", "import.json", Import, known)
+    if (folder / EXPORT_RECORD).exists():
+        return _of_a_network(folder, name, "exported", EXPORT_RECORD, Export, known)
+    try:
+        run = load_run(folder)
     except DataError as error:
-        reason = reason_of(error)
-    manifest = manifest_in(folder)
-    if config is None and manifest is None and not is_of_a_run(folder):
-        return Entry(folder, name, "foreign", reason.removeprefix("damaged: ").removeprefix("not a run folder: "))
-    state: State = "unfinished" if reason.startswith("unfinished") else "damaged"
-    lines = lines_in(folder, "metrics.jsonl")
+        reason = reason_of(error).removeprefix("damaged: ").removeprefix("not a run folder: ")
+        if config is None and manifest is None and not made_here:
+            return Entry(folder, name, "foreign", reason)
+        lines = lines_in(folder, "metrics.jsonl")
+        known |= {"steps_done": last_step(lines) or 0, "steps_per_sec": mean_speed(lines)}
+        known |= {"last_active": _last_active(folder)}
+        if reason.startswith("unfinished"):
+            return Entry(folder, name, "unfinished", **known)
+        return Entry(folder, name, "damaged", reason, **known)
+    known |= {"seed": run.result.seed, "steps_asked": run.result.steps, "steps_done": run.result.steps}
+    final = run.result.evaluations.get(FINAL)
+    metric = distance_metric(final.metrics) if final else None
     return Entry(
         folder,
         name,
-        state,
-        "" if state == "unfinished" else reason.removeprefix("damaged: ").removeprefix("not a run folder: "),
-        steps_done=last_step(lines) or 0,
-        steps_per_sec=mean_speed(lines),
-        last_active=_last_active(folder),
-        **_of_the_config(config, manifest.command if manifest else ""),
-    )
-
-
-def _finished(run: Run, name: str) -> Entry:
-    final = run.result.evaluations.get(FINAL)
-    metric = distance_metric(final.metrics) if final else None
-    known = _of_the_config(run.config, run.manifest.command)
-    speed = run.result.steps_per_sec
-    return Entry(
-        run.path,
-        name,
         "finished",
-        **{**known, "seed": run.result.seed, "steps_asked": run.result.steps},
-        steps_done=run.result.steps,
-        steps_per_sec=speed if speed is not None and math.isfinite(speed) else None,
+        **known,
+        steps_per_sec=_finite(run.result.steps_per_sec),
         metric=metric,
-        distance=final.metrics[metric] if final and metric and math.isfinite(final.metrics[metric]) else None,
-        last_active=_last_active(run.path),
+        distance=_finite(final.metrics[metric]) if final and metric else None,
+        last_active=_last_active(folder),
     )
 
 
-def _imported(folder: Path, name: str, config: dict[str, Any] | None) -> Entry:
-    known = _of_the_config(config, "")
+def _of_a_network(
+    folder: Path, name: str, state: State, file: str, kind: type[Import] | type[Export], known: dict[str, Any]
+) -> Entry:
+    """The entry of weights without a training: an imported checkpoint or an export."""
+    if "recipe" not in known:
+        return Entry(folder, name, "damaged", "config.yaml is missing or not a run's configuration")
     try:
-        record = read_record(folder / "import.json", Import)
+        record = read_record(folder / file, kind)
     except DataError as error:
         return Entry(folder, name, "damaged", reason_of(error).replace(f"{folder}{os.sep}", ""), **known)
-    if config is None:
-        return Entry(folder, name, "damaged", "config.yaml is missing or not a run's configuration")
-    known |= {"steps_asked": None, "seed": None}  # of a training that was not here
-    return Entry(folder, name, "imported", **known, last_active=as_time(record.imported_at) or _last_active(folder))
-
-
-def _exported(folder: Path, name: str, config: dict[str, Any] | None) -> Entry:
-    """What `harness export` wrote: a network that was trained for `steps_done`, and none that goes on."""
-    known = _of_the_config(config, "")
-    try:
-        record = read_record(folder / EXPORT_RECORD, Export)
-    except DataError as error:
-        return Entry(folder, name, "damaged", reason_of(error).replace(f"{folder}{os.sep}", ""), **known)
-    if config is None:
-        return Entry(folder, name, "damaged", "config.yaml is missing or not a run's configuration")
-    return Entry(folder, name, "exported", **known, steps_done=record.step, last_active=_last_active(folder))
+    if isinstance(record, Export):
+        return Entry(folder, name, state, **known, steps_done=record.step, last_active=_last_active(folder))
+    return Entry(folder, name, state, **known, last_active=as_time(record.imported_at) or _last_active(folder))
 
 
 def _of_the_config(config: dict[str, Any] | None, command: str) -> dict[str, Any]:
@@ -179,26 +161,16 @@ def _of_the_config(config: dict[str, Any] | None, command: str) -> dict[str, Any
     }
 
 
-# What a folder holds: each of these gives nothing where the document is missing or damaged ----------------------------
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
-def config_in(folder: Path) -> dict[str, Any] | None:
-    """config.yaml, where it is a run's."""
-    if not (folder / "config.yaml").is_file():
-        return None
+# Reading: each of these gives nothing where a document is missing or damaged ------------------------------------------
+
+
+def _manifest_in(folder: Path) -> Manifest | None:
     try:
-        return read_sections(folder)
-    except DataError:
-        return None
-
-
-def manifest_in(folder: Path) -> Manifest | None:
-    return _record_in(folder, "manifest.json", Manifest)
-
-
-def _record_in(folder: Path, name: str, kind: type[R]) -> R | None:
-    try:
-        return read_record(folder / name, kind) if (folder / name).is_file() else None
+        return read_record(folder / "manifest.json", Manifest)
     except (DataError, ValueError, RecursionError):
         return None
 
@@ -212,6 +184,7 @@ def lines_in(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def last_step(lines: Iterable[dict[str, Any]]) -> int | None:
+    """The last step that was logged."""
     steps = (line.get("step") for line in lines)
     return max((step for step in steps if type(step) is int and step >= 0), default=None)
 
@@ -223,39 +196,6 @@ def mean_speed(lines: Sequence[dict[str, Any]]) -> float | None:
     return sum(n for n, _ in timed) / sum(s for _, s in timed) if timed else None
 
 
-def is_of_a_run(folder: Path) -> bool:
-    """Whether the harness made this folder, whatever is damaged in it: by its name, or by a document of its own."""
-    if RUN_ID.fullmatch(folder.name) and any((folder / name).exists() for name in (*RECORDS, *FOLDERS)):
-        return True
-    kinds: dict[str, type[Record]] = {"manifest.json": Manifest, "result.json": Result, "import.json": Import}
-    return bool(config_in(folder)) or any(_record_in(folder, name, kind) for name, kind in kinds.items())
-
-
-def _irregular(folder: Path) -> str:
-    """Documents that are no plain files: opening a pipe would wait for ever."""
-    for name in RECORDS:
-        try:
-            mode = (folder / name).lstat().st_mode
-            if stat.S_ISLNK(mode):
-                mode = (folder / name).stat().st_mode
-        except FileNotFoundError:
-            if (folder / name).is_symlink():
-                return f"{name} is a link that leads nowhere"
-            continue
-        if not stat.S_ISREG(mode):
-            return f"{name} is not a file"
-    return ""
-
-
-def _last_active(folder: Path) -> datetime | None:
-    times = [as_time(event.get("time")) for event in lines_in(folder, "events.jsonl")]
-    known = [time for time in times if time]
-    if known:
-        return max(known)
-    ages = [(folder / name).stat().st_mtime for name in RECORDS if (folder / name).is_file()]
-    return datetime.fromtimestamp(max(ages), UTC) if ages else None
-
-
 def as_time(text: object) -> datetime | None:
     """A recorded time, in UTC; None for anything else."""
     try:
@@ -265,7 +205,25 @@ def as_time(text: object) -> datetime | None:
         return None
 
 
-# Finding ---------------------------------------------------------------------------------------------------------
+def _irregular(folder: Path) -> str:
+    """Documents that are no plain files: opening a pipe would wait forever."""
+    for name in RECORDS:
+        try:
+            if not stat.S_ISREG((folder / name).stat().st_mode):
+                return f"{name} is not a file"
+        except FileNotFoundError:
+            if (folder / name).is_symlink():
+                return f"{name} is a link that leads nowhere"
+    return ""
+
+
+def _last_active(folder: Path) -> datetime | None:
+    times = [time for event in lines_in(folder, "events.jsonl") if (time := as_time(event.get("time")))]
+    ages = [(folder / name).stat().st_mtime for name in RECORDS if (folder / name).is_file()]
+    return max(times) if times else datetime.fromtimestamp(max(ages), UTC) if ages else None
+
+
+# Finding --------------------------------------------------------------------------------------------------------------
 
 
 def found_below(root: Path) -> list[tuple[Path, str]]:
@@ -286,35 +244,32 @@ def found_below(root: Path) -> list[tuple[Path, str]]:
 def _search(folder: Path, deepest: int) -> Iterator[tuple[Path, str]]:
     try:
         inside = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        is_run = any(entry.name in (*RECORDS, "checkpoints") for entry in inside) or RUN_ID.fullmatch(folder.name)
-        if is_run:
-            yield folder, ""
-            return
-        if any(entry.name == "bench.json" for entry in inside):
-            yield folder, A_BENCH
-            return
-        if not deepest:
-            yield folder, f"lies more than {DEEPEST} folders deep"
-            return
-        found = []
-        for entry in inside:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_symlink():
-                if not os.path.exists(entry.path):
-                    found.append((Path(entry.path), "a link that leads nowhere"))
-                elif entry.is_dir():
-                    found.append((Path(entry.path), "a link, which is not followed"))
-            elif entry.is_dir():
-                found += _search(Path(entry.path), deepest - 1)
     except OSError as error:
         yield folder, f"cannot be read: {error.strerror or error}"
         return
+    names = {entry.name for entry in inside}
+    if names & {*RECORDS, "checkpoints"} or RUN_ID.fullmatch(folder.name):
+        yield folder, ""
+        return
+    if "bench.json" in names or not deepest:
+        yield folder, A_BENCH if deepest else f"lies more than {DEEPEST} folders deep"
+        return
+    found: list[tuple[Path, str]] = []
+    for entry in inside:
+        path = Path(entry.path)
+        if entry.name.startswith("."):
+            continue
+        if entry.is_symlink() and not os.path.isfile(path):
+            found.append(
+                (path, "a link" + (", which is not followed" if os.path.exists(path) else " that leads nowhere"))
+            )
+        elif entry.is_dir(follow_symlinks=False):
+            found += _search(path, deepest - 1)
     yield from [(folder, NO_RUN)] if all(reason == NO_RUN for _, reason in found) else found
 
 
 def name_below(root: Path, folder: Path) -> str:
-    """How a folder found below `root` is called: its path from there, or its last two parts where it is the root."""
+    """What a folder found below `root` is called: its path from there, or its last two parts where it is the root."""
     name = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else "."
     return "/".join(folder.absolute().parts[-2:]) if name == "." else name
 
@@ -328,12 +283,12 @@ def find_run(text: str, root: Path, *, exactly: bool = False) -> Path:
     path = Path(text)
     if text and path.is_dir() and (path, "") in found_below(path):
         return path
-    runs = {name_below(root, folder): folder for folder, reason in found_below(root) if not reason}
-    matches = _matches(text.strip("/"), list(runs), exactly)
+    runs = _runs_below(root)
+    matches = _matches(text, list(runs), exactly)
     if len(matches) == 1:
         return runs[matches[0]]
     if matches:
-        raise UsageError(f"{text!r} may be {_named(matches, 'or')}. Write more of the name, or the path.")
+        raise UsageError(f"{text!r} may be {_one_of(matches)}. Write more of the name, or the path.")
     if text and os.path.lexists(path):
         inside = sum(not reason for _, reason in found_below(path))
         raise DataError(f"{text} is not a run folder" + (f"; {inside} lie below it: name one." if inside else "."))
@@ -345,27 +300,25 @@ def find_runs(text: str, root: Path) -> list[Path]:
 
     Raises as find_run where it means none.
     """
-    path = Path(text)
-    inside = [folder for folder, reason in found_below(path) if not reason] if text and path.is_dir() else []
-    runs = {name_below(root, folder): folder for folder, reason in found_below(root) if not reason}
-    return inside or [runs[name] for name in _matches(text.strip("/"), list(runs), False)] or [find_run(text, root)]
+    inside = list(_runs_below(Path(text)).values()) if text and Path(text).is_dir() else []
+    runs = _runs_below(root)
+    return inside or [runs[name] for name in _matches(text, list(runs), False)] or [find_run(text, root)]
+
+
+def _runs_below(root: Path) -> dict[str, Path]:
+    return {name_below(root, folder): folder for folder, reason in found_below(root) if not reason}
 
 
 def _matches(text: str, names: Sequence[str], exactly: bool) -> list[str]:
-    """The names that `text` fits best: whole, else whole folders of it, else the beginnings of them, else any part."""
-    wanted = text.split("/")
+    """The names that `text` fits best: whole, else whole folders of it, else the beginning of a folder, else any part.
 
-    def fits(name: str, fit) -> bool:
-        parts = name.split("/")
-        starts = [parts[-len(wanted) :]] if exactly else [parts[i:] for i in range(len(parts) - len(wanted) + 1)]
-        return any(len(s) >= len(wanted) and all(map(fit, s, wanted)) for s in starts)
-
-    ways = [
-        lambda name: name == text,
-        lambda name: fits(name, str.__eq__),
-        *([] if exactly else [lambda name: fits(name, str.startswith), lambda name: text in name]),
-    ]
-    return next((found for way in ways if text and (found := [name for name in names if way(name)])), [])
+    "dit-tiny" is a folder of "dit-tiny/seed0-9ac3130fa4" and only a part of "maskdit-tiny/seed0-9ac3130fa4".
+    """
+    part = re.escape(text.strip("/"))
+    exact = [part, f"(.*/)?{part}"]
+    patterns = exact if exactly else [*exact, f"(.*/)?{part}/.*", f"(.*/)?{part}.*", f".*{part}.*"]
+    ways = ([name for name in names if re.fullmatch(pattern, name, re.DOTALL)] for pattern in patterns if part)
+    return next(filter(None, ways), [])
 
 
 def _nearest(text: str, names: Sequence[str]) -> str:
@@ -373,10 +326,10 @@ def _nearest(text: str, names: Sequence[str]) -> str:
         return f"There is no run; {MAKE_ONE}"
     by_part = {part: name for name in names for part in (name, *name.split("/"))}
     near = list(dict.fromkeys(by_part[part] for part in get_close_matches(text, by_part, n=3, cutoff=0.5)))
-    return (f"Did you mean {_named(near, 'or')}? " if near else "") + "`harness runs list` names all of them."
+    return (f"Did you mean {_one_of(near)}? " if near else "") + "`harness runs list` names all of them."
 
 
-def _named(names: Sequence[str], word: str) -> str:
+def _one_of(names: Sequence[str]) -> str:
     if len(names) > SHOWN_NAMES:
         return f"{', '.join(names[:SHOWN_NAMES])} or one of {len(names) - SHOWN_NAMES} more"
-    return f" {word} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

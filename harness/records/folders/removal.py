@@ -1,6 +1,6 @@
 """Removing run folders, or their weights alone, so that nothing half removed looks like a finished run.
 
-A run is finished while its result.json is there, so that goes first and the folder is synced. Its evaluations go before
+A run is finished while its result.json exists, so that goes first and the folder is synced. Its evaluations go before
 its checkpoints: a run trained again must not find metrics of other weights. config.yaml goes last: until then the
 folder is recognised as an unfinished run, which the same command removes, or the run's own command continues.
 """
@@ -9,9 +9,10 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from harness.records.folders.inspection import files_below, size_of
 from harness.records.folders.listing import Entry, entry_of, lines_in, name_below
@@ -32,7 +33,7 @@ QUIET_INTERVALS = 3  # or than so many of its log intervals, where those are lon
 
 @dataclass(frozen=True)
 class Removal:
-    """What would go of one run folder."""
+    """What goes of one run folder, or went."""
 
     entry: Entry
     paths: tuple[Path, ...]  # in the order in which they go
@@ -40,26 +41,31 @@ class Removal:
     kept: tuple[str, ...]  # what stays in the folder
     keep_records: bool
     force: bool
+    error: str | None = None  # why not all of it went
 
     @property
     def empties(self) -> bool:
         """Whether the folder goes too."""
         return not self.kept
 
-
-@dataclass(frozen=True)
-class Removed:
-    removal: Removal
-    bytes: int  # freed
-    error: str | None = None  # why not all of it went
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "run": self.entry.name,
+            "path": str(self.entry.path),
+            "state": self.entry.state,
+            "files": [path.relative_to(self.entry.path).as_posix() for path in self.paths],
+            "bytes": self.bytes,
+            "kept": list(self.kept),
+            "error": self.error,
+        }
 
 
 def plan(folder: Path, root: Path, *, keep_records: bool = False, force: bool = False) -> Removal:
     """What `remove` would take of the run in `folder`. `keep_records`: only checkpoints and samples.npz.
 
-    The folder is looked at and not held: `remove` looks again. Raises UsageError for a link, for a folder outside
-    `root` or that is no run's, for a run that a command uses, and, unless `force`, for one that may still be going on,
-    where the file system has no locks to tell.
+    The folder is not locked: `remove` looks again. Raises UsageError for a link, for a folder outside `root` or that
+    is no run's, for a run that a command uses, and, unless `force`, for one that may still be going on, where the file
+    system has no locks.
     """
     if folder.is_symlink():
         raise UsageError(f"{folder} is a link to {os.readlink(folder)}; name the run folder itself.")
@@ -75,56 +81,56 @@ def plan(folder: Path, root: Path, *, keep_records: bool = False, force: bool = 
     return _planned(folder, entry, keep_records, force)
 
 
+def remove(removal: Removal, root: Path) -> Removal:
+    """Carry it out; the answer has the bytes that were freed. A folder left empty goes too, and so does its recipe's.
+
+    The folder is locked and planned for again. Nothing goes of a run that has changed its state since it was planned.
+    """
+    folder = removal.entry.path.resolve()
+    freed = 0
+    try:
+        with locks.run_folder(folder, INSTEAD, alone=True, note=PlainProgress("runs rm").note):
+            entry, before = entry_of(folder, removal.entry.name), removal.entry.state
+            if entry.state != before:
+                raise DataError(
+                    f"{entry.name} was {before} and is {entry.state} now: nothing of it was removed. Repeat the "
+                    "command."
+                )
+            found = _planned(folder, entry, removal.keep_records, removal.force)
+            try:
+                _take_away(found, folder)
+            finally:
+                freed = found.bytes - _bytes(path for path in found.paths if os.path.lexists(path))
+        if found.empties and folder.parent != root.resolve() and not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
+    except (DataError, UsageError) as error:
+        return replace(removal, bytes=freed, error=str(error).rstrip("."))
+    except OSError as error:
+        return replace(removal, bytes=freed, error=f"{error.strerror or error}")
+    return replace(removal, bytes=freed)
+
+
 def _planned(folder: Path, entry: Entry, keep_records: bool, force: bool) -> Removal:
-    age = _seconds_quiet(folder)
-    if entry.state in ("unfinished", "damaged") and not force and age < (quiet := _quiet_seconds(folder)):
+    age, quiet = _seconds_quiet(folder), _quiet_seconds(folder)
+    if entry.state in ("unfinished", "damaged") and not force and age < quiet:
         raise UsageError(
             f"{entry.name} is {entry.state} and was written to {age:.0f} s ago: it may be running. Stop it, or wait "
             f"until it has been quiet for {quiet:.0f} s, or say --force."
         )
     present = sorted(os.listdir(folder))
     if keep_records:
-        images = (path for path in files_below(folder / "samples") if path.name == "samples.npz")  # behind no link
-        paths = (*sorted(images), *_those_of(folder, ("checkpoints",)))
+        images = sorted(path for path in files_below(folder / "samples") if path.name == "samples.npz")
+        paths = [*images, folder / "checkpoints"]
     else:
-        paths = (*_those_of(folder, ORDER[:-1]), *_leftovers(folder), *_those_of(folder, ORDER[-1:]))
-    kept = [name for name in present if folder / name not in paths]
-    size = sum(size_of(file) for path in paths for file in files_below(path))
-    return Removal(entry, tuple(paths), size, tuple(kept), keep_records, force)
+        leftovers = [name for name in present if LEFTOVERS.fullmatch(name)]
+        paths = [folder / name for name in (*ORDER[:-1], *leftovers, ORDER[-1])]
+    paths = [path for path in paths if os.path.lexists(path)]
+    kept = tuple(name for name in present if folder / name not in paths)
+    return Removal(entry, tuple(paths), _bytes(paths), kept, keep_records, force)
 
 
-def remove(removal: Removal, root: Path) -> Removed:
-    """Carry it out. A folder left empty goes too, and so does its recipe's, but never `root`. What fails is told.
-
-    What goes is what lies there once nobody else may work in the folder; nothing of a run that has finished, or become
-    another in any way, since it was planned.
-    """
-    folder = removal.entry.path.resolve()
-    try:
-        with locks.run_folder(folder, INSTEAD, alone=True, note=PlainProgress("runs rm").note):
-            found = _once_more(removal, folder)
-            try:
-                _take_away(found, folder)
-            except OSError as error:
-                left = sum(size_of(file) for path in found.paths if os.path.lexists(path) for file in files_below(path))
-                return Removed(removal, found.bytes - left, f"{error.strerror or error}")
-        if found.empties and folder.parent != root.resolve() and not any(folder.parent.iterdir()):
-            folder.parent.rmdir()
-    except (DataError, UsageError) as error:
-        return Removed(removal, 0, str(error).rstrip("."))
-    except OSError as error:  # of the recipe's folder, or of a look into the run's
-        return Removed(removal, 0, f"{error.strerror or error}")
-    return Removed(removal, found.bytes)
-
-
-def _once_more(removal: Removal, folder: Path) -> Removal:
-    """The plan as of now. Raises DataError where the run is no longer what was planned for."""
-    entry, before = entry_of(folder, removal.entry.name), removal.entry.state
-    if entry.state != before:
-        raise DataError(
-            f"{entry.name} was {before} and is {entry.state} now: nothing of it was removed. Repeat the command."
-        )
-    return _planned(folder, entry, removal.keep_records, removal.force)
+def _bytes(paths: Iterable[Path]) -> int:
+    return sum(size_of(file) for path in paths for file in files_below(path))
 
 
 def _take_away(removal: Removal, folder: Path) -> None:
@@ -134,17 +140,9 @@ def _take_away(removal: Removal, folder: Path) -> None:
         else:
             path.unlink(missing_ok=True)
         if path.name in ORDER[:2]:
-            sync(folder)  # before the rest: a power cut may not bring it back alone
+            sync(folder)  # before the rest: after a power cut the file must not be there without the others
     if removal.empties:
         folder.rmdir()
-
-
-def _those_of(folder: Path, names: Sequence[str]) -> Iterator[Path]:
-    return (folder / name for name in names if os.path.lexists(folder / name))
-
-
-def _leftovers(folder: Path) -> Iterator[Path]:
-    return (folder / name for name in sorted(os.listdir(folder)) if LEFTOVERS.fullmatch(name))
 
 
 def _seconds_quiet(folder: Path) -> float:
@@ -154,7 +152,7 @@ def _seconds_quiet(folder: Path) -> float:
         try:
             times.append(path.lstat().st_mtime)
         except OSError:
-            continue  # gone meanwhile: its folder's time says so
+            continue  # removed meanwhile: its folder's time shows that
     return max(time.time() - max(times), 0.0)
 
 
