@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
+
+from harness.system.errors import DataError, HarnessError
+
+LARGEST_VIEW = 2**26  # bytes of a tensor that may repeat few stored values
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
@@ -45,3 +50,25 @@ def refuse_views(tensors: Mapping[str, Tensor], *, small: int = 0) -> None:
         plain = tensor.layout == torch.strided and not tensor.is_quantized
         if not plain or tensor.numel() * tensor.element_size() > max(tensor.untyped_storage().nbytes(), small):
             raise ValueError(f"{name[:100]}, {tuple(tensor.shape)}, is not stored value by value")
+
+
+def read_tensors(path: Path, *, pickled: bool = True) -> dict[str, Tensor]:
+    """The named tensors of a .safetensors file or, where `pickled`, of a state dict of torch.save.
+
+    No code in a file is run. Raises DataError when it is damaged, holds anything else, or may not be pickled.
+    """
+    if not pickled and path.suffix != ".safetensors":
+        raise DataError(f"{path} is refused: only safetensors are read, never pickled files. Save it as safetensors.")
+    try:
+        found = load_file(path) if path.suffix == ".safetensors" else load_saved(path)
+        refuse_views(found, small=LARGEST_VIEW)
+    except HarnessError:
+        raise  # a signal that arrived meanwhile
+    except Exception:  # damaged pickles fail in any way, and torch's message about refused ones advises to run them
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise DataError(
+            f"{path} is refused: it is damaged or holds more than named tensors, whose code is never run. Fetch it "
+            "again, or save your own weights as .safetensors."
+        )
+    return found

@@ -171,7 +171,7 @@ def test_what_is_stated_twice_is_stated_alike():
     for sampler, calls in evaluated.CALLS.items():
         assert calls(18) == samplers.evaluations_per_image(sampler, 18)
     assert kept.data_folder() == sources.data_folder()
-    assert len(inception.SHA256) == 64
+    assert len(inception.PUBLISHED.sha256) == 64
 
 
 def test_a_thousand_records_take_well_under_a_minute(tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from harness.evaluation.networks import inception, transformers_networks
 
 EMA = "stabilityai/sd-vae-ft-ema"
 WEIGHTS = {
-    "inception": (weights.inception, inception.SHA256),
+    "inception": (weights.inception, inception.PUBLISHED.sha256),
     "vae": (lambda: weights.vae(EMA, needed=True), vae.PUBLISHED[EMA].sha256),
     "dinov2": (lambda: weights.transformer("dinov2"), transformers_networks.DINOV2.published.sha256),
     "clip": (lambda: weights.transformer("clip"), transformers_networks.CLIP.published.sha256),
@@ -50,10 +51,11 @@ def test_weights_that_are_not_there_come_with_address_place_and_hash_and_others_
 
 
 def test_weights_with_the_pinned_hash_are_fine(tmp_path, monkeypatch):
-    path = tmp_path / "HARNESS_CACHE" / "inception" / inception.FILE
+    path = tmp_path / "HARNESS_CACHE" / "inception" / inception.PUBLISHED.file
     path.parent.mkdir()
     path.write_bytes(b"stand-in")
-    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(b"stand-in").hexdigest())
+    sha256 = hashlib.sha256(b"stand-in").hexdigest()
+    monkeypatch.setattr(inception, "PUBLISHED", replace(inception.PUBLISHED, sha256=sha256))
     assert weights.inception().status == "ok"
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -249,9 +250,10 @@ def test_what_was_settled_in_training_cannot_be_changed_afterwards(folder):
 def test_inception_without_its_weights_says_where_to_put_them(samples, monkeypatch, tmp_path):
     from harness.evaluation.networks import inception
 
-    monkeypatch.setattr(inception, "URL", "http://127.0.0.1:9/weights.pth")
+    nowhere = replace(inception.PUBLISHED, url="http://127.0.0.1:9/weights.pth")
+    monkeypatch.setattr(inception, "PUBLISHED", nowhere)
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     done = harness("evaluate", samples, "--reference", "digits")
     assert done.exit_code == 3
-    assert str(tmp_path / "inception" / inception.FILE) in done.stderr
+    assert str(tmp_path / "inception" / inception.PUBLISHED.file) in done.stderr

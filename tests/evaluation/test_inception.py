@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import socket
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +15,8 @@ from torch import nn
 
 from harness.evaluation.networks import inception
 from harness.evaluation.networks.base import Features, TappedNetwork
-from harness.system import downloads, torchvision_guard
-from harness.system.errors import DataError, SetupError
-
-NOWHERE = "http://127.0.0.1:9/refused.pth"
+from harness.system import torchvision_guard
+from harness.system.errors import DataError
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +25,7 @@ def _nowhere_to_find_weights(monkeypatch, tmp_path):
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(inception, "URL", NOWHERE)
+    monkeypatch.setattr(inception, "PUBLISHED", replace(inception.PUBLISHED, url="http://127.0.0.1:9/refused.pth"))
 
 
 @pytest.fixture(scope="module")
@@ -186,58 +182,17 @@ def test_images_that_are_not_in_colour_are_refused(network, shape):
 def as_if_published(monkeypatch, small) -> str:
     """The published file, as if it had been the small one."""
     digest = hashlib.sha256(small.read_bytes()).hexdigest()
-    monkeypatch.setattr(inception, "SHA256", digest)
+    monkeypatch.setattr(inception, "PUBLISHED", replace(inception.PUBLISHED, sha256=digest))
     return digest
 
 
-def places(tmp_path: Path) -> list[Path]:
-    """Where the published file is looked for besides $HARNESS_FEATURES, in this order."""
-    checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
-    return [tmp_path / "cache" / "inception" / inception.FILE, checkpoints / inception.FILE, checkpoints / SAME]
-
-
-SAME = "pt_inception-2015-12-05-6726825d.pth"
-
-
-def test_the_file_is_looked_for_where_the_user_says_then_in_the_cache_and_then_where_others_keep_it(
-    tmp_path, monkeypatch
-):
-    assert inception.find() is None
-    for place in reversed(places(tmp_path)):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.touch()
-        assert inception.find() == place
-    given = tmp_path / inception.FILE
-    monkeypatch.setenv("HARNESS_FEATURES", str(tmp_path))
-    given.touch()
-    assert inception.find() == given
-
-
 def test_only_the_published_weights_get_the_plain_name(small, network, tmp_path, as_if_published):
-    place = places(tmp_path)[0]
+    place = inception.PUBLISHED.home
     place.parent.mkdir(parents=True)
     os.link(small, place)
     for found in (inception.load(), inception.load(str(small))):
         assert (found.name, found.sha256, found.batch_size) == ("inception", as_if_published, 32)
     assert network.name == f"inception-{network.sha256[:8]}"
-
-
-def test_the_hash_is_the_one_that_the_files_name_begins():
-    for name in (inception.FILE, inception.SAME_FILE):
-        assert name.endswith(f"inception-2015-12-05-{inception.SHA256[:8]}.pth")
-    assert len(inception.SHA256) == 64
-
-
-@pytest.mark.parametrize("number", [0, 1, 2, 3])
-def test_another_file_in_the_published_ones_place_is_refused_with_both_hashes(tmp_path, monkeypatch, number):
-    place = [*places(tmp_path), tmp_path / inception.FILE][number]
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(b"others")
-    if number == 3:
-        monkeypatch.setenv("HARNESS_FEATURES", str(tmp_path))
-    found = hashlib.sha256(b"others").hexdigest()
-    with pytest.raises(DataError, match=f"{place.name} is not .*: its sha256 is {found} instead of {inception.SHA256}"):
-        inception.load()
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "older torch.save", "halves", "doubles", "no counters", "trainable"])
@@ -337,55 +292,3 @@ def test_weights_of_another_network_are_refused_in_one_line(tmp_path, change, me
     with pytest.raises(DataError, match=message) as refused:
         inception.load(tmp_path / "theirs.pth")
     assert "\n" not in str(refused.value)
-
-
-# Fetching ----------------------------------------------------------------------------------------------------------
-
-
-def test_absent_weights_are_fetched_once_into_the_cache(small, tmp_path, monkeypatch, as_if_published):
-    monkeypatch.setattr(inception, "URL", small.as_uri())
-    assert inception.load().name == "inception"
-    place = places(tmp_path)[0]
-    assert [path.name for path in place.parent.iterdir()] == [inception.FILE]
-    assert place.read_bytes() == small.read_bytes()
-    monkeypatch.setattr(inception, "URL", NOWHERE)
-    assert inception.load().sha256 == as_if_published
-
-
-def test_offline_the_error_names_the_file_its_address_its_hash_and_where_to_put_it(tmp_path):
-    with pytest.raises(
-        SetupError, match=r"could not be downloaded: \[Errno \d+\] Connection refused\. Fetch"
-    ) as refused:
-        inception.load()
-    error = str(refused.value)
-    assert f"Fetch {NOWHERE} (sha256 {inception.SHA256}) to {places(tmp_path)[0]}" in error
-    assert "--weights FILE" in error
-    assert "HARNESS_FEATURES" in error
-    assert "\n" not in error
-
-
-def test_another_answer_than_the_published_file_is_not_kept(tmp_path, monkeypatch):
-    page = tmp_path / "log in first.html"
-    page.write_bytes(b"<html>")
-    monkeypatch.setattr(inception, "URL", page.as_uri())
-    found = hashlib.sha256(b"<html>").hexdigest()
-    with pytest.raises(SetupError, match=f"what came was 6 bytes of sha256 {found}"):
-        inception.load()
-    assert inception.find() is None
-
-
-def test_a_server_that_says_nothing_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(downloads, "PATIENCE_SECONDS", 0.1)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setattr(inception, "URL", f"http://127.0.0.1:{silent.getsockname()[1]}/")
-        start = time.monotonic()
-        with pytest.raises(SetupError, match="could not be downloaded: timed out"):
-            inception.load()
-        assert time.monotonic() - start < 10
-
-
-def test_a_cache_that_cannot_be_written_is_told_as_such(small, tmp_path, monkeypatch, as_if_published):
-    (tmp_path / "cache").write_text("in the way")
-    monkeypatch.setattr(inception, "URL", small.as_uri())
-    with pytest.raises(SetupError, match=r"could not be downloaded: .*(Not a directory|File exists)"):
-        inception.load()

@@ -29,7 +29,7 @@ def test_the_numbers_that_adm_prints_for_its_own_samples_come_out(monkeypatch, t
     absent = [name for name in (REFERENCE, SAMPLES) if not (folder / name).is_file()]
     with monkeypatch.context() as patch:
         patch.delenv("HARNESS_CACHE")  # the tests' own is empty; weights lie in the user's
-        weights = inception.find()
+        weights = inception.PUBLISHED.find()
     if weights is None or absent:
         pytest.skip(f"needs the published Inception and {REFERENCE} and {SAMPLES} in {folder.name}/ of the data folder")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

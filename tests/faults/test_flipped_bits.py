@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -309,10 +310,11 @@ def test_a_vae_that_is_not_the_one_that_made_the_latents_is_refused(tmp_path):
 def test_published_weights_of_inception_are_known_by_their_hash(tmp_path, monkeypatch):
     """With the hash of a small file in place of the published one's; what the file holds matters only if it fits."""
     monkeypatch.setenv("HARNESS_FEATURES", str(tmp_path))
-    path = tmp_path / inception.FILE
+    path = tmp_path / inception.PUBLISHED.file
     path.write_bytes(np.random.default_rng(0).bytes(5000))
-    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
-    monkeypatch.setattr(inception, "_tensors", lambda content, path: content)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(inception, "PUBLISHED", replace(inception.PUBLISHED, sha256=sha256))
+    monkeypatch.setattr(inception, "read_tensors", lambda path: {})
     monkeypatch.setattr(inception, "_extractor", lambda tensors, source: torch.nn.Linear(1, 1))
     try_files("Inception", [path], positions(20, 100), told(lambda: [inception.load().sha256]))
 

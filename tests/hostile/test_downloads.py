@@ -7,13 +7,13 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness.data.latents import vae
-from harness.evaluation.networks import inception, transformers_networks
-from harness.system.errors import HarnessError, SetupError
+from harness.model.pretrained import Pretrained
+from harness.system.errors import SetupError
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(certificate, monkeypatch, tmp_path) -> Iterator[str]:
-    """Its address. The harness trusts its certificate and pins the hash of what /good gives."""
+    """Its address. The harness trusts its certificate."""
     served = http.server.ThreadingHTTPServer(("localhost", 0), Answers)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -65,7 +65,6 @@ def server(certificate, monkeypatch, tmp_path) -> Iterator[str]:
     thread.start()
     monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(Answers.content).hexdigest())
     yield f"https://localhost:{served.server_address[1]}"
     served.shutdown()
     served.server_close()
@@ -76,51 +75,33 @@ def left(tmp_path: Path) -> list[str]:
     return sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file())
 
 
-def test_the_right_file_is_kept_under_its_name(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(inception, "URL", f"{server}/good")
-    assert inception._download().read_bytes() == Answers.content
-    assert left(tmp_path) == [inception.FILE]
+def published(url: str, **changes: object) -> Pretrained:
+    sha256 = hashlib.sha256(Answers.content).hexdigest()
+    known = Pretrained(name="weights", file="weights.pth", sha256=sha256, url=url, largest=2 * len(Answers.content))
+    return replace(known, **changes)
+
+
+def test_the_right_file_is_kept_under_its_name(server, tmp_path):
+    assert published(f"{server}/good").get().read_bytes() == Answers.content
+    assert left(tmp_path) == ["weights.pth"]
 
 
 @pytest.mark.parametrize("path", ["/short", "/large", "/plain"])
-def test_half_a_file_too_much_and_a_way_to_http_leave_nothing_behind(server, tmp_path, monkeypatch, path):
-    monkeypatch.setattr(inception, "URL", f"{server}{path}")
-    monkeypatch.setattr(inception, "LARGEST", 2 * len(Answers.content))
-    with pytest.raises(SetupError, match=f"could not be downloaded.*{inception.SHA256}"):
-        inception._download()
+def test_half_a_file_too_much_and_a_way_to_http_leave_nothing_behind(server, tmp_path, path):
+    file = published(f"{server}{path}")
+    with pytest.raises(SetupError, match=f"could not be downloaded.*{file.sha256}"):
+        file.get()
     assert left(tmp_path) == []
 
 
-def test_another_file_than_the_pinned_one_leaves_nothing_behind(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(inception, "URL", f"{server}/good")
-    monkeypatch.setattr(inception, "SHA256", "0" * 64)
+def test_another_file_than_the_pinned_one_leaves_nothing_behind(server, tmp_path):
     with pytest.raises(SetupError, match="what came was"):
-        inception._download()
+        published(f"{server}/good", sha256="0" * 64).get()
     assert left(tmp_path) == []
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(server, tmp_path, monkeypatch):
     monkeypatch.delenv("SSL_CERT_FILE")
-    monkeypatch.setattr(inception, "URL", f"{server}/good")
     with pytest.raises(SetupError, match="could not be downloaded"):
-        inception._download()
+        published(f"{server}/good").get()
     assert left(tmp_path) == []
-
-
-def test_every_published_file_is_fetched_by_https_and_pinned():
-    published = [*vae.PUBLISHED.values()]
-    assert published
-    for each in published:
-        assert len(each.sha256) == 64
-    assert all(each.address(id).startswith("https://") for id, each in vae.PUBLISHED.items())
-    for each in (transformers_networks.DINOV2, transformers_networks.CLIP):
-        assert each.published.address.startswith("https://")
-        assert len(each.published.sha256) == 64
-    assert inception.URL.startswith("https://")
-
-
-def test_a_file_with_another_hash_is_never_used(tmp_path, monkeypatch):
-    (tmp_path / inception.FILE).write_bytes(b"not the published weights")
-    monkeypatch.setenv("HARNESS_FEATURES", str(tmp_path))
-    with pytest.raises(HarnessError, match="not the published file"):
-        inception.load()

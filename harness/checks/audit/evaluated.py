@@ -122,9 +122,9 @@ def _called_fid(evaluation: Evaluation) -> bool:
 
 @cache
 def _published() -> str:
-    from harness.evaluation.networks.inception import SHA256  # with torch, which takes seconds to import
+    from harness.evaluation.networks.inception import PUBLISHED  # with torch, which takes seconds to import
 
-    return SHA256
+    return PUBLISHED.sha256
 
 
 @cache

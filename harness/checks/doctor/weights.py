@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.checks.doctor.finding import Finding, failure, ok, warning
+from harness.model.pretrained import Pretrained
 
 CROP = 128  # pixels: a fourth of the work of 256, which would take a processor half a minute
 LEAST_PSNR = 20.0  # dB. The model card of sd-vae-ft-ema has 23.8 ± 3.9 on COCO 2017: one deviation below
@@ -12,49 +13,34 @@ LEAST_PSNR = 20.0  # dB. The model card of sd-vae-ft-ema has 23.8 ± 3.9 on COCO
 
 def inception() -> Finding:
     """The feature network of every FID."""
-    from harness.evaluation.networks import inception as network
-    from harness.system.files import cache_folder
+    from harness.evaluation.networks.inception import PUBLISHED
 
-    path = network.find()
-    home = cache_folder() / "inception" / network.FILE
-    how = f"fetch {network.URL} to {home} (or into $HARNESS_FEATURES); sha256 {network.SHA256}."
-    if path is None:
-        return _absent("Inception", "not there: no FID yet", f"It is downloaded when first needed; offline, {how}")
-    return _judged("Inception", path, network.SHA256, how)
+    return _weights("Inception", PUBLISHED, "not there: no FID yet")
 
 
 def vae(id: str, *, needed: bool) -> Finding:
     """A published VAE's weights; `needed` by recipes."""
-    from harness.data.latents import vae as vaes
-    from harness.system.files import cache_folder
+    from harness.data.latents.vae import PUBLISHED
 
-    name, published = f"VAE {Path(id).name.removeprefix('sd-vae-')}", vaes.PUBLISHED[id]
-    home = cache_folder() / "vae" / Path(id).name / vaes.WEIGHTS
-    how = f"fetch {published.address(id)} to {home} (or into $HARNESS_VAE/{Path(id).name}/); sha256 {published.sha256}."
-    path = vaes.find(id)
-    if path is None:
-        found = "not there: no images of latents yet" if needed else "not there (optional)"
-        return _absent(name, found, f"It is downloaded when first needed; offline, {how}", needed=needed)
-    return _judged(name, path, published.sha256, how)
+    absent = "not there: no images of latents yet" if needed else "not there (optional)"
+    return _weights(f"VAE {Path(id).name.removeprefix('sd-vae-')}", PUBLISHED[id], absent, needed=needed)
 
 
 def transformer(name: str) -> Finding:
     """The optional feature networks of FD-DINOv2 and CMMD, "dinov2" and "clip"."""
-    from huggingface_hub import try_to_load_from_cache
-
     from harness.evaluation.networks import transformers_networks as networks
 
     published = {"dinov2": networks.DINOV2, "clip": networks.CLIP}[name].published
-    folders = networks.folders(published)
-    how = f"fetch {published.address} into {folders[-1]}; sha256 {published.sha256}."
-    paths = [folder / published.file for folder in folders]
-    cached = try_to_load_from_cache(published.repository, published.file, revision=published.revision)
-    paths += [Path(cached)] if isinstance(cached, str) else []
-    path = next((path for path in paths if path.is_file()), None)
+    how = f"For --features {name}: pip install 'dit-harness[vit]'. "
+    return _weights(name, published, "not there (optional)", needed=False, how=how)
+
+
+def _weights(name: str, published: Pretrained, absent: str, *, needed: bool = True, how: str = "") -> Finding:
+    path = published.find()
     if path is None:
-        text = f"For --features {name}: pip install 'dit-harness[vit]'; the file is downloaded then; offline, {how}"
-        return _absent(name, "not there (optional)", text, needed=False)
-    return _judged(name, path, published.sha256, how)
+        text = f"{how}The file is downloaded when first needed; offline, {published.advice}."
+        return _absent(name, absent, text, needed=needed)
+    return _judged(name, path, published.sha256, f"{published.advice}.")
 
 
 def reference(name: str, *, needed: bool) -> Finding:
@@ -107,7 +93,7 @@ def round_trip(id: str) -> Iterator[Finding]:
     """
     from harness.data.latents import vae as vaes
 
-    if id in vaes.PUBLISHED and vaes.find(id) is None:
+    if id in vaes.PUBLISHED and vaes.PUBLISHED[id].find() is None:
         return
     name, (ratio, spread, exact) = "VAE round trip", measured(vaes.load(id))
     found = f"{ratio:.1f} dB on two photographs, scaled latents of deviation {spread:.2f}"

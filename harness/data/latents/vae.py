@@ -4,53 +4,55 @@ B images, C latent channels, S side in pixels, s = S / factor side of a latent.
 """
 
 import copy
-import hashlib
-import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors import torch as safetensors
 from torch import Tensor
 
 from harness.data.latents.shards import VaeIdentity
+from harness.model.pretrained import Pretrained, checksum, folders
 from harness.model.seeds import mix
 from harness.recipes.config import LARGEST_CONFIG
 from harness.records.schema import read_json
 from harness.system import torchvision_guard
-from harness.system.errors import DataError, HarnessError, one_line, unknown
-from harness.system.files import cache_folder
+from harness.system.errors import DataError, one_line, unknown
 from harness.system.precision import no_autocast, plain_fp32, set_precision
-from harness.system.weights import fingerprint
+from harness.system.weights import fingerprint, read_tensors
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PIXELS_AT_ONCE = 2**21  # that one pass encodes on a GPU, 32 images of 256 x 256; an eighth of it elsewhere
 
 
-@dataclass(frozen=True)
-class Published:
-    """A file on huggingface.co that never changes: the repository's commit and the hash of its weights."""
-
-    revision: str
-    sha256: str
-
-    def address(self, id: str) -> str:
-        return f"https://huggingface.co/{id}/resolve/{self.revision}/{WEIGHTS}"
+def _published(id: str, revision: str, sha256: str) -> Pretrained:
+    return Pretrained(
+        name=f"the VAE {id}",
+        repository=id,
+        revision=revision,
+        file=WEIGHTS,
+        sha256=sha256,
+        variable="HARNESS_VAE",
+        folder="vae",
+    )
 
 
 # The hashes are the Git LFS ids of the two files (334,643,276 bytes each), as several public projects pin them.
 PUBLISHED = {
-    "stabilityai/sd-vae-ft-ema": Published(
-        revision="f04b2c4b98319346dad8c65879f680b1997b204a",
-        sha256="32db726da04f06c1b6b14c0043ce115cc87a501482945c5add89a40d838fcb46",
-    ),
-    "stabilityai/sd-vae-ft-mse": Published(
-        revision="31f26fdeee1355a5c34592e401dd41e45d25a493",
-        sha256="a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815",
-    ),
+    each.repository: each
+    for each in (
+        _published(
+            "stabilityai/sd-vae-ft-ema",
+            "f04b2c4b98319346dad8c65879f680b1997b204a",
+            "32db726da04f06c1b6b14c0043ce115cc87a501482945c5add89a40d838fcb46",
+        ),
+        _published(
+            "stabilityai/sd-vae-ft-mse",
+            "31f26fdeee1355a5c34592e401dd41e45d25a493",
+            "a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815",
+        ),
+    )
 }
 
 # What the config.json of both says; every other setting is AutoencoderKL's default, the scale 0.18215 among them.
@@ -158,7 +160,8 @@ def load(id: str, device: torch.device | str = "cpu", *, sha256: str | None = No
     if sha256 not in (None, vae.sha256):
         raise DataError(
             f"the VAE {id} on this machine has weights of sha256 {vae.sha256}, and the latents were made by {sha256}. "
-            f"Put the VAE that made them at {_home(id)} or into the folder HARNESS_VAE names, or encode them again."
+            f"Put the VAE that made them at {_homes(id)[-1]} or into the folder HARNESS_VAE names, or encode them "
+            "again."
         )
     return vae
 
@@ -176,23 +179,11 @@ def _on(id: str, device: torch.device) -> Vae:
         vae = _on(id, torch.device("cpu"))
         return replace(vae, model=copy.deepcopy(vae.model).to(device))
     if id in PUBLISHED:
-        return _published(id)
+        published = PUBLISHED[id]
+        return Vae(id, published.revision, published.sha256, _model(SD_VAE, published.get()))
     if id in RANDOM:
         return _random(id)
     return _local(id)
-
-
-def _published(id: str) -> Vae:
-    path = find(id) or _download(id)
-    content = _read(path)
-    found, expected = hashlib.sha256(content).hexdigest(), PUBLISHED[id]
-    if found != expected.sha256:
-        other = next((f" (it is {name}'s)" for name, file in PUBLISHED.items() if file.sha256 == found), "")
-        raise DataError(
-            f"{path} is not the file of {id}: its sha256 is {found}{other} instead of {expected.sha256}. "
-            f"Replace it by {expected.address(id)}, or let HARNESS_VAE name another folder."
-        )
-    return Vae(id, expected.revision, found, _model(SD_VAE, _tensors(content, path), path))
 
 
 def _local(id: str) -> Vae:
@@ -201,18 +192,17 @@ def _local(id: str) -> Vae:
     if not path.is_file():
         hint = " Only safetensors are read, never pickled .bin files." if any(folder.glob("*.bin")) else ""
         raise DataError(f"{folder} holds no {WEIGHTS}.{hint} Save the VAE there with diffusers' save_pretrained.")
-    content = _read(path)
-    found = hashlib.sha256(content).hexdigest()
+    found = checksum(path)
     for name, published in PUBLISHED.items():
         if found == published.sha256:  # a copy of a known one keeps its name
-            return Vae(name, published.revision, found, _model(SD_VAE, _tensors(content, path), path))
+            return Vae(name, published.revision, found, _model(SD_VAE, path))
     name = f"local/{folder.resolve().name}"  # without the path: records must not tell where somebody's files lie
-    return Vae(name, None, found, _model(_config(folder / "config.json"), _tensors(content, path), path))
+    return Vae(name, None, found, _model(_config(folder / "config.json"), path))
 
 
 def _folder_of(id: str) -> Path:
     """The folder that `id` names, by its path or as "local/NAME", which is what records call it."""
-    named = _folders(id) if id.startswith("local/") else []
+    named = _homes(id) if id.startswith("local/") else []
     for folder in (Path(id), *named):
         if folder.is_dir():
             return folder
@@ -242,62 +232,9 @@ def _random(id: str) -> Vae:
 # Files -----------------------------------------------------------------------------------------------------------
 
 
-def find(id: str) -> Path | None:
-    """Where a published VAE's weights lie on this machine, not yet checked; None when they are at no known place."""
-    return next((path for path in _places(id) if path.is_file()), None) or _cached(id)
-
-
-def _home(id: str) -> Path:
-    """The folder of the harness cache that is this VAE's."""
-    return cache_folder() / "vae" / Path(id).name
-
-
-def _folders(id: str) -> list[Path]:
-    """Where a VAE may lie on this machine, besides the Hugging Face cache."""
-    given = os.environ.get("HARNESS_VAE")
-    return [*([Path(given) / Path(id).name] if given else []), _home(id)]
-
-
-def _places(id: str) -> list[Path]:
-    """Where a published VAE's weights may lie; $HARNESS_VAE may also be the very folder that holds them."""
-    given = os.environ.get("HARNESS_VAE")
-    return [folder / WEIGHTS for folder in (*_folders(id), *([Path(given)] if given else []))]
-
-
-def _cached(id: str) -> Path | None:
-    """In the Hugging Face cache, which is asked offline."""
-    from huggingface_hub import try_to_load_from_cache
-
-    path = try_to_load_from_cache(id, WEIGHTS, revision=PUBLISHED[id].revision)
-    return Path(path) if isinstance(path, str) else None
-
-
-def _download(id: str) -> Path:
-    """The file in the Hugging Face cache, fetched. A public file: no token is sent."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import logging
-
-    logging.set_verbosity_error()  # its retries are told one by one, and the error below says it all
-    published = PUBLISHED[id]
-    try:
-        return Path(hf_hub_download(id, WEIGHTS, revision=published.revision, token=False))
-    except HarnessError:
-        raise  # a signal that arrived meanwhile
-    except Exception as error:  # of net, server or disk, whatever the HTTP library below raises
-        reason = one_line(error.__cause__ or error)
-        raise DataError(
-            f"the weights of {id} are not on this machine and could not be downloaded ({reason}). "
-            f"Fetch {published.address(id)} (sha256 {published.sha256}) into {_home(id)}, or set HARNESS_VAE to the "
-            "folder it is in."
-        ) from None
-
-
-def _read(path: Path) -> bytes:
-    """The whole file, read once: what is hashed is what is loaded."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}. Check the file and repeat the command.") from None
+def _homes(id: str) -> list[Path]:
+    """Where the folder of a VAE called so may lie."""
+    return [folder / Path(id).name for folder in folders("HARNESS_VAE", "vae")]
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -316,14 +253,9 @@ def _config(path: Path) -> dict[str, Any]:
     return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
-def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.load(content)
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise DataError(f"{path} is damaged: {error}. Fetch it again.") from None
-
-
-def _model(config: dict[str, Any], weights: dict[str, Tensor], path: Path) -> Any:
+def _model(config: dict[str, Any], path: Path) -> Any:
+    """The VAE that `config` describes with the weights in the file `path`."""
+    weights = read_tensors(path)
     try:
         with torch.device("meta"):  # random weights that would be thrown away take a second to draw
             model = _autoencoder()(**config)

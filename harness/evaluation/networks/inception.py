@@ -4,10 +4,7 @@ Dhariwal & Nichol 2021, arXiv:2105.05233; sFID as Nash et al. 2021, arXiv:2103.0
 and its weights in PyTorch; here they are found or fetched, checked against their hash, and tapped.   B images.
 """
 
-import hashlib
-import io
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,27 +12,30 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from harness.evaluation.networks.base import RANDOM, TappedNetwork
+from harness.model.pretrained import Pretrained, checksum
 from harness.model.seeds import mix
-from harness.system import downloads, torchvision_guard
-from harness.system.errors import DataError, HarnessError, SetupError, one_line
-from harness.system.files import cache_folder
-from harness.system.weights import fingerprint, load_saved, refuse_views
+from harness.system import torchvision_guard
+from harness.system.errors import DataError, one_line
+from harness.system.weights import fingerprint, read_tensors
 
-FILE = "weights-inception-2015-12-05-6726825d.pth"
-URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}"
-SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"  # as several public projects pin it
-SAME_FILE = "pt_inception-2015-12-05-6726825d.pth"  # what pytorch-fid and clean-fid call it
+PUBLISHED = Pretrained(
+    name="Inception",
+    file="weights-inception-2015-12-05-6726825d.pth",
+    url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+    sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",  # as several public projects pin it
+    folder="inception",
+    other_names=("pt_inception-2015-12-05-6726825d.pth",),  # what pytorch-fid and clean-fid call it
+    largest=2**27,  # bytes; the file has 95,628,359
+    instead="give --weights FILE (--weights random tries everything out without them)",
+)
 
 POOL_SIZE, NUM_LOGITS = 2048, 1008
 SPATIAL_CHANNELS = 7  # of 192: as many as sFID takes
 SPATIAL_SIZE = 17 * 17 * SPATIAL_CHANNELS
 EVALUATION_BATCH = 32  # fixed and recorded: on GPUs, rounding and so the features depend on it
-LARGEST_TENSOR = 2**26  # bytes; of the network, in float64, it has a quarter
-LARGEST = 2**27  # bytes of an answer; the file has 95,628,359
 
 
 # Images to features ------------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ class Taps(nn.Module):
 def load(weights: str | Path | None = None, device: torch.device | str = "cpu") -> TappedNetwork:
     """Inception with `weights`: None for the published ones, "random" for untrained ones, else a file of a state dict.
 
-    The published file is looked for as `find` says and else is downloaded. Only it, known by its hash, gives the
+    The published file is found or downloaded as `Pretrained` says. Only it, known by its hash, gives the
     network its plain name. SetupError when it cannot be had; DataError when a file is damaged or of another network.
     """
     device = torch.device(device)
@@ -79,16 +79,10 @@ def load(weights: str | Path | None = None, device: torch.device | str = "cpu") 
         name, sha256 = "inception-random", fingerprint(tensors)
         source = "the untrained weights"
     else:
-        path = (find() or _download()) if weights is None else Path(weights)
-        content = _read(path)
-        sha256 = hashlib.sha256(content).hexdigest()
-        if weights is None and sha256 != SHA256:
-            raise DataError(
-                f"{path} is not the published file: its sha256 is {sha256} instead of {SHA256}. Replace it by {URL}, "
-                "or name other weights with --weights FILE."
-            )
-        name = "inception" if sha256 == SHA256 else f"inception-{sha256[:8]}"
-        tensors, source = _tensors(content, path), str(path)
+        path = PUBLISHED.get() if weights is None else Path(weights)
+        sha256 = PUBLISHED.sha256 if weights is None else checksum(path)
+        name = "inception" if sha256 == PUBLISHED.sha256 else f"inception-{sha256[:8]}"
+        tensors, source = read_tensors(path), str(path)
     return TappedNetwork(
         name=name,
         sha256=sha256,
@@ -129,7 +123,9 @@ def _extractor(weights: Mapping[str, Tensor], source: str) -> nn.Module:
         extractor.load_state_dict({n: w.to(kinds.get(n, w.dtype)) for n, w in weights.items()}, assign=True)
     except RuntimeError as error:
         reason = one_line(str(error).partition(":")[2], 200)  # after "Error(s) in loading"
-        raise DataError(f"{source} is not of this network: {reason}. Fetch {URL}, or name its own weights.") from None
+        raise DataError(
+            f"{source} is not of this network: {reason}. Fetch {PUBLISHED.address}, or name its own weights."
+        ) from None
     return extractor.eval().requires_grad_(False)
 
 
@@ -156,67 +152,3 @@ def _replaced(module: ModuleType, name: str, by: Callable[..., object]) -> Itera
         yield
     finally:
         setattr(module, name, before)
-
-
-# Files -------------------------------------------------------------------------------------------------------------
-
-
-def find() -> Path | None:
-    """Where the published file lies on this machine, not yet checked; None when it is at no known place.
-
-    Looked for in $HARNESS_FEATURES, in the harness cache and in torch's, in this order.
-    """
-    given = os.environ.get("HARNESS_FEATURES")
-    checkpoints = Path(torch.hub.get_dir()) / "checkpoints"
-    places = [*([Path(given) / FILE] if given else []), _home(), checkpoints / FILE, checkpoints / SAME_FILE]
-    return next((path for path in places if path.is_file()), None)
-
-
-def _home() -> Path:
-    return cache_folder() / "inception" / FILE
-
-
-def _download() -> Path:
-    """The published file in the harness cache, fetched."""
-    path = _home()
-    try:
-        downloads.fetch(URL, path, sha256=SHA256, most=LARGEST)
-    except OSError as error:
-        raise _absent(str(error)) from None
-    return path
-
-
-def _absent(reason: str) -> SetupError:
-    return SetupError(
-        f"the published weights of Inception are not on this machine and could not be downloaded: {reason}. Fetch "
-        f"{URL} (sha256 {SHA256}) to {_home()}, or into the folder that HARNESS_FEATURES names, or give --weights FILE "
-        "(--weights random tries everything out without them)."
-    )
-
-
-def _read(path: Path) -> bytes:
-    """The whole file, read once: what is hashed is what is loaded."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror}. Give a .pth or .safetensors file of Inception's weights, or "
-            f"{RANDOM!r}."
-        ) from None
-
-
-def _tensors(content: bytes, path: Path) -> Mapping[str, Tensor]:
-    """The named tensors of a .safetensors file or of a pickled state dict; of the latter, no code is run."""
-    try:
-        found = safetensors.load(content) if path.suffix == ".safetensors" else load_saved(io.BytesIO(content))
-        refuse_views(found, small=LARGEST_TENSOR)
-    except HarnessError:
-        raise  # a signal that arrived meanwhile
-    except Exception:  # damaged pickles fail in any way, and what torch says of refused ones advises to run them
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
-        raise DataError(
-            f"{path} is refused: it is damaged or holds more than named tensors, whose code is never run. Fetch {URL} "
-            "again, or save your own weights as .safetensors."
-        )
-    return found

@@ -6,7 +6,6 @@ the code of these papers does it, and go through the weights that it takes.   N 
 
 import importlib
 import math
-import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +15,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from harness.evaluation.networks.base import RANDOM, Features
+from harness.model.pretrained import Pretrained, checksum
 from harness.model.seeds import mix
 from harness.recipes.config import LARGEST_CONFIG
 from harness.records.schema import read_json
 from harness.system import torchvision_guard
 from harness.system.errors import DataError, HarnessError, SetupError, one_line
-from harness.system.files import cache_folder, sha256_of
 from harness.system.precision import plain_fp32
-from harness.system.weights import fingerprint, load_saved
+from harness.system.weights import fingerprint, read_tensors
 
 BATCH_SIZE = 32  # fixed: sums are rounded differently in batches of different size
 WEIGHTS = "model.safetensors"  # what save_pretrained writes
@@ -154,25 +151,11 @@ class TransformersNetwork:
 
 
 @dataclass(frozen=True)
-class Published:
-    """A file on huggingface.co that never changes: the repository's commit and the hash of its weights."""
-
-    repository: str
-    revision: str
-    file: str
-    sha256: str
-
-    @property
-    def address(self) -> str:
-        return f"https://huggingface.co/{self.repository}/resolve/{self.revision}/{self.file}"
-
-
-@dataclass(frozen=True)
 class Architecture:
     """A network of transformers: its class there, its published weights, and its settings where not the default."""
 
     name: str
-    published: Published
+    published: Pretrained
     settings: Mapping[str, Setting]
     untrained: Mapping[str, Setting]  # what differs where there are no weights: small, and outputs that vary
     model: str
@@ -186,8 +169,9 @@ NARROW = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 # Revisions and hashes as several public projects pin them; the config.json of each revision gives the settings.
 DINOV2 = Architecture(
     name="dinov2",
-    published=Published(
-        "facebook/dinov2-large",
+    published=Pretrained(
+        name="DINOv2",
+        repository="facebook/dinov2-large",
         revision="47b73eefe95e8d44ec3623f8890bd894b6ea2d6c",
         file=WEIGHTS,
         sha256="399fba97a95f22c36834418bc69373364a99af3a1153da1c0fb31db567c92e23",
@@ -199,8 +183,9 @@ DINOV2 = Architecture(
 )
 CLIP = Architecture(
     name="clip",
-    published=Published(
-        "openai/clip-vit-large-patch14-336",
+    published=Pretrained(
+        name="CLIP",
+        repository="openai/clip-vit-large-patch14-336",
         revision="ce19dc912ca5cd21c8a653c79e251e808ccabcd1",
         file="pytorch_model.bin",  # this revision has no safetensors
         sha256="c6032c2e0caae3dc2d4fba35535fa6307dbb49df59c7e182b1bc4b3329b81801",
@@ -237,11 +222,10 @@ def load_clip(weights: str | Path | None = None, device: torch.device | str = "c
 def load(architecture: Architecture, weights: str | Path | None, device: torch.device | str) -> TransformersNetwork:
     """The network with `weights`: None the published ones, "random" untrained ones, else a folder or .safetensors file.
 
-    The published file is looked for in $HARNESS_FEATURES, in the harness cache and in the Hugging Face cache, and else
-    is downloaded. A folder is what save_pretrained writes. "random" is reproducible and small: the same layers, two of
-    them and narrow, since the published size is 300 million parameters. Only the published file, known by its hash,
-    gives the network its plain name. SetupError when transformers or the published file cannot be had; DataError when
-    a file is damaged, pickled or of another network.
+    The published file is found or downloaded as `Pretrained` says. A folder is what save_pretrained writes. "random" is
+    reproducible and small: the same layers, two of them and narrow, since the published size is 300 million parameters.
+    Only the published file, known by its hash, gives the network its plain name. SetupError when transformers or the
+    published file cannot be had; DataError when a file is damaged, pickled or of another network.
     """
     model_class = _model_class(architecture)
     if weights == RANDOM:
@@ -249,14 +233,13 @@ def load(architecture: Architecture, weights: str | Path | None, device: torch.d
         name, sha256 = f"{architecture.name}-random", fingerprint(model.state_dict())
     else:
         published = architecture.published
-        path = _published_file(published) if weights is None else _given_file(Path(weights), architecture)
-        sha256 = _hash(path, must_be=published if weights is None else None)
+        path = published.get() if weights is None else _given_file(Path(weights), architecture)
+        sha256 = published.sha256 if weights is None else checksum(path)
         known = sha256 == published.sha256
         name = architecture.name if known else f"{architecture.name}-{sha256[:8]}"
         settings = architecture.settings if known else _settings_beside(path, architecture, model_class)
-        # The published CLIP is pickled. Its hash says what is in it; weights_only runs no code all the same.
-        pickled = known and published.file != WEIGHTS
-        tensors = load_saved(path) if pickled else _tensors(path)
+        # The published CLIP is pickled. Its hash says what is in it; no code in it is run all the same.
+        tensors = read_tensors(path, pickled=known)
         used = {name: tensor for name, tensor in tensors.items() if not name.startswith(architecture.ignored)}
         model = _model(model_class, settings, used, path)
     encoder = architecture.encoder(model).eval().requires_grad_(False).to(device)
@@ -287,37 +270,6 @@ def _built(model_class: Any, settings: Mapping[str, Setting]) -> nn.Module:
     return model_class(model_class.config_class.from_dict(dict(settings)))
 
 
-def _published_file(published: Published) -> Path:
-    places = [folder / published.file for folder in folders(published)]
-    return next((path for path in places if path.is_file()), None) or _download(published)
-
-
-def folders(published: Published) -> list[Path]:
-    """Where its file may lie on this machine, besides the Hugging Face cache."""
-    given = os.environ.get("HARNESS_FEATURES")
-    homes = [*([Path(given)] if given else []), cache_folder() / "features"]
-    return [home / Path(published.repository).name for home in homes]
-
-
-def _download(published: Published) -> Path:
-    """The file in the Hugging Face cache, fetched where it is not there yet. A public file: no token is sent."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import logging
-
-    logging.set_verbosity_error()  # its retries are told one by one, and the error below says it all
-    try:
-        return Path(hf_hub_download(published.repository, published.file, revision=published.revision, token=False))
-    except HarnessError:
-        raise  # a signal that arrived meanwhile
-    except Exception as error:  # of net, server or disk, whatever the HTTP library below raises
-        reason = one_line(error.__cause__ or error)
-        raise SetupError(
-            f"{published.file} of {published.repository}, revision {published.revision}, is not on this machine and "
-            f"could not be downloaded ({reason}). Fetch {published.address} (sha256 {published.sha256}) into "
-            f"{folders(published)[-1]}, or into such a folder in the one that HARNESS_FEATURES names."
-        ) from None
-
-
 def _given_file(path: Path, architecture: Architecture) -> Path:
     """The file of weights that the user means by a file or a folder."""
     names = dict.fromkeys((WEIGHTS, architecture.published.file))
@@ -327,19 +279,6 @@ def _given_file(path: Path, architecture: Architecture) -> Path:
         raise DataError(
             f"there are no weights of {architecture.name} at {path}. Give a folder as save_pretrained writes it, with "
             f"{WEIGHTS} and config.json, a .safetensors file, or 'random'. Pickled files are not read."
-        )
-    return found
-
-
-def _hash(path: Path, *, must_be: Published | None) -> str:
-    try:
-        found = sha256_of(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}. Check the file and repeat the command.") from None
-    if must_be is not None and found != must_be.sha256:
-        raise DataError(
-            f"{path} is not the file of {must_be.repository}: its sha256 is {found} instead of {must_be.sha256}. "
-            f"Replace it by {must_be.address}, or let HARNESS_FEATURES name another folder."
         )
     return found
 
@@ -359,15 +298,6 @@ def _settings_beside(path: Path, architecture: Architecture, model_class: Any) -
     if kind != expected:
         raise DataError(f"{file} describes a {kind!r}, not a {expected!r}. Give weights of {architecture.name}.")
     return settings
-
-
-def _tensors(path: Path) -> Mapping[str, Tensor]:
-    if path.suffix != ".safetensors":
-        raise DataError(f"{path} is refused: only safetensors are read, never pickled files. Save it as safetensors.")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"{path} is damaged: {one_line(error, 300)}. Fetch it again.") from None
 
 
 def _model(model_class: Any, settings: Mapping[str, Setting], weights: Mapping[str, Tensor], path: Path) -> nn.Module:
