@@ -71,11 +71,11 @@ def _utilisation() -> float:
 
 
 def _estimate(name: str) -> list[str]:
-    from harness.runs import training_run as experiment
+    from harness.planning.plan import cost_of, estimate_of, resolve
 
-    cfg = experiment.resolve(name, [])
-    cost = experiment.cost_of(cfg)
-    found = experiment.estimate_of(cfg, cost, world_size=GPUS)
+    cfg = resolve(name, [])
+    cost = cost_of(cfg)
+    found = estimate_of(cfg, cost, world_size=GPUS)
     hours = next(hours for hours in found.hours if hours.device == DEVICE)
     assert hours.floor_hours is not None  # an A100 has every precision
     assert hours.assumed_hours is not None

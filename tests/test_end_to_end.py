@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from test_cli import QUICK_EVALUATION, harness
+from command_line import QUICK_EVALUATION, harness
 
 from harness.cli import demo_report as demo
 from harness.records.schema import Result, read_record

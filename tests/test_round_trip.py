@@ -10,6 +10,7 @@ from harness.data import sources
 from harness.data.latents import encode, vae
 from harness.data.latents import sets as latents
 from harness.evaluation.generation import decoder
+from harness.planning.plan import resolve
 from harness.records.schema import Manifest, read_record
 from harness.runs import sampling
 from harness.runs import training_run as experiment
@@ -41,7 +42,7 @@ def store(photos, tmp_path_factory):
 
 def run(data, out, *assignments):
     settings = [f"data={data}", "width=16", "depth=3", "num_heads=2", "batch_size=8", "steps=6", *assignments]
-    cfg = experiment.resolve("dit-tiny", settings)
+    cfg = resolve("dit-tiny", settings)
     experiment.run(cfg, out, command="", progress=NoProgress(), with_evaluation=False, force=False)
     return out / cfg.recipe / cfg.run_id
 
@@ -101,7 +102,7 @@ def test_bad_latents_are_refused_before_a_step(damage, expected, store, tmp_path
 
 
 def test_latents_of_another_shape_than_the_recipe_takes_are_refused(store):
-    cfg = experiment.resolve("dit-s", [f"data={store}", "vae=random-tiny"])
+    cfg = resolve("dit-s", [f"data={store}", "vae=random-tiny"])
     with pytest.raises(DataError, match="holds 4 x 8 x 8 with 2 classes, and this recipe takes 4 x 32 x 32 with 1,000"):
         sources.of(cfg)
 

@@ -11,11 +11,11 @@ from small import small_config, trained_a_little
 
 import baselines
 from harness.data import sources
-from harness.data.loader import Loader
+from harness.data.loader import Loader, rows_of
 from harness.evaluation.generation import choose_labels, draw_images
 from harness.recipes.config import RunConfig
 from harness.system.processes.world import World
-from harness.training.step import TrainStep, rows_of
+from harness.training.step import TrainStep
 
 METHODS = baselines.names()
 CPU = torch.device("cpu")

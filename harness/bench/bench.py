@@ -22,16 +22,16 @@ from harness.planning import floor
 from harness.planning.cost import GIGA
 from harness.planning.devices import device_named
 from harness.planning.floor import Ceiling, Work
+from harness.planning.plan import estimate_of, too_large
 from harness.planning.vae_cost import PRECISION as VAE_PRECISION
 from harness.recipes import plugins
 from harness.recipes.config import RunConfig
-from harness.records import provenance
+from harness.records import machine, provenance
 from harness.records.bench_record import Bench, Entry, Floor
-from harness.runs.training_run import default_device, estimate_of, too_large
 from harness.system import precision
 from harness.system.errors import SetupError, UsageError
+from harness.system.precision import default_device
 from harness.system.progress import Progress
-from harness.training import telemetry
 
 Maker = Callable[[], Contender]
 CHECKOUTS = {"dit": "DiT", "maskdit": "MaskDiT", "mdt": "MDT"}  # folders of the official codes, by method
@@ -73,7 +73,7 @@ def run(named: Sequence[tuple[str, RunConfig]], plan: Plan, *, command: str, pro
         try:
             ready.append(measure.warmed_up(make, device))
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not telemetry.ran_out_of_memory(error):
+            if not machine.ran_out_of_memory(error):
                 raise
             ours = number <= len(named)
             advice = str(too_large(cfg, device)) if ours else "it did not fit into memory; take a smaller --batch."
@@ -89,7 +89,7 @@ def run(named: Sequence[tuple[str, RunConfig]], plan: Plan, *, command: str, pro
         advance=progress.advance,
     )
     reached = ceilings.best(reached, ceilings.measure(precisions, device))
-    hardware = telemetry.describe(device)
+    hardware = machine.describe(device)
     entries = [
         _entry(timed, ready[0], cfg, reached, hardware.name, profile=plan.profile, device=device)
         for timed, (_, cfg, _) in zip(ready, makers, strict=True)
@@ -104,7 +104,7 @@ def run(named: Sequence[tuple[str, RunConfig]], plan: Plan, *, command: str, pro
         rounds=plan.rounds,
         matrix_flops_per_second=reached.flops_per_second,
         memory_bytes_per_second=reached.bytes_per_second,
-        process_peak_rss_bytes=telemetry.peak_memory(device)[0] if device.type == "cpu" else None,
+        process_peak_rss_bytes=machine.peak_memory(device)[0] if device.type == "cpu" else None,
         entries=entries,
     )
 
@@ -130,7 +130,7 @@ def _refuse_absent(folder: Path, methods: set[str]) -> None:
 
 def _refuse_too_large(named: Sequence[tuple[str, RunConfig]], device: torch.device) -> None:
     """Before anything is built: all contenders' weights at once, and the activations of the one that steps."""
-    available = telemetry.available_memory(device)
+    available = machine.available_memory(device)
     if available is None:
         return
     held = 0

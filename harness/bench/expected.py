@@ -3,8 +3,8 @@
 from typing import Any
 
 from harness.planning import floor
+from harness.planning.plan import cost_of, estimate_of
 from harness.recipes.config import RunConfig
-from harness.runs.training_run import cost_of, estimate_of
 
 
 def expected(name: str, cfg: RunConfig, processes: int) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.data.sources import LATENT_SETS, SYNTHETIC
+from harness.planning.plan import resolve
 from harness.recipes.config import RunConfig
 from harness.recipes.reading import load_recipe
-from harness.runs.training_run import resolve
 
 RANDOM_VAE = "random"  # untrained weights encode as fast as trained ones, and nobody has to fetch them
 

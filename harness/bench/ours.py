@@ -7,11 +7,11 @@ import torch
 
 import baselines
 from harness.data import sources
-from harness.data.loader import Loader
+from harness.data.loader import Loader, rows_of
 from harness.recipes.config import RunConfig
 from harness.system.precision import deterministic, set_precision
 from harness.system.processes.world import World
-from harness.training.step import TrainStep, rows_of
+from harness.training.step import TrainStep
 
 
 class HarnessStep:

@@ -117,7 +117,7 @@ def bench(
 
     from harness.bench import matrix
     from harness.recipes.config import parse_count
-    from harness.runs.training_run import default_device
+    from harness.system.precision import default_device
 
     varied = matrix.factors(
         precision=listed(precision),

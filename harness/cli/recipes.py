@@ -76,9 +76,10 @@ def recipes_count(
     import harness
     from harness.records.evidence import Count, Counts
     from harness.records.schema import write_record
-    from harness.runs import training_run as experiment
 
-    counted = {name: Count(**experiment.cost_of(experiment.resolve(name, []))._asdict()) for name in chosen}
+    from harness.planning.plan import cost_of, resolve
+
+    counted = {name: Count(**cost_of(resolve(name, []))._asdict()) for name in chosen}
     document = Counts(harness_version=harness.__version__, recipes=counted)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -159,15 +159,16 @@ def run(
     if not dry_run:
         start_all(nproc)
 
-    from harness.runs import training_run as experiment
+    from harness.planning.plan import plan, resolve
+    from harness.runs import training_run
 
     with defaults.named(given):
-        cfg = experiment.resolve(recipe or config or "", assignments, note)
+        cfg = resolve(recipe or config or "", assignments, note)
     if dry_run:
-        return show(experiment.plan(cfg, nproc or 1), as_json, _plan_lines)
+        return show(plan(cfg, nproc or 1), as_json, _plan_lines)
     command = " ".join(["harness run", recipe or "--config config.yaml", *(f"--set {a}" for a in assignments)])
     with together(cfg.recipe) as (world, progress):
-        result = experiment.run(
+        result = training_run.run(
             cfg,
             out,
             command=command,
@@ -201,11 +202,11 @@ def import_checkpoint(
 
     method = recipes.load_recipe(as_).document["method"]
 
+    from harness.planning.plan import resolve
     from harness.runs import importing
-    from harness.runs import training_run as experiment
 
     assignments = [*importing.as_published(method), *(set_ or [])]
-    folder = importing.import_checkpoint(file, experiment.resolve(as_, assignments), out)
+    folder = importing.import_checkpoint(file, resolve(as_, assignments), out)
     show({"folder": str(folder)}, as_json, lambda answer: [Path(answer["folder"])])
 
 

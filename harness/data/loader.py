@@ -11,7 +11,9 @@ from torch import Tensor
 
 from harness.data.dataset import Dataset
 from harness.data.order import batch_indices, mirrored
+from harness.recipes.config import RunConfig
 from harness.system.errors import UsageError
+from harness.system.processes.world import World
 
 AHEAD = 2  # batches: one in the hands of the reader, one ready
 LARGEST_SHARE = 0.8  # of the GPU's free memory that a resident data set may take
@@ -100,3 +102,28 @@ def _hold(data: Dataset, device: torch.device) -> Batch:
                 "of which training needs; say --set residency=host."
             )
     return Batch(stored.to(device), data.labels.to(device))
+
+
+def rows_of(cfg: RunConfig, world: World) -> slice:
+    """The rows of the global batch that belong to this process.
+
+    Raises UsageError when the batch does not divide over the processes, or a process's share over micro-batches.
+    """
+    batch_size, micro_batch = cfg.protocol.batch_size, cfg.execution.micro_batch
+    if batch_size % world.size:
+        raise UsageError(
+            f"a batch of {batch_size} does not divide over {world.size} processes; take a number of processes that "
+            f"divides {batch_size}, or another --set batch_size."
+        )
+    share = batch_size // world.size
+    if cfg.execution.cuda_graphs and micro_batch is not None and micro_batch < share:
+        raise UsageError(
+            f"execution.cuda_graphs records a step that takes its {share} images at once, and micro_batch is "
+            f"{micro_batch}: recorded gradients do not add up over pieces. Leave one of the two out."
+        )
+    if micro_batch is not None and share % micro_batch:
+        raise UsageError(
+            f"--micro-batch {micro_batch} does not divide the {share} images that each process has of the batch of "
+            f"{batch_size}; take a divisor of {share}."
+        )
+    return slice(world.rank * share, (world.rank + 1) * share)

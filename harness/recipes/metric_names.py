@@ -35,6 +35,7 @@ _EVERYTHING = {
     "clip": ("cmmd", *_NO_CLASSES, *BEYOND),
 }
 _INCEPTION = "inception"
+NETWORKS = (_INCEPTION, "digits", "dinov2", "clip")  # the feature networks
 _INCEPTION_NAMES = {"fd": "fid", "sfd": "sfid", "fd_infinity": "fid_infinity"}
 _KEYS = {name: metric for metric, name in _INCEPTION_NAMES.items()}
 
@@ -81,3 +82,9 @@ def _count(n: int) -> str:
     if n < 1000 or n % 100:
         return str(n)
     return f"{thousands}.{hundreds}k" if hundreds else f"{thousands}k"
+
+
+def require_network(name: str) -> None:
+    """Raises UsageError with the nearest names when there is no feature network called `name`."""
+    if name not in NETWORKS:
+        raise unknown("feature network", name, NETWORKS)

@@ -16,11 +16,10 @@ from harness.recipes import metric_names
 from harness.recipes.config import digest
 from harness.records.schema import Evaluation, write_record
 from harness.runs.sampling import changed, described, open_run
-from harness.runs.training_run import default_device
 from harness.system import locks
 from harness.system.errors import DataError, UsageError
 from harness.system.files import sha256_of
-from harness.system.precision import set_precision
+from harness.system.precision import default_device, set_precision
 from harness.system.processes.world import World
 from harness.system.progress import Progress
 

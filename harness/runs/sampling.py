@@ -23,11 +23,10 @@ from harness.records.schema import Import, Manifest, read_record, write_atomical
 from harness.runs import folder as run_folder
 from harness.runs.exporting import load
 from harness.runs.importing import RECORD
-from harness.runs.training_run import default_device
 from harness.system import locks
 from harness.system.errors import DataError, UsageError
 from harness.system.files import sha256_of
-from harness.system.precision import set_precision
+from harness.system.precision import default_device, set_precision
 from harness.system.processes.world import World
 from harness.system.progress import Progress
 from harness.training import checkpoint

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+from harness.planning.plan import resolve
 from harness.recipes.sweeps import Plan
 from harness.records.schema import Evaluation, Result, read_lines, read_record
 from harness.records.trials import distance_metric
-from harness.runs import training_run as experiment
 from harness.system.errors import DataError, HarnessError, Interrupted, Preempted, UsageError
 from harness.system.processes.children import exit_code, started
 
@@ -86,7 +86,7 @@ def tasks(plan: Plan, out: Path, *, seeds: Sequence[int] | None = None, assignme
     for seed in plan.seeds if seeds is None else seeds:
         for member in plan.members:
             given = (*member.assignments, *assignments)
-            cfg = experiment.resolve(member.recipe, [*given, f"seed={seed}"])
+            cfg = resolve(member.recipe, [*given, f"seed={seed}"])
             folder = out / cfg.recipe / cfg.run_id
             every = cfg.execution.evaluate_every or cfg.protocol.steps
             milestones = len(range(every, cfg.protocol.steps, every))

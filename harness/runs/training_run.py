@@ -4,84 +4,34 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 import baselines
 from harness.data import sources
 from harness.data.dataset import Dataset
+from harness.data.loader import rows_of
 from harness.evaluation.generation import image_shape
-from harness.evaluation.networks import features
-from harness.model.shape import shape_of
-from harness.planning.cost import GIGA, Cost, count
+from harness.planning.cost import GIGA, Cost
 from harness.planning.devices import peak_flops
-from harness.planning.estimate import Estimate, estimate, fitting_micro_batch, largest_micro_batch
-from harness.recipes import metric_names
-from harness.recipes.config import Execution, RunConfig, apply_overrides, read_config, validate
-from harness.recipes.reading import load_recipe
-from harness.records import provenance
-from harness.records.folders import departures, newer_settings
+from harness.planning.estimate import fitting_micro_batch
+from harness.planning.plan import USABLE_MEMORY, cost_of, estimate_of, identity_of, too_large
+from harness.recipes.config import Execution, RunConfig, read_config
+from harness.records import machine, provenance
 from harness.records.schema import Device, Evaluation, Result, read_record, write_record
 from harness.runs import folder as run_folder
 from harness.system import locks
-from harness.system.errors import DataError, HarnessError, SetupError, UsageError
-from harness.system.precision import deterministic, set_precision
+from harness.system.errors import DataError, HarnessError, UsageError
+from harness.system.precision import default_device, deterministic, set_precision
 from harness.system.precision import require as require_precision
 from harness.system.processes.world import World
 from harness.system.progress import Progress
-from harness.training import checkpoint, engine, telemetry
-from harness.training.step import rows_of
+from harness.training import checkpoint, engine
 
 if TYPE_CHECKING:
     from harness.data.latents.vae import Vae
     from harness.evaluation.evaluate import Yardstick
-
-USABLE_MEMORY = 0.8  # of what is free: the rest is for kernels and for what lives within one operation
-
-
-def resolve(recipe: str | Path, assignments: list[str], note: Callable[[str], None] = lambda said: None) -> RunConfig:
-    """The recipe's (or config.yaml's) settings with the assignments applied, validated.
-
-    Another formulation brings its sampler with it; an input that the recipe leaves open is the data set's. A setting
-    that is newer than the config.yaml gets the recipe's value, and `note` is told, with the run's id. Raises UsageError
-    for an unknown recipe, key, data set or feature network, or a value out of range.
-    """
-    newer: dict[str, Any] = {}
-    if isinstance(recipe, Path):
-        document = read_config(recipe)
-        newer = newer_settings.complete(document)
-    else:
-        formulations = [a.partition("=")[2] for a in assignments if a.startswith("formulation=")]
-        document = load_recipe(recipe, formulations[-1] if formulations else None).document
-    knobs = baselines.load(document["method"]).Config
-    document = apply_overrides(document, assignments, knobs.model_fields)
-    if document.get("input") is None:
-        document["input"] = sources.shape_of(document.get("protocol")).model_dump()
-    cfg = validate(document, knobs)
-    features.require(cfg.evaluation.features)
-    metric_names.require(cfg.evaluation.metrics)
-    if newer:
-        settings = ", ".join(f"{path} {departures.as_text(value)}" for path, value in newer.items())
-        note(
-            f"{recipe} is older than some settings, which get the recipe's values: {settings}. The id of the "
-            f"run with all of them is {cfg.run_id}, which need not be the record's."
-        )
-    return cfg
-
-
-def plan(cfg: RunConfig, world_size: int) -> dict[str, Any]:
-    """What `--dry-run` prints: result.json's keys as far as they are known before training, and the configuration."""
-    cost = cost_of(cfg)
-    rows_of(cfg, World(size=world_size))
-    return {
-        **_identity(cfg, world_size),
-        **cost._asdict(),
-        "device": telemetry.describe(default_device(), world_size).model_dump(),
-        "complete": False,
-        "estimate": estimate_of(cfg, cost, world_size=world_size).as_json(),
-        "config": cfg.model_dump(mode="json"),
-    }
 
 
 def run(
@@ -153,14 +103,14 @@ def _carry_out(
     begun = folder if not force and run_folder.begun(folder) else None
     cfg = world.agreed(_in_pieces_that_fit(cfg, needs.memory_parts, device, world, begun, progress))
     method = baselines.build(cfg)
-    hardware = telemetry.describe(device, world.size)
+    hardware = machine.describe(device, world.size)
     if world.is_main:
         manifest = provenance.describe(cfg, data, hardware, world.size, command)
         needed = needs.disk_parts["checkpoints"]
         run_folder.make_ready(folder, cfg, manifest, needed=needed, force=force, hold=hold, progress=progress)
     world.wait()
 
-    telemetry.reset_peak_memory(device)
+    machine.reset_peak_memory(device)
     progress.stage("training", cfg.protocol.steps)
     try:
         trained = engine.train(
@@ -168,7 +118,7 @@ def _carry_out(
             images_per_sec_at_peak=_images_per_sec_at_peak(cfg, cost, hardware),
         )  # fmt: skip
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not telemetry.ran_out_of_memory(error):
+        if not machine.ran_out_of_memory(error):
             raise
         raise too_large(cfg, device, world.size) from error
     started = time.perf_counter()
@@ -177,11 +127,11 @@ def _carry_out(
     if not world.is_main:
         return None
     result = Result(
-        **_identity(cfg, world.size),
+        **identity_of(cfg, world.size),
         **cost._asdict(),
         images_seen=cfg.protocol.steps * cfg.protocol.batch_size,
         **trained.speed._asdict(),
-        peak_memory_kind=telemetry.peak_memory(device)[1],
+        peak_memory_kind=machine.peak_memory(device)[1],
         evaluations=evaluations,
         wall_seconds=trained.seconds + time.perf_counter() - started,
         device=hardware,
@@ -193,49 +143,9 @@ def _carry_out(
     return result
 
 
-def default_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def too_large(cfg: RunConfig, device: torch.device, world_size: int = 1) -> SetupError:
-    """What to say when a step did not fit into memory: the largest micro-batch that the estimate says would."""
-    available = telemetry.available_memory(device)
-    fits = None if available is None else largest_micro_batch(cfg, USABLE_MEMORY * available, world_size=world_size)
-    where = "the GPU's memory" if device.type == "cuda" else "this machine's memory"
-    said = f"--micro-batch {fits} should, by the estimate" if fits else "by the estimate not even single images do"
-    return SetupError(
-        f"a step of {cfg.recipe} did not fit into {where}; {said}. Pieces add up to the same gradient. "
-        "--set activation_checkpointing=true needs less memory and more time."
-    )
-
-
 def _images_per_sec_at_peak(cfg: RunConfig, cost: Cost, hardware: Device) -> float | None:
     peak = peak_flops(hardware.name, cfg.protocol.precision) if hardware.kind == "cuda" else None
     return peak and peak * hardware.count / (2 * cost.gmacs_step * GIGA)
-
-
-def _identity(cfg: RunConfig, world_size: int) -> dict[str, Any]:
-    return {
-        "recipe": cfg.recipe,
-        "run_id": cfg.run_id,
-        "method": cfg.method,
-        "size": cfg.size,
-        "seed": cfg.seed,
-        "steps": cfg.protocol.steps,
-        "input_patches": cfg.knobs.input_patches,
-        "world_size": world_size,
-    }
-
-
-def cost_of(cfg: RunConfig) -> Cost:
-    """Parameters and arithmetic of a run, counted on shapes alone."""
-    return count(lambda: baselines.build(cfg, device="meta"), shape_of(cfg))
-
-
-def estimate_of(cfg: RunConfig, cost: Cost | None = None, *, world_size: int = 1) -> Estimate:
-    """What each process of a run would need, its arithmetic counted anew unless it is given."""
-    method = baselines.build(cfg, device="meta")
-    return estimate(cfg, shape_of(cfg), cost or cost_of(cfg), method, world_size)
 
 
 def _yardstick(cfg: RunConfig, data: Dataset, device: torch.device) -> "Yardstick":
@@ -264,7 +174,7 @@ def _in_pieces_that_fit(
     A run that has `begun` keeps the pieces it began with, or it would not continue bit for bit.
     """
     rows = rows_of(cfg, world)
-    share, available = rows.stop - rows.start, telemetry.available_memory(device)
+    share, available = rows.stop - rows.start, machine.available_memory(device)
     if cfg.execution.micro_batch is not None:
         return cfg
     if begun is not None:

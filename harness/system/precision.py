@@ -107,3 +107,7 @@ def no_autocast(device: torch.device) -> Iterator[None]:
     """No autocast and no gradients; TF32 as the process has it."""
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         yield
+
+
+def default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

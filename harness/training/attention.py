@@ -11,8 +11,8 @@ from torch.overrides import TorchFunctionMode
 
 from harness.model.formulations import Network
 from harness.model.shape import Shape
+from harness.records.machine import ran_out_of_memory
 from harness.system.errors import SetupError
-from harness.training.telemetry import ran_out_of_memory
 
 KERNELS = {
     "flash": SDPBackend.FLASH_ATTENTION,

@@ -11,17 +11,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from harness.data.dataset import Dataset
-from harness.data.loader import Batch, Loader
+from harness.data.loader import Batch, Loader, rows_of
 from harness.model.method import Method
 from harness.recipes.config import RunConfig
+from harness.records.machine import peak_memory
 from harness.system.errors import DataError, Diverged, HarnessError
 from harness.system.processes import signals
 from harness.system.processes.world import World
 from harness.training import checkpoint
 from harness.training.checkpoint import Checkpoint, Keep, Writer
 from harness.training.logbook import Logbook, Report, Speed
-from harness.training.step import Losses, TrainStep, rows_of
-from harness.training.telemetry import StepClock, peak_memory
+from harness.training.step import Losses, TrainStep
+from harness.training.telemetry import StepClock
 
 
 class Trained(NamedTuple):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.data.dataset import Dataset
-from harness.data.loader import Batch
+from harness.data.loader import Batch, rows_of
 from harness.model import compiling
 from harness.model.compiling import FirstStep
 from harness.model.method import Method, Progress
@@ -22,37 +22,11 @@ from harness.model.nn.blocks import DiTBlock
 from harness.model.randomness import Draw, seed_step
 from harness.model.shape import shape_of
 from harness.recipes.config import RunConfig
-from harness.system.errors import UsageError
 from harness.system.processes.world import World
 from harness.training.attention import attention, kernels_of
 from harness.training.ema import Ema
 
 Losses = dict[str, Tensor]  # of one step, this process's share of the batch, without gradient
-
-
-def rows_of(cfg: RunConfig, world: World) -> slice:
-    """The rows of the global batch that belong to this process.
-
-    Raises UsageError when the batch does not divide over the processes, or a process's share over micro-batches.
-    """
-    batch_size, micro_batch = cfg.protocol.batch_size, cfg.execution.micro_batch
-    if batch_size % world.size:
-        raise UsageError(
-            f"a batch of {batch_size} does not divide over {world.size} processes; take a number of processes that "
-            f"divides {batch_size}, or another --set batch_size."
-        )
-    share = batch_size // world.size
-    if cfg.execution.cuda_graphs and micro_batch is not None and micro_batch < share:
-        raise UsageError(
-            f"execution.cuda_graphs records a step that takes its {share} images at once, and micro_batch is "
-            f"{micro_batch}: recorded gradients do not add up over pieces. Leave one of the two out."
-        )
-    if micro_batch is not None and share % micro_batch:
-        raise UsageError(
-            f"--micro-batch {micro_batch} does not divide the {share} images that each process has of the batch of "
-            f"{batch_size}; take a divisor of {share}."
-        )
-    return slice(world.rank * share, (world.rank + 1) * share)
 
 
 class TrainStep:

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 import harness
-from harness.records import provenance
-from harness.runs.training_run import default_device
+from harness.records import machine, provenance
+from harness.system.precision import default_device
 from harness.system.processes.launch import processors
-from harness.training import telemetry
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +20,7 @@ def _all_threads():
 def pytest_benchmark_update_machine_info(config, machine_info):
     """The hardware and versions behind the numbers, and no name of a host."""
     machine_info.pop("node", None)
-    machine_info["device"] = telemetry.describe(default_device()).model_dump()
+    machine_info["device"] = machine.describe(default_device()).model_dump()
     machine_info["processors"] = processors()
     machine_info["harness"] = harness.__version__
     machine_info["packages"] = provenance.installed()

@@ -11,7 +11,7 @@ import baselines
 from harness.data import sources
 from harness.model.method import Progress
 from harness.model.randomness import Draw, seed_step
-from harness.runs import training_run as experiment
+from harness.planning.plan import resolve
 from harness.training import engine
 
 CPU = torch.device("cpu")
@@ -22,9 +22,7 @@ STEPS = {"tiny": 60, "s": 4}  # timed, of each
 def config(name, size):
     if size == "tiny":
         return tiny_config(name, "log_every=20", "checkpoint_every=1000000")
-    return experiment.resolve(
-        f"{name}-s", ["data=synthetic", "batch_size=8", "log_every=2", "checkpoint_every=1000000"]
-    )
+    return resolve(f"{name}-s", ["data=synthetic", "batch_size=8", "log_every=2", "checkpoint_every=1000000"])
 
 
 def seconds_of_bare_steps(method, cfg, data, num_steps):

@@ -142,7 +142,7 @@ def test_a_low_limit_of_open_files_is_a_warning():
 
 @pytest.mark.parametrize(("gib", "status"), [(8, "ok"), (2, "warning"), (0.5, "failure")])
 def test_little_memory_is_told(gib, status, monkeypatch):
-    monkeypatch.setattr("harness.training.telemetry.available_memory", lambda device: int(gib * 2**30))
+    monkeypatch.setattr("harness.records.machine.available_memory", lambda device: int(gib * 2**30))
     assert machine.memory().status == status
 
 

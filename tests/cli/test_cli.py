@@ -10,24 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import QUICK_EVALUATION, harness
 
 from harness.records.schema import Result, read_record
 
 SMALL = ["--set", "width=16", "--set", "depth=3", "--set", "num_heads=2", "--set", "batch_size=8"]
-QUICK_EVALUATION = ["--set", "num_images=60", "--set", "sampling.num_steps=3"]
-
-
-def harness(*arguments, cwd, **options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "harness", *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        **options,
-    )
-
 
 def test_help_is_quick_because_it_imports_nothing_heavy(tmp_path):
     code = (

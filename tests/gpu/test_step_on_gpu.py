@@ -11,7 +11,7 @@ from harness.data import sources
 from harness.data.loader import Batch
 from harness.data.order import batch_indices
 from harness.model.nn.soft_cross_entropy import Logits, plain_soft_cross_entropy, soft_cross_entropy
-from harness.runs.training_run import resolve
+from harness.planning.plan import resolve
 from harness.system.precision import set_precision
 from harness.system.processes.world import World
 from harness.training.step import TrainStep

@@ -8,50 +8,24 @@ import pytest
 import torch
 import yaml
 from small import small_config
+from tiny_run import EVALUATED, Silent, run
 
 from harness.data import sources
 from harness.data.dataset import InMemory
+from harness.planning.plan import plan, resolve
+from harness.records import machine
 from harness.records.schema import Manifest, Result, read_record
 from harness.runs import training_run as experiment
 from harness.system.errors import DataError, UsageError
-from harness.training import telemetry
-
-EVALUATED = ("num_images=60", "sampling.num_steps=3")
-
-
-class Silent:
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def stage(self, name, total, unit="images"):
-        self.notes.append(name)
-
-    def metrics(self, line):
-        pass
-
-    def advance(self, done):
-        pass
-
-
-def run(out, *assignments, with_evaluation=False, force=False):
-    progress = Silent()
-    cfg = small_config("dit", *assignments)
-    result = experiment.run(
-        cfg, out, command="harness run dit-tiny", progress=progress, with_evaluation=with_evaluation, force=force
-    )
-    return result, out / "dit-tiny" / cfg.run_id, progress.notes
 
 
 def test_a_result_holds_what_the_plan_announced(tmp_path):
     result, folder, _ = run(tmp_path)
-    plan = experiment.plan(small_config("dit"), 1)
-    announced = plan.keys() & Result.model_fields.keys()
+    planned = plan(small_config("dit"), 1)
+    announced = planned.keys() & Result.model_fields.keys()
     assert announced >= {"recipe", "run_id", "method", "seed", "steps", "params", "gmacs_forward", "gmacs_step"}
     for key in announced - {"complete", "device"}:
-        assert plan[key] == getattr(result, key), key
+        assert planned[key] == getattr(result, key), key
     assert read_record(folder / "result.json", Result) == result
 
 
@@ -120,7 +94,7 @@ def test_a_milestone_whose_checkpoint_is_gone_is_said_and_left_out(tmp_path):
 
 def test_milestones_that_would_not_be_kept_are_refused():
     with pytest.raises(UsageError, match="keep_every"):
-        experiment.resolve("dit-tiny", ["evaluate_every=300"])
+        resolve("dit-tiny", ["evaluate_every=300"])
 
 
 def test_a_damaged_result_is_made_again_from_the_checkpoint(tmp_path):
@@ -169,7 +143,7 @@ def test_a_disk_without_room_for_the_checkpoints_is_told_before_a_step(tmp_path,
 
 def test_a_batch_that_would_not_fit_is_taken_in_pieces_and_said_so(tmp_path, monkeypatch):
     whole, folder, _ = run(tmp_path / "whole")
-    monkeypatch.setattr(telemetry, "available_memory", lambda device: 900_000)
+    monkeypatch.setattr(machine, "available_memory", lambda device: 900_000)
     pieces, cut, notes = run(tmp_path / "pieces")
     assert any("it is taken in" in note for note in notes)
     assert yaml.safe_load((cut / "config.yaml").read_text())["execution"]["micro_batch"] in (1, 2, 4)
@@ -207,7 +181,7 @@ def test_force_removes_nothing_before_the_new_run_can_begin(tmp_path, monkeypatc
 def test_a_continued_run_keeps_the_pieces_it_began_with(tmp_path, monkeypatch):
     _, folder, _ = run(tmp_path)
     (folder / "result.json").unlink()
-    monkeypatch.setattr(telemetry, "available_memory", lambda device: 900_000)
+    monkeypatch.setattr(machine, "available_memory", lambda device: 900_000)
     _, _, notes = run(tmp_path)
     assert not any("it is taken in" in note for note in notes)
     assert yaml.safe_load((folder / "config.yaml").read_text())["execution"]["micro_batch"] is None
@@ -261,12 +235,12 @@ def test_an_older_config_is_carried_out_with_the_recipes_values_of_newer_setting
     document = cfg.model_dump(mode="json")
     del document["sampling"]["guidance_interval"], document["evaluation"]["reference"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(document))
-    again = experiment.resolve(tmp_path / "config.yaml", [], said.append)
+    again = resolve(tmp_path / "config.yaml", [], said.append)
     assert again == cfg
     assert len(said) == 1
     assert all(part in said[0] for part in ("guidance_interval null", "evaluation.reference data", cfg.run_id))
     (tmp_path / "config.yaml").write_text(cfg.to_yaml())
-    assert experiment.resolve(tmp_path / "config.yaml", [], said.append) == cfg
+    assert resolve(tmp_path / "config.yaml", [], said.append) == cfg
     assert len(said) == 1
 
 
@@ -274,4 +248,4 @@ def test_the_committed_runs_can_be_carried_out_from_their_configurations():
     configs = sorted((Path(__file__).parents[2] / "reports" / "demo" / "runs").glob("*/*/config.yaml"))
     assert len(configs) >= 4
     for path in configs:
-        assert experiment.resolve(path, []).recipe == path.parent.parent.name
+        assert resolve(path, []).recipe == path.parent.parent.name

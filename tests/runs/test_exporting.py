@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import baselines
 from harness.cli import app
 from harness.model.shape import shape_of
+from harness.planning.plan import resolve
 from harness.records.export_record import Export
 from harness.records.folders import removal
 from harness.records.folders.listing import survey
@@ -260,7 +261,7 @@ def test_the_hub_reads_the_front_matter(runs, tmp_path):
 
 
 def test_every_fact_of_an_imported_checkpoints_training_is_not_recorded(tmp_path):
-    cfg = experiment.resolve("dit-tiny", ["width=16", "depth=4", "num_heads=2"])
+    cfg = resolve("dit-tiny", ["width=16", "depth=4", "num_heads=2"])
     torch.save(official_state("dit", shape_of(cfg)), tmp_path / "official.pt")
     run = importing.import_checkpoint(tmp_path / "official.pt", cfg, tmp_path / "runs")
     record = export(run, tmp_path / "out")

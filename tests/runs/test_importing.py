@@ -14,9 +14,9 @@ from small import small_config
 import baselines
 from harness.evaluation.generation import choose_labels
 from harness.model.shape import shape_of
+from harness.planning.plan import resolve
 from harness.records.schema import Evaluation, Import, read_record
 from harness.runs import importing, measuring, published_weights, sampling
-from harness.runs import training_run as experiment
 from harness.system.errors import DataError, UsageError
 from harness.system.processes.world import World
 from harness.system.progress import NoProgress
@@ -44,7 +44,7 @@ GUIDED = ["sampling.num_steps=3", "guidance_scale=2"]
 
 
 def imported(method, folder):
-    cfg = experiment.resolve(f"{method}-tiny", SMALL[method])
+    cfg = resolve(f"{method}-tiny", SMALL[method])
     state = official_state(method, shape_of(cfg))
     file = folder / "official.pt"
     torch.save(
@@ -146,7 +146,7 @@ def test_a_folder_that_cannot_be_sampled_says_why(make, tmp_path):
 
 @pytest.mark.parametrize(("method", "channels", "power"), [("dit", 3, None), ("maskdit", None, None), ("mdt", 3, 4.0)])
 def test_an_imported_checkpoint_is_guided_as_its_official_code_guides(method, channels, power):
-    guidance = experiment.resolve(f"{method}-xl", importing.as_published(method)).sampling
+    guidance = resolve(f"{method}-xl", importing.as_published(method)).sampling
     assert (guidance.guidance_channels, guidance.guidance_power) == (channels, power)
 
 
@@ -170,7 +170,7 @@ def test_another_decoder_draws_other_images_and_stands_in_the_record(tmp_path):
 
     model = AutoencoderKL(**vae.RANDOM["random-tiny"])
     model.save_pretrained(tmp_path / "vae", safe_serialization=True)
-    cfg = experiment.resolve(
+    cfg = resolve(
         "maskdit-tiny",
         [
             *SMALL["maskdit"], "input={channels: 4, side: 4, num_classes: 10}", f"vae={tmp_path / 'vae'}",

@@ -12,7 +12,6 @@ import pytest
 
 from harness.recipes import sweeps
 from harness.runs import sweep
-from harness.runs import training_run as experiment
 from harness.system.errors import UsageError
 
 SMALL = (
@@ -49,9 +48,9 @@ def carry_out(*arguments: str, out: Path) -> subprocess.CompletedProcess:
 def test_every_run_of_every_sweep_is_a_valid_configuration(name, scale):
     plan = sweeps.plan(name, scale, images="photographs")
     for member in plan.members:
-        cfg = experiment.resolve(member.recipe, list(member.assignments))
+        cfg = plan.resolve(member.recipe, list(member.assignments))
         assert cfg.size == member.recipe.rpartition("-")[2]
-    assert len({experiment.resolve(m.recipe, list(m.assignments)).run_id for m in plan.members}) == len(plan.members)
+    assert len({plan.resolve(m.recipe, list(m.assignments)).run_id for m in plan.members}) == len(plan.members)
 
 
 def test_a_run_that_several_sweeps_ask_for_is_made_once_with_all_that_any_of_them_evaluates(tmp_path):

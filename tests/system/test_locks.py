@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from run_folders import write_run
-from test_experiment import EVALUATED, Silent, run
+from tiny_run import EVALUATED, Silent, run
 
 from harness.records.folders import removal
 from harness.records.folders.listing import survey

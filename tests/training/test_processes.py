@@ -11,10 +11,10 @@ from small import small_config
 
 import baselines
 from harness.data import sources
+from harness.data.loader import rows_of
 from harness.system.errors import UsageError
 from harness.system.processes.world import World
 from harness.training import engine
-from harness.training.step import rows_of
 
 METHODS = baselines.names()
 STEPS = 20

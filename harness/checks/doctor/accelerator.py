@@ -126,9 +126,8 @@ def precisions() -> Finding:
     """Which precisions the device that commands take has, and what this process begins with."""
     import torch
 
-    from harness.runs.training_run import default_device
     from harness.system.errors import SetupError
-    from harness.system.precision import require
+    from harness.system.precision import default_device, require
 
     device = default_device()
     there = []

@@ -74,7 +74,7 @@ def compiler() -> Finding:
 
     On a processor nothing is compiled by torch itself, which would take ten seconds and more.
     """
-    from harness.runs.training_run import default_device
+    from harness.system.precision import default_device
 
     return _by_triton() if default_device().type == "cuda" else _by_cxx()
 

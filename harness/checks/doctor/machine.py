@@ -45,7 +45,7 @@ def memory() -> Finding:
     """Main memory that is there, and that this process could still have."""
     import torch
 
-    from harness.training.telemetry import available_memory
+    from harness.records.machine import available_memory
 
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     free = available_memory(torch.device("cpu"))

@@ -52,12 +52,14 @@ def step_of(name: str) -> tuple[str | None, float]:
     from harness.data import sources
     from harness.data.loader import Batch
     from harness.data.order import batch_indices
-    from harness.runs import training_run as experiment
     from harness.system.processes.world import World
     from harness.training import checkpoint
     from harness.training.step import TrainStep
 
-    cfg, device = experiment.resolve(_recipe(name), list(SMALL)), experiment.default_device()
+    from harness.planning.plan import resolve
+    from harness.system.precision import default_device
+
+    cfg, device = resolve(_recipe(name), list(SMALL)), default_device()
     data = sources.load("digits", shape=cfg.input)
     step = TrainStep(baselines.build(cfg), cfg, data, world=World(), device=device)
     stored, labels = data.read(batch_indices(len(data), cfg.seed, 0, cfg.protocol.batch_size))
@@ -113,10 +115,12 @@ def drawn_by(sampler: str, formulation: str) -> str | None:
     import baselines
     from harness.evaluation.generation import choose_labels, generate
     from harness.model.formulations import FORMULATIONS
-    from harness.runs import training_run as experiment
+    from harness.planning.plan import resolve
 
-    cfg = experiment.resolve("dit-tiny", [f"formulation={formulation}", f"sampling.num_steps={NUM_STEPS}"])
-    device = experiment.default_device()
+    from harness.system.precision import default_device
+
+    cfg = resolve("dit-tiny", [f"formulation={formulation}", f"sampling.num_steps={NUM_STEPS}"])
+    device = default_device()
     network = baselines.build(cfg).network.to(device).eval()
     shape = (cfg.input.channels, cfg.input.side, cfg.input.side)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from harness.records import documents
+from harness.records import documents, machine
 from harness.records.folders.listing import last_step, lines_in
 from harness.records.schema import SCHEMA_VERSION, Manifest, read_json, read_record, write_atomically
 from harness.runs import training_run as experiment
@@ -14,9 +14,9 @@ from harness.runs.reproduce import compare, environment
 from harness.runs.reproduce.restore import Restored, data_of, restored
 from harness.system.errors import DataError, UsageError
 from harness.system.files import sha256_of
+from harness.system.precision import default_device
 from harness.system.processes.world import World
 from harness.system.progress import Progress
-from harness.training import telemetry
 
 WEIGHT_FILES = {"raw": "method.safetensors", "averaged": "ema.safetensors"}
 
@@ -63,7 +63,7 @@ def reproduce(
     record = documents.read(folder, f"{folder.resolve().parent.name}/{folder.resolve().name}")
     last = _last_step(record, then, steps, world)
     data_of(then)
-    here = telemetry.describe(experiment.default_device())
+    here = machine.describe(default_device())
     if then.manifest.device.kind == "cpu" and here.name == then.manifest.device.name:
         torch.set_num_threads(
             then.manifest.device.threads

@@ -1,0 +1,104 @@
+"""What a run will be, before anything is spent: its resolved settings, its cost, its needs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import baselines
+from harness.data import sources
+from harness.data.loader import rows_of
+from harness.model.shape import shape_of
+from harness.planning.cost import Cost, count
+from harness.planning.estimate import Estimate, estimate, largest_micro_batch
+from harness.recipes import metric_names
+from harness.recipes.config import RunConfig, apply_overrides, read_config, validate
+from harness.recipes.reading import load_recipe
+from harness.records import machine
+from harness.records.folders import departures, newer_settings
+from harness.system.errors import SetupError
+from harness.system.precision import default_device
+from harness.system.processes.world import World
+
+USABLE_MEMORY = 0.8  # of the free memory; the rest is for kernels and for tensors that live within one operation
+
+
+def resolve(recipe: str | Path, assignments: list[str], note: Callable[[str], None] = lambda said: None) -> RunConfig:
+    """The recipe's (or config.yaml's) settings with the assignments applied, validated.
+
+    Another formulation brings its sampler with it; an input that the recipe leaves open is the data set's. A setting
+    that is newer than the config.yaml gets the recipe's value, and `note` is told, with the run's id. Raises UsageError
+    for an unknown recipe, key, data set or feature network, or a value out of range.
+    """
+    newer: dict[str, Any] = {}
+    if isinstance(recipe, Path):
+        document = read_config(recipe)
+        newer = newer_settings.complete(document)
+    else:
+        formulations = [a.partition("=")[2] for a in assignments if a.startswith("formulation=")]
+        document = load_recipe(recipe, formulations[-1] if formulations else None).document
+    knobs = baselines.load(document["method"]).Config
+    document = apply_overrides(document, assignments, knobs.model_fields)
+    if document.get("input") is None:
+        document["input"] = sources.shape_of(document.get("protocol")).model_dump()
+    cfg = validate(document, knobs)
+    metric_names.require_network(cfg.evaluation.features)
+    metric_names.require(cfg.evaluation.metrics)
+    if newer:
+        settings = ", ".join(f"{path} {departures.as_text(value)}" for path, value in newer.items())
+        note(
+            f"{recipe} is older than some settings, which get the recipe's values: {settings}. The id of the "
+            f"run with all of them is {cfg.run_id}, which need not be the record's."
+        )
+    return cfg
+
+
+def plan(cfg: RunConfig, world_size: int) -> dict[str, Any]:
+    """What `--dry-run` prints: result.json's keys as far as they are known before training, and the configuration."""
+    cost = cost_of(cfg)
+    rows_of(cfg, World(size=world_size))
+    return {
+        **identity_of(cfg, world_size),
+        **cost._asdict(),
+        "device": machine.describe(default_device(), world_size).model_dump(),
+        "complete": False,
+        "estimate": estimate_of(cfg, cost, world_size=world_size).as_json(),
+        "config": cfg.model_dump(mode="json"),
+    }
+
+
+def too_large(cfg: RunConfig, device: torch.device, world_size: int = 1) -> SetupError:
+    """What to say when a step did not fit into memory: the largest micro-batch that the estimate says would."""
+    available = machine.available_memory(device)
+    fits = None if available is None else largest_micro_batch(cfg, USABLE_MEMORY * available, world_size=world_size)
+    where = "the GPU's memory" if device.type == "cuda" else "this machine's memory"
+    said = f"--micro-batch {fits} should, by the estimate" if fits else "by the estimate not even single images do"
+    return SetupError(
+        f"a step of {cfg.recipe} did not fit into {where}; {said}. Pieces add up to the same gradient. "
+        "--set activation_checkpointing=true needs less memory and more time."
+    )
+
+
+def identity_of(cfg: RunConfig, world_size: int) -> dict[str, Any]:
+    return {
+        "recipe": cfg.recipe,
+        "run_id": cfg.run_id,
+        "method": cfg.method,
+        "size": cfg.size,
+        "seed": cfg.seed,
+        "steps": cfg.protocol.steps,
+        "input_patches": cfg.knobs.input_patches,
+        "world_size": world_size,
+    }
+
+
+def cost_of(cfg: RunConfig) -> Cost:
+    """Parameters and arithmetic of a run, counted on shapes alone."""
+    return count(lambda: baselines.build(cfg, device="meta"), shape_of(cfg))
+
+
+def estimate_of(cfg: RunConfig, cost: Cost | None = None, *, world_size: int = 1) -> Estimate:
+    """What each process of a run would need, its arithmetic counted anew unless it is given."""
+    method = baselines.build(cfg, device="meta")
+    return estimate(cfg, shape_of(cfg), cost or cost_of(cfg), method, world_size)
