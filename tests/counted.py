@@ -7,6 +7,7 @@ from small import tiny_config
 import baselines
 from harness.model.shape import shape_of
 from harness.planning.cost import Cost, count
+from harness.planning.plan import on_shapes
 from harness.recipes.config import RunConfig, apply_overrides, validate
 from harness.recipes.reading import load_recipe
 
@@ -25,4 +26,4 @@ def configured(recipe: str, *assignments: str) -> RunConfig:
 def counted(recipe: str, *assignments: str) -> Cost:
     """GMACs and parameters by running the method on shapes: a second for S/2, three for XL/2."""
     cfg = configured(recipe, *assignments)
-    return count(lambda: baselines.build(cfg, device="meta"), shape_of(cfg))
+    return count(on_shapes(cfg), shape_of(cfg))

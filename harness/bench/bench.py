@@ -22,7 +22,7 @@ from harness.planning import floor
 from harness.planning.cost import GIGA
 from harness.planning.devices import device_named
 from harness.planning.floor import Ceiling, Work
-from harness.planning.plan import estimate_of, too_large
+from harness.planning.plan import estimate_of, on_shapes, too_large
 from harness.planning.vae_cost import PRECISION as VAE_PRECISION
 from harness.recipes import plugins
 from harness.recipes.config import RunConfig
@@ -193,7 +193,7 @@ def _entry(
     device: torch.device,
 ) -> Entry:
     ours = timed.conditions["code"] == "harness"
-    work = floor.work_of(cfg) if ours else None
+    work = floor.work_of(cfg, on_shapes(cfg)) if ours else None
     floors = _floors(work, reached, device_name) if work else []
     speed = timed.steps_per_sec
     here = next((f.seconds for f in floors if f.of == MEASURED_HERE), None)

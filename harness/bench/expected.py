@@ -3,13 +3,13 @@
 from typing import Any
 
 from harness.planning import floor
-from harness.planning.plan import cost_of, estimate_of
+from harness.planning.plan import cost_of, estimate_of, on_shapes
 from harness.recipes.config import RunConfig
 
 
 def expected(name: str, cfg: RunConfig, processes: int) -> dict[str, Any]:
     """Arithmetic, bytes, memory and the floor of a step on each device of the table, as `bench --estimate` prints."""
-    work = floor.work_of(cfg, world_size=processes)
+    work = floor.work_of(cfg, on_shapes(cfg), world_size=processes)
     cost = cost_of(cfg)
     return {
         "name": name,

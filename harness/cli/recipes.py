@@ -74,10 +74,9 @@ def recipes_count(
         raise UsageError(f"--out is {out}; compare and report look for a file called {COUNTS}.")
 
     import harness
+    from harness.planning.plan import cost_of, resolve
     from harness.records.evidence import Count, Counts
     from harness.records.schema import write_record
-
-    from harness.planning.plan import cost_of, resolve
 
     counted = {name: Count(**cost_of(resolve(name, []))._asdict()) for name in chosen}
     document = Counts(harness_version=harness.__version__, recipes=counted)

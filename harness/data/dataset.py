@@ -13,6 +13,7 @@ from torch import Tensor
 
 from harness.model.randomness import Draw
 from harness.recipes.config import InputShape
+from harness.records.schema import DataIdentity
 from harness.system.errors import UsageError
 
 
@@ -56,6 +57,18 @@ class Dataset(ABC):
         `advance` is told how many of num_files are done.
         """
         return
+
+    @property
+    def identity(self) -> DataIdentity:
+        """What a run's manifest says of this set."""
+        return DataIdentity(
+            name=self.name,
+            sha256=self.sha256,
+            num_images=len(self),
+            real=self.real,
+            vae=self.vae,
+            vae_sha256=self.vae_sha256,
+        )
 
     @property
     def num_files(self) -> int:

@@ -3,13 +3,11 @@
 The papers' "Gflops" are multiply-accumulates; so are the numbers here (one MAC is two FLOPs).
 """
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import baselines
 from harness.model.method import Method, Progress
 from harness.model.randomness import Draw
 from harness.model.shape import Shape, shape_of
@@ -37,12 +35,11 @@ class StepCost(NamedTuple):
         return sum(self.parts.values())
 
 
-def count(build: Callable[[], Method], shape: Shape) -> Cost:
-    """Cost per image of the method that `build` returns on the meta device: no memory is touched.
+def count(method: Method, shape: Shape) -> Cost:
+    """Cost per image of a method that was built on the meta device: no memory is touched.
 
     On this device attention is made of plain matrix products, which the counter knows; fused CPU kernels count as 0.
     """
-    method = build()
     clean = torch.zeros(1, shape.channels, shape.side, shape.side, device="meta")
     noise, labels = torch.zeros(1, device="meta"), torch.zeros(1, dtype=torch.long, device="meta")
     with FlopCounterMode(display=False) as forward, torch.no_grad():
@@ -53,11 +50,11 @@ def count(build: Callable[[], Method], shape: Shape) -> Cost:
     return Cost(params, forward.get_total_flops() / 2 / GIGA, step.get_total_flops() / 2 / GIGA)
 
 
-def step_cost(cfg: RunConfig) -> StepCost:
-    """From the formulas of this run's method; counted for a method without one, which `source` then says."""
+def step_cost(cfg: RunConfig, method: Method) -> StepCost:
+    """Cost of a step from the formulas of the method; without formulas, `method` on the meta device is counted."""
     known = formulas.macs(cfg)
     if known is None:
-        counted = count(lambda: baselines.build(cfg, device="meta"), shape_of(cfg))
+        counted = count(method, shape_of(cfg))
         return StepCost("counted", {"step": counted.gmacs_step}, 0.0)
     recomputed = known.recomputed if cfg.execution.activation_checkpointing else 0
     return StepCost(

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-import baselines
 from harness.data.latents.shards import IMAGENET_IMAGES
 from harness.data.sources import LATENT_SETS
 from harness.model.method import Method
@@ -103,13 +102,13 @@ def _size(size: int) -> str:
 # Memory ----------------------------------------------------------------------------------------------------------
 
 
-def largest_micro_batch(cfg: RunConfig, available_bytes: float, *, world_size: int = 1) -> int | None:
+def largest_micro_batch(cfg: RunConfig, method: Method, available_bytes: float, *, world_size: int = 1) -> int | None:
     """Images that a process can take through the network at once in so many bytes, whatever `cfg` says of that.
 
     A divisor of the process's share of the batch; None where not even one image fits.
     """
     whole = cfg.model_copy(update={"execution": cfg.execution.model_copy(update={"micro_batch": None})})
-    parts = _memory_parts(whole, shape_of(cfg), baselines.build(cfg, device="meta"), world_size)
+    parts = _memory_parts(whole, shape_of(cfg), method, world_size)
     return fitting_micro_batch(parts, math.ceil(cfg.protocol.batch_size / world_size), available_bytes)
 
 

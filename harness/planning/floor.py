@@ -6,14 +6,12 @@ it as a multiple.
 
 from typing import Any, Literal, NamedTuple
 
-import baselines
+from harness.model.method import Method
 from harness.planning.cost import GIGA, StepCost, step_cost
 from harness.planning.devices import DEVICES, Device
 from harness.planning.traffic import Traffic, traffic
 from harness.planning.vae_cost import PRECISION, online_encoder
 from harness.recipes.config import RunConfig
-
-PAPER_DEVICE, PAPER_DEVICES = "A100 80GB SXM", 8  # SD-DiT Sec. 4.1: "8 x 80GB-A100"; it does not say SXM or PCIe
 
 
 class Work(NamedTuple):
@@ -92,16 +90,16 @@ class Floor(NamedTuple):
         }
 
 
-def work_of(cfg: RunConfig, *, world_size: int = 1) -> Work:
-    """What a step of this run takes each of `world_size` processes. Raises UsageError for one that cannot be built."""
+def work_of(cfg: RunConfig, method: Method, *, world_size: int = 1) -> Work:
+    """What a step of this run takes each of `world_size` processes. `method` is the run's, on the meta device."""
     encoder = online_encoder(cfg)
     return Work(
         precision=cfg.protocol.precision,
         processes=world_size,
         images=cfg.protocol.batch_size / world_size,
-        cost=step_cost(cfg),
+        cost=step_cost(cfg, method),
         vae_gmacs=encoder.macs / GIGA if encoder else 0.0,
-        traffic=traffic(cfg, baselines.build(cfg, device="meta"), encoder=encoder, world_size=world_size),
+        traffic=traffic(cfg, method, encoder=encoder, world_size=world_size),
     )
 
 
@@ -118,16 +116,6 @@ def floor_of(work: Work, ceiling: Ceiling) -> Floor:
     return Floor(ceiling.name, work.precision, work.processes, arithmetic, memory)
 
 
-def floors(cfg: RunConfig, *, world_size: int = 1) -> list[Floor]:
-    """Of a step on as many of each device of the table as the run has processes."""
-    return floors_of(work_of(cfg, world_size=world_size))
-
-
 def floors_of(work: Work) -> list[Floor]:
     """Where this work stands on each device of the table."""
     return [floor_of(work, ceiling_of(device, work.precision)) for device in DEVICES]
-
-
-def paper_floor(cfg: RunConfig) -> Floor:
-    """Of a step on the eight A100 that SD-DiT's Fig. 3 was measured on."""
-    return next(floor for floor in floors(cfg, world_size=PAPER_DEVICES) if floor.device == PAPER_DEVICE)

@@ -9,6 +9,7 @@ import torch
 import baselines
 from harness.data import sources
 from harness.data.loader import rows_of
+from harness.model.method import Method
 from harness.model.shape import shape_of
 from harness.planning.cost import Cost, count
 from harness.planning.estimate import Estimate, estimate, largest_micro_batch
@@ -71,7 +72,11 @@ def plan(cfg: RunConfig, world_size: int) -> dict[str, Any]:
 def too_large(cfg: RunConfig, device: torch.device, world_size: int = 1) -> SetupError:
     """What to say when a step did not fit into memory: the largest micro-batch that the estimate says would."""
     available = machine.available_memory(device)
-    fits = None if available is None else largest_micro_batch(cfg, USABLE_MEMORY * available, world_size=world_size)
+    fits = (
+        None
+        if available is None
+        else largest_micro_batch(cfg, on_shapes(cfg), USABLE_MEMORY * available, world_size=world_size)
+    )
     where = "the GPU's memory" if device.type == "cuda" else "this machine's memory"
     said = f"--micro-batch {fits} should, by the estimate" if fits else "by the estimate not even single images do"
     return SetupError(
@@ -93,12 +98,16 @@ def identity_of(cfg: RunConfig, world_size: int) -> dict[str, Any]:
     }
 
 
+def on_shapes(cfg: RunConfig) -> Method:
+    """The run's method on the meta device: shapes without memory. Raises UsageError for one that cannot be built."""
+    return baselines.build(cfg, device="meta")
+
+
 def cost_of(cfg: RunConfig) -> Cost:
     """Parameters and arithmetic of a run, counted on shapes alone."""
-    return count(lambda: baselines.build(cfg, device="meta"), shape_of(cfg))
+    return count(on_shapes(cfg), shape_of(cfg))
 
 
 def estimate_of(cfg: RunConfig, cost: Cost | None = None, *, world_size: int = 1) -> Estimate:
     """What each process of a run would need, its arithmetic counted anew unless it is given."""
-    method = baselines.build(cfg, device="meta")
-    return estimate(cfg, shape_of(cfg), cost or cost_of(cfg), method, world_size)
+    return estimate(cfg, shape_of(cfg), cost or cost_of(cfg), on_shapes(cfg), world_size)

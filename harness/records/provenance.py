@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 import harness
-from harness.data.dataset import Dataset
 from harness.recipes import plugins
 from harness.recipes.config import RunConfig
 from harness.records.schema import DataIdentity, Device, Manifest
@@ -22,7 +21,7 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def describe(cfg: RunConfig, data: Dataset, device: Device, world_size: int, command: str) -> Manifest:
+def describe(cfg: RunConfig, data: DataIdentity, device: Device, world_size: int, command: str) -> Manifest:
     """The manifest of a run that is about to start."""
     commit, diff = git_state()
     return Manifest(
@@ -41,14 +40,7 @@ def describe(cfg: RunConfig, data: Dataset, device: Device, world_size: int, com
         },
         seed=cfg.seed,
         config_sha256=cfg.sha256,
-        data=DataIdentity(
-            name=data.name,
-            sha256=data.sha256,
-            num_images=len(data),
-            real=data.real,
-            vae=data.vae,
-            vae_sha256=data.vae_sha256,
-        ),
+        data=data,
         world_size=world_size,
         command=command,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -105,7 +105,7 @@ def _carry_out(
     method = baselines.build(cfg)
     hardware = machine.describe(device, world.size)
     if world.is_main:
-        manifest = provenance.describe(cfg, data, hardware, world.size, command)
+        manifest = provenance.describe(cfg, data.identity, hardware, world.size, command)
         needed = needs.disk_parts["checkpoints"]
         run_folder.make_ready(folder, cfg, manifest, needed=needed, force=force, hold=hold, progress=progress)
     world.wait()

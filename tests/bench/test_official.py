@@ -268,7 +268,7 @@ def test_an_official_step_does_the_arithmetic_of_ours_with_as_many_parameters(me
     """Counted with attention as matrix products, since the counter takes a CPU's fused kernel for nothing."""
     cfg = ours(method)
     theirs = contender(method, checkout(method), shape_of(cfg), compile=False)
-    cost = count(lambda: baselines.build(cfg, device="meta"), shape_of(cfg))
+    cost = count(baselines.build(cfg, device="meta"), shape_of(cfg))
     assert sum(p.numel() for p in theirs.network.parameters() if p.requires_grad) == cost.params
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         theirs.step()
@@ -295,7 +295,7 @@ def test_at_a_published_size_the_official_code_builds_its_named_network(method):
     shape = shape_of(cfg)
     theirs = contender(method, checkout(method), shape, compile=False)
     assert theirs.conditions()["network"] == "S/2"
-    expected = count(lambda: baselines.build(cfg, device="meta"), shape).params
+    expected = count(baselines.build(cfg, device="meta"), shape).params
     assert sum(p.numel() for p in theirs.network.parameters() if p.requires_grad) == expected
 
 

@@ -16,6 +16,7 @@ from harness.records.schema import Result, read_record
 
 SMALL = ["--set", "width=16", "--set", "depth=3", "--set", "num_heads=2", "--set", "batch_size=8"]
 
+
 def test_help_is_quick_because_it_imports_nothing_heavy(tmp_path):
     code = (
         "import sys; from typer.testing import CliRunner; from harness.cli import app;"

@@ -31,6 +31,7 @@ from harness.planning.estimate import (
     largest_micro_batch,
     lines,
 )
+from harness.planning.plan import on_shapes
 from harness.recipes.config import RunConfig
 from harness.training import checkpoint
 from harness.training.checkpoint import Checkpoint, Keep
@@ -212,9 +213,9 @@ def test_the_largest_micro_batch_fits_and_the_next_one_does_not(name, world_size
     }
     for rows, larger in pairwise(sizes):
         available = (needed[rows] + needed[larger]) / 2
-        assert largest_micro_batch(cfg, available, world_size=world_size) == rows
-    assert largest_micro_batch(cfg, 1e12, world_size=world_size) == 16 // world_size
-    assert largest_micro_batch(cfg, needed[1] / 2, world_size=world_size) is None
+        assert largest_micro_batch(cfg, on_shapes(cfg), available, world_size=world_size) == rows
+    assert largest_micro_batch(cfg, on_shapes(cfg), 1e12, world_size=world_size) == 16 // world_size
+    assert largest_micro_batch(cfg, on_shapes(cfg), needed[1] / 2, world_size=world_size) is None
 
 
 def test_what_fits_can_be_told_from_the_parts_of_an_estimate():
@@ -225,7 +226,9 @@ def test_what_fits_can_be_told_from_the_parts_of_an_estimate():
 
 def test_checkpointing_lets_more_images_fit():
     plain, recomputing = config("dit-xl", "precision=bf16"), config("dit-xl", "precision=bf16", CHECKPOINTED)
-    assert largest_micro_batch(recomputing, 60e9) > 2 * largest_micro_batch(plain, 60e9)
+    assert largest_micro_batch(recomputing, on_shapes(recomputing), 60e9) > 2 * largest_micro_batch(
+        plain, on_shapes(plain), 60e9
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)

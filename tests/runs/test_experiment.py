@@ -8,14 +8,13 @@ import pytest
 import torch
 import yaml
 from small import small_config
-from tiny_run import EVALUATED, Silent, run
+from tiny_run import EVALUATED, run
 
 from harness.data import sources
 from harness.data.dataset import InMemory
 from harness.planning.plan import plan, resolve
 from harness.records import machine
 from harness.records.schema import Manifest, Result, read_record
-from harness.runs import training_run as experiment
 from harness.system.errors import DataError, UsageError
 
 

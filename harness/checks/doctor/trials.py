@@ -52,12 +52,11 @@ def step_of(name: str) -> tuple[str | None, float]:
     from harness.data import sources
     from harness.data.loader import Batch
     from harness.data.order import batch_indices
+    from harness.planning.plan import resolve
+    from harness.system.precision import default_device
     from harness.system.processes.world import World
     from harness.training import checkpoint
     from harness.training.step import TrainStep
-
-    from harness.planning.plan import resolve
-    from harness.system.precision import default_device
 
     cfg, device = resolve(_recipe(name), list(SMALL)), default_device()
     data = sources.load("digits", shape=cfg.input)
@@ -116,7 +115,6 @@ def drawn_by(sampler: str, formulation: str) -> str | None:
     from harness.evaluation.generation import choose_labels, generate
     from harness.model.formulations import FORMULATIONS
     from harness.planning.plan import resolve
-
     from harness.system.precision import default_device
 
     cfg = resolve("dit-tiny", [f"formulation={formulation}", f"sampling.num_steps={NUM_STEPS}"])
