@@ -4,14 +4,18 @@ BIN := .venv/bin
 # Packages are installed without bytecode, so the first use must be able to leave it behind.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types bench coverage mutants faults fuzz docs clean
+.PHONY: demo test test-all lint types bench coverage mutants faults fuzz docs clean
 
 # The whole story: four methods trained, sampled, evaluated, drawn and tabulated in reports/demo/.
 demo: .venv/installed
 	$(BIN)/harness demo
 
-# A worker a core, each with one thread: the tests are many small programs.
+# Everything but the long tests, which are marked `slow`. One worker a core, one thread each.
 test: lint types
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m "not slow"
+
+# Every test, as continuous integration runs them.
+test-all: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 lint: .venv/installed
@@ -27,9 +31,9 @@ coverage: .venv/installed
 
 # Deliberate faults in the mathematics, each of which a test must catch.
 mutants: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py --out reports/faults/mutants.json
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py --out reports/evidence/mutants.json
 
-# Every fault many times over, and the table of what was tried and survived in reports/faults/.
+# Every fault many times over, and the table of what was tried and survived in reports/evidence/.
 faults: .venv/installed
 	HARNESS_FAULTS=long $(BIN)/python -m pytest tests/faults tests/hostile
 	$(BIN)/python tests/faults/kills.py --kills 50

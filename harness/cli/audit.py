@@ -13,7 +13,7 @@ from harness.system.errors import OutOfTolerance
 def add_to(app: typer.Typer) -> None:
     """Put these commands into the command line, in the order a user meets them."""
     app.command(
-        epilog="Examples: harness audit · harness audit reports/demo reports/tiny --out reports/audit · "
+        epilog="Examples: harness audit · harness audit reports/demo reports/tiny --out reports/evidence · "
         "harness audit runs/sddit-tiny --json"
     )(audit)
     app.command(

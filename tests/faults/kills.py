@@ -1,6 +1,6 @@
 """SIGKILL, SIGTERM and SIGINT at random moments of training, saving, encoding, sampling and evaluating.
 
-    python tests/faults/kills.py --kills 50 --seed 1        # at least 50 kills of each kind; rows for reports/faults
+    python tests/faults/kills.py --kills 50 --seed 1        # at least 50 kills of each kind; rows for reports/evidence
     python tests/faults/kills.py --kills 3 --only sampling --out /tmp/faults
 
 Every command is a real one, in a process of its own. A failure is told with the story, and the seed repeats it.

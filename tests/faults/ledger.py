@@ -2,7 +2,7 @@
 
     ledger = Ledger("kills", seed=7)
     ledger.add(Fault("training", "SIGKILL at a random moment", tried=50, survived=50, lost="at most 3 steps"))
-    ledger.write()                                # reports/faults/kills.json; rows of other kinds there stay
+    ledger.write()                                # reports/evidence/kills.json; rows of other kinds there stay
 
 `python tests/faults/ledger.py [FOLDER]` draws faults.md from every JSON file of the folder.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.records.schema import write_atomically
 
-REPORTS = Path(__file__).parents[2] / "reports" / "faults"
+REPORTS = Path(__file__).parents[2] / "reports" / "evidence"
 TABLE = "faults.md"
 SCHEMA_VERSION = 1
 NO_FAULTS = {"property": "examples of a property", "fuzz": "inputs of a fuzzer"}  # kinds whose tries are no faults

@@ -1,6 +1,6 @@
 """Where a file is damaged: bits flipped and ends cut at random, and what may come of it.
 
-HARNESS_FAULTS=long tries many positions and writes the counts to reports/faults/damage.json.
+HARNESS_FAULTS=long tries many positions and writes the counts to reports/evidence/damage.json.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Hostile input: how many examples each property gets, and the ledger of the long form.
 
-HARNESS_FAULTS=long tries more than 100,000 examples in all, each one new, and writes reports/faults/hostile.json.
+HARNESS_FAULTS=long tries more than 100,000 examples in all, each one new, and writes reports/evidence/hostile.json.
 """
 
 import pytest

@@ -5,7 +5,7 @@
 
 Each target runs in a process of its own, from a corpus made in code. A crash is any error but the harness's own, more
 memory than a file of kilobytes can need, or a second without an end; its input is kept and named. Counts go to
-reports/faults/hostile.json. Needs the extra `fuzz`, which is for Linux.
+reports/evidence/hostile.json. Needs the extra `fuzz`, which is for Linux.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], help="default: all")
     parser.add_argument("--runs", type=int, default=RUNS, help="executions of each target")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="the folder of the counts; default: reports/faults")
+    parser.add_argument("--out", type=Path, help="the folder of the counts; default: reports/evidence")
     parser.add_argument("--inside", choices=TARGETS, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()

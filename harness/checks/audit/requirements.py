@@ -226,7 +226,7 @@ def seeds(seen: Seen) -> Requirement:
             ),
             seen.project(
                 "what is not deterministic is measured",
-                lambda c: c.has("reports/audit/deterministic.md"),
+                lambda c: c.has("reports/evidence/deterministic.md"),
                 "what is not deterministic is not measured",
             ),
         ],
