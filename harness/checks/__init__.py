@@ -1,1 +1,1 @@
-"""Checks that a user asks for: audit of records, doctor of the installation."""
+"""Checks of run folders against their own records (audit), and of the machine and its installation (doctor)."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import audit, bench, config, doctor, export, images, results, run, sweep
+from harness.cli import audit, bench, config, doctor, export, images, reproduce, results, run, sweep
 from harness.cli.app.application import App, with_switches
 from harness.cli.data import data_app
 from harness.cli.published import published_app
@@ -49,6 +49,7 @@ images.add_to(app)
 export.add_to(app)
 results.add_to(app)
 audit.add_to(app)
+reproduce.add_to(app)
 bench.add_to(app)
 doctor.add_to(app)
 app.add_typer(data_app, name="data")

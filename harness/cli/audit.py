@@ -1,25 +1,22 @@
-"""Commands that check what is there against what it says: audit, reproduce."""
+"""The command that checks runs against their own records: audit."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from harness.cli.app.answer import Json, Roots, answers, count, show
-from harness.cli.app.processes import Nproc, start_all, together
+from harness.cli.app.answer import Json, Roots, answers, show
 from harness.system.errors import OutOfTolerance
+
+SHOWN_RUNS = 3  # that are named beside one warning
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put these commands into the command line, in the order a user meets them."""
+    """Put this command into the command line."""
     app.command(
         epilog="Examples: harness audit · harness audit reports/demo reports/tiny --out reports/evidence · "
         "harness audit runs/sddit-tiny --json"
     )(audit)
-    app.command(
-        epilog="Examples: harness reproduce runs/dit-tiny/seed0-9ac3130fa4 · "
-        "harness reproduce reports/demo/runs/sddit-tiny/seed0-6b41865f93 --steps 100"
-    )(reproduce)
 
 
 @answers
@@ -28,7 +25,7 @@ def audit(
     out: Annotated[Path | None, typer.Option(help="Also write audit.md and audit.json into this folder.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Check runs against their own records, and say which requirements of a reproducibility reviewer hold.
+    """Check runs against their own records.
 
     Files against hashes, settings against the recipe, evaluations, data, seeds, clock, log, and that nothing names a
     machine. What a folder does not hold is "not kept" and no failure. Exit code 6 when a check fails.
@@ -39,10 +36,11 @@ def audit(
     document = auditing.audit(roots)
     if out is not None:
         _write(document, roots, out)
-    show(document, as_json, _audit_lines)
+    show(document, as_json, _lines)
     if bad := auditing.failures(document):
         raise OutOfTolerance(
-            f"{len(bad)} checks failed in {document['verdicts'][auditing.BAD]} of {document['num_runs']} runs: {bad[0]}"
+            f"{len(bad)} checks failed in {document['verdicts'][auditing.FAILED]} of {document['num_runs']} runs: "
+            f"{bad[0]}"
             + (f", and {len(bad) - 1} more, listed above" if bad[1:] else "")
             + ". Restore those files, or make the runs again with `harness run --force`."
         )
@@ -55,75 +53,45 @@ def _write(document: dict[str, Any], roots: list[Path], out: Path) -> None:
     from harness.records.schema import write_atomically
 
     out.mkdir(parents=True, exist_ok=True)
-    said = " ".join(["harness audit", *(root.name if root.is_absolute() else str(root) for root in roots)])
+    command = " ".join(["harness audit", *(root.name if root.is_absolute() else str(root) for root in roots)])
     write_atomically(out / "audit.json", json.dumps(document, indent=1) + "\n")
-    write_atomically(out / "audit.md", page(document, said))
+    write_atomically(out / "audit.md", page(document, command))
 
 
-def _audit_lines(document: dict[str, Any]) -> list[str]:
-    from harness.cli.audit_text import of_the_audit
+def _lines(document: dict[str, Any]) -> list[str]:
+    """How many runs pass each check, what failed or needs a warning, and the verdict."""
+    from harness.checks.audit.page import counts
+    from harness.checks.finding import FAILURE, WARNING
+    from harness.cli.app.layout import columns, wrapped
 
-    return of_the_audit(document)
-
-
-@answers
-def reproduce(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, with or without its weights.")],
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where the re-run goes, as <recipe>/<run-id>; repeating continues it.")
-    ] = Path("reproduced"),
-    steps: Annotated[
-        int | None,
-        typer.Option(parser=count, metavar="N", help="Stop after the first N steps, and compare their losses alone."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Start the re-run over.")] = False,
-    page: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also add the result to this Markdown file.")
-    ] = None,
-    nproc: Nproc = None,
-    as_json: Json = False,
-) -> None:
-    """Carry a run out again from its records and compare: configuration, losses, weights, images, metrics.
-
-    Bit for bit on the same processor, threads, packages and code, else within a stated tolerance; it says which, and
-    what differs. Exit code 6 when it is not reproduced, or when losses cannot tell it from another seed.
-    """
-    start_all(nproc)
-
-    from harness.runs.reproduce import reproduce as reproducing
-
-    with together(f"again {run.name}") as (world, progress):
-        document = reproducing.reproduce(run, out, steps=steps, force=force, progress=progress, world=world)
-    if document is None:  # the main process has it
-        return
-    if page is not None:
-        _add(document, page, steps)
-    show(document, as_json, _reproduction_lines)
-    if document["reproduced"] is None:
-        raise OutOfTolerance(
-            f"{document['run']}: {document['verdict']}. The record logs no line early enough; compare it on the "
-            "machine it was made on, bit for bit, or make a record with --set log_every=20."
-        )
-    if not document["reproduced"]:
-        failed = [row["what"] for row in document["rows"] if row["reproduced"] is False]
-        raise OutOfTolerance(
-            f"{document['run']} is not reproduced {document['comparison']}: {', '.join(failed)} "
-            f"differ{'s' if len(failed) == 1 else ''} by more than allowed. What differs in the environment is listed "
-            "above; --force starts the re-run over."
-        )
+    total = document["num_runs"]
+    lines = [f"Checks of {total} run{'s' if total > 1 else ''}"]
+    found = counts(document)
+    rows = [
+        [check, ", ".join(f"{count} {status}" for status, count in found[check].items()), what]
+        for check, what in document["checks"].items()
+    ]
+    lines += columns(rows, indent="  ")
+    for title, status in (("Failed", FAILURE), ("Warnings", WARNING)):
+        by_text = _runs_by_text(document, status)
+        lines += ["", title] if by_text else []
+        for text, runs in by_text.items():
+            shown = len(runs) if status == FAILURE else SHOWN_RUNS
+            more = f" and {len(runs) - shown} more" if runs[shown:] else ""
+            lines += wrapped(f"{text} [{', '.join(runs[:shown])}{more}]", "  ", "    ")
+    lines += ["", "Runs"]
+    if total == 1:
+        lines += [f"  {document['runs'][0]['run']}: {document['runs'][0]['verdict']}"]
+    else:
+        lines += [f"  {count} {name}" for name, count in document["verdicts"].items() if count]
+    return lines + columns([[f"{i['folder']}:", i["reason"]] for i in document["left_out"]], indent="  left out  ")
 
 
-def _add(document: dict[str, Any], page: Path, steps: int | None) -> None:
-    from harness.records.schema import write_atomically
-    from harness.runs.reproduce.page import added
-
-    page.parent.mkdir(parents=True, exist_ok=True)
-    text = page.read_text(encoding="utf-8") if page.exists() else ""
-    command = f"harness reproduce {document['run']}" + (f" --steps {steps}" if steps else "")
-    write_atomically(page, added(text, document, command))
-
-
-def _reproduction_lines(document: dict[str, Any]) -> list[str]:
-    from harness.cli.audit_text import of_the_reproduction
-
-    return of_the_reproduction(document)
+def _runs_by_text(document: dict[str, Any], status: str) -> dict[str, list[str]]:
+    """The runs that each finding of this status applies to."""
+    by_text: dict[str, list[str]] = {}
+    for run in document["runs"]:
+        for finding in run["findings"]:
+            if finding["status"] == status:
+                by_text.setdefault(f"{finding['name']}: {finding['found']}", []).append(run["run"])
+    return by_text

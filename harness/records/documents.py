@@ -1,11 +1,12 @@
-"""Everything in one run folder that the checks read, each document read once."""
+"""Everything in one run folder that audits and re-runs read, each document read once."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.records.folders.departures import Departures, departures
 from harness.records.schema import (
     SELF,
     Evaluation,
@@ -21,7 +22,6 @@ from harness.records.store import read_sections, reason_of
 from harness.system.errors import DataError
 
 R = TypeVar("R", bound=Record)
-LOGS = ("metrics.jsonl", "events.jsonl")
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,8 @@ class Documents:
     metrics: list[dict[str, Any]]
     events: list[dict[str, Any]]
     evaluations: dict[str, Evaluation]  # evaluations/*.json, by file name
-    written: dict[str, Mapping[str, Any]]  # the same as they stand in their files: which conditions were recorded
     damaged: dict[str, str] = field(default_factory=dict)
-    unsealed: tuple[str, ...] = ()  # records without a hash of themselves: older versions', or it was taken out
+    unsealed: tuple[str, ...] = ()  # records without a hash of themselves: written by older versions, or edited
 
     @property
     def all_evaluations(self) -> dict[str, Evaluation]:
@@ -49,6 +48,11 @@ class Documents:
     @property
     def sections(self) -> dict[str, Any]:
         return self.config or {}
+
+    @cached_property
+    def departures(self) -> Departures:
+        """Where the configuration differs from today's recipe."""
+        return departures(self.sections, self.manifest.command if self.manifest else "")
 
     def setting(self, path: str) -> Any:
         """A setting of the configuration by its path, like "protocol.steps"; None where it has none."""
@@ -61,65 +65,56 @@ class Documents:
 def read(folder: Path, name: str) -> Documents:
     """The documents of `folder`. Never raises for what lies in it: a document that cannot be read is `damaged`."""
     damaged: dict[str, str] = {}
+    unsealed: list[str] = []
+
+    def record(name: str, kind: type[R]) -> R | None:
+        path = folder / name
+        if not os.path.lexists(path):
+            return None
+        if not path.is_file():
+            damaged[name] = "it is not a file"
+            return None
+        try:
+            found = read_record(path, kind)
+            if SELF not in read_json(path):
+                unsealed.append(name)
+            return found
+        except DataError as error:
+            damaged[name] = reason_of(error).removeprefix(f"{path} ")
+        except (ValueError, RecursionError):
+            damaged[name] = "it cannot be read as JSON"
+        return None
+
+    def lines(name: str) -> list[dict[str, Any]]:
+        if not (folder / name).is_file():
+            return []
+        try:
+            found, bad = read_lines(folder / name)
+        except (OSError, ValueError, RecursionError) as error:
+            damaged[name] = f"it cannot be read: {error}"
+            return []
+        if bad:
+            damaged[name] = f"{bad} damaged line(s)"
+        return found
+
     config = None
     if (folder / "config.yaml").exists():
         try:
             config = read_sections(folder)
         except DataError as error:
             damaged["config.yaml"] = reason_of(error).removeprefix("damaged: ")
-    logs = {log: _lines(folder / log, damaged) for log in LOGS}
-    evaluations = {}
-    for path in sorted((folder / "evaluations").glob("*.json")):
-        evaluation = _record(folder, f"evaluations/{path.name}", Evaluation, damaged)
-        if evaluation:
-            evaluations[path.stem] = evaluation
-    manifest = _record(folder, "manifest.json", Manifest, damaged)
-    result = _record(folder, "result.json", Result, damaged)
-    imported = _record(folder, "import.json", Import, damaged)
-    known = {"manifest.json": manifest, "result.json": result, "import.json": imported}
-    written = {name: read_json(folder / "evaluations" / f"{name}.json") for name in evaluations}
-    plain = {name: read_json(folder / name) for name, record in known.items() if record}
-    plain |= {f"evaluations/{name}.json": document for name, document in written.items()}
+    paths = sorted((folder / "evaluations").glob("*.json"))
+    evaluations = {path.stem: record(f"evaluations/{path.name}", Evaluation) for path in paths}
     return Documents(
         folder=folder,
         name=name,
         config=config,
-        manifest=manifest,
-        result=result,
-        imported=imported,
-        metrics=logs["metrics.jsonl"],
-        events=logs["events.jsonl"],
-        evaluations=evaluations,
-        written=written,
+        manifest=record("manifest.json", Manifest),
+        result=record("result.json", Result),
+        imported=record("import.json", Import),
+        metrics=lines("metrics.jsonl"),
+        events=lines("events.jsonl"),
+        evaluations={name: evaluation for name, evaluation in evaluations.items() if evaluation},
         damaged=damaged,
-        unsealed=tuple(name for name, document in plain.items() if SELF not in document),
+        unsealed=tuple(unsealed),
     )
-
-
-def _record(folder: Path, name: str, kind: type[R], damaged: dict[str, str]) -> R | None:
-    path = folder / name
-    if not os.path.lexists(path):
-        return None
-    if not path.is_file():
-        damaged[name] = "it is not a file"
-        return None
-    try:
-        return read_record(path, kind)
-    except DataError as error:
-        damaged[name] = reason_of(error).removeprefix(f"{path} ")
-    except (ValueError, RecursionError):
-        damaged[name] = "it cannot be read as JSON"
-    return None
-
-
-def _lines(path: Path, damaged: dict[str, str]) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    try:
-        lines, bad = read_lines(path)
-    except (OSError, ValueError, RecursionError) as error:
-        damaged[path.name] = f"it cannot be read: {error}"
-        return []
-    if bad:
-        damaged[path.name] = f"{bad} damaged line(s)"
-    return lines

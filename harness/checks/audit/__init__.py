@@ -1,1 +1,1 @@
-"""Run folders checked against what they say of themselves, and the project against what a reviewer asks of it."""
+"""Checks of run folders against their own records."""

@@ -1,11 +1,11 @@
-"""The log of a run and its clock: lines whole and in order, timed steps that add up, times that can be true."""
+"""The log of a run and its clock: lines are whole and in order, timed steps add up, times are possible."""
 
 import math
 from datetime import datetime
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from harness.checks.audit.finding import Finding, judged, not_kept
+from harness.checks.finding import Finding, judged, not_kept
 from harness.records.documents import Documents
 from harness.records.folders.listing import as_time
 
@@ -16,15 +16,15 @@ NO_LOG = "there is no metrics.jsonl"
 
 
 class Stretch(NamedTuple):
-    """The steps from one start of the run to the next, of those that were not done anew after it."""
+    """The steps between one start of the run and the next, without those that were repeated after it."""
 
     after: int
     last: int
-    saved: set[int]  # of checkpoints that an event tells of: a line is written with each
+    saved: set[int]  # steps of the checkpoints in events.jsonl: a line is written with each
 
 
 def _stretches(run: Documents, last: int) -> list[Stretch]:
-    """A start goes on from a checkpoint, and what an earlier one did after it is done again."""
+    """A start continues from a checkpoint, and repeats what an earlier start did after that checkpoint."""
     starts, saved = [0], set[int]()
     for event in run.events:
         step = event.get("step")
@@ -44,11 +44,11 @@ def _stretches(run: Documents, last: int) -> list[Stretch]:
 def log(run: Documents) -> Finding:
     """Every line that the configuration promises, in order, to the last step, with finite losses."""
     if not run.metrics:
-        return not_kept("log", NO_LOG)
+        return not_kept(NO_LOG)
     problems = []
     steps = [step for line in run.metrics if type(step := line.get("step")) is int and step > 0]
     if len(steps) < len(run.metrics):
-        return judged("log", ["a line has no step"], "")
+        return judged(["a line has no step"], "")
     if any(later <= earlier for earlier, later in pairwise(steps)):
         problems.append("steps do not rise from line to line")
     if missing := sorted(_promised(run, set(steps)) - set(steps)):
@@ -63,14 +63,14 @@ def log(run: Documents) -> Finding:
         if "loss" not in parts or not all(_finite(line[name]) for name in parts):
             problems.append(f"the loss of step {line['step']} is not a finite number")
             break
-    return judged("log", problems, f"{len(steps)} lines to step {steps[-1]:,}")
+    return judged(problems, f"{len(steps)} lines to step {steps[-1]:,}")
 
 
 def _promised(run: Documents, steps: set[int]) -> set[int]:
-    """Steps that a line is written at: since the last start by the intervals of config.yaml, and with each checkpoint.
+    """Steps that must have a line: after the last start those of the intervals in config.yaml, and each checkpoint's.
 
-    A run may have been continued with another log_every. That of an earlier stretch is a divisor of every step logged
-    without a checkpoint; the largest promises the fewest lines.
+    A run may have been continued with another log_every. In an earlier stretch we only know that log_every divides
+    every step that was logged without a checkpoint. We take the largest such number, which asks for the fewest lines.
     """
     *earlier, newest = _stretches(run, max(steps))
     intervals = [run.setting(f"execution.{name}") for name in ("log_every", "checkpoint_every")]
@@ -91,12 +91,12 @@ def _finite(value: Any) -> bool:
 
 
 def timing(run: Documents) -> Finding:
-    """Warm-up is outside the timed window, the result's speed is the log's, and waiting for data is part of it."""
+    """The timed window leaves warm-up out and includes waiting for data, and the result's speed is the log's."""
     if not run.metrics or not run.result:
-        return not_kept("timing", "no result or no log to compare")
+        return not_kept("no result or no log to compare")
     lines = run.metrics
     if not all(_finite(line.get("timed_steps")) and _finite(line.get("timed_seconds")) for line in lines):
-        return judged("timing", ["a line does not say how many steps it timed, or for how long"], "")
+        return judged(["a line does not say how many steps it timed, or for how long"], "")
     result, problems = run.result, []
     timed, seconds = sum(line["timed_steps"] for line in lines), sum(line["timed_seconds"] for line in lines)
     left_out = result.steps - timed
@@ -124,9 +124,7 @@ def timing(run: Documents) -> Finding:
         problems.append(f"{seconds:.1f} s were timed within {result.wall_seconds:.1f} s")
     waited = sum(line["timed_seconds"] * (line.get("data_wait_share") or 0) for line in lines)
     share = f"{waited / seconds:.1%}" if seconds else "none"
-    return judged(
-        "timing", problems, f"{left_out} steps of warm-up in {len(stretches)} start(s), waiting for data {share}"
-    )
+    return judged(problems, f"{left_out} steps of warm-up in {len(stretches)} start(s), waiting for data {share}")
 
 
 def times(run: Documents) -> Finding:
@@ -134,7 +132,7 @@ def times(run: Documents) -> Finding:
     started = as_time(run.manifest.started_at) if run.manifest else None
     moments = [as_time(event.get("time")) for event in run.events]
     if not moments:
-        return not_kept("times", "there is no events.jsonl")
+        return not_kept("there is no events.jsonl")
     problems = [f"event {i + 1} has no time" for i, moment in enumerate(moments) if moment is None]
     known: list[datetime] = [moment for moment in moments if moment]
     if run.manifest and started is None:
@@ -150,5 +148,5 @@ def times(run: Documents) -> Finding:
     steps = [e.get("step") for e in run.events if e.get("event") == "checkpoint" and type(e.get("step")) is int]
     asked = run.setting("protocol.steps")
     if run.result and isinstance(asked, int) and asked not in steps:
-        problems.append(f"no event tells of the checkpoint of the last step, {asked}")
-    return judged("times", problems, f"{len(moments)} events over {span:.0f} s")
+        problems.append(f"no event records the checkpoint of the last step, {asked}")
+    return judged(problems, f"{len(moments)} events over {span:.0f} s")

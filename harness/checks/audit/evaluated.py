@@ -1,54 +1,57 @@
-"""Evaluations: every condition recorded, metrics called what they are, and the network behind a FID the pinned one."""
+"""Evaluations: every condition is recorded, each metric's name says how it was measured, and the network behind a FID
+is the published one."""
 
 import math
 import re
 from collections.abc import Iterator
 from functools import cache
 
-from harness.checks.audit.finding import OK, Finding, judged, not_kept
+from harness.checks.finding import Finding, judged, not_kept
 from harness.recipes.metric_names import NAMED, metric_name
 from harness.records.documents import Documents
 from harness.records.schema import Evaluation, EvaluationProtocol
 
-OF_ANY = ("num_images", "features", "features_sha256", "reference", "reference_sha256")
 OF_SAMPLES = ("formulation", "sampler", "num_steps", "nfe", "label_rule", "uint8_rule", "seed")
-MAY_BE_NONE = ("guidance_scale", "vae")  # nobody guided, no VAE: said so, and not left out
-LATER = ("sample_precision", "features_batch", "features_device")  # which older versions did not record
+LATER = ("sample_precision", "features_batch", "features_device")  # older versions did not record these
 HASH = re.compile(r"[0-9a-f]{64}")
 INCEPTION = "inception"
 FID = re.compile(r"s?fid")
-OF_A_RUN = ("final", "untrained", "step-")  # evaluations of `harness run`, made as its configuration says
-CALLS = {"heun": lambda steps: 2 * steps - 1, "ddpm": lambda steps: steps}  # of the network, by the sampler's steps
+OF_A_RUN = ("final", "untrained", "step-")  # evaluations by `harness run`, made as its configuration says
+CALLS = {"heun": lambda steps: 2 * steps - 1, "ddpm": lambda steps: steps}  # network evaluations by sampling steps
+CONFIGURED = {  # conditions that the configuration fixes, and where
+    "formulation": "formulation",
+    **{name: f"sampling.{name}" for name in ("sampler", "num_steps", "guidance_scale")},
+    **{name: f"evaluation.{name}" for name in ("num_images", "label_rule", "seed", "features")},
+}
+NONE = "no evaluation"
 
 
 def conditions(run: Documents) -> Finding:
-    """Sampler, steps, NFE, guidance, N, labels, uint8 rule, VAE, hashes and seed of each evaluation.
+    """Each evaluation records its sampler, steps, NFE, guidance, N, labels, uint8 rule, VAE, hashes and seed.
 
-    Those that `harness run` made must also be the configuration's.
+    Evaluations by `harness run` must also agree with the configuration.
     """
     evaluations = run.all_evaluations
     if not evaluations:
-        return not_kept("conditions", "no evaluation")
-    problems, unrecorded = [], set()
+        return not_kept(NONE)
+    problems: list[str] = []
+    unrecorded: set[str] = set()
     for name, evaluation in evaluations.items():
         protocol = evaluation.protocol
-        drawn = evaluation.step is not None
-        absent = [field for field in (*OF_ANY, *(OF_SAMPLES if drawn else ())) if getattr(protocol, field) is None]
-        if drawn:
-            said = (run.written[name].get("protocol") or {}) if name in run.written else protocol.model_fields_set
-            absent += [field for field in MAY_BE_NONE if field not in said]
+        found = list(_impossible(protocol))
+        if evaluation.step is not None:  # images were drawn, and did not come in a file
+            found += [f"{field} is not recorded" for field in OF_SAMPLES if getattr(protocol, field) is None]
             unrecorded |= {field for field in LATER if getattr(protocol, field) is None}
-        problems += [f"{name} does not say its {field}" for field in absent]
-        problems += [f"{name}: {problem}" for problem in _impossible(protocol)]
-        if drawn and name.startswith(OF_A_RUN) and run.config:
-            problems += [f"{name}: {problem}" for problem in _unlike_the_run(run, protocol)]
+            if name.startswith(OF_A_RUN) and run.config:
+                found += _unlike_the_run(run, protocol)
+        problems += [f"{name}: {problem}" for problem in found]
     remarks = [f"made before {', '.join(sorted(unrecorded))} were recorded"] if unrecorded else []
-    return judged("conditions", problems, f"{len(evaluations)} evaluations", remarks=remarks)
+    return judged(problems, f"{len(evaluations)} evaluations", remarks=remarks)
 
 
 def _impossible(protocol: EvaluationProtocol) -> Iterator[str]:
     for field in ("features_sha256", "reference_sha256"):
-        if getattr(protocol, field) and not HASH.fullmatch(getattr(protocol, field)):
+        if not HASH.fullmatch(getattr(protocol, field)):
             yield f"{field} is no sha256"
     calls = CALLS.get(protocol.sampler or "")
     if calls and protocol.num_steps and protocol.nfe != calls(protocol.num_steps):
@@ -58,12 +61,7 @@ def _impossible(protocol: EvaluationProtocol) -> Iterator[str]:
 
 
 def _unlike_the_run(run: Documents, protocol: EvaluationProtocol) -> Iterator[str]:
-    pairs = {
-        "formulation": "formulation",
-        **{name: f"sampling.{name}" for name in ("sampler", "num_steps", "guidance_scale")},
-        **{name: f"evaluation.{name}" for name in ("num_images", "label_rule", "seed", "features")},
-    }
-    for field, path in pairs.items():
+    for field, path in CONFIGURED.items():
         if getattr(protocol, field) != run.setting(path):
             yield f"{field} is {getattr(protocol, field)!r}, and config.yaml has {run.setting(path)!r}"
     if run.manifest:
@@ -75,32 +73,32 @@ def _unlike_the_run(run: Documents, protocol: EvaluationProtocol) -> Iterator[st
 
 
 def names(run: Documents) -> Finding:
-    """N and the network are in every name; only 50,000 images through the published Inception are fid50k."""
+    """Each name holds N and the network, and only 50,000 images through the published Inception are fid50k."""
     evaluations = run.all_evaluations
     if not evaluations:
-        return not_kept("names", "no evaluation")
-    problems, count = [], 0
+        return not_kept(NONE)
+    problems = []
     for name, evaluation in evaluations.items():
         protocol = evaluation.protocol
         honest = {metric_name(metric, protocol.features, protocol.num_images) for metric in NAMED}
+        made = f"{protocol.num_images:,} images through {protocol.features}"
         for metric, value in evaluation.metrics.items():
-            count += 1
             if metric not in honest:
-                made = f"{protocol.num_images:,} images through {protocol.features}"
-                problems.append(f"{name} calls {metric} what was measured on {made}")
+                problems.append(f"{name}: {metric} is no name for a metric of {made}")
             if not math.isfinite(value):
                 problems.append(f"{name}: {metric} is {value}")
-    return judged("names", problems, f"{count} metrics")
+    return judged(problems, f"{sum(len(each.metrics) for each in evaluations.values())} metrics")
 
 
 def features(run: Documents) -> Finding:
-    """Where a metric is called FID, or the network Inception, its hash is the published weights'.
+    """A metric called FID, or measured by Inception, comes from the network with the published weights' hash.
 
-    The small digits network is trained on first use; another torch might round it otherwise, so that is a remark.
+    The small network for digits is trained on first use. Another torch may round it otherwise, so that another hash is
+    a warning.
     """
     evaluations = run.all_evaluations
     if not evaluations:
-        return not_kept("features", "no evaluation")
+        return not_kept(NONE)
     problems, remarks, seen = [], [], set()
     for name, evaluation in evaluations.items():
         network, sha256 = evaluation.protocol.features, evaluation.protocol.features_sha256
@@ -110,10 +108,8 @@ def features(run: Documents) -> Finding:
                 problems.append(f"{name} is called FID, and its network has the hash {sha256[:12]}")
         elif network == "digits" and sha256 != _digits():
             remarks.append(f"{name}: the digits network made here has another hash, {_digits()[:12]}")
-    said = f"{', '.join(sorted(seen))}; none is called FID"
-    return judged(
-        "features", problems, said if not any(map(_called_fid, evaluations.values())) else "", remarks=remarks
-    )
+    none_fid = "" if any(map(_called_fid, evaluations.values())) else "; none is called FID"
+    return judged(problems, f"{', '.join(sorted(seen))}{none_fid}", remarks=remarks)
 
 
 def _called_fid(evaluation: Evaluation) -> bool:
@@ -122,7 +118,7 @@ def _called_fid(evaluation: Evaluation) -> bool:
 
 @cache
 def _published() -> str:
-    from harness.evaluation.networks.inception import PUBLISHED  # with torch, which takes seconds to import
+    from harness.evaluation.networks.inception import PUBLISHED  # imports torch, which takes seconds
 
     return PUBLISHED.sha256
 
@@ -132,8 +128,3 @@ def _digits() -> str:
     from harness.evaluation.networks import digits_classifier
 
     return digits_classifier.load().sha256
-
-
-def all_conditions_recorded(finding: Finding) -> bool:
-    """Whether a finding of `conditions` says so without a remark."""
-    return finding.status == OK

@@ -2,60 +2,45 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
-from harness.checks.audit.finding import NOT_KEPT, OK
-from harness.report.tables.table import escape
+from harness.checks.finding import NOT_KEPT, OK, Status
+from harness.report.tables.table import Table, escape
 
 Document = Mapping[str, Any]
 
 
 def page(document: Document, command: str) -> str:
-    """The audit as Markdown: verdicts, checks, requirements, what failed, and where runs differ from their recipes."""
+    """The audit as Markdown: the verdicts, the checks, what they found, and where runs differ from their recipes."""
     verdicts = ", ".join(f"{count} {name}" for name, count in document["verdicts"].items() if count)
+    found = counts(document)
+    checks = [
+        {"check": check, "what": what} | {status: found[check][status] or None for status in get_args(Status)}
+        for check, what in document["checks"].items()
+    ]
+    runs = [{"run": run["run"], "verdict": run["verdict"], "findings": _findings(run)} for run in document["runs"]]
     parts = [
         "# Audit",
         f"`{command}`: {document['num_runs']} runs, {verdicts}.",
         "What is not in a folder, like the weights of committed records, is not kept and not a failure.",
-        "## Checks",
-        _table(["check", "what", "ok", "remark", "not kept", "failed"], _checks(document)),
-        "## Requirements of a reviewer",
-        _table(
-            ["", "asks for", "standing", "evidence"],
-            [[r["id"], r["asks"], r["standing"], r["evidence"]] for r in document["requirements"]],
-        ),
-        "## Runs",
-        _table(["run", "verdict", "said by the checks"], [_run(run) for run in document["runs"]]),
+        Table("checks", "Checks", ["check", "what", *get_args(Status)], checks).markdown(2).strip(),
+        Table("runs", "Runs", ["run", "verdict", "findings"], runs).markdown(2).strip(),
     ]
     if document["left_out"]:
-        parts += [
-            "Left out: " + "; ".join(f"{item['folder']}: {item['reason']}" for item in document["left_out"]) + "."
-        ]
+        left_out = [f"{item['folder']}: {item['reason']}" for item in document["left_out"]]
+        parts.append(escape(f"Left out: {'; '.join(left_out)}."))
     return "\n\n".join(parts) + "\n"
 
 
 def counts(document: Document) -> dict[str, Counter]:
     """How many runs have which status, by check."""
     return {
-        check: Counter(f["status"] for run in document["runs"] for f in run["findings"] if f["check"] == check)
+        check: Counter(f["status"] for run in document["runs"] for f in run["findings"] if f["name"] == check)
         for check in document["checks"]
     }
 
 
-def _checks(document: Document) -> list[list[str]]:
-    found = counts(document)
-    return [
-        [check, what, *(str(found[check][status] or "") for status in ("ok", "remark", "not kept", "failed"))]
-        for check, what in document["checks"].items()
-    ]
-
-
-def _run(run: Document) -> list[str]:
-    told = [f"{f['check']}: {f['says']}" for f in run["findings"] if f["status"] not in (OK, NOT_KEPT)]
+def _findings(run: Document) -> str:
+    found = [f"{f['name']}: {f['found']}" for f in run["findings"] if f["status"] not in (OK, NOT_KEPT)]
     asked = [d["setting"].rpartition(".")[2] for d in run["differs_from_recipe"] if d["why"] == "asked for"]
-    return [run["run"], run["verdict"], "; ".join([*told, *([f"asked for: {', '.join(asked)}"] if asked else [])])]
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *([escape(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "; ".join([*found, *([f"asked for: {', '.join(asked)}"] if asked else [])])

@@ -7,17 +7,17 @@ from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 
-from harness.checks.audit.finding import Finding, judged
+from harness.checks.finding import Finding, judged
 from harness.records.documents import Documents
 
 TEXTS = (".json", ".jsonl", ".yaml", ".yml", ".txt", ".md", ".csv", ".log")
 LARGEST = 64 << 20  # bytes of one file that are read
-# Folders of machines, which are a path's beginning whatever stands before them, and telling even alone.
+# Folders that exist on machines. A path that begins with one is absolute, whatever text precedes it.
 OF_MACHINES = (
     "home|Users|root|scratch|work|mnt|media|srv|nfs|gpfs|lustre|project|projects|workspace|content|Volumes|var|tmp|data"
 )
 OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
-TELLING = {
+PATTERNS = {
     "an absolute path": re.compile(
         r"""(?:^|[\s"'=:,(\[{<>;|])(?:/[^\s/\\"'<>|:]+){2,}|["'](?:/[^"'/\n]+){2,}"""
         rf"|(?<![\w.~/-])/(?:{OF_MACHINES})(?![\w.-])",
@@ -41,7 +41,7 @@ PLAIN_USERS = {"root", "user", "users", "admin", "ubuntu", "runner", "nobody", "
 
 
 def privacy(run: Documents) -> Finding:
-    """Scans every text of the folder. What is found is named by its kind and file, and not repeated."""
+    """Scan every text file of the folder. The finding names the kind and the file, and does not repeat the text."""
     found, files = [], 0
     versions = set(run.manifest.packages.values()) if run.manifest else set()
     for path in sorted(run.folder.rglob("*")):
@@ -51,15 +51,15 @@ def privacy(run: Documents) -> Finding:
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
         except OSError:
-            continue  # the check of records tells of a document that cannot be read
+            continue  # the check of records reports a document that cannot be read
         name = path.relative_to(run.folder).as_posix()
-        found += [f"{name} holds {what}" for what in _told_by(text, versions)]
-    return judged("privacy", found, f"{files} texts")
+        found += [f"{name} holds {what}" for what in _private_in(text, versions)]
+    return judged(found, f"{files} texts")
 
 
-def _told_by(text: str, versions: Collection[str]) -> Iterator[str]:
-    """`versions` of packages may be four numbers too, and are no addresses."""
-    for what, pattern in TELLING.items():
+def _private_in(text: str, versions: Collection[str]) -> Iterator[str]:
+    """Kinds of private text in `text`. A version of a package may have four numbers and is no IP address."""
+    for what, pattern in PATTERNS.items():
         if any(match.group() not in versions for match in pattern.finditer(text)):
             yield what
     yield from (what for what, pattern in _of_this_machine() if pattern.search(text))
@@ -67,12 +67,12 @@ def _told_by(text: str, versions: Collection[str]) -> Iterator[str]:
 
 @cache
 def _of_this_machine() -> list[tuple[str, re.Pattern[str]]]:
-    """Names of this machine and of who audits, where they are no common words."""
+    """The names of this machine and of the user, unless they are common words."""
     host = socket.gethostname().split(".")[0]
-    telling = [("this machine's name", host)] if len(host) > 4 and re.search(r"[\d-]", host) else []
+    names = [("this machine's name", host)] if len(host) > 4 and re.search(r"[\d-]", host) else []
     try:
         user = getpass.getuser()
     except (OSError, KeyError):
         user = Path.home().name
-    telling += [("the user's name", user)] if len(user) > 3 and user not in PLAIN_USERS else []
-    return [(what, re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])")) for what, name in telling]
+    names += [("the user's name", user)] if len(user) > 3 and user not in PLAIN_USERS else []
+    return [(what, re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])")) for what, name in names]

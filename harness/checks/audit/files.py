@@ -1,0 +1,151 @@
+"""Files and data against their hashes: checkpoints, the weights behind an evaluation, the data set as it is now."""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from platformdirs import user_data_path
+
+from harness.checks.finding import Finding, failure, judged, not_kept, ok
+from harness.recipes.config import DIGEST_LENGTH, InputShape, digest, identity
+from harness.records.documents import Documents
+from harness.records.schema import read_json
+from harness.records.store import reason_of
+from harness.system.errors import HarnessError
+from harness.system.files import sha256_of
+
+EMA = "ema.safetensors"
+MADE_HERE = ("digits", "synthetic")  # data sets that every machine has
+
+
+def checkpoints(run: Documents) -> Finding:
+    """Each checkpoint's files against state.json, state.json against its own hash, and both against the run.
+
+    Only the newest checkpoint keeps all its files. An older one keeps its averaged weights alone.
+    """
+    folders = sorted((run.folder / "checkpoints").glob("step-*"))
+    if not folders:
+        return not_kept("no checkpoint in the folder")
+    problems, count = [], 0
+    for folder in folders:
+        newest = folder == folders[-1] and not run.imported
+        try:
+            state = read_json(folder / "state.json")
+            if state.pop("sha256") != digest(state):
+                problems.append(f"{folder.name}/state.json was changed after it was written")
+            if f"step-{state['step']:09d}" != folder.name:
+                problems.append(f"{folder.name}: state.json is of step {state['step']}")
+            if run.config and state["config_sha256"] != identity(run.config):
+                other = state["config_sha256"][:DIGEST_LENGTH]
+                problems.append(f"{folder.name}: it is of another configuration, {other}")
+            for name, sha256 in state["files"].items():
+                path = folder / name
+                if path.is_file():
+                    count += 1
+                    if sha256_of(path) != sha256:
+                        problems.append(f"{folder.name}/{name} is damaged: its sha256 is not the one written with it")
+                elif name == EMA or newest:
+                    problems.append(f"{folder.name}/{name} is missing")
+        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+            problems.append(f"{folder.name}/state.json cannot be read: {error}")
+    last = f"step-{run.setting('protocol.steps') or 0:09d}"
+    remarks = [] if not run.result or any(f.name == last for f in folders) else ["none of the last step is kept"]
+    return judged(problems, f"{count} files of {len(folders)} checkpoints", remarks=remarks)
+
+
+def weights(run: Documents) -> Finding:
+    """The weights that were evaluated have the hash of the averaged weights in the checkpoint of that step."""
+    pairs = [
+        (name, evaluation.weights_sha256, path)
+        for name, evaluation in run.all_evaluations.items()
+        if evaluation.weights == "ema" and evaluation.weights_sha256 and evaluation.step is not None
+        if (path := run.folder / "checkpoints" / f"step-{evaluation.step:09d}" / EMA).is_file()
+    ]
+    if not pairs:
+        return not_kept("no checkpoint of an evaluated step with the weights' hash")
+    problems = []
+    for name, sha256, path in pairs:
+        try:
+            if _fingerprint(path, path.stat().st_mtime_ns) != sha256:
+                problems.append(f"{name} was measured with other weights than {path.parent.name}/{EMA}")
+        except Exception as error:  # safetensors raises its own error for a damaged file
+            problems.append(f"{path.parent.name}/{EMA} cannot be read: {reason_of(error)}")
+    return judged(problems, f"{len(pairs)} evaluations")
+
+
+@lru_cache
+def _fingerprint(path: Path, modified: int) -> str:
+    from safetensors.torch import load_file  # torch takes seconds to import, and records without weights need none
+
+    from harness.system.weights import fingerprint
+
+    return fingerprint(load_file(path))
+
+
+class Source(NamedTuple):
+    """Which data: their content, or where they are."""
+
+    name: str
+    pipeline: str
+    vae: str | None
+    shape: tuple[int, int, int] | None  # channels, side, classes
+
+
+class Content(NamedTuple):
+    """What the data are on this machine. One of `absent` and `damaged` may say why there is no content."""
+
+    sha256: str | None = None
+    num_images: int | None = None
+    absent: str = ""
+    damaged: str = ""
+
+
+def data(run: Documents) -> Finding:
+    """The content's hash and the number of images, where the data are on this machine."""
+    if not run.config or not run.manifest:
+        return not_kept("config.yaml or manifest.json cannot be read")
+    known, protocol, asked = run.manifest.data, run.sections["protocol"], run.setting("input")
+    if len(known.sha256) != 64:
+        return failure(f"manifest.json has no sha256 of {known.name}")
+    shape: Any = None
+    if isinstance(asked, dict):
+        shape = asked.get("channels"), asked.get("side"), asked.get("num_classes")
+    found = _content(Source(str(protocol.get("data")), str(protocol.get("pipeline")), protocol.get("vae"), shape))
+    if found.absent:
+        return not_kept(f"{known.name} is not on this machine: {found.absent}")
+    if found.damaged:
+        return failure(found.damaged)
+    if found.sha256 != known.sha256:
+        return failure(f"{known.name} hashes to {str(found.sha256)[:12]} here, manifest.json has {known.sha256[:12]}")
+    if found.num_images != known.num_images:
+        return failure(f"{known.name} has {found.num_images} images here, manifest.json says {known.num_images}")
+    return ok(f"{known.name}, {known.num_images:,} images, sha256 {known.sha256[:12]}")
+
+
+def data_folder() -> Path:
+    """The folder of harness.data.sources, which imports torch."""
+    return Path(os.environ.get("HARNESS_DATA") or user_data_path("dit-harness"))
+
+
+@lru_cache
+def _content(source: Source) -> Content:
+    named = source.name in MADE_HERE and source.pipeline != "online-vae"
+    places = (Path(source.name), data_folder() / source.name)
+    if not named and source.name != "cifar10" and not any(place.is_dir() for place in places):
+        return Content(absent="its folder is not here")
+    from harness.data import sources  # imports torch, which takes seconds
+
+    try:
+        shape = (
+            None
+            if source.shape is None
+            else InputShape(**dict(zip(InputShape.model_fields, source.shape, strict=True)))
+        )
+        found = sources.load(source.name, shape=shape, pipeline=source.pipeline, vae=source.vae)
+        found.check(lambda done: None)
+        return Content(found.sha256, len(found))
+    except (HarnessError, ValueError) as error:
+        if source.name == "cifar10":
+            return Content(absent=reason_of(error))
+        return Content(damaged=reason_of(error))
