@@ -94,14 +94,14 @@ def make_ready(
 ) -> None:
     """Write what a run begins with into `folder`, or see that it fits what is there; `force` removes that first.
 
-    `needed` are the bytes of the checkpoints, `hold` this command's on the folder, which others may use from here on.
+    `needed` are the bytes of the checkpoints, `hold` keeps others from reading the folder while it is cleared.
     Raises DataError when the disk refuses or is too small, or the run was begun otherwise.
     """
     _find_room(folder, needed)
     if force:  # now that nothing stands against the new run
         shutil.rmtree(folder)
         (folder / "checkpoints").mkdir(parents=True)
-        hold.share()
+        hold.release()
     _clear_leftovers(folder)
     checkpoint.refuse_foreign(folder / "checkpoints", cfg.sha256)
     _keep_manifest(folder, manifest, progress)

@@ -1,4 +1,5 @@
-"""Two commands on one run folder, in real processes: who is refused, who waits, and what a kill leaves behind."""
+"""Two commands on one run folder, in real processes: who is refused, who waits, what a kill leaves behind, and lock
+files that somebody else put there or owns."""
 
 import errno
 import json
@@ -88,17 +89,19 @@ def test_a_killed_process_leaves_nothing_locked(tmp_path):
             pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    assert lock_files(tmp_path) == [".seed0-1.run.lock", ".seed0-1.use.lock"]
+    assert lock_files(tmp_path) == [".seed0-1.run.lock"]
     with locks.run_folder(tmp_path / "dit-tiny" / "seed0-1", "wait", note=silent):
         pass
     assert lock_files(tmp_path) == []
 
 
 def test_the_word_of_a_process_that_was_killed_is_not_taken_for_the_holders(tmp_path):
-    lock = tmp_path / "a.lock"
-    with draws(tmp_path / "run") as dead:
+    lock = tmp_path / ".run.run.lock"
+    with trains(tmp_path / "run") as dead:
+        assert locks._holder(lock).startswith(f"process {dead.pid}, since 20")
+        assert "(/" in locks._holder(lock)  # the command
         dead.kill()
-    lock.write_bytes((tmp_path / ".run.use.lock").read_bytes())
+        dead.wait()
     assert json.loads(lock.read_text())["process"] == dead.pid
     assert locks._holder(lock) == locks.UNKNOWN
     for damaged in ("", "[1]", '{"process": "1e999"}', '{"process": -1, "since": "2026-01-01"}', "\0" * 5000):
@@ -106,19 +109,29 @@ def test_the_word_of_a_process_that_was_killed_is_not_taken_for_the_holders(tmp_
         assert locks._holder(lock) == locks.UNKNOWN
 
 
-def test_those_who_share_a_hold_keep_out_whoever_wants_it_alone_until_the_last_has_gone(tmp_path):
-    lock = tmp_path / "a.lock"
-    first, second = locks.take(lock, shared=True), locks.take(lock, shared=True)
-    first.release()
-    assert locks.take(lock) is None
-    second.release()
-    assert not lock.exists()
-    alone = locks.take(lock)
-    assert locks.take(lock, shared=True) is None
-    alone.share()
-    locks.take(lock, shared=True).release()
-    alone.release()
-    assert not lock.exists()
+def test_readers_keep_out_whoever_wants_the_folder_alone_until_the_last_has_gone(tmp_path):
+    folder = tmp_path / "runs" / "run"
+
+    def alone():
+        return locks.run_folder(folder, "wait", alone=True, note=silent)
+
+    with locks.in_use(folder, note=silent):
+        with locks.in_use(folder, note=silent):
+            pass
+        with pytest.raises(DataError, match="images are drawn or measured"), alone():
+            pass
+    with draws(folder) as dead:
+        dead.kill()
+        dead.wait()
+    assert len(lock_files(tmp_path)) == 1
+    with alone() as hold:
+        assert lock_files(tmp_path) == [".run.alone.lock", ".run.run.lock"]
+        with pytest.raises(DataError, match="is being removed or started over"), locks.in_use(folder, note=silent):
+            pass
+        hold.release()
+        with locks.in_use(folder, note=silent):
+            pass
+    assert lock_files(tmp_path) == []
 
 
 def test_a_lock_file_that_goes_with_its_holder_never_lets_two_in(tmp_path):
@@ -175,34 +188,125 @@ class Pair:
         return Process()
 
 
-def test_a_refusal_ends_every_process_of_a_world_with_the_same_words(tmp_path):
-    pair, words = Pair(), {}
+def refused_in_two_processes(way) -> list[str | None]:
+    """What each of two processes is refused with; `way` enters a lock for its world."""
+    pair, words = Pair(), [None, None]
 
     def work(rank: int) -> None:
         try:
-            with locks.run_folder(tmp_path / "run", "wait", world=pair.process(rank), note=silent):
-                words[rank] = None
+            with way(pair.process(rank)):
+                pass
         except DataError as error:
             words[rank] = str(error)
 
-    with trains(tmp_path / "run"):
-        threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(20)
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    return words
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_refusal_ends_every_process_of_a_world_with_the_same_words(alone, tmp_path):
+    with draws(tmp_path / "run") if alone else trains(tmp_path / "run"):
+        words = refused_in_two_processes(
+            lambda world: locks.run_folder(tmp_path / "run", "wait", alone=alone, world=world, note=silent)
+        )
     assert words[0] == words[1] is not None
-    assert "another command works on" in words[0]
+    assert ("images are drawn" if alone else "another command works on") in words[0]
 
 
 def test_a_file_system_without_locks_is_said_and_the_run_goes_on(tmp_path, monkeypatch):
     def refuses(file, how):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(locks.fcntl, "flock", refuses)
+    monkeypatch.setattr("fcntl.flock", refuses)
     result, _, notes = run(tmp_path)
     assert result.complete
     assert any("takes no locks (No locks available)" in note for note in notes)
+
+
+# Files of others -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("there", ["file", "nothing", "folder", "pipe"])
+def test_a_lock_that_is_no_file_is_refused_and_what_a_link_leads_to_is_left_alone(there, tmp_path):
+    """Whoever may write beside a run could plant a link: what it leads to must not be emptied."""
+    target, lock = tmp_path / "precious", tmp_path / ".run.run.lock"
+    if there == "file":
+        target.write_text("years of work")
+    if there in ("file", "nothing"):
+        lock.symlink_to(target)
+    elif there == "folder":
+        lock.mkdir()
+    else:
+        os.mkfifo(lock)
+    kept = os.lstat(lock)
+    assert locks._holder(lock) == locks.UNKNOWN
+    with (
+        pytest.raises(DataError, match=r"\.run\.run\.lock is a link, a folder or a device, .* Remove it"),
+        locks.run_folder(tmp_path / "run", "wait", note=silent),
+    ):
+        pass
+    assert os.path.samestat(os.lstat(lock), kept)
+    assert target.exists() == (there == "file")
+    assert there != "file" or target.read_text() == "years of work"
+
+
+def test_a_lock_file_with_a_second_name_is_held_and_not_written_to(tmp_path):
+    target = tmp_path / "precious"
+    target.write_text("years of work")
+    (tmp_path / ".run.run.lock").hardlink_to(target)
+    with locks.run_folder(tmp_path / "run", "wait", note=silent):
+        assert locks.take(tmp_path / ".run.run.lock") is None
+    assert target.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("way", ["run", "turn"])
+def test_a_lock_file_that_cannot_be_opened_is_refused_in_every_process(way, tmp_path, monkeypatch):
+    """As if it were another user's."""
+    real = os.open
+
+    def opened(path, flags, *more, **options):
+        if str(path).endswith(".lock"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, flags, *more, **options)
+
+    for name in (".run.run.lock", ".images.lock"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(os, "open", opened)
+    ways = {
+        "run": lambda world: locks.run_folder(tmp_path / "run", "wait", world=world, note=silent),
+        "turn": lambda world: locks.turn(tmp_path / "images", "these images", world=world, note=silent),
+    }
+    words = refused_in_two_processes(ways[way])
+    assert words[0] == words[1]
+    assert "lock cannot be opened: Permission denied" in words[0]
+
+
+def test_a_process_is_named_on_its_own_machine_alone(tmp_path, monkeypatch):
+    """On a file system of many machines, and in a container, the number is another process here, not to be ended."""
+    with trains(tmp_path / "run") as holder:
+        lock = tmp_path / ".run.run.lock"
+        words = json.loads(lock.read_text())
+        assert Path("/proc/sys/kernel/random/boot_id").read_text().strip() not in lock.read_text()
+        monkeypatch.setattr(locks, "_machine", lambda: "another")
+        with (
+            pytest.raises(DataError, match=r"works on .*: a process on another machine or in .*, since 20") as error,
+            locks.run_folder(tmp_path / "run", "wait", note=silent),
+        ):
+            pass
+        assert str(holder.pid) not in str(error.value).replace(str(tmp_path), "")
+    lock.write_text(json.dumps({**words, "machine": "", "process": os.getpid()}))
+    assert locks._holder(lock).startswith("a process, since 20")  # where nobody can tell
+
+
+def test_whoever_lets_go_at_this_moment_is_waited_for(tmp_path):
+    leaving = locks.take(tmp_path / ".run.run.lock")
+    threading.Timer(0.2, leaving.release).start()
+    with locks.run_folder(tmp_path / "run", "wait", note=silent):
+        pass
 
 
 # Commands ------------------------------------------------------------------------------------------------------------
@@ -263,18 +367,6 @@ def test_a_run_that_is_trained_is_not_removed(finished):
     assert outcome.bytes == 0
     assert f"process {holder.pid}" in outcome.error
     assert (folder / "result.json").exists()
-
-
-def test_what_would_be_removed_is_listed_without_a_hold_on_it(finished, monkeypatch):
-    root, folder = finished
-
-    def no_hold(*given, **options):
-        raise AssertionError("a look holds nothing")
-
-    monkeypatch.setattr(locks, "run_folder", no_hold)
-    monkeypatch.setattr(locks, "take", no_hold)
-    assert removal.plan(folder, root).entry.state == "finished"
-    assert lock_files(root) == []
 
 
 def test_a_run_that_finishes_between_the_look_and_the_removal_stays_whole(tmp_path):

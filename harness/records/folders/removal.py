@@ -63,9 +63,9 @@ class Removal:
 def plan(folder: Path, root: Path, *, keep_records: bool = False, force: bool = False) -> Removal:
     """What `remove` would take of the run in `folder`. `keep_records`: only checkpoints and samples.npz.
 
-    The folder is not locked: `remove` looks again. Raises UsageError for a link, for a folder outside `root` or that
-    is no run's, for a run that a command uses, and, unless `force`, for one that may still be going on, where the file
-    system has no locks.
+    The folder is locked for a moment, to see whether a command uses it; `remove` looks again. Raises UsageError for a
+    link, for a folder outside `root` or that is no run's, for a run that a command uses, and, unless `force`, for one
+    that may still be going on, where the file system has no locks to tell.
     """
     if folder.is_symlink():
         raise UsageError(f"{folder} is a link to {os.readlink(folder)}; name the run folder itself.")
@@ -76,8 +76,11 @@ def plan(folder: Path, root: Path, *, keep_records: bool = False, force: bool = 
         raise UsageError(f"{folder} is not a run folder: {entry.reason}. Nothing of it is removed.")
     if entry.state == "exported":
         raise UsageError(f"{folder} is an exported network and not a run. Remove the folder itself, if you mean to.")
-    if (why_not := locks.why_not_alone(folder, INSTEAD)) is not None:
-        raise UsageError(why_not)
+    try:
+        with locks.run_folder(folder, INSTEAD, alone=True, note=lambda text: None):  # to see whether anybody uses it
+            pass
+    except DataError as error:
+        raise UsageError(str(error)) from None
     return _planned(folder, entry, keep_records, force)
 
 
