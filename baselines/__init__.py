@@ -2,11 +2,12 @@
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.recipes import plugins
-from harness.recipes.config import Knobs, RunConfig
+from harness.recipes.config import Knobs, RunConfig, apply_overrides, shortened, validate
 from harness.system.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -43,6 +44,59 @@ def _built_in() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
+def configured(document: dict[str, Any], assignments: Iterable[str] = ()) -> RunConfig:
+    """A plain configuration, with these `key=value` assignments, as a run of its method.
+
+    Raises UsageError for a key, a value or a combination that the method cannot be trained and sampled with.
+    """
+    knobs = load(document["method"]).Config
+    cfg = validate(apply_overrides(document, assignments, knobs.model_fields), knobs)
+    check(cfg)
+    return cfg
+
+
+def check(cfg: RunConfig) -> None:
+    """Raises UsageError where the settings of `cfg`, each valid by itself, do not go together."""
+    from harness.model.formulations import FORMULATIONS
+    from harness.model.samplers import SAMPLERS
+
+    sampling, method = cfg.sampling, load(cfg.method).Method
+    for path, name, known in (
+        ("formulation", cfg.formulation, FORMULATIONS),
+        ("sampling.sampler", sampling.sampler, SAMPLERS),
+    ):
+        if name not in known:
+            raise UsageError(f"{path} is {shortened(name)}; it must be {' or '.join(map(repr, known))}.")
+    if cfg.formulation not in method.formulations:
+        raise UsageError(
+            f"formulation is {cfg.formulation!r}, which {cfg.method} cannot be trained with; it takes "
+            f"{' or '.join(method.formulations)}."
+        )
+    if cfg.formulation not in SAMPLERS[sampling.sampler].formulations:
+        fitting = [name for name, sampler in SAMPLERS.items() if cfg.formulation in sampler.formulations]
+        raise UsageError(
+            f"sampling.sampler is {sampling.sampler!r}, which draws from "
+            f"{' and '.join(SAMPLERS[sampling.sampler].formulations)}; with formulation {cfg.formulation} take "
+            f"--set sampler={' or '.join(fitting)}."
+        )
+    diffusion_steps = FORMULATIONS[cfg.formulation]().num_steps
+    if diffusion_steps is not None and sampling.num_steps > diffusion_steps:
+        raise UsageError(
+            f"sampling.num_steps is {sampling.num_steps}, and the diffusion has {diffusion_steps} steps; take at most "
+            "as many."
+        )
+    if diffusion_steps is None and sampling.guidance_power is not None:
+        raise UsageError(
+            f"sampling.guidance_power is {sampling.guidance_power:g}; it must be null: MDT's scale is a function of "
+            f"the steps of a diffusion, and {cfg.formulation} has none."
+        )
+    if sampling.guidance_channels is not None and sampling.guidance_channels > cfg.input.channels:
+        raise UsageError(
+            f"sampling.guidance_channels is {sampling.guidance_channels}, and the input has {cfg.input.channels} "
+            "channels; null guides all."
+        )
+
+
 def build(cfg: RunConfig, *, device: str = "cpu") -> "Method":
     """The method with its weights as they start, a function of the seed alone. "meta" gives shapes without memory.
 
@@ -50,36 +104,13 @@ def build(cfg: RunConfig, *, device: str = "cpu") -> "Method":
     """
     import torch
 
-    from harness.model.formulations import FORMULATIONS, IDDPM
-    from harness.model.samplers import FORMULATION_OF
+    from harness.model.formulations import FORMULATIONS
     from harness.model.shape import shape_of
 
-    module = load(cfg.method)
-    if cfg.formulation not in module.Method.formulations:
-        raise UsageError(
-            f"formulation is {cfg.formulation!r}, which {cfg.method} cannot be trained with; it takes "
-            f"{' or '.join(module.Method.formulations)}."
-        )
-    if FORMULATION_OF[cfg.sampling.sampler] != cfg.formulation:
-        fitting = [sampler for sampler, formulation in FORMULATION_OF.items() if formulation == cfg.formulation]
-        raise UsageError(
-            f"sampling.sampler is {cfg.sampling.sampler!r}, which draws from {FORMULATION_OF[cfg.sampling.sampler]}; "
-            f"with formulation {cfg.formulation} take --set sampler={' or '.join(fitting)}."
-        )
-    formulation = FORMULATIONS[cfg.formulation]()
-    if isinstance(formulation, IDDPM) and cfg.sampling.num_steps > formulation.num_steps:
-        raise UsageError(
-            f"sampling.num_steps is {cfg.sampling.num_steps}, and the diffusion has {formulation.num_steps} steps; "
-            "take at most as many."
-        )
-    if cfg.sampling.guidance_channels is not None and cfg.sampling.guidance_channels > cfg.input.channels:
-        raise UsageError(
-            f"sampling.guidance_channels is {cfg.sampling.guidance_channels}, and the input has {cfg.input.channels} "
-            "channels; null guides all."
-        )
+    check(cfg)
     torch.manual_seed(cfg.seed)
     try:
         with torch.device(device):
-            return module.Method(cfg.knobs, shape_of(cfg), formulation)
+            return load(cfg.method).Method(cfg.knobs, shape_of(cfg), FORMULATIONS[cfg.formulation]())
     except ValueError as error:
         raise UsageError(f"{cfg.recipe} cannot be built: {error}.") from None

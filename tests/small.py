@@ -3,7 +3,7 @@
 import torch
 
 import baselines
-from harness.recipes.config import RunConfig, apply_overrides, validate
+from harness.recipes.config import RunConfig
 from harness.recipes.reading import load_recipe
 
 DIGITS = {"channels": 1, "side": 8, "num_classes": 10}
@@ -11,10 +11,9 @@ DIGITS = {"channels": 1, "side": 8, "num_classes": 10}
 
 def tiny_config(method: str, *assignments: str) -> RunConfig:
     """The tiny recipe of `method`, as harness.runs.training_run.resolve gives it for the digits."""
-    knobs = baselines.load(method).Config
     formulations = [a.partition("=")[2] for a in assignments if a.startswith("formulation=")]
     document = load_recipe(f"{method}-tiny", *formulations).document | {"input": DIGITS}
-    return validate(apply_overrides(document, assignments, knobs.model_fields), knobs)
+    return baselines.configured(document, assignments)
 
 
 def small_config(method: str, *assignments: str) -> RunConfig:

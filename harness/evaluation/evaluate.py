@@ -24,7 +24,7 @@ from harness.evaluation.metrics import measure as metrics
 from harness.evaluation.networks import extract, features
 from harness.evaluation.networks.base import FeatureNetwork, Features
 from harness.evaluation.references import Source
-from harness.model.samplers import evaluations_per_image
+from harness.model.samplers import SAMPLERS
 from harness.recipes import metric_names
 from harness.recipes.config import RunConfig, digest
 from harness.records.provenance import installed
@@ -214,7 +214,7 @@ def protocol_of(cfg: RunConfig, yard: Yardstick, vae: Vae | None) -> EvaluationP
     return EvaluationProtocol(
         formulation=cfg.formulation,
         **settings,
-        nfe=evaluations_per_image(sampling.sampler, sampling.num_steps),
+        nfe=SAMPLERS[sampling.sampler].nfe(sampling.num_steps),
         num_images=plan.num_images,
         label_rule=plan.label_rule,
         uint8_rule=UINT8_RULE,

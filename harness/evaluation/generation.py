@@ -102,7 +102,7 @@ def generate(
     compiled once more for a smaller one. `decode` turns what was made into pixels. `timed` is told of the stages
     "drawing" and "decoding".
     """
-    draw, batches = SAMPLERS[sampling.sampler], []
+    draw, batches = SAMPLERS[sampling.sampler].draw, []
     for start in range(0, len(labels), batch_size):
         wanted = labels[start : start + batch_size]
         asked = F.pad(wanted, (0, batch_size - len(wanted)), value=null_label) if whole_batches else wanted

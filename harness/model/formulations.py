@@ -6,6 +6,7 @@ B batch, C channels, S side.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -40,8 +41,55 @@ def _per_image(v: Tensor) -> Tensor:
     return v.reshape(-1, 1, 1, 1)
 
 
+class Formulation(ABC):
+    """One way to add noise, and what a network's raw output says about the clean images.
+
+    A subclass in FORMULATIONS is all that a formulation needs, besides its sampling in recipes/protocols.yaml. Samplers
+    say which formulations they draw from (SAMPLERS).
+    """
+
+    name: str  # its key in FORMULATIONS
+    num_steps: int | None = None  # of a diffusion in discrete steps; None: its noise levels are continuous
+
+    @abstractmethod
+    def out_channels(self, channels: int) -> int:
+        """Channels that the network puts out for images of so many."""
+
+    @abstractmethod
+    def levels(self, num_steps: int) -> Tensor:
+        """The noise levels that a sampler of `num_steps` steps visits, the noisiest first, float64.
+
+        The noisiest is also the factor of the unit noise that a sampler starts from. Raises ValueError where the
+        formulation has no so many levels.
+        """
+
+    @abstractmethod
+    def sigma_of(self, level: float) -> float:
+        """The noise of a level over the clean images' scale: it means the same in every formulation."""
+
+    @abstractmethod
+    def noised(self, clean: Tensor, draw: Draw, level: Tensor | None = None) -> Noised:
+        """Noise added at `level` (B,), or at levels drawn as training draws them."""
+
+    @abstractmethod
+    def denoised(self, raw: Tensor, noised: Noised) -> Tensor:
+        """The clean images that the raw output stands for.   -> (B, C, S, S)"""
+
+    @abstractmethod
+    def loss_map(self, raw: Tensor, noised: Noised) -> Tensor:
+        """The weighted squared error of each element: nobody has reduced it.   -> (B, C, S, S)"""
+
+    @abstractmethod
+    def predict(self, network: Network, x: Tensor, level: float, labels: Tensor) -> Prediction:
+        """The denoised images at one noise level, for a sampler."""
+
+    def prepare(self, device: torch.device) -> None:
+        """Put what is looked up in tables onto a device, ahead of a step that is compiled. By default there is none."""
+        return
+
+
 @dataclass(frozen=True)
-class EDM:
+class EDM(Formulation):
     """Karras et al. 2022, arXiv:2206.00364, Table 1, column 'Ours'.
 
     sigma_data stays 0.5 although Stable Diffusion latents have a standard deviation near 1: MaskDiT and SD-DiT keep it.
@@ -56,26 +104,28 @@ class EDM:
     name = "edm"
 
     def out_channels(self, channels: int) -> int:
-        """Channels that the network puts out: the data's."""
         return channels
 
-    def prepare(self, device: torch.device) -> None:
-        """Put what is looked up in tables onto a device, ahead of a step that is compiled: EDM looks nothing up."""
+    def levels(self, num_steps: int) -> Tensor:
+        """From sigma_max down to sigma_min, then exactly 0: num_steps + 1 of them. EDM eq. 5; SD-DiT eq. 15."""
+        inverse_rho = 1 / self.rho
+        top, bottom = self.sigma_max**inverse_rho, self.sigma_min**inverse_rho
+        fraction = torch.arange(num_steps, dtype=torch.float64) / (num_steps - 1)
+        levels = (top + fraction * (bottom - top)) ** self.rho
+        return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
 
-    def sigma_of(self, sigma: float) -> float:
-        """The noise level, in units of the clean images: what a sampler of this formulation calls a level."""
-        return sigma
+    def sigma_of(self, level: float) -> float:
+        return level
 
-    def noised(self, clean: Tensor, draw: Draw, sigma: Tensor | None = None) -> Noised:
-        """Noise added at `sigma` (B,), or at levels drawn with ln sigma ~ N(P_mean, P_std^2)."""
-        if sigma is None:
-            sigma = (draw.normal() * self.P_std + self.P_mean).exp()
+    def noised(self, clean: Tensor, draw: Draw, level: Tensor | None = None) -> Noised:
+        """Noise added at sigmas `level` (B,), or at sigmas drawn with ln sigma ~ N(P_mean, P_std^2)."""
+        sigma = (draw.normal() * self.P_std + self.P_mean).exp() if level is None else level
         noise = draw.normal(*clean.shape[1:])
         noisy = clean + _per_image(sigma) * noise
         return Noised(self._c_in(_per_image(sigma)) * noisy, sigma.log() / 4, clean, noisy, sigma, noise)
 
     def denoised(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, C, S, S)
-        """The clean images that the raw output stands for, EDM eq. 7."""
+        """EDM eq. 7."""
         return self._D(raw, noised.noisy, _per_image(noised.level))
 
     def loss_map(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, C, S, S)
@@ -83,12 +133,12 @@ class EDM:
         s, d = _per_image(noised.level), self.sigma_data
         return (s**2 + d**2) / (s * d) ** 2 * (self.denoised(raw, noised) - noised.clean) ** 2
 
-    def predict(self, network: Network, x: Tensor, sigma: float, labels: Tensor) -> Prediction:
-        """The denoised images at one noise level, for a sampler. The network computes in its own precision."""
-        level = torch.full((len(x),), sigma, device=x.device, dtype=torch.float32)
+    def predict(self, network: Network, x: Tensor, level: float, labels: Tensor) -> Prediction:
+        """The denoised images at the sigma `level`. The network computes in its own precision."""
+        sigma = torch.full((len(x),), level, device=x.device, dtype=torch.float32)
         noisy = x.float()
-        raw = network(self._c_in(_per_image(level)) * noisy, level.log() / 4, labels)
-        return Prediction(self._D(raw, noisy, _per_image(level)), None)
+        raw = network(self._c_in(_per_image(sigma)) * noisy, sigma.log() / 4, labels)
+        return Prediction(self._D(raw, noisy, _per_image(sigma)), None)
 
     def _c_in(self, s: Tensor) -> Tensor:
         return (s**2 + self.sigma_data**2).rsqrt()
@@ -124,7 +174,7 @@ class Schedule(NamedTuple):
         )
 
 
-class IDDPM:
+class IDDPM(Formulation):
     """Nichol & Dhariwal 2021, arXiv:2102.09672: predicts the noise and learns the variance between its two bounds.
 
     Linear betas from 1e-4 to 0.02 (DDPM Sec. 4), as DiT and MDT train. The network's output has twice the channels:
@@ -132,6 +182,7 @@ class IDDPM:
     """
 
     name = "iddpm"
+    num_steps: int
 
     def __init__(self, num_steps: int = 1000):
         self.num_steps = num_steps
@@ -140,17 +191,19 @@ class IDDPM:
         self._float_tables: dict[torch.device, dict[str, Tensor]] = {}
 
     def out_channels(self, channels: int) -> int:
-        """Channels that the network puts out: the noise, then the variance's share, IDDPM eq. 15."""
+        """The noise, then the variance's share, IDDPM eq. 15."""
         return 2 * channels
 
+    def levels(self, num_steps: int) -> Tensor:
+        return self.respaced(num_steps).steps.flip(0).double()
+
     def prepare(self, device: torch.device) -> None:
-        """Put the schedule's tables onto a device, ahead of a step that is compiled."""
         tables = {name: values.float().to(device) for name, values in self.schedule._asdict().items()}
         self._float_tables[tables["alpha_bar"].device] = tables  # "cuda:0", where it was called "cuda"
 
-    def sigma_of(self, step: float) -> float:
-        """The noise level at a step, in units of the clean images: sqrt((1 - alpha_bar) / alpha_bar)."""
-        alpha_bar = self.schedule.alpha_bar[int(step)].item()
+    def sigma_of(self, level: float) -> float:
+        """sqrt((1 - alpha_bar) / alpha_bar) at a step."""
+        alpha_bar = self.schedule.alpha_bar[int(level)].item()
         return math.sqrt((1 - alpha_bar) / alpha_bar)
 
     def respaced(self, num_steps: int) -> Schedule:
@@ -163,17 +216,16 @@ class IDDPM:
         steps = torch.linspace(0, self.num_steps - 1, num_steps, dtype=torch.float64).round().long()
         return Schedule.of(self.schedule.alpha_bar[steps], steps)
 
-    def noised(self, clean: Tensor, draw: Draw, step: Tensor | None = None) -> Noised:
-        """Noise added at `step` (B,), or at steps drawn uniformly (DDPM eq. 4)."""
-        if step is None:
-            step = draw.integers(self.num_steps)
+    def noised(self, clean: Tensor, draw: Draw, level: Tensor | None = None) -> Noised:
+        """Noise added at steps `level` (B,), or at steps drawn uniformly (DDPM eq. 4)."""
+        step = draw.integers(self.num_steps) if level is None else level
         noise = draw.normal(*clean.shape[1:])
         alpha_bar = self._at("alpha_bar", step)
         noisy = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
         return Noised(noisy, step.float(), clean, noisy, step, noise)
 
     def denoised(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, 2C, S, S) -> (B, C, S, S)
-        """The clean images that the predicted noise stands for, DDPM eq. 15."""
+        """DDPM eq. 15, of the predicted noise."""
         return self._clean(raw.float().chunk(2, dim=1)[0], noised)
 
     def loss_map(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, 2C, S, S) -> (B, C, S, S)
@@ -182,11 +234,11 @@ class IDDPM:
         bound = self._variational_bound(noise.detach(), v, noised)
         return (noise - noised.noise) ** 2 + bound * (self.num_steps / 1000)
 
-    def predict(self, network: Network, x: Tensor, step: float, labels: Tensor) -> Prediction:
-        """The denoised images at one step of the full schedule, for a sampler, with the learned variance."""
-        level = torch.full((len(x),), int(step), device=x.device)
-        noise, v = network(x, level.float(), labels).chunk(2, dim=1)
-        alpha_bar = self._at("alpha_bar", level)
+    def predict(self, network: Network, x: Tensor, level: float, labels: Tensor) -> Prediction:
+        """The denoised images at the step `level` of the full schedule, with the learned variance."""
+        step = torch.full((len(x),), int(level), device=x.device)
+        noise, v = network(x, step.float(), labels).chunk(2, dim=1)
+        alpha_bar = self._at("alpha_bar", step)
         return Prediction((x - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt(), (v + 1) / 2)
 
     def _clean(self, noise: Tensor, noised: Noised) -> Tensor:
@@ -227,5 +279,4 @@ def discretised_log_likelihood(clean: Tensor, mean: Tensor, log_variance: Tensor
     return (upper - lower).clamp(min=1e-12).log()
 
 
-Formulation = EDM | IDDPM
 FORMULATIONS: dict[str, type[Formulation]] = {"edm": EDM, "iddpm": IDDPM}

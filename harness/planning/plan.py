@@ -14,7 +14,7 @@ from harness.model.shape import shape_of
 from harness.planning.cost import Cost, count
 from harness.planning.estimate import Estimate, estimate, largest_micro_batch
 from harness.recipes import metric_names
-from harness.recipes.config import RunConfig, apply_overrides, read_config, validate
+from harness.recipes.config import RunConfig, apply_overrides, read_config
 from harness.recipes.reading import load_recipe
 from harness.records import machine
 from harness.records.folders import departures, newer_settings
@@ -43,7 +43,7 @@ def resolve(recipe: str | Path, assignments: list[str], note: Callable[[str], No
     document = apply_overrides(document, assignments, knobs.model_fields)
     if document.get("input") is None:
         document["input"] = sources.shape_of(document.get("protocol")).model_dump()
-    cfg = validate(document, knobs)
+    cfg = baselines.configured(document)
     metric_names.require_network(cfg.evaluation.features)
     metric_names.require(cfg.evaluation.metrics)
     if newer:

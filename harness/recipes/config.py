@@ -126,14 +126,12 @@ class Execution(Settings):
 class Sampling(Settings):
     """How images are drawn. Whatever changes an image is part of a run's name."""
 
-    sampler: Literal["heun", "ddpm"]
+    sampler: str  # of harness.model.samplers.SAMPLERS
     num_steps: int = Field(ge=2)
     guidance_scale: float | None = Field(ge=1, allow_inf_nan=False)
     guidance_channels: int | None = Field(ge=1)  # the first so many; null: all
     guidance_interval: tuple[float, float] | None  # guided only at noise levels low < sigma <= high; null: at all
-    guidance_power: float | None = Field(
-        gt=0
-    )  # of MDT's scale, which grows from 1 with the steps; null: it is constant
+    guidance_power: float | None = Field(gt=0)  # of MDT's scale, which grows from 1 with the steps; null: constant
 
     @field_validator("guidance_interval")
     @classmethod
@@ -142,13 +140,6 @@ class Sampling(Settings):
             raise ValueError("null or two noise levels, the lower one first, like [0.28, 5.42]")
         if value is not None and info.data.get("guidance_scale") is None:
             raise ValueError("null: without a guidance scale nothing is guided; give --cfg-scale too")
-        return value
-
-    @field_validator("guidance_power")
-    @classmethod
-    def _of_steps(cls, value: float | None, info: ValidationInfo) -> float | None:
-        if value is not None and info.data.get("sampler") != "ddpm":
-            raise ValueError("null: MDT's scale is a function of the ddpm sampler's steps")
         return value
 
 
@@ -178,7 +169,7 @@ class RunConfig(Settings):
     method: Name
     size: Name
     seed: int = Field(ge=0)
-    formulation: Literal["edm", "iddpm"]
+    formulation: str  # of harness.model.formulations.FORMULATIONS
     input: InputShape  # a recipe may leave it to the data set (null); a resolved run has it
     network: NetworkSize
     knobs: SerializeAsAny[Knobs]

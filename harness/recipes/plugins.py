@@ -54,12 +54,6 @@ class Leaf(Settings):
     source: str
 
 
-class Formulation(Leaf):
-    """The formulation that the method is published with."""
-
-    value: Literal["edm", "iddpm"]
-
-
 class Size(Settings):
     """What the method sets at one size; the rest is harness/recipes/protocols.yaml's, the same for every method."""
 
@@ -80,7 +74,7 @@ class Conflict(Settings):
 class Family(Settings):
     """What a plug-in's <name>.yaml holds, as the built-in methods' do."""
 
-    formulation: Formulation
+    formulation: Leaf  # that the method is published with
     sizes: dict[Literal["tiny", "s", "b", "l", "xl", "xl-512"], Size | None]
     conflicts: list[Conflict] = Field(default_factory=list)
 

@@ -80,7 +80,7 @@ def load_recipe(name: str, formulation: str | None = None) -> Recipe:
     own = family["sizes"][size] or {}
     chosen = {"value": formulation, "source": "asked for"} if formulation else family["formulation"]
     if chosen["value"] not in shared["sampling"]:
-        raise UsageError(f"formulation is {formulation!r}; it must be {' or '.join(sorted(shared['sampling']))}.")
+        raise UsageError(f"formulation is {formulation!r}; it must be {_formulations()}.")
     annotated = {
         "formulation": chosen,
         "knobs": own.get("knobs", {}),
@@ -137,7 +137,21 @@ def _set(document: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def _family(method: str) -> Mapping[str, Any]:
-    return plugins.family(plugins.named(method)) if method in plugins.found() else _read(f"{method}.yaml")
+    if method not in plugins.found():
+        return _read(f"{method}.yaml")
+    plugin = plugins.named(method)
+    family = plugins.family(plugin)
+    formulation = family["formulation"]["value"]
+    if formulation not in _read(SHARED)["sampling"]:
+        raise plugin.broken(
+            f"whose {method}.yaml has {formulation!r} as formulation.value; it must be {_formulations()}"
+        )
+    return family
+
+
+def _formulations() -> str:
+    """Those that can be sampled, in words."""
+    return " or ".join(sorted(_read(SHARED)["sampling"]))
 
 
 @lru_cache

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 import baselines
-from harness.recipes.config import RunConfig, read_config, validate
+from harness.recipes.config import RunConfig, read_config
 from harness.records.provenance import PACKAGES
 from harness.records.schema import Manifest, Result, read_record, write_atomically, write_record
 from harness.system.errors import DataError, SetupError, UsageError
@@ -30,7 +30,7 @@ def configuration(folder: Path) -> RunConfig:
     document = read_config(folder / CONFIG)
     _require_method(document["method"], folder)
     try:
-        return validate(document, baselines.load(document["method"]).Config)
+        return baselines.configured(document)
     except UsageError as error:
         raise DataError(
             f"{folder / CONFIG} is damaged, or of another version: {error} The `harness run` that made it writes it "

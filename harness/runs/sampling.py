@@ -17,7 +17,7 @@ from harness.evaluation.images import uint8 as images
 from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.npz import write_npz
 from harness.evaluation.networks import extract
-from harness.recipes.config import RunConfig, apply_overrides, digest, validate
+from harness.recipes.config import RunConfig, digest
 from harness.records.export_record import RECORD as EXPORT_RECORD
 from harness.records.schema import Import, Manifest, read_record, write_atomically
 from harness.runs import folder as run_folder
@@ -108,8 +108,7 @@ def changed(cfg: RunConfig, assignments: Sequence[str]) -> RunConfig:
 
     Of how a run is carried out, what concerns the network that is sampled can be chosen anew.
     """
-    knobs = baselines.load(cfg.method).Config
-    other = validate(apply_overrides(cfg.model_dump(mode="json"), assignments, knobs.model_fields), knobs)
+    other = baselines.configured(cfg.model_dump(mode="json"), assignments)
     free: Any = {"sampling": True, "evaluation": True, "execution": {"sample_compile", "cuda_graphs"}}
     before, after = cfg.model_dump(mode="json", exclude=free), other.model_dump(mode="json", exclude=free)
     for section in before:

@@ -151,7 +151,7 @@ def test_what_is_stated_twice_is_stated_alike():
     """So that an audit need not import torch, it has these by itself."""
     assert clock.WARMUP_STEPS == telemetry.WARMUP_STEPS
     for sampler, calls in evaluated.CALLS.items():
-        assert calls(18) == samplers.evaluations_per_image(sampler, 18)
+        assert calls(18) == samplers.SAMPLERS[sampler].nfe(18)
     assert files.data_folder() == sources.data_folder()
     assert len(inception.PUBLISHED.sha256) == 64
 

@@ -14,6 +14,7 @@ from harness.checks.doctor import processes, trials, weights
 from harness.data.latents import vae
 from harness.evaluation.metrics import self_test
 from harness.evaluation.networks import inception, transformers_networks
+from harness.model.samplers import SAMPLERS
 
 # Weights, references, data ---------------------------------------------------------------------------------------
 
@@ -138,7 +139,8 @@ def test_a_broken_plug_in_is_a_failure_and_hides_no_other_method(monkeypatch):
 
 
 def test_images_that_are_not_finite_and_wrong_metrics_are_found(monkeypatch):
-    spoiled = {"heun": lambda denoise, noise, formulation, steps: noise().float() * float("nan")}
+    nan = SAMPLERS["heun"]._replace(draw=lambda denoise, noise, formulation, steps: noise().float() * float("nan"))
+    spoiled = {"heun": nan}
     monkeypatch.setattr("harness.model.samplers.SAMPLERS", spoiled)
     monkeypatch.setattr("harness.evaluation.generation.SAMPLERS", spoiled)
     (finding,) = trials.samplers()

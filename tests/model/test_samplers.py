@@ -7,7 +7,8 @@ from small import small_config, trained_a_little
 import baselines
 from harness.model.formulations import EDM, FORMULATIONS, IDDPM, Prediction
 from harness.model.guidance import guided, power_cosine, within
-from harness.model.samplers import ddpm, evaluations_per_image, heun, sigma_grid
+from harness.model.samplers import SAMPLERS, ddpm, heun
+from harness.recipes.reading import load_recipe
 
 MEAN, DEVIATION = 0.3, 0.5
 
@@ -30,7 +31,7 @@ def ddpm_gaussian(x, step):
 
 
 def test_the_levels_are_those_of_the_paper():
-    levels = sigma_grid(EDM(), 40)
+    levels = EDM().levels(40)
     assert len(levels) == 41
     assert levels[0] == pytest.approx(80)
     assert levels[39] == pytest.approx(0.002)
@@ -77,14 +78,47 @@ def test_the_last_step_of_ancestral_sampling_adds_no_noise():
     assert len(drawn) == 10  # the start, and one for every step but the last
 
 
-@pytest.mark.parametrize(("name", "draw", "denoise", "formulation", "steps", "expected"), [
-    ("heun", heun, edm_gaussian, EDM(), 40, 79),
-    ("ddpm", ddpm, ddpm_gaussian, IDDPM(), 250, 250),
+@pytest.mark.parametrize(("name", "denoise", "steps", "expected"), [
+    ("heun", edm_gaussian, 40, 79),
+    ("ddpm", ddpm_gaussian, 250, 250),
 ])  # fmt: skip
-def test_the_number_of_evaluations_is_the_papers(name, draw, denoise, formulation, steps, expected):
-    levels = []
-    draw(lambda x, level: levels.append(level) or denoise(x, level), noise_source(2), formulation, steps)
-    assert len(levels) == evaluations_per_image(name, steps) == expected
+def test_the_number_of_evaluations_is_the_papers(name, denoise, steps, expected):
+    sampler, asked = SAMPLERS[name], []
+    formulation = FORMULATIONS[sampler.formulations[0]]()
+    sampler.draw(lambda x, level: asked.append(level) or denoise(x, level), noise_source(2), formulation, steps)
+    assert len(asked) == sampler.nfe(steps) == expected
+    assert sorted(set(asked), reverse=True) == [
+        level for level in formulation.levels(steps).tolist() if level or name == "ddpm"
+    ]
+
+
+def test_every_formulation_has_a_sampler_and_a_section_among_the_recipes():
+    assert {name for sampler in SAMPLERS.values() for name in sampler.formulations} == set(FORMULATIONS)
+    assert {name: formulation().name for name, formulation in FORMULATIONS.items()} == {
+        name: name for name in FORMULATIONS
+    }
+    for name in FORMULATIONS:
+        sampling = load_recipe("dit-s", name).document["sampling"]
+        assert name in SAMPLERS[sampling["sampler"]].formulations
+
+
+class Flow(EDM):
+    """Flow matching: x_t = (1 - t) clean + t noise, so a level is t itself."""
+
+    def levels(self, num_steps):
+        return torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
+
+
+def flow_gaussian(x, t):
+    gain = (1 - t) * DEVIATION**2 / ((1 - t) ** 2 * DEVIATION**2 + t**2)
+    return Prediction(MEAN + gain * (x - (1 - t) * MEAN), None)
+
+
+def test_heun_draws_from_flow_matching_too():
+    """(x - D) / t is the velocity noise - clean, and the flow of Gaussians is linear."""
+    start = noise_source(64)()
+    sampled = heun(flow_gaussian, lambda: start, Flow(), 200)
+    torch.testing.assert_close(sampled.double(), MEAN + DEVIATION * start, atol=1e-3, rtol=0)
 
 
 def test_guidance_moves_away_from_the_unconditional_image_by_its_scale():

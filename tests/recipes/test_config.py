@@ -4,7 +4,7 @@ from small import DIGITS, small_config, tiny_config
 
 import baselines
 from harness.recipes import config
-from harness.recipes.config import apply_overrides, parse_count, validate
+from harness.recipes.config import apply_overrides, parse_count
 from harness.recipes.reading import load_recipe, recipe_names
 from harness.system.errors import UsageError
 
@@ -23,9 +23,7 @@ def test_a_count_that_is_no_whole_positive_number_is_refused(text):
 
 
 def resolve(recipe, *assignments):
-    knobs = baselines.load(recipe.split("-")[0]).Config
-    document = load_recipe(recipe).document | {"input": DIGITS}
-    return validate(apply_overrides(document, assignments, knobs.model_fields), knobs)
+    return baselines.configured(load_recipe(recipe).document | {"input": DIGITS}, assignments)
 
 
 @pytest.mark.parametrize("recipe", recipe_names())
@@ -46,7 +44,7 @@ def test_methods_of_a_size_share_protocol_network_and_evaluation():
 def test_a_saved_configuration_gives_the_same_run(method, tmp_path):
     cfg = small_config(method, "seed=3")
     (tmp_path / "config.yaml").write_text(cfg.to_yaml())
-    again = validate(config.read_config(tmp_path / "config.yaml"), baselines.load(method).Config)
+    again = baselines.configured(config.read_config(tmp_path / "config.yaml"))
     assert again == cfg
     assert again.run_id == cfg.run_id
 

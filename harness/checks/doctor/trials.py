@@ -92,14 +92,14 @@ def _recipe(name: str) -> str:
 
 def samplers() -> Iterator[Finding]:
     """Two images by each sampler, from untrained networks: finite, of the right shape, the same when drawn again."""
-    from harness.model.samplers import FORMULATION_OF, SAMPLERS
+    from harness.model.samplers import SAMPLERS
     from harness.system.errors import HarnessError
     from harness.system.threads import one_thread
 
-    for name in SAMPLERS:
+    for name, sampler in SAMPLERS.items():
         try:
             with one_thread():
-                problem = drawn_by(name, FORMULATION_OF[name])
+                problem = drawn_by(name, sampler.formulations[0])
         except HarnessError as error:  # such as values that are not finite
             problem = in_brief(error)
         label, found = f"sampler {name}", f"two images in {NUM_STEPS} steps, the same when drawn again"
@@ -117,7 +117,8 @@ def drawn_by(sampler: str, formulation: str) -> str | None:
     from harness.planning.plan import resolve
     from harness.system.precision import default_device
 
-    cfg = resolve("dit-tiny", [f"formulation={formulation}", f"sampling.num_steps={NUM_STEPS}"])
+    asked = [f"formulation={formulation}", f"sampler={sampler}", f"sampling.num_steps={NUM_STEPS}"]
+    cfg = resolve("dit-tiny", asked)
     device = default_device()
     network = baselines.build(cfg).network.to(device).eval()
     shape = (cfg.input.channels, cfg.input.side, cfg.input.side)

@@ -7,7 +7,7 @@ import baselines
 import harness
 from harness.data import sources
 from harness.data.dataset import Dataset
-from harness.recipes.config import RunConfig, validate
+from harness.recipes.config import RunConfig
 from harness.records.folders.newer_settings import complete
 from harness.records.schema import Manifest, read_record
 from harness.records.store import read_sections, reason_of
@@ -46,7 +46,7 @@ def restored(folder: Path) -> Restored:
         )
     completed = complete(document, manifest.command)
     try:
-        cfg = validate(document, baselines.load(document["method"]).Config)
+        cfg = baselines.configured(document)
     except UsageError as error:
         raise SetupError(
             f"this version of the harness cannot carry out {folder.name}: {reason_of(error)}. Check out the commit it "
