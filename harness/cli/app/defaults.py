@@ -3,15 +3,14 @@
 They are read once a command, when its name is known; --help, --version and completion never read them.
 """
 
-import inspect
 import json
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Any
 
-from harness.cli.app.state import Taken, state
+from harness.cli.app.state import state
 from harness.system import settings
 from harness.system.errors import UsageError
 
@@ -29,17 +28,21 @@ def apply(ctx: Any) -> None:
     for option in options_of(ctx.command):
         chosen = found.options.get(name_of(ctx), {}).get(key_of(option))
         if chosen is not None:
-            ctx.default_map[option.name] = _typed(chosen.value)
-            state.taken[flag_of(option)] = Taken(chosen.value, chosen.origin)
+            # As text, which Typer checks and converts as if it were typed.
+            ctx.default_map[option.name] = chosen.value if option.multiple else str(chosen.value)
+            state.taken[flag_of(option)] = chosen
 
 
 def let_typed_go_first(ctx: Any) -> None:
     """Forget what is set for options that were typed; the settings of --set add up, the typed ones last."""
     for option in options_of(ctx.command):
-        source = ctx.get_parameter_source(option.name)
-        if flag_of(option) in state.taken and source is not None and source.name == "COMMANDLINE":
+        name, source = option.name, ctx.get_parameter_source(option.name)
+        taken = state.taken.get(flag_of(option))
+        if taken and not option.multiple:
+            state.taken[flag_of(option)] = taken._replace(value=ctx.params[name])  # converted: a switch is a bool
+        if taken and source is not None and source.name == "COMMANDLINE":
             if option.multiple:
-                ctx.params[option.name] = [*ctx.default_map[option.name], *ctx.params[option.name]]
+                ctx.params[name] = [*taken.value, *ctx.params[name]]
             else:
                 del state.taken[flag_of(option)]
 
@@ -90,11 +93,6 @@ def replayed(typed: Sequence[str], leaving_out: Collection[str] = ()) -> list[st
     return [*typed[:at], "--no-settings", *written, *typed[at:]]
 
 
-def _typed(value: Any) -> bool | str | list[str]:
-    """A value as the command line has it: numbers as text."""
-    return value if isinstance(value, bool | list) else str(value)
-
-
 def _as_typed(option: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [option] if value else []
@@ -108,11 +106,10 @@ def told_everything() -> Iterator[None]:
     yield
 
 
-def known(root: Any) -> dict[str, dict[str, settings.Kind]]:
-    """Every command with its options and what they take, for `settings.read`."""
+def known(root: Any) -> dict[str, dict[str, bool]]:
+    """Every command with its options and whether they are lists, for `settings.read`."""
     return {
-        name: {key_of(option): _kind(command, option) for option in options_of(command)}
-        for name, command in commands(root)
+        name: {key_of(option): option.multiple for option in options_of(command)} for name, command in commands(root)
     }
 
 
@@ -141,16 +138,3 @@ def key_of(option: Any) -> str:
 def name_of(ctx: Any) -> str:
     """The command's name without the program's: "runs list"."""
     return ctx.command_path.removeprefix(ctx.find_root().command_path).strip()
-
-
-def _kind(command: Any, option: Any) -> settings.Kind:
-    if option.is_flag:
-        return "switch"
-    if option.multiple:
-        return "list"
-    annotation = inspect.signature(command.callback).parameters[option.name].annotation
-    declared, *details = get_args(annotation)
-    types = get_args(declared) or (declared,)
-    if int in types:
-        return "count" if any(getattr(detail, "parser", None) for detail in details) else "whole number"
-    return "number" if float in types else "text"

@@ -1,16 +1,8 @@
 """What holds for the command that is being carried out: its switches, and what it takes from settings."""
 
 import os
-from typing import NamedTuple
 
-from harness.system.settings import Settings
-
-
-class Taken(NamedTuple):
-    """The value of an option that was not typed, and where it is set."""
-
-    value: bool | int | float | str | list[str]
-    origin: str
+from harness.system.settings import Settings, Value
 
 
 class State:
@@ -23,7 +15,7 @@ class State:
     def reset(self) -> None:
         self.quiet = self.debug = self.no_settings = False
         self.found: Settings | None = None  # all that is set, as this command read it
-        self.taken: dict[str, Taken] = {}  # by the option's name: "--precision"
+        self.taken: dict[str, Value] = {}  # options that were not typed but set, by name: "--precision"
 
     def set_variable(self, name: str, value: str) -> None:
         """Set an environment variable, for this program and those it starts, until `restore`."""
