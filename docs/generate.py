@@ -30,7 +30,7 @@ def filled(markdown: str, parts: Mapping[str, Callable[[], list[str]]]) -> str:
 
 def deviations() -> list[str]:
     """Every departure from the papers, in the order of the code."""
-    from harness.claims.deviations import DEVIATIONS
+    from harness.papers.deviations import DEVIATIONS
 
     rows = [[one.concerns, one.kind, one.paper, one.here] for one in DEVIATIONS]
     return _table(["concerns", "kind", "paper", "here"], rows)

@@ -6,7 +6,7 @@ from pathlib import Path
 import bench_records
 from run_folders import XEON, write_run
 
-from harness.claims.claims import CLAIMS, judge
+from harness.papers.sddit.claims import CLAIMS, judge
 from harness.records.bench_record import Bench, Entry, Spread, Window
 from harness.records.evidence import Evidence, gather
 from harness.records.schema import Device

@@ -18,15 +18,15 @@ FLOORS = {
     "harness.data": 4,
     "harness.claims": 4,
     "baselines": 4,
+    "harness.papers": 5,
     "harness.planning": 5,
     "harness.training": 5,
     "harness.evaluation": 5,
-    "harness.report": 5,
-    "harness.bench": 6,
-    "harness.checks": 6,
-    "harness.runs": 6,
-    "harness.cli": 7,
-    "harness.__main__": 8,
+    "harness.report": 6,
+    "harness.bench": 7,
+    "harness.checks": 7,
+    "harness.runs": 7,
+    "harness.cli": 8,  # with harness.__main__, its door
 }
 MOST_ARROWS = 85  # from one package to another
 
@@ -37,6 +37,8 @@ def module_name(path: Path) -> str:
 
 def package(module: str) -> str:
     """The package at the top of harness/ that a module is in, or baselines; "harness" is the public face."""
+    if module == "harness.__main__":
+        return "harness.cli"
     parts = module.split(".")
     return parts[0] if parts[0] == "baselines" else ".".join(parts[:2])
 
@@ -63,7 +65,7 @@ def arrows() -> set[tuple[str, str]]:
 def test_every_package_has_a_floor_and_no_module_lies_loose():
     packages = {package(module_name(path)) for path in SOURCES} - {"harness"}
     assert packages == set(FLOORS)
-    assert len(packages - {"harness.__main__"}) <= 18
+    assert len(packages) <= 18
     assert max(FLOORS.values()) <= 8
 
 

@@ -18,7 +18,7 @@ ones about one may look wrong by chance.
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, Literal
@@ -29,6 +29,7 @@ REPRODUCED: Verdict = "reproduced"
 NOT_REPRODUCED: Verdict = "not reproduced"
 INCONCLUSIVE: Verdict = "inconclusive"
 NOT_TESTED: Verdict = "not tested"
+DECIDED = (REPRODUCED, NOT_REPRODUCED)
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED)
 
 ALPHA = 0.05
@@ -306,3 +307,60 @@ def _exp(value: float) -> float:
 def _number(value: float) -> str:
     """Three digits, zeros kept: 1.00."""
     return f"{value:#.3g}".rstrip(".")
+
+
+# Agreement with an earlier report -------------------------------------------------------------------------------------
+
+
+def agreement(judgements: Sequence[Judgement], earlier: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Where judgements contradict those of an earlier claims.json, made in the same setting.
+
+    A verdict that turned round, or an interval that does not meet the earlier one. Where there were verdicts and none
+    of them was reached again, that is said too: a check that compared nothing has not passed.
+    """
+    contradictions: list[str] = []
+    compared, before = 0, 0
+    for old in earlier:
+        if old.get("verdict") in (None, NOT_TESTED):
+            continue
+        before += 1
+        new = _again(judgements, old)
+        if new is not None:
+            compared += 1
+            contradictions += _contradictions(new, old)
+    if before and not compared:
+        contradictions.append(f"none of the {before} earlier verdicts was reached again, so nothing was compared.")
+    return contradictions
+
+
+def _again(judgements: Iterable[Judgement], old: Mapping[str, Any]) -> Judgement | None:
+    """The same claim, scale and setting; of several, the one whose setting has the same name, then most pairs."""
+    alike = [
+        judgement
+        for judgement in judgements
+        if judgement.verdict != NOT_TESTED
+        and (judgement.claim, judgement.scale, judgement.setting)
+        == (old.get("claim"), old.get("scale"), old.get("setting"))
+    ]
+    return max(alike, key=lambda j: (j.setting_name == old.get("setting_name"), j.n), default=None)
+
+
+def _contradictions(new: Judgement, old: Mapping[str, Any]) -> Iterator[str]:
+    where = f"{new.claim} in {new.setting}"
+    if new.verdict in DECIDED and old["verdict"] in DECIDED and new.verdict != old["verdict"]:
+        yield f"{where}: {new.verdict}, and {old['verdict']} before. Now {new.effect}; before {old.get('effect')}."
+        return
+    before = {_compared(part): part for part in old.get("comparisons", ())}
+    for comparison in new.comparisons:
+        part = before.get((comparison.subject, comparison.other, comparison.quantity), {})
+        ours, theirs = comparison.interval(), part.get("interval")
+        near = 1 + comparison.margin
+        if ours and theirs and (ours[1] * near < theirs[0] or theirs[1] * near < ours[0]):
+            yield (
+                f"{where}: {comparison.text} in {comparison.quantity}, and {theirs[0]:.3g} to {theirs[1]:.3g} before: "
+                "the intervals do not meet."
+            )
+
+
+def _compared(part: Mapping[str, Any]) -> tuple[Any, ...]:
+    return part.get("subject"), part.get("other"), part.get("quantity")

@@ -47,7 +47,8 @@ def published_list(
     as_json: Json = False,
 ) -> None:
     """List published numbers with the source, the quality and the protocol of each; missing ones with the reason."""
-    from harness.claims import published
+    from harness.papers import published
+    from harness.papers.sddit import numbers
 
     if as_csv and as_json:
         raise UsageError("--csv and --json are two forms of one answer; give one of them.")
@@ -55,7 +56,7 @@ def published_list(
         raise UsageError("--figure and --table name two places; give one of them.")
     found = published.rows()
     if figure is not None or table is not None:
-        found = published.figure(figure) if figure is not None else published.table(str(table))
+        found = numbers.figure(figure) if figure is not None else numbers.table(str(table))
     if method is not None:
         found = published.of_method(found, method)
     if missing:
@@ -101,7 +102,7 @@ def _block(place: str, rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _note(row: dict[str, Any]) -> tuple[str, ...]:
-    from harness.claims import published
+    from harness.papers import published
 
     conditions = published.conditions(row)
     return (f"missing: {row['source']}", conditions) if row["quality"] == "missing" else (row["source"], conditions)

@@ -73,15 +73,16 @@ def report(
     """Write which of the paper's claims hold, its figures and tables beside what was measured: Markdown and a page."""
     if against is not None and not check:
         raise UsageError("--against says what to check against: add --check.")
-    from harness.claims import checks
+    from harness.claims.verdicts import agreement
+    from harness.papers.sddit.tolerance import outside_tolerance
     from harness.report import report
 
     earlier = report.earlier_claims(against) if against is not None else []  # a wrong file is told before the work
     written = report.write(runs or [Path("runs")], out, formats=listed(format), records=records)
     failed = []
     if check:
-        failed = [*checks.outside_tolerance(written.evidence, written.judgements)]
-        failed += checks.agreement(written.judgements, earlier)
+        failed = [*outside_tolerance(written.evidence, written.judgements)]
+        failed += agreement(written.judgements, earlier)
     document = {
         "files": [str(file) for file in written.files],
         "verdicts": written.tally,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from harness.claims.deviations import DEVIATIONS, Deviation
+from harness.papers.deviations import DEVIATIONS, Deviation
 from harness.recipes.reading import load_recipe
 from harness.records.evidence import Evidence
 from harness.records.export_record import CARD, Export

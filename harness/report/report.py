@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.claims import claims
 from harness.claims.verdicts import NOT_TESTED, Judgement
+from harness.papers.sddit import claims
 from harness.records.evidence import Evidence, gather
 from harness.records.looks import REFERENCE
 from harness.records.schema import read_json, write_atomically

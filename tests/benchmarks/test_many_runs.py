@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from run_folders import write_run
 
-from harness.claims import published
-from harness.claims.claims import judge
+from harness.papers import published
+from harness.papers.sddit.claims import judge
 from harness.records.evidence import gather
 from harness.records.folders.listing import survey
 

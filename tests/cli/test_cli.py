@@ -30,7 +30,7 @@ def test_help_is_quick_because_it_imports_nothing_heavy(tmp_path):
 def test_compare_and_report_never_import_torch(tmp_path):
     code = (
         "import sys; from harness.report import figures, report; from harness.report.figures import figure3;"
-        "from harness.claims import published;"
+        "from harness.papers import published;"
         "print([m for m in ('torch', 'sklearn', 'torch_fidelity') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

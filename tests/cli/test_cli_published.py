@@ -9,8 +9,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from harness.claims import published
 from harness.cli import app
+from harness.papers import published
 
 EVERYTHING = ["published", "list"]
 
@@ -50,7 +50,7 @@ def test_a_figure_is_listed_with_values_sources_protocols_and_reasons():
 
 def test_each_place_is_one_block():
     heads = [line for line in answer().splitlines()[:-1] if line and not line.startswith(" ")]
-    assert sorted(heads) == sorted(published.names())
+    assert sorted(heads) == sorted(published.rows()["figure_or_table"].unique())
 
 
 def test_what_was_measured_from_a_drawing_is_marked():

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_folders import write_run
 
-from harness.claims import published
+from harness.papers import published
 from harness.recipes.config import identity
 from harness.records import trials
 from harness.records.bench_record import Bench
@@ -174,9 +174,9 @@ cells = st.sampled_from(TEXTS) | st.sampled_from(CELLS)
 @given(st.dictionaries(st.sampled_from(COLUMNS), cells, max_size=4))
 def test_published_numbers_of_changed_cells_are_rows_or_refused(changed):
     with counted("published numbers with cells replaced"), pytest.MonkeyPatch.context() as patch:
-        read = published._read
-        typical = next(iter(read("sd_dit")))
-        files = {"sd_dit": [{**typical, **changed}], "protocols": list(read("protocols"))}
-        patch.setattr(published, "_read", lambda name: files.get(name, []))
+        read = published.read
+        typical = read(published.tables()[0])[0]
+        patch.setattr(published, "tables", lambda: [None])
+        patch.setattr(published, "read", lambda file: [{**typical, **changed}] if file is None else read(file))
         found = ours(published._rows.__wrapped__)
         assert isinstance(found, HarnessError) or len(found) == 1

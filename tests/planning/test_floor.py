@@ -3,7 +3,7 @@
 import pytest
 from counted import configured
 
-from harness.claims import published
+from harness.papers.sddit import numbers as published
 from harness.planning import floor, passes
 from harness.planning.devices import DEVICES
 from harness.planning.floor import Ceiling, Work, floor_of, floors_of

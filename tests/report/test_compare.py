@@ -16,9 +16,9 @@ from harness.system.errors import UsageError
 H200 = Device(name="NVIDIA H200", kind="cuda", count=1, threads=16)
 LIGHT_MODULES = (
     "records.store",
-    "claims.published",
+    "papers.published",
     "report.figures",
-    "claims.claims",
+    "papers.sddit.claims",
     "report.tables",
     "report.report",
 )

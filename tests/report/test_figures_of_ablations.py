@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.claims import published
+from harness.papers.sddit import numbers as published
 from harness.records.evidence import Evidence, gather
 from harness.records.schema import Device, Result, read_record, write_record
 from harness.report import figures

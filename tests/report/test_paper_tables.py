@@ -10,7 +10,7 @@ import pytest
 from pydantic import ConfigDict
 
 import baselines
-from harness.claims import published
+from harness.papers.sddit import numbers as published
 from harness.recipes.config import Knobs, RunConfig
 from harness.recipes.reading import load_recipe
 from harness.records.evidence import Evidence, gather

@@ -6,9 +6,9 @@ import pytest
 from run_folders import XEON, write_run
 from typer.testing import CliRunner
 
-from harness.claims import claims
-from harness.claims.deviations import DEVIATIONS
 from harness.cli import app
+from harness.papers.deviations import DEVIATIONS
+from harness.papers.sddit import claims
 from harness.records.evidence import gather
 from harness.records.schema import Device
 from harness.records.store import load_runs

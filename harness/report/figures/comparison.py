@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.claims import claims
+from harness.papers.sddit import claims
 from harness.records.evidence import gather
 from harness.report import figures
 from harness.report.figures.figure3 import samples_of

@@ -8,7 +8,7 @@ from functools import partial
 import pandas as pd
 from matplotlib.axes import Axes
 
-from harness.claims import published
+from harness.papers.sddit import numbers as published
 from harness.records import panels
 from harness.records.evidence import Evidence
 from harness.records.looks import from_title, look, measured_title, order

@@ -14,8 +14,8 @@ from pathlib import PurePath
 from string import ascii_lowercase
 from typing import Literal
 
-from harness.claims import published
-from harness.claims.published import MissingPoint
+from harness.papers.sddit import numbers as published
+from harness.papers.sddit.numbers import MissingPoint
 from harness.recipes.config import digest
 from harness.records import panels
 from harness.records.looks import REFERENCE, look, measured_title, order

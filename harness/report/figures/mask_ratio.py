@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
 
-from harness.claims import published
+from harness.papers.sddit import numbers as published
 from harness.records.evidence import Evidence
 from harness.records.looks import from_title, look
 from harness.records.trials import PAPER_METRIC, Setting, metric_title

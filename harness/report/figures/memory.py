@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
-from harness.claims import published
+from harness.papers import published
 from harness.recipes.config import digest
 from harness.records.bench_record import Bench
 from harness.records.evidence import Evidence

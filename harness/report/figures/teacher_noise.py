@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from harness.claims import published
+from harness.papers.sddit import numbers as published
 from harness.records.evidence import Evidence
 from harness.records.trials import PAPER_METRIC, Setting, metric_title
 from harness.report.drawing.scales import fit

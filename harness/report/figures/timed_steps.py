@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from harness.claims import published
+from harness.papers.sddit import numbers as published
 from harness.recipes.config import digest
 from harness.records.bench_record import Bench, Entry
 from harness.records.evidence import Evidence

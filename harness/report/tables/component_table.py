@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.claims.repeats import Repeats
 from harness.recipes.config import digest
 from harness.report.figures.figure3 import Spread
 from harness.report.tables.paper_rows import (
@@ -24,6 +23,7 @@ from harness.report.tables.paper_rows import (
     measured,
     printings,
 )
+from harness.report.tables.repeats import Repeats
 from harness.report.tables.table import Column, Table
 
 COMPONENTS: dict[str, Mapping[str, float | bool]] = {  # as the published rows call them

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.claims import published
-from harness.claims.repeats import Repeats, Target, target_of
+from harness.papers.published import Target, target_of
+from harness.papers.sddit import numbers as published
 from harness.report.figures.figure3 import Spread
+from harness.report.tables.repeats import Repeats
 from harness.report.tables.table import Cell, Column, Printed
 
 Row = dict[str, Cell]

@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness.claims import published
-from harness.claims.repeats import SIZES, network_title
+from harness.papers.published import SIZES, network_title
+from harness.papers.sddit import numbers as published
 from harness.recipes.reading import load_recipe, recipe_names
 from harness.records.store import Run
 from harness.report.tables.table import NOTHING, Cell, Table

@@ -7,8 +7,8 @@ something else differs, precision or a knob, the difference is told with it.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from harness.claims import published
-from harness.claims.repeats import Repeats, Target, repeats_of, titles_of
+from harness.papers.published import Target
+from harness.papers.sddit import numbers as published
 from harness.records.evidence import Evidence
 from harness.records.panels import FINAL, describe, differing
 from harness.report.figures.figure3 import Spread
@@ -37,6 +37,7 @@ from harness.report.tables.paper_rows import (
     printings,
 )
 from harness.report.tables.paper_settings import table4
+from harness.report.tables.repeats import Repeats, repeats_of, titles_of
 from harness.report.tables.table import Column, Table
 
 

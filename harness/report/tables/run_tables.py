@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.claims import published
-from harness.claims.deviations import DEVIATIONS
+from harness.papers import published
+from harness.papers.deviations import DEVIATIONS
 from harness.recipes.config import digest
 from harness.records.looks import REFERENCE, look, measured_title, order
 from harness.records.panels import FINAL, device_title

@@ -1,36 +1,21 @@
 """Runs that differ in their seed alone, and how they differ from a row of a published table."""
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
+from harness.papers.published import Target, network_title
 from harness.recipes.config import digest
 from harness.records import panels
-from harness.records.looks import from_title, measured_title, order
+from harness.records.looks import measured_title, order
 from harness.records.panels import FINAL, Scalar
 from harness.records.schema import Evaluation
 from harness.records.trials import OF_AN_ARM, Setting, Trial, has_knobs
 
-SIZES = ("s", "b", "l", "xl")  # the papers': written S/2, B/2, ...
 WEIGHTIEST = ("data", "metric", "network", "steps", "batch")  # of what keeps two numbers apart; the rest comes after
-
-
-class Target(NamedTuple):
-    """What a published value was measured on."""
-
-    method: str
-    size: str  # "s"
-    patch: int
-    steps: int | None  # None: not stated
-    batch_size: int | None
-
-    @property
-    def network(self) -> str:
-        return network_title(self.size, self.patch)
 
 
 @dataclass(frozen=True)
@@ -115,21 +100,6 @@ def repeats_of(setting: Setting) -> list[Repeats]:
         groups[key].setdefault(trial.seed, trial)
     made = [Repeats(setting, tuple(group.values())) for group in groups.values()]
     return sorted(made, key=lambda r: (order(r.method), r.steps, r.batch_size, -len(r.trials), repr(r.settings)))
-
-
-def target_of(method: str, model: str, steps_k: float, batch_size: float) -> Target | None:
-    """A published row's, from its columns (NaN where nothing is stated); None where `model` names no size."""
-    named = re.match(r".*-(S|B|L|XL)/(\d+)", model)
-    if named is None:
-        return None
-    steps = None if math.isnan(steps_k) else round(steps_k * 1000)
-    return Target(
-        from_title(method), named[1].lower(), int(named[2]), steps, None if math.isnan(batch_size) else int(batch_size)
-    )
-
-
-def network_title(size: str, patch: int | None) -> str:
-    return f"{size.upper() if size.lower() in SIZES else size}/{patch}"
 
 
 def titles_of(settings: Sequence[Setting]) -> dict[str, str]:

@@ -1,18 +1,18 @@
-"""What `report --check` asks of results: numbers near the published ones, and verdicts that agree with earlier ones.
+"""Which measured numbers and verdicts lie outside the tolerance of `report --check`.
 
-Only what was made as the paper made it is held to its numbers. A verdict under other conditions is a finding; it fails
-no check.
+Only runs made under the paper's own conditions are compared with its numbers. A verdict under other conditions is a
+finding and fails no check.
 """
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.claims import published
 from harness.claims.comparisons import Arm, Pool, distance_at, known, own_differences
-from harness.claims.repeats import Target, target_of
-from harness.claims.verdicts import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Judgement
+from harness.claims.verdicts import NOT_REPRODUCED, Judgement
+from harness.papers import published
+from harness.papers.published import Target, target_of
 from harness.records.evidence import Evidence
 from harness.records.panels import PAPER_KNOBS
 from harness.records.trials import Setting
@@ -28,7 +28,6 @@ KNOBS_BY_SERIES = {  # of SD-DiT, where a row of a table stands for other knobs 
     "w/o mask (ratio 0)": {"mask_ratio": 0.0},
 }
 PLACES = ("SD-DiT Tab.1", "SD-DiT Tab.2", "SD-DiT Tab.3", "SD-DiT Fig.5", "SD-DiT Fig.6", "SD-DiT App.B")
-DECIDED = (REPRODUCED, NOT_REPRODUCED)
 
 
 @dataclass(frozen=True)
@@ -53,30 +52,6 @@ def outside_tolerance(evidence: Evidence, judgements: Iterable[Judgement]) -> li
         if judgement.scale == "paper" and judgement.verdict == NOT_REPRODUCED and not judgement.differences:
             found.append(f"{judgement.claim} ({judgement.place}) is not reproduced: {judgement.effect}.")
     return found
-
-
-def agreement(judgements: Sequence[Judgement], earlier: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Where judgements contradict those of an earlier claims.json, made in the same setting.
-
-    A verdict that turned round, or an interval that does not meet the earlier one. Where there were verdicts and none
-    of them was reached again, that is said too: a check that compared nothing has not passed.
-    """
-    contradictions: list[str] = []
-    compared, before = 0, 0
-    for old in earlier:
-        if old.get("verdict") in (None, NOT_TESTED):
-            continue
-        before += 1
-        new = _again(judgements, old)
-        if new is not None:
-            compared += 1
-            contradictions += _contradictions(new, old)
-    if before and not compared:
-        contradictions.append(f"none of the {before} earlier verdicts was reached again, so nothing was compared.")
-    return contradictions
-
-
-# Published numbers -----------------------------------------------------------------------------------------------
 
 
 def _far_off(setting: Setting, pool: Pool, expected: Expected) -> Iterator[str]:
@@ -129,39 +104,3 @@ def _knobs(row: Mapping[str, Any]) -> dict[str, Any] | None:
     if place == "SD-DiT Fig.5":
         return {"mask_ratio": float(row["x"])}
     return {"mask_ratio": 0.5, "teacher_sigma": float(row["x"]) if row["x"] else "student"}
-
-
-# Earlier verdicts ------------------------------------------------------------------------------------------------
-
-
-def _again(judgements: Iterable[Judgement], old: Mapping[str, Any]) -> Judgement | None:
-    """The same claim, scale and setting; of several, the one whose setting has the same name, then most pairs."""
-    alike = [
-        judgement
-        for judgement in judgements
-        if judgement.verdict != NOT_TESTED
-        and (judgement.claim, judgement.scale, judgement.setting)
-        == (old.get("claim"), old.get("scale"), old.get("setting"))
-    ]
-    return max(alike, key=lambda j: (j.setting_name == old.get("setting_name"), j.n), default=None)
-
-
-def _contradictions(new: Judgement, old: Mapping[str, Any]) -> Iterator[str]:
-    where = f"{new.claim} in {new.setting}"
-    if new.verdict in DECIDED and old["verdict"] in DECIDED and new.verdict != old["verdict"]:
-        yield f"{where}: {new.verdict}, and {old['verdict']} before. Now {new.effect}; before {old.get('effect')}."
-        return
-    before = {_compared(part): part for part in old.get("comparisons", ())}
-    for comparison in new.comparisons:
-        part = before.get((comparison.subject, comparison.other, comparison.quantity), {})
-        ours, theirs = comparison.interval(), part.get("interval")
-        near = 1 + comparison.margin
-        if ours and theirs and (ours[1] * near < theirs[0] or theirs[1] * near < ours[0]):
-            yield (
-                f"{where}: {comparison.text} in {comparison.quantity}, and {theirs[0]:.3g} to {theirs[1]:.3g} before: "
-                "the intervals do not meet."
-            )
-
-
-def _compared(part: Mapping[str, Any]) -> tuple[Any, ...]:
-    return part.get("subject"), part.get("other"), part.get("quantity")
