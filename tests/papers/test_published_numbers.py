@@ -1,44 +1,118 @@
-import csv
 import math
 import re
-import subprocess
-import sys
-from importlib.resources import files
 
 import pytest
 
-from harness.claims import published
+import baselines
+from harness.papers import published
+from harness.papers.sddit import numbers
+from harness.recipes.reading import load_recipe
+from harness.recipes.reading import settings as recipe_settings
 from harness.system.errors import UsageError
 
 
-def read(name: str) -> list[dict[str, str]]:
-    text = (files("harness.claims") / "published" / f"{name}.csv").read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))
+def select(place: str):
+    rows = published.rows()
+    return rows[rows["figure_or_table"] == place]
 
 
 def values(table, *columns: str) -> list[tuple]:
     return [tuple(row[column] for column in columns) for row in table.to_dict("records")]
 
 
-def test_figure_3_holds_the_numbers_the_paper_prints():
-    points, _ = published.figure3()
+# All rows -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_row_has_a_source_a_protocol_and_a_known_quality_and_a_value_unless_it_is_missing():
+    texts = set(numbers.settings()["figure_or_table"])  # where a value may be a text
+    for row in published.rows().itertuples():
+        assert row.source
+        assert row.protocol
+        assert row.quality in published.QUALITIES
+        assert (row.value_text == "") == (row.quality == "missing"), row
+        is_number = re.fullmatch(r"-?[\d.]+(e-?\d+)?", row.value_text) is not None
+        assert is_number != math.isnan(row.value), row
+        assert is_number or row.quality == "missing" or row.metric in ("class", "input_patches_pct") or (
+            row.figure_or_table in texts
+        ), row  # fmt: skip
+
+
+def test_no_row_speaks_of_where_a_text_was_kept():
+    protocols = [folder / published.PROTOCOLS for folder in published.folders()]
+    for file in (*published.tables(), *protocols):
+        for row in published.read(file):
+            assert not re.search(r"\bstor(ed|es)\b|secondary|look-up|\b\d{10,}\b", " ".join(row.values())), row
+
+
+def test_a_folder_that_is_added_is_read_without_a_list_to_edit(tmp_path, monkeypatch):
+    (tmp_path / "newer").mkdir()
+    head = "figure_or_table,series,method,model,training_steps_k,batch_size,x,x_unit,metric,value,source,quality"
+    (tmp_path / "newer" / "published.csv").write_text(
+        f"{head}\nNewer Tab.1,w/o CFG,Newer,Newer-XL/2,400,256,,,FID-50K,5.5,a paper,table\n"
+    )
+    protocol = "figure_or_table,method,series,guidance,data,sampler,device,precision,remarks,source"
+    (tmp_path / "newer" / "protocols.csv").write_text(
+        f"{protocol}\nNewer Tab.1,,,,ImageNet 256,SDE 250 steps,8 x A100,not stated,,a paper\n"
+    )
+    monkeypatch.setattr(published, "folders", lambda: [tmp_path / "newer"])
+    for read_once in (published._rows, published._protocols):
+        monkeypatch.setattr(published, read_once.__name__, read_once.__wrapped__)
+    (row,) = published.rows().itertuples()
+    assert row.value == 5.5
+    assert row.protocol == (
+        "400k steps, batch 256, without guidance, FID-50K on ImageNet 256, SDE 250 steps, 8 x A100; "
+        "not stated: precision"
+    )
+
+
+def test_a_caller_cannot_change_the_published_numbers():
+    rows = published.rows()
+    rows["value"] = 0.0
+    assert published.rows()["value"].max() > 100
+
+
+def test_a_method_is_found_by_its_name_here_and_by_its_title_in_any_case():
+    rows = published.rows()
+    found = published.of_method(rows, "sddit")
+    assert set(found["method"]) == {"SD-DiT"}
+    assert found.equals(published.of_method(rows, "sd-dit"))
+    assert set(published.of_method(rows, "repa")["method"]) == {"REPA"}
+    with pytest.raises(UsageError, match="Did you mean maskdit"):
+        published.of_method(rows, "makdit")
+
+
+def test_memory_is_of_one_unit_and_says_what_was_digitised():
+    memory = published.memory()
+    assert set(memory["metric"]) == {"mem_GB_per_GPU"}
+    assert values(memory[memory["quality"] == "text"], "model", "value") == [("SD-DiT-XL/2", 45)]
+    bars = memory[(memory["figure_or_table"] == "MaskDiT bar mem256") & (memory["batch_size"] == 256)]
+    assert values(bars, "series", "value", "quality") == [
+        ("DiT", 39.6, "digitised"),
+        ("MDT", 78.1, "digitised"),
+        ("MaskDiT tf32", 28.4, "digitised"),
+        ("MaskDiT AMP", 25.7, "digitised"),
+    ]
+
+
+# The paper's figures and tables ---------------------------------------------------------------------------------------
+
+
+def test_figure_3_holds_the_numbers_the_paper_prints_and_a_reason_for_the_point_it_only_draws():
+    points, missing = numbers.figure3()
     assert {(p.model, p.steps_per_sec, p.fid50k, p.input_patches) for p in points} == {
         ("DiT-S/2", 5.03, 68.40, "100%"),
         ("MDT-S/2", 2.4, 53.46, "100% + 70%"),
         ("SD-DiT-S/2", 9.2, 48.39, "80%"),
     }
-
-
-def test_the_point_the_paper_only_draws_has_a_reason_and_no_value():
-    _, missing = published.figure3()
     assert [(p.model, p.input_patches, p.reason) for p in missing] == [
         ("MaskDiT-S/2", "50%", "drawn only, value not in the paper's text")
     ]
 
 
-def test_table_1_holds_the_numbers_the_paper_prints():
-    table = published.table1()
-    assert list(zip(table["model"], table["training_steps_k"], table["value"], strict=True)) == [
+def test_table_1_holds_the_numbers_the_paper_prints_and_agrees_with_figure_3():
+    table = numbers.table("1")
+    printed = values(table, "model", "training_steps_k", "value")
+    assert printed == [
         ("DiT-S/2", 400, 68.40),
         ("MDT-S/2", 400, 53.46),
         ("SD-DiT-S/2", 400, 48.39),
@@ -51,60 +125,14 @@ def test_table_1_holds_the_numbers_the_paper_prints():
         ("SD-DiT-XL/2", 1100, 9.66),
         ("SD-DiT-XL/2", 1300, 9.01),
     ]
-
-
-def test_every_row_has_a_source_a_protocol_and_a_known_quality_and_a_value_unless_it_is_missing():
-    for row in published.rows().itertuples():
-        assert row.source
-        assert row.protocol
-        assert row.quality in published.QUALITIES
-        assert (row.value_text == "") == (row.quality == "missing"), row
-        is_number = re.fullmatch(r"-?[\d.]+(e-?\d+)?", row.value_text) is not None
-        assert is_number != math.isnan(row.value), row
-
-
-def test_what_is_no_number_is_a_setting_a_class_or_two_shares_of_patches():
-    rows = published.rows()
-    texts = rows[rows["value"].isna() & (rows["quality"] != "missing")]
-    for row in texts.itertuples():
-        assert row.metric in ("class", "input_patches_pct") or row.figure_or_table in set(
-            published.settings()["figure_or_table"]
-        ), row
-
-
-def test_no_row_speaks_of_where_a_text_was_kept():
-    for name in (*published.FILES, "protocols"):
-        for row in read(name):
-            assert not re.search(r"\bstor(ed|es)\b|secondary|look-up|\b\d{10,}\b", " ".join(row.values())), row
-
-
-def test_the_tables_of_one_paper_agree_where_they_print_the_same_number():
-    printed = {p.model: p.fid50k for p in published.figure3()[0]}
-    table = published.table1().query("training_steps_k == 400")
-    for model, value in zip(table["model"], table["value"], strict=True):
-        assert printed.get(model, value) == value
-
-
-def test_a_caller_cannot_change_the_published_numbers():
-    rows = published.rows()
-    rows["value"] = 0.0
-    assert published.rows()["value"].max() > 100
-
-
-def test_an_unknown_figure_is_answered_with_the_known_ones():
-    assert "SD-DiT Tab.2" in published.names()
-    with pytest.raises(UsageError, match=r"Did you mean .*SD-DiT Fig\.3"):
-        published.select("SD-DiT Fig.33")
-
-
-# The paper's figures and tables ---------------------------------------------------------------------------------------
+    assert {(p.model, 400, p.fid50k) for p in numbers.figure3()[0]} <= set(printed)
 
 
 def test_tables_2_and_3_hold_the_numbers_the_paper_prints():
-    table = published.table("2")
+    table = numbers.table("2")
     assert len(table) == 59
     fids = table[table["metric"] == "FID-50K"]
-    assert dict(zip(fids["model"], fids["value"], strict=True)) == {
+    assert dict(values(fids, "model", "value")) == {
         "VQGAN": 15.78,
         "BigGAN-deep": 6.95,
         "StyleGAN-XL": 2.30,
@@ -121,7 +149,7 @@ def test_tables_2_and_3_hold_the_numbers_the_paper_prints():
         "SD-DiT-XL/2": 7.21,
     }
     own = table[table["model"] == "SD-DiT-XL/2"]
-    assert dict(zip(own["metric"], own["value"], strict=True)) == {
+    assert dict(values(own, "metric", "value")) == {
         "FID-50K": 7.21,
         "sFID": 5.17,
         "IS": 144.68,
@@ -129,11 +157,11 @@ def test_tables_2_and_3_hold_the_numbers_the_paper_prints():
         "Recall": 0.61,
     }
     assert values(table[table["model"] == "LDM-4"], "training_steps_k", "batch_size")[0] == (178, 1200)
-    assert list(published.table("3")["value"]) == [53.72, 62.84, 58.92]
+    assert list(numbers.table("3")["value"]) == [53.72, 62.84, 58.92]
 
 
 def test_table_4_names_each_setting_as_a_recipe_does():
-    by_model = published.table("4").groupby("model", sort=False)
+    by_model = numbers.table("4").groupby("model", sort=False)
     assert {model: dict(values(group, "metric", "value_text")) for model, group in by_model} == {
         f"SD-DiT-{size}/2": {
             "protocol.batch_size": "256",
@@ -151,18 +179,12 @@ def test_table_4_names_each_setting_as_a_recipe_does():
 
 
 def test_settings_that_look_like_a_path_are_settings_of_the_recipe():
-    """Needs torch to name the method's knobs, so in a process of its own: nothing else here may load it."""
-    code = (
-        "import baselines; from harness.recipes.reading import load_recipe, settings;"
-        "print(*(s.path for s in settings(load_recipe('sddit-xl'), baselines.load('sddit').Config)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    named = set(published.settings()["metric"])
-    assert {metric for metric in named if "." in metric} <= set(done.stdout.split())
+    known = {s.path for s in recipe_settings(load_recipe("sddit-xl"), baselines.load("sddit").Config)}
+    assert {metric for metric in numbers.settings()["metric"] if "." in metric} <= known
 
 
 def test_the_appendix_holds_the_numbers_the_paper_prints():
-    appendix = published.select("SD-DiT App.B")
+    appendix = select("SD-DiT App.B")
     assert values(appendix[appendix["quality"] != "missing"], "model", "batch_size", "metric", "value")[:5] == [
         ("SD-DiT-XL/2", 1024, "FID-50K", 16.78),
         ("MaskDiT-XL/2", 1024, "FID-50K", 17.22),
@@ -170,23 +192,20 @@ def test_the_appendix_holds_the_numbers_the_paper_prints():
         ("MDT-XL/2", 256, "FID-50K", 6.65),
         ("SD-DiT-XL/2", 256, "FID-50K", 3.23),
     ]
-    assert values(published.select("SD-DiT App.A"), "model", "value") == [
-        ("SD-DiT-XL/2", 740.6),
-        ("MaskDiT-XL/2", 730.1),
-    ]
+    assert values(select("SD-DiT App.A"), "model", "value") == [("SD-DiT-XL/2", 740.6), ("MaskDiT-XL/2", 730.1)]
 
 
 def test_figures_5_and_6_hold_what_the_text_says_and_leave_the_rest_empty():
-    ratios = published.figure("5")
+    ratios = numbers.figure("5")
     own = ratios[(ratios["method"] == "SD-DiT") & (ratios["quality"] != "missing")]
     assert values(own, "x", "value") == [("0", 58.92), ("0.2", 48.39), ("0.5", 53.72), ("0.9", 61.0)]
-    noise = published.figure("6")
+    noise = numbers.figure("6")
     assert values(noise[noise["quality"] != "missing"], "x", "value") == [("0.002", 53.7), ("0.5", 66.2), ("", 63.4)]
     assert set(noise[noise["quality"] == "missing"]["x"]) == {"0.3", "other sigma_T"}
 
 
 def test_figure_4_has_the_other_papers_points_beside_its_own_at_its_batch_and_without_guidance():
-    found = published.figure("4")
+    found = numbers.figure("4")
     assert set(found["figure_or_table"]) == {
         "SD-DiT Fig.4",
         "SD-DiT App.B",
@@ -206,36 +225,21 @@ def test_figure_4_has_the_other_papers_points_beside_its_own_at_its_batch_and_wi
 
 
 def test_every_figure_and_table_has_rows_and_an_unknown_one_is_answered_with_the_known_ones():
-    for number in published.FIGURES:
-        assert set(published.figure(number)["figure_or_table"]) >= {f"SD-DiT Fig.{number}"}
-    for number in published.TABLES:
-        assert set(published.table(number)["figure_or_table"]) == {f"SD-DiT Tab.{number}"}
+    for number in numbers.FIGURES:
+        assert set(numbers.figure(number)["figure_or_table"]) >= {f"SD-DiT Fig.{number}"}
+    for number in numbers.TABLES:
+        assert set(numbers.table(number)["figure_or_table"]) == {f"SD-DiT Tab.{number}"}
     with pytest.raises(UsageError, match=r"'8'.* Available: 3, 4, 5, 6, 7"):
-        published.figure("8")
+        numbers.figure("8")
     with pytest.raises(UsageError, match=r"'5'.* Available: 1, 2, 3, 4"):
-        published.table("5")
+        numbers.table("5")
 
 
-# Across sources -------------------------------------------------------------------------------------------------------
-
-
-def test_memory_and_speeds_are_of_one_unit_each_and_say_which_were_digitised():
-    memory, speeds = published.memory(), published.speeds()
-    assert set(memory["metric"]) == {"mem_GB_per_GPU"}
-    assert set(speeds["metric"]) == {"steps_per_sec"}
-    assert values(memory[memory["quality"] == "text"], "model", "value") == [("SD-DiT-XL/2", 45)]
-    bars = memory[(memory["figure_or_table"] == "MaskDiT bar mem256") & (memory["batch_size"] == 256)]
-    assert values(bars, "series", "value", "quality") == [
-        ("DiT", 39.6, "digitised"),
-        ("MDT", 78.1, "digitised"),
-        ("MaskDiT tf32", 28.4, "digitised"),
-        ("MaskDiT AMP", 25.7, "digitised"),
-    ]
-    assert {"text", "table", "digitised", "missing"} == set(speeds["quality"])
+# Later methods --------------------------------------------------------------------------------------------------------
 
 
 def test_the_context_compares_methods_at_the_same_steps_batch_and_without_guidance():
-    found = published.context()
+    found = numbers.context()
     budget = found[found["group"] == "400k x 256"]
     assert set(values(budget, "training_steps_k", "batch_size")) == {(400, 256)}
     assert all("without guidance" in protocol for protocol in budget["protocol"])
@@ -247,7 +251,7 @@ def test_the_context_compares_methods_at_the_same_steps_batch_and_without_guidan
 
 
 def test_the_context_has_the_longest_run_of_each_method_guided_apart():
-    found = published.context()
+    found = numbers.context()
     longest = found[found["group"] == "longest"]
     guided = found[found["group"] == "longest, guided"]
     assert values(longest[longest["method"] == "SD-DiT"], "training_steps_k", "value") == [(3500, 6.74)]
@@ -257,21 +261,11 @@ def test_the_context_has_the_longest_run_of_each_method_guided_apart():
     assert not any("without guidance" in protocol for protocol in guided["protocol"])
 
 
-def test_a_method_is_found_by_its_name_here_and_by_its_title_in_any_case():
-    rows = published.rows()
-    found = published.of_method(rows, "sddit")
-    assert set(found["method"]) == {"SD-DiT"}
-    assert found.equals(published.of_method(rows, "sd-dit"))
-    assert set(published.of_method(rows, "repa")["method"]) == {"REPA"}
-    with pytest.raises(UsageError, match="Did you mean maskdit"):
-        published.of_method(rows, "makdit")
-
-
 # Protocols ------------------------------------------------------------------------------------------------------------
 
 
 def protocol(place: str, model: str, metric: str = "FID-50K") -> str:
-    rows = published.select(place)
+    rows = select(place)
     return rows[(rows["model"] == model) & (rows["metric"] == metric)]["protocol"].iloc[0]
 
 
@@ -290,14 +284,14 @@ def test_a_protocol_says_what_its_source_does_not_state():
     assert "Float32 (TF32 not stated)" in protocol("SD-DiT Fig.3", "SD-DiT-S/2", "steps_per_sec")
     assert "latents or on images: not stated" in protocol("SD-DiT Fig.3", "DiT-S/2", "steps_per_sec")
     assert "not stated: batch" in protocol("SD-DiT App.B", "SD-DiT-XL/2", "mem_GB_per_GPU")
-    guided = published.select("SD-DiT App.B").query("value == 3.23")["protocol"].item()
+    guided = select("SD-DiT App.B").query("value == 3.23")["protocol"].item()
     assert guided.startswith("batch 256, with guidance, scale not stated, FID-50K on ImageNet 256")
     assert "not stated: steps" in guided
     assert "not stated: steps, batch, guidance, sampler" in protocol("SD-DiT Tab.2", "VQGAN")
 
 
 def test_two_series_of_one_chart_have_their_own_protocols():
-    bars = published.select("MaskDiT bar speed256")
+    bars = select("MaskDiT bar speed256")
     by_series = {row.series: row.protocol for row in bars.itertuples() if row.batch_size == 256}
     assert by_series["MaskDiT tf32"].endswith("8 x A100, TF32")
     assert by_series["MaskDiT AMP"].endswith("8 x A100, AMP")
@@ -305,12 +299,11 @@ def test_two_series_of_one_chart_have_their_own_protocols():
 
 
 def test_every_entry_of_the_protocols_has_a_source_and_belongs_to_rows():
-    entries = read("protocols")
+    entries = [entry for folder in published.folders() for entry in published.read(folder / published.PROTOCOLS)]
     keys = [(entry["figure_or_table"], entry["method"], entry["series"]) for entry in entries]
     assert len(set(keys)) == len(keys)
     used = set()
-    for row in published.rows().itertuples():
-        place, method, series = row.figure_or_table, row.method, row.series
+    for place, method, series in values(published.rows(), "figure_or_table", "method", "series"):
         used |= {(place, method, series), (place, "", series), (place, method, ""), (place, "", "")}
     assert set(keys) <= used
     assert all(entry["source"] for entry in entries)
