@@ -231,10 +231,11 @@ def _slurm(
         arguments = launch.without(arguments, option)
     arguments = [argument for argument in arguments if argument != "--print-sbatch"]
     arguments = defaults.replayed(arguments, leaving_out=(*of_the_job, "--print-sbatch"))
+    script = slurm.sbatch_script(job, arguments)
     if print_only:
-        print(slurm.sbatch_script(job, arguments), end="")
+        print(script, end="")
         return
-    show({"job": slurm.submit(job, arguments)}, as_json, lambda answer: [answer["job"]])
+    show({"job": slurm.submit(job, script)}, as_json, lambda answer: [answer["job"]])
 
 
 def _plan_lines(plan: dict[str, Any]) -> list[str]:

@@ -133,7 +133,7 @@ def _slurm(
     if print_only:
         print(script, end="")
         return
-    number = slurm.submit_script(job.logs / f"sweep-{name}.sh", script)
+    number = slurm.submit(job, script)
     show({"job": number, "runs": len(waiting)}, as_json, lambda answer: [answer["job"]])
 
 

@@ -1,4 +1,4 @@
-"""Jobs: the script that is printed, run against stand-ins for SLURM's commands, and the job that submitit submits."""
+"""Jobs: the script that is printed and submitted, run against stand-ins for SLURM's commands."""
 
 import os
 import shlex
@@ -179,14 +179,15 @@ def test_an_array_has_an_element_for_each_task_and_a_log_for_each_element(tmp_pa
 
 
 def test_a_script_is_kept_and_submitted_or_says_where_it_lies(cluster, tmp_path, monkeypatch):
-    assert slurm.submit_script(tmp_path / "slurm" / "array.sh", "#!/bin/bash\n") == "4242"
-    assert (cluster / "submitted.sh").read_text() == "#!/bin/bash\n"
+    script = slurm.sbatch_script(job(tmp_path), ["run", "dit-s"])
+    assert slurm.submit(job(tmp_path), script) == "4242"
+    assert (cluster / "submitted.sh").read_text() == script
     (cluster / "sbatch").write_text("#!/bin/bash\necho 'sbatch: error: invalid partition' >&2; exit 1\n")
     with pytest.raises(SetupError, match="invalid partition"):
-        slurm.submit_script(tmp_path / "slurm" / "array.sh", "#!/bin/bash\n")
+        slurm.submit(job(tmp_path), script)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SetupError, match=r"slurm/array\.sh"):
-        slurm.submit_script(tmp_path / "slurm" / "array.sh", "#!/bin/bash\n")
+    with pytest.raises(SetupError, match=r"slurm/dit-s\.sh: submit it from a machine of the cluster"):
+        slurm.submit(job(tmp_path), script)
 
 
 # Inside a job ------------------------------------------------------------------------------------------------------
@@ -266,68 +267,3 @@ def test_a_time_limit_means_what_slurm_takes_it_for(time, minutes, tmp_path):
 def test_what_slurm_would_misread_is_refused(changes, says, tmp_path):
     with pytest.raises(UsageError, match=says):
         job(tmp_path, **changes)
-
-
-# Submitting --------------------------------------------------------------------------------------------------------
-
-CHILD = """
-import os, sys
-from pathlib import Path
-folder, code = Path(sys.argv[1]), int(sys.argv[2])
-(folder / os.environ["SLURM_PROCID"]).write_text(os.environ["SLURM_STEP_NUM_TASKS"])
-sys.exit(code)
-"""
-
-
-def submit(tmp_path: Path, code: int) -> Path:
-    """The script that submitit handed to sbatch."""
-    pytest.importorskip("submitit")
-    (tmp_path / "child.py").write_text(CHILD)
-    entry = [sys.executable, str(tmp_path / "child.py"), str(tmp_path)]
-    assert slurm.submit(job(tmp_path, partition="gpu"), [str(code)], entry=entry) == "4242"
-    return tmp_path / "fakes" / "submitted.sh"
-
-
-@pytest.mark.parametrize(("code", "requeues"), [(0, []), (5, []), (75, ["scontrol requeue 4242"])])
-def test_a_submitted_job_runs_the_command_in_every_task_and_is_requeued_once(
-    code, requeues, cluster, tmp_path, monkeypatch
-):
-    script = submit(tmp_path, code)
-    monkeypatch.setenv("TASKS", "2")
-    assert subprocess.run(["bash", str(script)]).returncode == code
-    assert [(tmp_path / rank).read_text() for rank in "01"] == ["2", "2"]
-    assert calls(cluster) == requeues
-
-
-def test_a_submitted_job_asks_for_what_the_printed_script_asks_for(cluster, tmp_path):
-    def options(text: str) -> set[str]:
-        return {line.removeprefix("#SBATCH --") for line in text.splitlines() if line.startswith("#SBATCH")}
-
-    submitted = options(submit(tmp_path, 0).read_text())
-    printed = options(slurm.sbatch_script(job(tmp_path, partition="gpu"), []))
-    assert {option for option in submitted if not option.startswith("output=")} == {
-        *(option for option in printed if not option.startswith(("output=", "signal=", "time="))),
-        "signal=TERM@300",  # to the processes themselves: submitit's script has no trap
-        "time=1440",
-        "wckey=submitit",
-    }
-
-
-def test_without_submitit_it_says_how_to_get_it(cluster, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(SetupError, match="pip install submitit"):
-        slurm.submit(job(tmp_path), [])
-
-
-def test_outside_of_a_cluster_it_says_so(tmp_path, monkeypatch):
-    pytest.importorskip("submitit")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SetupError, match="Submit from a machine of the cluster"):
-        slurm.submit(job(tmp_path), [])
-
-
-def test_a_job_that_the_cluster_refuses_is_reported_in_its_words(cluster, tmp_path):
-    pytest.importorskip("submitit")
-    (cluster / "sbatch").write_text("#!/bin/bash\necho 'sbatch: error: invalid partition specified: gpu' >&2; exit 1\n")
-    with pytest.raises(SetupError, match="invalid partition specified: gpu"):
-        slurm.submit(job(tmp_path, partition="gpu"), [])

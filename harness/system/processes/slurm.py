@@ -1,27 +1,26 @@
-"""SLURM: which task of a step this process is, and runs as jobs that save before their time is over and are requeued.
+"""SLURM: which task of a step this process is, and scripts for jobs that save before their time limit and are requeued.
 
-`srun` starts one process a GPU; each joins the others by what SLURM tells it (launch.py). SIGTERM comes a while
-before the limit, or at preemption; the processes save and end with 75, and the job goes back into the queue.
+`srun` starts one process a GPU; they join each other by the variables that SLURM sets (launch.py). SIGTERM comes some
+minutes before the limit, or at preemption; the processes save and end with 75, and the script requeues the job.
+The script that --print-sbatch prints is the one that --launcher slurm submits.
 """
 
 import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.system.errors import Preempted, SetupError, UsageError
-from harness.system.processes.children import exit_code
 
 FIRST_PORT, NUM_PORTS = 15_000, 16_000  # below the ports that systems give to outgoing connections
 SAVE_SECONDS = 300  # between SIGTERM and the time limit
 SHORTEST_MINUTES = 10  # or that signal comes at once
-# One task that fails ends the others, but not before all have had the time to end by themselves: srun would answer the
-# first 75 of several with SIGKILL to the rest, and report that.
+# srun answers the first task that fails with SIGKILL to the others. With this they get 60 s to end by themselves, so
+# that all tasks of a step that is preempted end with 75.
 SRUN = ("srun", "--kill-on-bad-exit=0", "--wait=60")
 TIME = re.compile(r"(?:(?P<hours>\d+):(?P<minutes>[0-5]\d):[0-5]\d)|(?:(?P<days>\d+)-(?P<rest>\d{1,2}(:[0-5]\d){0,2}))")
 HOW_TO_START = "Start the processes with --nproc, torchrun or srun; for a single one, unset RANK and WORLD_SIZE."
@@ -46,7 +45,8 @@ def number(name: str, *, default: int | None = None) -> int:
 def this_task() -> tuple[int, int, int, int] | None:
     """Rank, number of tasks, and both on this node; None outside of a step of several tasks.
 
-    The shell of a batch job has SLURM_PROCID and SLURM_NTASKS too, and nobody to join it: only srun makes a step.
+    A batch script's own shell has SLURM_PROCID and SLURM_NTASKS too, but it is a single process. Only processes that
+    srun starts form a step.
     """
     size = number("SLURM_STEP_NUM_TASKS", default=1)
     if size == 1:
@@ -107,8 +107,8 @@ class Job:
             raise UsageError(f"the folder {str(self.logs)!r} has a line break in its name; choose another --out.")
         if self.minutes < SHORTEST_MINUTES:
             raise UsageError(
-                f"--time is {self.time!r}; a job needs at least {SHORTEST_MINUTES} minutes, since it is told to save "
-                f"{SAVE_SECONDS // 60} minutes before the end."
+                f"--time is {self.time!r}; a job needs at least {SHORTEST_MINUTES} minutes, since the signal to save "
+                f"comes {SAVE_SECONDS // 60} minutes before the end."
             )
 
     @property
@@ -193,44 +193,9 @@ exit "$code"
 """
 
 
-def submit(job: Job, arguments: Sequence[str], *, entry: Sequence[str] = (sys.executable, "-m", "harness")) -> str:
-    """Submit `harness ARGUMENTS` as a job through submitit; returns the job's number. Its files go to `job.logs`.
-
-    Raises SetupError without submitit, outside of a cluster, and when the cluster refuses the job.
-    """
-    try:
-        from submitit import SlurmExecutor
-    except ImportError:
-        raise SetupError(
-            "--launcher slurm needs submitit, which is not installed: pip install submitit. Or submit the script that "
-            "--print-sbatch prints."
-        ) from None
-    try:
-        executor = SlurmExecutor(folder=job.logs)
-        executor.update_parameters(
-            job_name=job.name,
-            partition=job.partition,
-            nodes=job.nodes,
-            ntasks_per_node=job.processes_per_node,
-            gpus_per_node=job.processes_per_node,
-            cpus_per_task=job.cpus_per_process,
-            time=job.minutes,
-            setup=['export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'],
-            srun_args=list(SRUN[1:]),
-            stderr_to_stdout=True,
-            # To every process of the job, and not submitit's SIGUSR2, which would kill the harness.
-            additional_parameters={"signal": f"TERM@{SAVE_SECONDS}", "requeue": True},
-        )
-        return executor.submit(_Task((*entry, *arguments))).job_id
-    except (RuntimeError, OSError) as error:
-        raise SetupError(
-            f"the job could not be submitted: {str(error).strip().splitlines()[-1]} Submit from a machine of the "
-            "cluster, or take the script that --print-sbatch prints."
-        ) from error
-
-
-def submit_script(path: Path, script: str) -> str:
-    """Write `script` to `path` and hand it to sbatch; returns the job's number. Raises SetupError where that fails."""
+def submit(job: Job, script: str) -> str:
+    """Write `script` beside the logs of `job` and hand it to sbatch; returns the job's number, or raises SetupError."""
+    path = job.logs / f"{job.name}.sh"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(script, encoding="utf-8")
     try:
@@ -244,18 +209,3 @@ def submit_script(path: Path, script: str) -> str:
         said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing."]
         raise SetupError(f"sbatch refused {path}: {said[-1]}")
     return number[1]
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What each task of a submitted job does: the command, and the main one's task the requeueing."""
-
-    command: tuple[str, ...]
-
-    def __call__(self) -> None:
-        # submitit lets SIGTERM pass this process by; SLURM sends it to the command as well.
-        code = subprocess.run(self.command).returncode
-        if code == Preempted.exit_code and os.environ.get("SLURM_PROCID") == "0":
-            subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]])
-        if code:
-            sys.exit(exit_code(code))
