@@ -15,7 +15,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "fifth_method" not in path.parts)
-TEXTS = [*PAGES, DOCS / "fifth_method" / "README.md"]
+TEXTS = [*PAGES, DOCS / "fifth_method" / "README.md", ROOT / "README.md", ROOT / "reports" / "README.md"]
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SNIPPET = re.compile(r'--8<-- "([^":]+)(?::(\w+))?"')
