@@ -85,7 +85,8 @@ def test_packages_know_few_others():
 def test_no_modules_import_each_other_in_a_circle():
     below: dict[str, set[str]] = {}
     for module, other in arrows():
-        below.setdefault(module, set()).add(other)
+        if other != "harness":  # Python imports it before every module in it
+            below.setdefault(module, set()).add(other)
     finished: set[str] = set()
 
     def walk(module: str, path: tuple[str, ...]) -> None:

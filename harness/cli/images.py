@@ -10,7 +10,7 @@ from harness.cli.app.answer import Json, answers, show
 from harness.cli.app.layout import wrapped
 from harness.cli.app.processes import Nproc, start_all, together
 from harness.recipes.metric_names import FEATURE_NETWORKS
-from harness.system.errors import DataError, OutOfTolerance, UsageError
+from harness.system.errors import OutOfTolerance, UsageError
 
 OF_A_RUN = "How a run is sampled"
 METRICS = "What is measured"
@@ -75,7 +75,7 @@ def add_to(app: typer.Typer) -> None:
 @answers
 def sample(
     run: RunFolder,
-    num: Annotated[int, typer.Option(metavar="N", help="How many images.")] = 16,
+    num: Annotated[int, typer.Option(min=1, metavar="N", help="How many images.")] = 16,
     cfg_scale: Scale = None,
     steps: Steps = None,
     seed: Annotated[
@@ -89,27 +89,15 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """Draw images from a run or an imported checkpoint, into its samples/ folder."""
-    if num < 1:
-        raise UsageError(f"--num is {num}; it must be at least 1.")
-    if labels not in ("balanced", "random"):
-        raise UsageError(f"--labels is {labels!r}; it must be balanced or random.")
     start_all(nproc)
-
-    from harness.runs import sampling
+    from harness.runs import public
 
     given = {"sampling.guidance_scale": ("--cfg-scale", cfg_scale), "sampling.num_steps": ("--steps", steps)}
     with defaults.named(given), together("sample") as (world, progress):
-        document = sampling.sample(
-            run,
-            num,
-            seed=seed,
-            label_rule=labels,
-            assignments=defaults.in_order(given, set_),
-            npz=npz,
-            step=step,
-            progress=progress,
-            world=world,
-        )
+        document = public.sample(
+            run, num, defaults.in_order(given, set_),
+            seed=seed, labels=labels, npz=npz, step=step, progress=progress, world=world,
+        )  # fmt: skip
     if world.is_main:
         show(document, as_json, lambda answer: [Path(file) for file in answer["files"]])
 
@@ -205,8 +193,7 @@ def evaluate(
     """Measure images against a reference: a run's newest checkpoint, or images that are already there."""
     others = {
         "--reference": reference, "--metrics": metrics, "--num": num, "--cfg-scale": cfg_scale, "--steps": steps,
-        "--seed": seed, "--step": step, "--set": set_ or None, "--spread": spread or None,
-        "--cross-check": cross_check or None, "--out": out,
+        "--seed": seed, "--step": step, "--set": set_, "--spread": spread, "--cross-check": cross_check, "--out": out,
     }  # fmt: skip
     if self_test:
         _refuse({"IMAGES": images, "--make-reference": make_reference, "--size": size, **others}, "--self-test")
@@ -215,70 +202,36 @@ def evaluate(
         raise UsageError("name a run folder, an .npz or a folder of PNGs, or say --self-test.")
     if make_reference is not None:
         _refuse(others, "--make-reference")
+        start_all(nproc)
+        return _make_reference(images, make_reference, features or "inception", weights, size, as_json)
+    if size is not None:
+        raise UsageError("--size belongs to --make-reference; images are measured as they are.")
     if out is not None and not out.absolute().parent.is_dir():
         raise UsageError(f"--out {out}: there is no folder {out.parent}.")
     start_all(nproc)
 
     from harness.recipes import metric_names
     from harness.records.schema import write_record
-    from harness.runs import measuring
+    from harness.runs import public
 
-    if make_reference is not None:
-        with together("reference") as (world, progress):
-            document = measuring.make_reference(
-                images, make_reference, feature_name=features or "inception", weights=weights, size=size,
-                progress=progress, world=world,
-            )  # fmt: skip
-        if world.is_main:
-            show(document, as_json, lambda answer: [f"{key:<16}{value}" for key, value in answer.items()])
-        return
-    if size is not None:
-        raise UsageError("--size belongs to --make-reference; images are measured as they are.")
-    wanted = metric_names.called(metrics) if metrics else None
-    for_runs = {
+    sampled = {
         "evaluation.num_images": ("--num", num),
         "sampling.guidance_scale": ("--cfg-scale", cfg_scale),
         "sampling.num_steps": ("--steps", steps),
         "evaluation.seed": ("--seed", seed),
-        "evaluation.reference": ("--reference", reference),
-        "evaluation.features": ("--features", features),
-        "evaluation.metrics": ("--metrics", wanted),
     }
-    path = Path(images)
-    with defaults.named(for_runs), together("evaluate") as (world, progress):
-        if (path / "config.yaml").is_file():
-            evaluation = measuring.evaluate_run(
-                path, defaults.in_order(for_runs, set_),
-                weights=weights, with_errors=spread, with_cross_check=cross_check, step=step,
-                progress=progress, world=world,
-            )  # fmt: skip
-        else:
-            if not path.exists():
-                raise DataError(f"there is no {images}. Give a run folder, an .npz or a folder of PNGs.")
-            if (path / "sampling.json").is_file():
-                raise UsageError(f"{images} is of `harness sample`: give its samples.npz, which --npz writes.")
-            if path.is_dir() and reference is None:
-                raise UsageError(
-                    f"{images} is no run folder (no config.yaml); of a folder of PNGs, name the --reference."
-                )
-            refuse_for_files = {
-                "--num": num,
-                "--cfg-scale": cfg_scale,
-                "--steps": steps,
-                "--seed": seed,
-                "--step": step,
-            }
-            given = [
-                option for option, value in {**refuse_for_files, "--set": set_ or None}.items() if value is not None
-            ]
-            if given:
-                raise UsageError(f"{given[0]} says how a run is sampled, and {images} is no run folder.")
-            if reference is None:
-                raise UsageError("name the --reference, like VIRTUAL_imagenet256_labeled.npz, or a data set.")
-            evaluation = measuring.evaluate_file(
-                path, features or "inception", reference, wanted,
-                weights=weights, with_errors=spread, with_cross_check=cross_check, progress=progress, world=world,
-            )  # fmt: skip
+    measured: dict[str, Any] = {
+        "reference": reference,
+        "features": features,
+        "metrics": metric_names.called(metrics) if metrics else None,
+    }
+    given = sampled | {f"evaluation.{name}": (f"--{name}", value) for name, value in measured.items()}
+    of_a_run = (Path(images) / "config.yaml").is_file()
+    with defaults.named(given), together("evaluate") as (world, progress):
+        evaluation = public.evaluate(
+            images, defaults.in_order(given if of_a_run else sampled, set_), **({} if of_a_run else measured),
+            weights=weights, spread=spread, cross_check=cross_check, step=step, progress=progress, world=world,
+        )  # fmt: skip
     if evaluation is not None:  # the main process has it
         show(evaluation.model_dump(mode="json"), as_json, evaluation_lines)
         if out is not None:
@@ -288,35 +241,57 @@ def evaluate(
 def _refuse(given: dict[str, Any], beside: str) -> None:
     """Raises UsageError for an option that would be ignored."""
     for option, value in given.items():
-        if value is not None:
+        if value not in (None, False, []):
             raise UsageError(f"{option} says nothing beside {beside}; leave it out.")
+
+
+def _make_reference(
+    images: str, path: Path, features: str, weights: str | None, size: int | None, as_json: bool
+) -> None:
+    from harness.runs import measuring
+
+    with together("reference") as (world, progress):
+        document = measuring.make_reference(
+            images, path, feature_name=features, weights=weights, size=size, progress=progress, world=world
+        )
+    if world.is_main:
+        show(document, as_json, lambda answer: [f"{key:<16}{value}" for key, value in answer.items()])
+
+
+def _self_test(features: str, weights: str | None, as_json: bool) -> None:
+    from harness.evaluation.metrics import self_test
+
+    checks = self_test.run(features, weights)
+    failed = [check.name for check in checks if not check.passed]
+    show({"checks": [check._asdict() for check in checks], "passed": not failed}, as_json, self_test.lines)
+    if failed:
+        raise OutOfTolerance(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}.")
 
 
 def evaluation_lines(answer: dict[str, Any]) -> list[str]:
     """An evaluation as text: every metric, its conditions, what was left out."""
     errors, protocol = answer["standard_errors"], answer["protocol"]
     width = max([28, *(len(name) + 2 for name in answer["metrics"])])
-    lines = [
-        f"{name:<{width}}{value:>12.5g}" + (f"  ± {errors[name]:.2g}" if name in errors else "")
-        for name, value in answer["metrics"].items()
-    ]
-    for check in answer["cross_checks"]:
-        lines.append(
-            f"  {check['metric']} by {check['by']}: {check['theirs']:.8g}, difference {check['difference']:.1e}"
-        )
-    sampler = "images from a file"
+    drawn = "images from a file"
     if protocol["sampler"] is not None:
-        sampler = (
+        drawn = (
             f"{protocol['sampler']}, NFE {protocol['nfe']}, {_guidance(protocol)}, {protocol['label_rule']} labels, "
             f"seed {protocol['seed']}"
         )
-    lines += [
-        f"{protocol['num_images']:,} images ({sampler})",
+    return [
+        *(
+            f"{name:<{width}}{value:>12.5g}" + (f"  ± {errors[name]:.2g}" if name in errors else "")
+            for name, value in answer["metrics"].items()
+        ),
+        *(
+            f"  {check['metric']} by {check['by']}: {check['theirs']:.8g}, difference {check['difference']:.1e}"
+            for check in answer["cross_checks"]
+        ),
+        f"{protocol['num_images']:,} images ({drawn})",
         f"against {protocol['reference']} ({protocol['reference_sha256'][:8]}), "
         f"{protocol['features']} features ({protocol['features_sha256'][:8]})",
         *(line for note in answer["notes"] for line in wrapped(f"note: {note}")),
     ]
-    return lines
 
 
 def _guidance(protocol: dict[str, Any]) -> str:
@@ -329,13 +304,3 @@ def _guidance(protocol: dict[str, Any]) -> str:
     if protocol["guidance_channels"] is not None:
         text += f" of {protocol['guidance_channels']} channels"
     return text + (f", power {protocol['guidance_power']:g}" if protocol["guidance_power"] is not None else "")
-
-
-def _self_test(features: str, weights: str | None, as_json: bool) -> None:
-    from harness.evaluation.metrics import self_test
-
-    checks = self_test.run(features, weights)
-    failed = [check for check in checks if not check.passed]
-    show({"checks": [check._asdict() for check in checks], "passed": not failed}, as_json, self_test.lines)
-    if failed:
-        raise OutOfTolerance(f"{len(failed)} of {len(checks)} checks failed: {', '.join(c.name for c in failed)}.")

@@ -39,9 +39,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Draw the paper's figures with the published points beside the measured ones: PNG, SVG and the CSV behind each."""
-    from harness.report.figures import comparison
+    from harness.runs import public
 
-    show(comparison.compare(runs or [Path("runs")], figure, out), as_json, lambda document: document["files"])
+    show(public.compare(runs or "runs", figure, out=out), as_json, lambda document: document["files"])
 
 
 @answers
@@ -75,10 +75,11 @@ def report(
         raise UsageError("--against says what to check against: add --check.")
     from harness.claims.verdicts import agreement
     from harness.papers.sddit.tolerance import outside_tolerance
-    from harness.report import report
+    from harness.report.report import earlier_claims
+    from harness.runs import public
 
-    earlier = report.earlier_claims(against) if against is not None else []  # a wrong file is told before the work
-    written = report.write(runs or [Path("runs")], out, formats=listed(format), records=records)
+    earlier = earlier_claims(against) if against is not None else []  # a wrong file is refused before the work
+    written = public.report(runs or "runs", out=out, formats=listed(format), records=records)
     failed = []
     if check:
         failed = [*outside_tolerance(written.evidence, written.judgements)]

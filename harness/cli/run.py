@@ -159,24 +159,21 @@ def run(
     if not dry_run:
         start_all(nproc)
 
-    from harness.planning.plan import plan, resolve
-    from harness.runs import training_run
-
-    with defaults.named(given):
-        cfg = resolve(recipe or config or "", assignments, note)
     if dry_run:
+        from harness.planning.plan import plan, resolve
+
+        with defaults.named(given):
+            cfg = resolve(recipe or config or "", assignments, note)
         return show(plan(cfg, nproc or 1), as_json, _plan_lines)
-    command = " ".join(["harness run", recipe or "--config config.yaml", *(f"--set {a}" for a in assignments)])
-    with together(cfg.recipe) as (world, progress):
-        result = training_run.run(
-            cfg,
-            out,
-            command=command,
-            progress=progress,
-            with_evaluation=not no_eval,
-            force=force,
-            world=world,
-        )
+
+    from harness.runs import public
+
+    label = recipe or (config.absolute().parent.parent.name if config else "run")
+    with defaults.named(given), together(label) as (world, progress):
+        result = public.run(
+            recipe or config or "", assignments,
+            out=out, evaluate=not no_eval, force=force, progress=progress, world=world,
+        )  # fmt: skip
     if result is not None:  # the main process has it
         show(result.model_dump(mode="json"), as_json, _result_lines)
 

@@ -41,50 +41,36 @@ def evaluate_run(
     calls this alike; those other than the main one get None. Raises DataError while the run is being removed.
     """
     with locks.in_use(folder, world=world, note=progress.note):
-        return _evaluate_run(
-            folder, assignments,
-            weights=weights, with_errors=with_errors, with_cross_check=with_cross_check, step=step,
-            progress=progress, world=world,
+        device = default_device()
+        set_precision("fp32")
+        run = open_run(folder, device, progress, step, world)
+        cfg = changed(run.cfg, assignments)
+        plan = cfg.evaluation
+        data = sources.of(cfg) if plan.reference == references.OF_THE_DATA else None
+        yard = yardstick(
+            plan.features, plan.reference, plan.metrics,
+            device=device, data=data, weights=weights, with_errors=with_errors, with_cross_check=with_cross_check,
         )  # fmt: skip
-
-
-def _evaluate_run(
-    folder: Path,
-    assignments: Sequence[str],
-    *,
-    weights: str | None,
-    with_errors: bool,
-    with_cross_check: bool,
-    step: int | None,
-    progress: Progress,
-    world: World,
-) -> Evaluation | None:
-    device = default_device()
-    set_precision("fp32")
-    run = open_run(folder, device, progress, step, world)
-    cfg = changed(run.cfg, assignments)
-    plan = cfg.evaluation
-    data = sources.of(cfg) if plan.reference == references.OF_THE_DATA else None
-    yard = yardstick(
-        plan.features, plan.reference, plan.metrics,
-        device=device, data=data, weights=weights, with_errors=with_errors, with_cross_check=with_cross_check,
-    )  # fmt: skip
-    conditions = digest(
-        {
-            **protocol_of(cfg, yard, run.vae).model_dump(),
-            "metrics": [*yard.wanted, *(["spread"] if with_errors else []), *(["check"] if with_cross_check else [])],
-        }
-    )
-    name = f"{described(cfg, run.step)}-n{plan.num_images}-seed{plan.seed}-{conditions[:6]}"
-    evaluation = evaluate(
-        run.network, cfg, yard,
-        name=name, step=run.step, weights=run.weights, vae=run.vae, folder=folder, world=world, progress=progress,
-    )  # fmt: skip
-    if evaluation:
-        (folder / "evaluations").mkdir(exist_ok=True)
-        write_record(folder / "evaluations" / f"{name}.json", evaluation)
-        progress.note(f"written to {folder / 'evaluations' / name}.json")
-    return evaluation
+        conditions = digest(
+            {
+                **protocol_of(cfg, yard, run.vae).model_dump(),
+                "metrics": [
+                    *yard.wanted,
+                    *(["spread"] if with_errors else []),
+                    *(["check"] if with_cross_check else []),
+                ],
+            }
+        )
+        name = f"{described(cfg, run.step)}-n{plan.num_images}-seed{plan.seed}-{conditions[:6]}"
+        evaluation = evaluate(
+            run.network, cfg, yard,
+            name=name, step=run.step, weights=run.weights, vae=run.vae, folder=folder, world=world, progress=progress,
+        )  # fmt: skip
+        if evaluation:
+            (folder / "evaluations").mkdir(exist_ok=True)
+            write_record(folder / "evaluations" / f"{name}.json", evaluation)
+            progress.note(f"written to {folder / 'evaluations' / name}.json")
+        return evaluation
 
 
 def evaluate_file(

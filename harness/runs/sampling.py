@@ -148,60 +148,46 @@ def sample(
     """
     folder = folder.resolve()
     with locks.in_use(folder, world=world, note=progress.note):
-        return _sample(folder, num_images, seed, label_rule, assignments, npz, step, progress, world)
-
-
-def _sample(
-    folder: Path,
-    num_images: int,
-    seed: int,
-    label_rule: str,
-    assignments: Sequence[str],
-    npz: bool,
-    step: int | None,
-    progress: Progress,
-    world: World,
-) -> dict[str, Any]:
-    device = default_device()
-    set_precision("fp32")
-    run = open_run(folder, device, progress, step, world)
-    cfg = changed(run.cfg, assignments)
-    own = {"sample_batch", "sample_precision", "decode_precision"}
-    if cfg.evaluation.model_dump(exclude=own) != run.cfg.evaluation.model_dump(exclude=own):
-        raise UsageError(f"drawing images has no setting of evaluation but {', '.join(sorted(own))}. Leave it out.")
-    labels = choose_labels(label_rule, num_images, cfg.input.num_classes, seed)
-    document = {
-        "run": f"{folder.parent.name}/{folder.name}",
-        "step": run.step,
-        "weights": run.weights,
-        "formulation": cfg.formulation,
-        **cfg.sampling.model_dump(),
-        "precision": cfg.evaluation.sample_precision,
-        "num_images": num_images,
-        "label_rule": label_rule,
-        "seed": seed,
-        "vae": run.vae.id if run.vae else None,
-        "vae_sha256": run.vae.sha256 if run.vae else None,
-        "decode_precision": cfg.evaluation.decode_precision if run.vae else None,
-        "device": device.type,
-        "uint8_rule": images.UINT8_RULE,
-    }
-    conditions = digest({**document, "config": run.cfg.sha256})
-    target = folder / "samples" / f"{described(cfg, run.step)}-n{num_images}-seed{seed}-{conditions[:6]}"
-    wanted = ["grid.png", *(["samples.npz"] if npz else [])]
-    with locks.turn(target, "these images", world=world, note=progress.note):
-        record = world.agreed(_written(target, document, wanted) if world.is_main else None)
-        if record is None:
-            progress.stage("drawing images", num_images)
-            drawn = draw_images(
-                target / "parts", run.network, cfg, labels,
-                seed=seed, vae=run.vae, device=device, world=world, advance=progress.advance,
-            )  # fmt: skip
-            record = _write(target, document, drawn, labels, wanted) if world.is_main else document
-        else:
-            progress.note(f"{target} holds these images; nothing to do.")
-    files = [wanted[0], RECORD_OF_IMAGES, *wanted[1:]]
-    return {**record, "files": [str(target / name) for name in files]}
+        device = default_device()
+        set_precision("fp32")
+        run = open_run(folder, device, progress, step, world)
+        cfg = changed(run.cfg, assignments)
+        own = {"sample_batch", "sample_precision", "decode_precision"}
+        if cfg.evaluation.model_dump(exclude=own) != run.cfg.evaluation.model_dump(exclude=own):
+            raise UsageError(f"drawing images has no setting of evaluation but {', '.join(sorted(own))}. Leave it out.")
+        labels = choose_labels(label_rule, num_images, cfg.input.num_classes, seed)
+        document = {
+            "run": f"{folder.parent.name}/{folder.name}",
+            "step": run.step,
+            "weights": run.weights,
+            "formulation": cfg.formulation,
+            **cfg.sampling.model_dump(),
+            "precision": cfg.evaluation.sample_precision,
+            "num_images": num_images,
+            "label_rule": label_rule,
+            "seed": seed,
+            "vae": run.vae.id if run.vae else None,
+            "vae_sha256": run.vae.sha256 if run.vae else None,
+            "decode_precision": cfg.evaluation.decode_precision if run.vae else None,
+            "device": device.type,
+            "uint8_rule": images.UINT8_RULE,
+        }
+        conditions = digest({**document, "config": run.cfg.sha256})
+        target = folder / "samples" / f"{described(cfg, run.step)}-n{num_images}-seed{seed}-{conditions[:6]}"
+        wanted = ["grid.png", *(["samples.npz"] if npz else [])]
+        with locks.turn(target, "these images", world=world, note=progress.note):
+            record = world.agreed(_written(target, document, wanted) if world.is_main else None)
+            if record is None:
+                progress.stage("drawing images", num_images)
+                drawn = draw_images(
+                    target / "parts", run.network, cfg, labels,
+                    seed=seed, vae=run.vae, device=device, world=world, advance=progress.advance,
+                )  # fmt: skip
+                record = _write(target, document, drawn, labels, wanted) if world.is_main else document
+            else:
+                progress.note(f"{target} holds these images; nothing to do.")
+        files = [wanted[0], RECORD_OF_IMAGES, *wanted[1:]]
+        return {**record, "files": [str(target / name) for name in files]}
 
 
 def _write(
