@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from harness.data.npz import Archive
 from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.image_sets import NpzImages
-from harness.evaluation.images.npz import Archive, write_npz
+from harness.evaluation.images.npz import write_npz
 from harness.evaluation.metrics.statistics import Gaussian
 from harness.system.errors import DataError
 from harness.system.files import sha256_of
@@ -112,10 +113,10 @@ def _gaussian(archive: Archive, mean_name: str, covariance_name: str, count: int
 
 
 def _floats(archive: Archive, name: str) -> np.ndarray:
-    dtype = archive.member(name).dtype
-    if dtype.kind != "f":
-        raise _wrong(archive, f"{name} holds {dtype} instead of floats")
-    values = archive.array(name).astype(np.float64)
+    array = archive.array(name)
+    if array.dtype.kind != "f":
+        raise _wrong(archive, f"{name} holds {array.dtype} instead of floats")
+    values = array.whole().astype(np.float64)
     broken = int((~np.isfinite(values)).sum())
     if broken:
         raise _wrong(archive, f"{broken:,} of the {values.size:,} values of {name} are not finite")
@@ -127,7 +128,7 @@ def _provenance(archive: Archive) -> dict[str, Any]:
     if PROVENANCE not in archive.names:
         return {}
     try:
-        document = json.loads(str(archive.array(PROVENANCE, limit_bytes=PROVENANCE_BYTES)[()]))
+        document = json.loads(str(archive.array(PROVENANCE).whole(limit_bytes=PROVENANCE_BYTES)[()]))
         num_images = document.get("num_images")
         texts = [document.get(key) for key in ("features", "features_sha256")]
     except (ValueError, AttributeError, RecursionError) as error:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.data import sources
-from harness.data.latents import npy
 from harness.evaluation import references
 from harness.evaluation.evaluate import evaluate, evaluate_images, protocol_of, yardstick
 from harness.evaluation.images.image_set import ImageSet
@@ -18,7 +17,7 @@ from harness.records.schema import Evaluation, write_record
 from harness.runs.sampling import changed, described, open_run
 from harness.system import locks
 from harness.system.errors import DataError, UsageError
-from harness.system.files import sha256_of
+from harness.system.files import sha256_of, writing
 from harness.system.precision import default_device, set_precision
 from harness.system.processes.world import World
 from harness.system.progress import Progress
@@ -106,7 +105,7 @@ def make_reference(
     started = time.perf_counter()
     if path.suffix != ".npz":
         raise UsageError(f"--make-reference {path} must end in .npz.")
-    with npy.writing(path):  # found out now, not after hours
+    with writing(path):  # found out now, not after hours
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = path.with_name(f".{path.name}.{world.rank}.probe")
         probe.touch()

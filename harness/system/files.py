@@ -1,11 +1,16 @@
-"""What everything that keeps files needs: where the cache lies, a file's hash, and certainty that it is on the disk."""
+"""What everything that keeps files needs: the cache folder, hashes, and files that are whole or not there."""
 
 import hashlib
 import os
+import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from platformdirs import user_cache_dir
+
+from harness.system.errors import DataError
 
 
 def cache_folder() -> Path:
@@ -41,3 +46,30 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What a full or failing disk raises inside, as a DataError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or f"the disk took a part of it ({error})"  # numpy's own error has no reason
+        raise DataError(f"{path} cannot be written: {reason}. Mend that and repeat.") from None
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`. What is written there gets the name `path`, on the disk for certain, or nothing.
+
+    Makes the folder. Raises DataError when the disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.latents import npy, shards
+from harness.data import npy
 from harness.data.latents import sets as latents
+from harness.data.latents import shards
 from harness.data.latents.sets import Description, LatentStore, VaeIdentity
 from harness.model.randomness import Draw
 from harness.system.errors import DataError
@@ -226,13 +227,13 @@ def test_a_continued_store_equals_one_made_at_once_and_keeps_finished_shards(mad
 def test_a_process_killed_while_writing_leaves_no_shard_that_counts(tmp_path):
     latents.begin(tmp_path, description(num_images=4096, flips="none", side=16))
     script = (
-        "import sys, pathlib, numpy as np\nfrom harness.data import latents\n"
+        "import sys, pathlib, numpy as np\nfrom harness.data.latents import sets as latents\n"
         "values, labels = np.ones((4096, 8, 16, 16), np.float16), np.arange(4096) % 3\nprint('ready', flush=True)\n"
         "while True: latents.write_shard(pathlib.Path(sys.argv[1]), 0, values, labels)"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
-        while not any(path.suffix == ".tmp" for path in tmp_path.iterdir()):
+        while process.poll() is None and not any(path.suffix == ".tmp" for path in tmp_path.iterdir()):
             pass
         process.kill()
     for number in latents.finished_shards(tmp_path):  # a killed rewrite leaves the last whole one, or none
@@ -412,7 +413,7 @@ def test_a_missing_or_truncated_shard_is_refused_before_training(store, file, da
     [
         (np.ones((5, 8, SIDE, SIDE), np.float32), "float32 instead of float16"),
         (np.ones((5, 4, SIDE, SIDE), np.float16), r"shape \(5, 4, 4, 4\) instead of \(5, 8, 4, 4\)"),
-        (np.asfortranarray(np.ones((5, 8, SIDE, SIDE), np.float16)), "no numbers in row order"),
+        (np.asfortranarray(np.ones((5, 8, SIDE, SIDE), np.float16)), "is not stored row by row"),
     ],
 )
 def test_a_shard_of_another_shape_or_type_is_refused_before_training(store, array, message):

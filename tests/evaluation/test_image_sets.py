@@ -355,7 +355,7 @@ PART_DAMAGES = {
     "cut short": (lambda path: path.write_bytes(path.read_bytes()[:-1]), "is truncated"),
     "of another shape": (lambda path: np.save(path, GREY), "has shape"),
     "of another kind": (lambda path: np.save(path, COLOUR.astype(np.int8)), "holds int8 instead of uint8"),
-    "empty": (lambda path: path.write_bytes(b""), "cannot be read: another format"),
+    "empty": (lambda path: path.write_bytes(b""), "cannot be read: its header"),
 }
 
 
@@ -370,7 +370,7 @@ def test_a_damaged_part_is_refused(damage, says, tmp_path):
 def test_a_part_that_shrinks_or_goes_while_it_is_read_is_told(tmp_path):
     images = as_parts(COLOUR, tmp_path)
     (tmp_path / "3.npy").write_bytes(b"")
-    with pytest.raises(DataError, match="has become shorter"):
+    with pytest.raises(DataError, match="cannot be read: its header"):
         images.read(0, 23)
     (tmp_path / "3.npy").unlink()
     with pytest.raises(DataError, match="cannot be read: No such file"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.latents import npy
+from harness.data import npy
 from harness.evaluation.images.image_sets import PartImages
 from harness.evaluation.images.parts import draw_in_parts
 from harness.system.errors import DataError

@@ -16,8 +16,7 @@ from small import small_config
 from tiny_runs import Notes, config, losses_of, train, weights_of
 
 import baselines
-from harness.data import sources
-from harness.data.latents import npy
+from harness.data import npy, sources
 from harness.data.latents import sets as latents
 from harness.data.latents.sets import Description, VaeIdentity
 from harness.evaluation.images.image_sets import open_images

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from harness.data import npy
 from harness.data.importers import FORMATS
-from harness.data.latents import npy
 from harness.data.latents import sets as latents
+from harness.data.npz import Archive
 from harness.evaluation.images.image_sets import NpzImages
-from harness.evaluation.images.npz import Archive
 from harness.evaluation.networks.extract import _read as read_features
 from harness.evaluation.reference_file import read_reference
 from harness.system.errors import DataError, HarnessError
@@ -24,9 +24,10 @@ def read_npz(path: Path) -> None:
         with Archive(path) as archive:
             for name in archive.names[:20]:
                 try:
-                    assert archive.array(name, limit_bytes=MOST).nbytes <= MOST
-                    rows = archive.rows(name)
-                    if len(rows) and rows._member.row_bytes <= MOST:
+                    rows = archive.array(name)
+                    assert rows.whole(limit_bytes=MOST).nbytes <= MOST
+                    rows.refuse_columns()
+                    if len(rows):
                         rows.read(0, 1)
                         rows.read(len(rows) - 1, len(rows))
                 except DataError:

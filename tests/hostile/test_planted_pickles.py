@@ -175,7 +175,7 @@ def test_in_the_caches(tmp_path, mark, monkeypatch, digits):
     (tmp_path / "verified.json").write_bytes(planted.pickled(mark))
     assert verified._read(tmp_path / "verified.json") == {}
     (tmp_path / "images-0000000-0000002.npy").write_bytes(planted.npy(mark))
-    from harness.data.latents import npy
+    from harness.data import npy
 
     assert npy.problem(tmp_path / "images-0000000-0000002.npy", (2, 8, 8, 1), np.dtype(np.uint8))
     assert not mark.exists()

@@ -14,9 +14,9 @@ from hostile_values import as_json, mutated, torn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.latents import npy
+from harness.data import npy
 from harness.data.latents import sets as latents
-from harness.evaluation.images.npz import Archive
+from harness.data.npz import Archive
 from harness.system.errors import DataError
 
 NAMES = ["arr_0", "mu", "sigma", "../x", "a" * 200, "\x1b[2J"]
@@ -78,7 +78,7 @@ def test_an_npz_as_numpy_writes_it_is_read_as_numpy_reads_it(place, dtype, shape
         path = place / "whole.npz"
         (np.savez_compressed if packed else np.savez)(path, x=values)
         with Archive(path) as archive:
-            found = archive.array("x")
+            found = archive.array("x").whole()
         assert found.tobytes() == values.astype(kind.newbyteorder("=")).tobytes()
         assert found.shape == values.shape
 
@@ -171,10 +171,10 @@ def test_a_header_of_nothing_but_digits_is_refused_at_once(tmp_path, end):
     header = f"{{'descr': '<i8', 'fortran_order': False, 'shape': ({'2' * 60}{end}\n".encode()
     content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
     (tmp_path / "x.npy").write_bytes(content)
-    assert "describes no numbers" in npy.problem(tmp_path / "x.npy", (2,), np.dtype(np.int64))
+    assert "describes no plain array" in npy.problem(tmp_path / "x.npy", (2,), np.dtype(np.int64))
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("arr_0.npy", content)
-    with Archive(tmp_path / "x.npz") as archive, pytest.raises(DataError, match="describes no plain numbers"):
+    with Archive(tmp_path / "x.npz") as archive, pytest.raises(DataError, match="describes no plain array"):
         archive.array("arr_0")
 
 
@@ -186,5 +186,5 @@ def test_a_shape_that_no_array_can_have_is_refused_even_of_no_values(tmp_path, s
         archive.writestr("arr_0.npy", content)
     with Archive(tmp_path / "x.npz") as archive, pytest.raises(DataError, match="sides"):
         archive.array("arr_0")
-    with pytest.raises(ValueError, match=r"sides|multiple"):
+    with pytest.raises(ValueError, match="sides"):
         npy.header(io.BytesIO(content))

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from harness.data.images.image_folder import Decoder
+from harness.data.npz import Archive
 from harness.evaluation.images.image_sets import PngFolder, open_images
-from harness.evaluation.images.npz import Archive
 from harness.runs import published_weights
 from harness.system.errors import DataError
 

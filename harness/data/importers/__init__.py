@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.data import npy
 from harness.data.importers import fast_dit, lightningdit, maskdit, repa
 from harness.data.importers.source import SD_FACTOR, SD_SCALE, Source
-from harness.data.latents import npy
 from harness.data.latents import sets as latents
 from harness.data.latents.sets import Description, Manifest, VaeIdentity
 from harness.system.errors import DataError, unknown

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.data import npy
 from harness.data.importers.source import (
     SD_CHANNELS,
     SD_SCALE,
@@ -22,7 +23,6 @@ from harness.data.importers.source import (
     side_of,
     spaced,
 )
-from harness.data.latents import npy
 from harness.system.errors import DataError
 from harness.system.files import read_limited
 

@@ -17,8 +17,8 @@ from typing import IO
 
 import numpy as np
 
+from harness.data import npy
 from harness.data.importers.source import SD_CHANNELS, Part, Source, check_numbering, check_std, side_of, spaced
-from harness.data.latents import npy
 from harness.system.errors import DataError
 from harness.system.files import read_limited
 

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.data import npy
 from harness.data.dataset import Dataset
-from harness.data.latents import npy, verified
+from harness.data.latents import verified
 from harness.data.latents.shards import (
     IMAGENET_IMAGES,
     MEND,

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from harness.data.latents import npy
+from harness.data import npy
 from harness.records.schema import SCHEMA_VERSION, Record, read_json, read_record, write_record
 from harness.system import files
 from harness.system.errors import DataError
@@ -127,7 +127,7 @@ def begin(folder: Path, description: Description) -> None:
     """Make `folder` a store of this description, or continue one that has it. Raises DataError where they differ."""
     there = _description(folder)
     if there is None:
-        with npy.writing(folder):
+        with files.writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_record(folder / "description.json", description)
         return
@@ -165,7 +165,7 @@ def write_shard(
     flip_file, flip_sha256 = mirrored[0] if mirrored else (None, None)
     shard = Shard(file=file, count=len(labels), sha256=sha256, flip_file=flip_file, flip_sha256=flip_sha256)
     files.sync(folder)  # before the sidecar that vouches for them
-    with npy.writing(folder):
+    with files.writing(folder):
         write_record(folder / f"{name}.json", Sidecar(shard=shard, labels=labels.tolist()))
 
 
@@ -209,7 +209,7 @@ def finish(folder: Path) -> Manifest:
             reason = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise DataError(f"{folder}: its shards fit no store: {reason}. Remove it and make it anew.") from None
         files.sync(folder)
-        with npy.writing(folder):
+        with files.writing(folder):
             write_record(folder / "manifest.json", manifest)
         files.sync(folder)
     for left_over in (*folder.glob(SIDECARS), *folder.glob(".shard-*.tmp"), folder / "description.json"):

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.latents import npy
+from harness.data import npy
+from harness.data.npz import Archive, Array
 from harness.evaluation.images import pngs
 from harness.evaluation.images.image_set import ImageSet
-from harness.evaluation.images.npz import PIECE_BYTES, Archive, Rows
+from harness.evaluation.images.npz import PIECE_BYTES
 from harness.system.errors import DataError
 from harness.system.processes import launch
 
@@ -56,7 +57,8 @@ class NpzImages(ImageSet):
         archive = Archive(path)
         if "arr_0" not in archive.names:
             raise DataError(f"{path} has no images, only {archive.listing}. Save them as arr_0, (N, H, W, C) uint8.")
-        self._rows = archive.rows("arr_0")
+        self._rows = archive.array("arr_0")
+        self._rows.refuse_columns()
         _refuse_array(path, self._rows)
         height, width, channels = self._rows.shape[1:]
         self.name, self.shape = path.name, (height, width, channels)
@@ -98,11 +100,7 @@ class PartImages(ImageSet):
     def __init__(
         self, name: str, paths: Sequence[Path], shape: tuple[int, int, int], labels: Tensor | None = None
     ):  # (H, W, C), (N,)
-        counts, self._starts = [], []  # the first byte of each file's images
-        for path in paths:
-            count, start = _judged_part(path, shape)
-            counts.append(count)
-            self._starts.append(start)
+        counts = [_images_in_part(path, shape) for path in paths]
         self.name, self.shape, self._paths = name, shape, list(paths)
         self._bounds = [0, *itertools.accumulate(counts)]  # part i holds images bounds[i] .. bounds[i + 1] - 1
         self.labels = _checked_labels(labels, len(self))
@@ -123,13 +121,10 @@ class PartImages(ImageSet):
     def _read_part(self, part: int, first: int, images: np.ndarray) -> None:
         path = self._paths[part]
         try:
-            with open(path, "rb") as file:
-                file.seek(self._starts[part] + first * math.prod(self.shape))
-                complete = file.readinto(images) == images.nbytes
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}. Repeat the command that drew it.") from None
-        if not complete:
-            raise DataError(f"{path} has become shorter while it was read. Repeat the command that drew it.")
+            npy.read_into(path, images, first=first)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise DataError(f"{path} cannot be read: {reason}. Repeat the command that drew it.") from None
 
 
 class Subset(ImageSet):
@@ -223,7 +218,7 @@ def refuse_unusable(images: ImageSet, content: Content) -> None:
 # Judging arrays ----------------------------------------------------------------------------------------------------
 
 
-def _refuse_array(path: Path, rows: Rows) -> None:
+def _refuse_array(path: Path, rows: Array) -> None:
     """Raises DataError unless these rows are images, saying how to make images of what they are."""
     shape, dtype = rows.shape, rows.dtype
     expected = "Images are (N, H, W, C) uint8 with C of 1 or 3"
@@ -238,7 +233,7 @@ def _refuse_array(path: Path, rows: Rows) -> None:
     pngs.refuse_pixels(path, shape[1:3])
 
 
-def _values_of(rows: Rows) -> str:
+def _values_of(rows: Array) -> str:
     """What the first images hold, and how to make uint8 of them."""
     if rows.dtype.kind not in "iuf":
         return ". Save numbers from 0 to 255 as uint8"
@@ -259,9 +254,9 @@ def _values_of(rows: Rows) -> str:
 def _labels_in(archive: Archive, num_images: int) -> Tensor | None:
     for name in ("labels", "arr_1"):
         if name in archive.names:
-            member = archive.member(name)
+            member = archive.array(name)
             if member.shape == (num_images,) and member.dtype.kind in "iu":
-                return torch.from_numpy(archive.array(name).astype(np.int64))
+                return torch.from_numpy(member.whole().astype(np.int64))
             if name == "labels":  # arr_1 may be anything
                 raise DataError(
                     f"{archive.path}: labels are {member.dtype} of shape {member.shape}, and there are {num_images:,} "
@@ -275,17 +270,17 @@ def _checked_labels(labels: Tensor | None, num_images: int) -> Tensor | None:
     return None if labels is None else labels.long()
 
 
-def _judged_part(path: Path, shape: tuple[int, int, int]) -> tuple[int, int]:
-    """How many images the file holds, and their first byte."""
+def _images_in_part(path: Path, shape: tuple[int, int, int]) -> int:
+    """How many images of `shape` the file holds. Raises DataError unless it holds only such."""
     try:
         with open(path, "rb") as file:
-            found, _, start = npy.header(file)
-        problem = npy.problem(path, (*found[:1], *shape), np.dtype(np.uint8))
+            count = npy.header(file).shape[:1]
+        problem = npy.problem(path, (*count, *shape), np.dtype(np.uint8))
     except (OSError, ValueError) as error:
         problem = f"cannot be read: {error}"
     if problem:
         raise DataError(f"{path} {problem}. Repeat the command that drew it.")
-    return found[0], start
+    return count[0]
 
 
 def _runs(indices: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from harness.data.latents import npy
-from harness.system.files import sha256_of
+from harness.data import npy
+from harness.system.files import sha256_of, writing
 from harness.system.processes.world import World
 
 DrawImages = Callable[[int, int], Tensor]  # (first, stop) -> images first .. stop - 1, (stop - first, H, W, C) uint8
@@ -34,7 +34,7 @@ def draw_in_parts(
     name must say everything that decides the images; the caller removes it. Raises DataError when one cannot be
     written.
     """
-    with npy.writing(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     bounds = [(first, min(first + part_images, num_images)) for first in range(0, num_images, part_images)]
     paths = [folder / f"images-{first:07d}-{stop:07d}.npy" for first, stop in bounds]
@@ -57,7 +57,7 @@ def draw_in_parts(
 
 def _save(path: Path, images: np.ndarray) -> None:
     sha256 = npy.save(path, images)
-    with npy.writing(path):
+    with writing(path):
         _hash_of(path).write_text(sha256, encoding="utf-8")
 
 

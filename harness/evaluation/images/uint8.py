@@ -4,7 +4,6 @@ N images, C channels, H height, W width.
 """
 
 import math
-import os
 from pathlib import Path
 
 import torch
@@ -12,8 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from harness.data.latents import npy
 from harness.system.errors import DataError
+from harness.system.files import new_file
 
 UINT8_RULE = "floor(127.5 x + 128) clipped to 0..255"
 GRID_SIDE = 10  # images
@@ -80,10 +79,5 @@ def save_png(path: Path, image: Tensor) -> None:  # (H, W, 1 or 3) uint8
     factor = -(-_SMALLEST_SIDE // max(height, width))
     picture = Image.fromarray(image.cpu().squeeze(-1).numpy() if channels == 1 else image.cpu().numpy())
     picture = picture.resize((width * factor, height * factor), Image.Resampling.NEAREST)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with npy.writing(path):
-        try:
-            picture.save(temporary, format="PNG")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with new_file(path) as temporary:
+        picture.save(temporary, format="PNG")

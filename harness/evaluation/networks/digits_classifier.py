@@ -8,8 +8,6 @@ import hashlib
 import json
 import logging
 import math
-import os
-import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +21,8 @@ from torch import Tensor, nn
 from harness.data import sources
 from harness.data.dataset import Dataset, InMemory
 from harness.evaluation.images.uint8 import to_uint8
-from harness.system.files import cache_folder
+from harness.system.errors import DataError
+from harness.system.files import cache_folder, new_file
 from harness.system.threads import one_thread
 from harness.system.weights import fingerprint
 
@@ -198,13 +197,8 @@ def _write(path: Path, trained: Trained) -> None:
     """Replace the file at once, under a name of this process until then: two processes may train at the same time."""
     metadata = {"sha256": trained.sha256, "held_out_accuracy": repr(trained.held_out_accuracy)}
     content = save({name: weight.float() for name, weight in trained.module.state_dict().items()}, metadata)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with new_file(path) as temporary:
             temporary.write_bytes(content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        log.warning("the classifier cannot be cached at %s (%r); it will be trained again next time", path, error)
+    except DataError as error:
+        log.warning("the classifier cannot be cached (%s); it will be trained again next time", error)

@@ -3,7 +3,6 @@
 N images, D, S and K numbers of pooled, spatial and class outputs.
 """
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +12,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from harness.data.latents import npy
 from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.image_sets import content_of
 from harness.evaluation.networks.base import FeatureNetwork, Features
 from harness.recipes.config import digest
 from harness.records.provenance import installed
 from harness.system.errors import DataError
-from harness.system.files import cache_folder
+from harness.system.files import cache_folder, new_file
 from harness.system.processes.world import World
 from harness.system.weights import fingerprint
 
@@ -122,14 +120,8 @@ def _path(folder: Path, first: int, stop: int) -> Path:
 def _extract(images: ImageSet, network: FeatureNetwork, path: Path, first: int, stop: int) -> Features:
     features = network(images.read(first, stop))
     tensors = {name: values.contiguous() for name, values in features._asdict().items() if values is not None}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with npy.writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(save(tensors, {"sha256": fingerprint(tensors)}))
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with new_file(path) as temporary:
+        temporary.write_bytes(save(tensors, {"sha256": fingerprint(tensors)}))
     return features
 
 

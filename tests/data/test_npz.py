@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from harness.data.npz import Archive
 from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.image_sets import TensorImages
-from harness.evaluation.images.npz import Archive, write_npz
+from harness.evaluation.images.npz import write_npz
 from harness.system.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(256, size=(37, 6, 5, 3), dtype=np.uint8)
@@ -54,7 +55,7 @@ def archive(request, tmp_path) -> Path:
 
 def test_rows_are_the_array_s_in_whatever_pieces_and_order_they_are_read(archive):
     with Archive(archive) as opened:
-        rows = opened.rows("arr_0")
+        rows = opened.array("arr_0")
         for start, stop in [(0, 37), (0, 1), (1, 5), (20, 37), (3, 9), (9, 9), (36, 37), (0, 2)]:
             assert np.array_equal(rows.read(start, stop), IMAGES[start:stop])
 
@@ -62,8 +63,8 @@ def test_rows_are_the_array_s_in_whatever_pieces_and_order_they_are_read(archive
 def test_what_an_archive_holds_is_known_without_reading_it(archive):
     with Archive(archive) as opened:
         assert opened.names == ["arr_0", "labels"]
-        assert (opened.member("arr_0").shape, opened.member("arr_0").dtype) == (IMAGES.shape, np.uint8)
-        assert np.array_equal(opened.array("labels"), np.arange(37))
+        assert (opened.array("arr_0").shape, opened.array("arr_0").dtype) == (IMAGES.shape, np.uint8)
+        assert np.array_equal(opened.array("labels").whole(), np.arange(37))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_what_an_archive_holds_is_known_without_reading_it(archive):
 @pytest.mark.parametrize("version", [(1, 0), (2, 0)])
 def test_arrays_of_any_order_byte_order_and_version_are_read_as_numpy_reads_them(array, version, tmp_path):
     with Archive(packed(tmp_path / "a.npz", {"x": npy(array, version)})) as opened:
-        found = opened.array("x")
+        found = opened.array("x").whole()
     np.testing.assert_array_equal(found, array)
     assert found.dtype == array.dtype.newbyteorder("=")
     assert found.dtype.isnative
@@ -92,7 +93,7 @@ def test_arrays_of_any_order_byte_order_and_version_are_read_as_numpy_reads_them
 
 def test_rows_have_this_machine_s_byte_order(tmp_path):
     with Archive(packed(tmp_path / "a.npz", {"x": npy(np.arange(12, dtype=">u2").reshape(6, 2))})) as opened:
-        found = opened.rows("x").read(2, 4)
+        found = opened.array("x").read(2, 4)
     assert found.dtype.isnative
     assert found.tolist() == [[4, 5], [6, 7]]
 
@@ -102,7 +103,7 @@ def test_headers_that_python_2_wrote_are_understood(tmp_path):
     text = text.ljust(117) + b"\n"
     content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + np.arange(6, dtype="<i4").tobytes()
     with Archive(packed(tmp_path / "a.npz", {"x": content})) as opened:
-        assert opened.array("x").tolist() == [[0, 1, 2], [3, 4, 5]]
+        assert opened.array("x").whole().tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -111,7 +112,7 @@ def test_reading_by_rows_takes_the_memory_of_a_piece_and_not_of_the_array(compre
     array = np.random.default_rng(0).integers(4, size=(512, 2**14), dtype=np.uint8)  # 8 MiB
     with Archive(packed(tmp_path / "a.npz", {"x": npy(array)}, compression)) as opened:
         del array
-        rows = opened.rows("x")
+        rows = opened.array("x")
         tracemalloc.start()
         for start in range(0, 512, 16):
             rows.read(start, start + 16)
@@ -142,7 +143,7 @@ def test_a_changed_byte_is_found_when_all_rows_were_read(compression, tmp_path):
     path = packed(tmp_path / "a.npz", {"arr_0": npy(np.tile(IMAGES, (1, 20, 20, 1)))}, compression)
     changed(path, path.stat().st_size * 2 // 3, b"\x13\x14")
     with Archive(path) as opened:
-        rows = opened.rows("arr_0")
+        rows = opened.array("arr_0")
         with pytest.raises(DataError, match="damaged"):
             [rows.read(start, start + 1) for start in range(37)]
 
@@ -150,10 +151,10 @@ def test_a_changed_byte_is_found_when_all_rows_were_read(compression, tmp_path):
 def test_after_a_failed_read_no_wrong_rows_are_given(archive, monkeypatch):
     """An interruption in the middle of a piece must not shift the pieces after it."""
     with Archive(archive) as opened:
-        rows = opened.rows("arr_0")
+        rows = opened.array("arr_0")
         rows.read(0, 3)
         with monkeypatch.context() as patch:
-            patch.setattr("harness.evaluation.images.npz._fill", lambda stream, values: stream.read(7) and 1 / 0)
+            patch.setattr("harness.data.npz._fill", lambda stream, values: stream.read(7) and 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 rows.read(3, 5)
         assert np.array_equal(rows.read(3, 5), IMAGES[3:5])
@@ -164,7 +165,7 @@ def test_an_array_that_ends_before_its_shape_says_is_refused(share, tmp_path):
     content = npy(IMAGES)
     path = packed(tmp_path / "a.npz", {"arr_0": content[: int(share * len(content))]})
     with Archive(path) as opened, pytest.raises(DataError, match="bytes instead of the"):
-        opened.rows("arr_0")
+        opened.array("arr_0")
 
 
 def test_an_array_longer_than_its_shape_says_is_refused(tmp_path):
@@ -172,7 +173,7 @@ def test_an_array_longer_than_its_shape_says_is_refused(tmp_path):
         Archive(packed(tmp_path / "a.npz", {"arr_0": npy(IMAGES) + b"more"})) as opened,
         pytest.raises(DataError, match="instead of the"),
     ):
-        opened.array("arr_0")
+        opened.array("arr_0").whole()
 
 
 class Exploding:
@@ -186,10 +187,9 @@ def test_pickled_objects_are_refused_and_never_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.savez("a.npz", arr_0=np.array([Exploding()], dtype=object), mu=np.zeros(3))
     with Archive(Path("a.npz")) as opened:
-        for read in (opened.array, opened.rows):
-            with pytest.raises(DataError, match="arr_0: it holds pickled Python objects"):
-                read("arr_0")
-        assert opened.array("mu").shape == (3,)  # what nobody asks for does no harm
+        with pytest.raises(DataError, match="arr_0: it holds pickled Python objects"):
+            opened.array("arr_0")
+        assert opened.array("mu").whole().shape == (3,)  # what nobody asks for does no harm
     assert not Path("unpickled").exists()
 
 
@@ -220,7 +220,7 @@ def test_a_header_that_describes_no_plain_array_is_refused(content, tmp_path):
         Archive(packed(tmp_path / "a.npz", {"x": content + bytes(8)})) as opened,
         pytest.raises(DataError, match=r"a\.npz is damaged, or no \.npz: x: .*Fetch or save it again") as caught,
     ):
-        opened.array("x")
+        opened.array("x").whole()
     assert len(str(caught.value)) < 600
     assert "\n" not in str(caught.value)
 
@@ -230,9 +230,9 @@ def test_a_header_longer_than_any_array_needs_is_not_read(tmp_path):
     content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(8)
     with (
         Archive(packed(tmp_path / "a.npz", {"x": content})) as opened,
-        pytest.raises(DataError, match="a header of 20,000 bytes is longer than any array needs"),
+        pytest.raises(DataError, match="is longer than any needs"),
     ):
-        opened.array("x")
+        opened.array("x").whole()
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
@@ -243,14 +243,14 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
         Archive(path, large_bytes=2**20) as opened,
         pytest.raises(DataError, match=r"unpacks .* bytes .* as no images do"),
     ):
-        opened.rows("arr_0")
+        opened.array("arr_0")
     with Archive(path) as opened:  # what would take no time to read may be as empty as it likes
-        assert not opened.rows("arr_0").read(0, 10).any()
+        assert not opened.array("arr_0").read(0, 10).any()
 
 
 def test_an_array_that_is_to_be_read_whole_has_a_limit(archive):
     with Archive(archive) as opened, pytest.raises(DataError, match=r"declares 3,330 bytes, where 3,000 are the most"):
-        opened.array("arr_0", limit_bytes=3000)
+        opened.array("arr_0").whole(limit_bytes=3000)
 
 
 def test_an_array_that_lies_about_its_size_takes_no_more_memory_than_it_declares(tmp_path):
@@ -262,7 +262,7 @@ def test_an_array_that_lies_about_its_size_takes_no_more_memory_than_it_declares
     changed(path, directory + 24, struct.pack("<I", declared))
     tracemalloc.start()
     with Archive(path) as opened, pytest.raises(DataError, match="damaged"):
-        opened.array("x")
+        opened.array("x").whole()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**22
@@ -272,8 +272,8 @@ def test_an_array_that_lies_about_its_size_takes_no_more_memory_than_it_declares
 def test_an_encrypted_array_is_refused(archive, flag):
     directory = archive.read_bytes().index(b"PK\x01\x02")
     changed(archive, directory + 8, struct.pack("<H", flag))
-    with Archive(archive) as opened, pytest.raises(DataError, match="arr_0 is encrypted"):
-        opened.array("arr_0")
+    with pytest.raises(DataError, match=r"arr_0.npy'.* is encrypted|strong encryption"):
+        Archive(archive)
 
 
 def test_a_way_of_compressing_that_numpy_does_not_use_is_refused(tmp_path):
@@ -281,7 +281,7 @@ def test_a_way_of_compressing_that_numpy_does_not_use_is_refused(tmp_path):
         Archive(packed(tmp_path / "a.npz", {"x": npy(IMAGES)}, zipfile.ZIP_BZIP2)) as opened,
         pytest.raises(DataError, match="x is compressed in a way that numpy does not use"),
     ):
-        opened.array("x")
+        opened.array("x").whole()
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
@@ -295,7 +295,7 @@ def test_two_arrays_of_one_name_are_refused(tmp_path):
 
 def test_an_array_that_is_not_there_is_told_with_those_that_are(archive):
     with Archive(archive) as opened, pytest.raises(DataError, match="has no array 'mu'; it has arr_0, labels"):
-        opened.array("mu")
+        opened.array("mu").whole()
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a" * 101])
@@ -309,7 +309,7 @@ def test_columns_first_cannot_be_read_by_rows(tmp_path):
         Archive(packed(tmp_path / "a.npz", {"x": npy(np.asfortranarray(IMAGES))})) as opened,
         pytest.raises(DataError, match=r"not stored row by row; save numpy\.ascontiguousarray"),
     ):
-        opened.rows("x")
+        opened.array("x").refuse_columns()
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -323,8 +323,10 @@ def test_any_damage_ends_in_sound_values_or_in_an_error_that_a_user_can_mend(see
     path.write_bytes(content)
     with contextlib.suppress(DataError), Archive(path) as opened:  # any other error fails the test
         for name in opened.names:
-            opened.array(name)
-            opened.rows(name).read(0, 2)
+            array = opened.array(name)
+            array.whole()
+            array.refuse_columns()
+            array.read(0, 2)
 
 
 # Writing ---------------------------------------------------------------------------------------------------------
