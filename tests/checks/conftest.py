@@ -1,4 +1,4 @@
-"""A machine for the doctor to look at."""
+"""A machine for the doctor to check."""
 
 import pytest
 

@@ -1,5 +1,4 @@
-"""What this machine and installation can do: small checks, each of which ends in findings and how to mend them.
+"""Checks of this machine and installation. None of them uses the network.
 
-Nothing here reaches for the network. Checks import what they need inside their functions, so that a package that is
-broken or missing spoils one finding and not the doctor.
+Checks import what they need inside their functions, so that a broken or missing package fails one check and not all.
 """

@@ -1,52 +1,67 @@
-"""What the doctor asks, in the order of importance: when the time is over, the last ones are not asked."""
+"""What the doctor checks, in the order in which it is carried out and shown."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
-from harness.checks.doctor import accelerator, environment, folders, libraries, machine, processes, trials, weights
-from harness.checks.doctor.finding import Check
+from harness.checks.doctor import environment, folders, libraries, machine, processes, trials, weights
+from harness.checks.doctor.examination import Check
+from harness.checks.doctor.words import in_brief
 
-ENVIRONMENT, MACHINE, FOLDERS, LIBRARIES, SMALL = "environment", "machine", "folders", "libraries", "a run in small"
-FILES, TIME = "weights, references, data of the paper's scale", "the examination itself"
-THEMES = (ENVIRONMENT, MACHINE, FOLDERS, LIBRARIES, SMALL, FILES, TIME)  # as they are shown
+if TYPE_CHECKING:
+    from harness.system.settings import Known
+
+ENVIRONMENT, MACHINE, FOLDERS, LIBRARIES = "environment", "machine", "folders", "libraries"
+FILES, SMALL = "weights, references and data of the paper's scale", "a run in small"
 
 EMA, MSE = "stabilityai/sd-vae-ft-ema", "stabilityai/sd-vae-ft-mse"
 REFERENCE_256, REFERENCE_512 = "VIRTUAL_imagenet256_labeled.npz", "VIRTUAL_imagenet512.npz"
 
 
-def checks(nproc: int) -> list[Check]:
-    """Every check that a process of its own can carry out; `nproc` processes meet in one of them."""
+def checks(nproc: int, known: "Known") -> list[Check]:
+    """Every check. `nproc` processes meet in the last one; `known` are the options that settings files may set."""
     return [
         Check(ENVIRONMENT, "Python", environment.python),
         Check(ENVIRONMENT, "harness", environment.version),
-        Check(ENVIRONMENT, "packages", environment.dependencies),
-        Check(ENVIRONMENT, "extras", environment.extras),
-        Check(ENVIRONMENT, "clock", environment.clock),
+        Check(ENVIRONMENT, "packages", environment.packages),
+        Check(ENVIRONMENT, "settings", partial(environment.configuration, known)),
         Check(MACHINE, "cores", machine.cores),
-        Check(MACHINE, "memory", machine.memory, 30),
+        Check(MACHINE, "memory", machine.memory),
         Check(MACHINE, "shared memory", machine.shared_memory),
         Check(MACHINE, "open files", machine.open_files),
-        Check(MACHINE, "torch", accelerator.torch_build, 30),
-        Check(MACHINE, "GPU", accelerator.gpus, 30),
+        Check(MACHINE, "torch", machine.torch_build),
+        Check(MACHINE, "GPU", machine.gpus),
         Check(FOLDERS, "runs/", folders.runs),
         Check(FOLDERS, "cache", folders.cache),
         Check(FOLDERS, "data", folders.data),
         Check(FOLDERS, "downloads", folders.downloads),
-        Check(LIBRARIES, "torchvision", libraries.torchvision, 30),
+        Check(LIBRARIES, "torchvision", libraries.torchvision),
+        *(Check(LIBRARIES, package, partial(libraries.library, package)) for package in libraries.USED),
         Check(FILES, "Inception", weights.inception),
-        Check(FILES, "VAE ft-ema", partial(weights.vae, EMA, needed=True), 20),
-        Check(FILES, "VAE ft-mse", partial(weights.vae, MSE, needed=False), 20),
-        Check(FILES, "dinov2", partial(weights.transformer, "dinov2"), 20),
-        Check(FILES, "clip", partial(weights.transformer, "clip"), 20),
-        Check(FILES, "reference", partial(weights.reference, REFERENCE_256, needed=True), 20),
-        Check(FILES, "reference", partial(weights.reference, REFERENCE_512, needed=False), 20),
-        Check(FILES, "imagenet-256", partial(weights.latents, "imagenet-256", needed=True), 20),
-        Check(FILES, "imagenet-512", partial(weights.latents, "imagenet-512", needed=False), 20),
-        Check(MACHINE, "precision", accelerator.precisions, 30),
-        Check(LIBRARIES, "torch.compile", libraries.compiler, 30),
-        Check(SMALL, "step", trials.methods, 40),
-        Check(SMALL, "sampler", trials.samplers, 30),
-        Check(SMALL, "metrics", trials.metrics, 30),
-        Check(SMALL, "all-reduce", partial(processes.all_reduce, nproc), 55),
-        *(Check(LIBRARIES, package, partial(libraries.library, package), 30) for package in libraries.USED),
-        Check(SMALL, "VAE round trip", partial(weights.round_trip, EMA), 30),
+        Check(FILES, "VAE ft-ema", partial(weights.vae, EMA, needed=True)),
+        Check(FILES, "VAE ft-mse", partial(weights.vae, MSE, needed=False)),
+        Check(FILES, "dinov2", partial(weights.transformer, "dinov2")),
+        Check(FILES, "clip", partial(weights.transformer, "clip")),
+        Check(FILES, "reference 256", partial(weights.reference, REFERENCE_256, needed=True)),
+        Check(FILES, "reference 512", partial(weights.reference, REFERENCE_512, needed=False)),
+        Check(FILES, "imagenet-256", partial(weights.latents, "imagenet-256", needed=True)),
+        Check(FILES, "imagenet-512", partial(weights.latents, "imagenet-512", needed=False)),
+        *_of_methods(),
+        Check(SMALL, "all-reduce", partial(processes.all_reduce, nproc), 50),
+    ]
+
+
+def _of_methods() -> list[Check]:
+    """A step of every method that can be loaded, and a failure for each broken package that brings one."""
+    try:
+        import baselines
+        from harness.recipes import plugins
+        from harness.recipes import reading as recipes
+
+        broken, built_in = recipes.broken(), plugins.built_in()
+        names = [name for name in baselines.names() if name not in broken or name in built_in]
+    except Exception as error:  # a package that this needs is broken: the other checks say which
+        return [Check(SMALL, "methods", partial(trials.broken, in_brief(error)))]
+    return [
+        *(Check(SMALL, f"step {name}", partial(trials.step, name)) for name in names),
+        *(Check(SMALL, f"plug-in {name}", partial(trials.broken, why)) for name, why in broken.items()),
     ]

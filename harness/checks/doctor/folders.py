@@ -1,11 +1,12 @@
-"""The folders that commands write: space, permission, and locks."""
+"""The folders that commands write to: space, permission, and locks."""
 
 import os
 import secrets
 import shutil
 from pathlib import Path
 
-from harness.checks.doctor.finding import Finding, failure, in_words, ok, warning
+from harness.checks.doctor.words import in_words
+from harness.checks.finding import Finding, failure, ok, warning
 from harness.system.files import sync
 
 MIB, GIB = 2**20, 2**30
@@ -14,66 +15,59 @@ MANY_FILES = 1_000  # inodes
 
 
 def runs() -> Finding:
-    """runs/ of the folder that commands are given in."""
-    return look_at("runs/", Path("runs"), "Choose another folder with --out")
+    """runs/ of the current folder."""
+    return look_at(Path("runs"), "Choose another folder with --out")
 
 
 def cache() -> Finding:
     """Where downloads and features are kept."""
     from harness.system.files import cache_folder
 
-    return look_at("cache", cache_folder(), "Set HARNESS_CACHE to another folder")
+    return look_at(cache_folder(), "Set HARNESS_CACHE to another folder")
 
 
 def data() -> Finding:
-    """Where data sets and references are looked for by name. Nobody but `harness data` and the user writes there."""
+    """Where data sets and references are looked for by name. Only `harness data` and the user write there."""
     from harness.data.sources import data_folder
 
     folder = data_folder()
     if not folder.is_dir():
-        return ok("data", f"{folder} is not there", "It is made when needed; HARNESS_DATA names another place.")
+        return ok(f"{folder} is not there", "It is made when needed; HARNESS_DATA names another place.")
     if not os.access(folder, os.R_OK | os.X_OK):
-        return failure("data", f"{folder} cannot be read", "Change its permissions, or set HARNESS_DATA.")
-    return ok("data", f"{folder}: {in_words(shutil.disk_usage(folder).free)} free")
+        return failure(f"{folder} cannot be read", "Change its permissions, or set HARNESS_DATA.")
+    return ok(f"{folder}: {in_words(shutil.disk_usage(folder).free)} free")
 
 
 def downloads() -> Finding:
     """The Hugging Face cache, where VAEs and feature networks are downloaded to."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    return look_at("downloads", Path(HF_HUB_CACHE), "Set HF_HOME to another folder")
+    return look_at(Path(HF_HUB_CACHE), "Set HF_HOME to another folder")
 
 
-def look_at(name: str, folder: Path, otherwise: str) -> Finding:
+def look_at(folder: Path, otherwise: str) -> Finding:
     """Whether `folder`, or the nearest one above it that exists, has space, takes a file and keeps a lock.
 
-    `otherwise` begins the mend: what to do where it does not. What is written for the trial is removed again.
+    `otherwise` begins the advice where it does not. The files of the trial are removed again.
     """
-    there = nearest(folder)
+    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     found = f"{folder}: " if there == folder else f"{folder}, not made yet: "
     try:
         _write(there)
     except OSError as error:
-        return failure(name, f"{found}cannot be written: {error.strerror}", f"{otherwise}, or free and open this one.")
+        return failure(f"{found}cannot be written: {error.strerror}", f"{otherwise}, or free and open this one.")
     usage, nodes = shutil.disk_usage(there), os.statvfs(there)
     found += f"{in_words(usage.free)} free"
     if usage.free < FULL:
-        return failure(name, found, f"{otherwise}, or free some space: a run stops where its checkpoint does not fit.")
+        return failure(found, f"{otherwise}, or free some space: a run stops where its checkpoint does not fit.")
     if nodes.f_files and nodes.f_favail < MANY_FILES:
-        return warning(name, f"{found}, and room for {nodes.f_favail} files", f"{otherwise}, or remove files.")
-    problem = lock_problem(there)
-    if problem:
-        return warning(
-            name, f"{found}; {problem}", f"{otherwise}, on a local disk; else never give two commands one run folder."
-        )
+        return warning(f"{found}, and room for {nodes.f_favail} files", f"{otherwise}, or remove files.")
+    if problem := lock_problem(there):
+        advice = f"{otherwise}, on a local disk; else never give two commands one run folder."
+        return warning(f"{found}; {problem}", advice)
     if usage.free < SCARCE:
-        return warning(name, found, f"{otherwise}, or free some space: sizes beyond tiny need gigabytes.")
-    return ok(name, f"{found}, writable, keeps locks")
-
-
-def nearest(folder: Path) -> Path:
-    """The folder, or the first above it that exists."""
-    return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+        return warning(found, f"{otherwise}, or free some space: sizes beyond tiny need gigabytes.")
+    return ok(f"{found}, writable, keeps locks")
 
 
 def _write(folder: Path) -> None:
@@ -90,7 +84,7 @@ def _write(folder: Path) -> None:
 
 
 def lock_problem(folder: Path) -> str | None:
-    """Why two commands could not keep out of each other's way in this folder; None where they can."""
+    """Why locks in this folder would not keep two commands apart; None where they do."""
     from harness.system import locks
 
     path = folder / f".harness-doctor-{secrets.token_hex(8)}.lock"
