@@ -1,30 +1,18 @@
-"""A small report as the harness composes one, and the same with every text hostile: for the tests of both its forms."""
+"""The context of a small report as `harness report` composes it, and the same with every text hostile."""
 
-from functools import cache
+from pathlib import Path
+from typing import Any
 
 from harness.claims.verdicts import Comparison, Judgement, conclude, decisive, effect
-from harness.report.drawing.sheet import Block, Drawing, Key, compose
-from harness.report.pages.document import (
-    Bullets,
-    Code,
-    Details,
-    Document,
-    Emphasis,
-    FigureBlock,
-    Link,
-    Paragraph,
-    Section,
-    Strong,
-    TableBlock,
-    Verdicts,
-)
-from harness.report.tables.table import Column, Printed, Table
+from harness.report import report
+from harness.report.tables.table import Table, frame_of
 
 HOSTILE = (
     "\"'><script>alert(1)</script><img src=x onerror=alert(2)><!-- --> ]]> &lt;b&gt; <svg onload=alert(3)> "
     "[link](javascript:alert(4)) ![image](http://example.com/x.png) <http://example.com> https://example.com "
     "`code` **bold** | cell \u202e turned \ud800 \x00 \n# heading\n- item"
 )
+PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 20"><path d="M0 0L40 20" stroke="#D55E00"/></svg>'
 
 
 def judgement(
@@ -71,89 +59,61 @@ JUDGEMENTS = (
 )
 
 
-@cache
-def drawing(name: str = "figure4", title: str = "Fig. 4: convergence") -> Drawing:
-    """A small figure with everything that figures are made of: lines, markers, areas, a clip path and an image."""
-    drawn = "".join(letter for letter in title if letter.isascii() and letter.isprintable())  # what its font has
-
-    def draw(grid):
-        (axes,) = grid
-        axes.plot([150, 300, 600], [9.1, 4.2, 1.5], marker="D", color="#D55E00")
-        axes.fill_between([150, 600], [8, 1], [10, 2], color="#D55E00", alpha=0.2, hatch="//")
-        axes.imshow([[0.0, 1.0], [1.0, 0.0]], extent=(400, 500, 6, 8), aspect="auto", cmap="gray")
-        axes.set(xlabel=drawn, ylabel="fd-digits@1k", xlim=(100, 650), ylim=(0, 10))
-
-    block = Block(drawn, draw, notes=("n = 3.",), keys=(Key(drawn, "#D55E00", "D"),))
-    rows = [{"method": title, "step": step, "value": value, "n": 3} for step, value in ((150, 9.1), (600, 1.5))]
-    return Drawing(name, title, f"Distance against steps: {title}", compose(drawn, [block]), rows, (f"Of {title}.",))
-
-
 def table(name: str = "table1", title: str = "Table 1", rows: int = 3, word: str = "fd-digits@1k") -> Table:
     """Methods with a published and a measured number, of which the last has none."""
-    columns = (
-        Column("Model"),
-        Column("Steps", "number"),
-        Column("Published", "number"),
-        Column("Measured", "number", spread="sd"),
-        Column("Metric"),
-        *(Column(f"{word}, part {i}", "number") for i in range(6)),
-    )
     made = [
         {
             "Model": f"{'SD-DiT' if i % 2 else 'DiT'}-{i + 1}",
             "Steps": (1_300_000, 400_000, 7_000)[i % 3],
-            "Published": Printed(100 - i * 0.5, f"{100 - i * 0.5:.2f}") if i % 3 else None,
+            "Published": f"{100 - i * 0.5:.2f}" if i % 3 else None,
             "Measured": None if i == rows - 1 else 2.5 + (i * 7919 % rows),
-            "sd": None if i == rows - 1 else 0.25,
+            "Measured, SD": None if i == rows - 1 else 0.25,
             "Metric": word,
+            **{f"{word}, part {part}": None for part in range(6)},
         }
         for i in range(rows)
     ]
-    return Table(name, title, columns, tuple(made), "Mean over n = 3 seeds; see the deviations.")
+    return Table(name, title, frame_of(made), "Mean over n = 3 seeds; see the deviations.", {"Published": ".2f"})
 
 
-def sample(num_rows: int = 40) -> Document:
-    sections = [
-        Section(
-            "Summary",
-            [
-                Paragraph(("12 runs; ", Strong("n = 3"), ". See ", Link("the deviations", "deviations"), ".")),
-                Verdicts(JUDGEMENTS),
-            ],
-        ),
-        Section("Figures", [FigureBlock(drawing()), FigureBlock(drawing("figure5", "Fig. 5: mask ratio"))]),
-        Section("Tables", [TableBlock(table()), TableBlock(table("runs", "All runs", num_rows))]),
-        Section(
-            "Deviations",
-            [
-                Bullets(
-                    [
-                        ("MDT is MDT-lite; see ", Link("the folded table", "table-1-1"), "."),
-                        ("Run ", Code("harness sweep all --scale tiny"), Emphasis(" again"), "."),
-                    ]
-                ),
-                Details("More of them", [Paragraph("The width of the decoder is not printed."), TableBlock(table())]),
-            ],
-        ),
-    ]
-    return Document("Paper against measured", sections, lead="Every figure, table and claim beside what was measured.")
+def figure(folder: Path, name: str = "figure4", title: str = "Fig. 4: convergence") -> dict[str, Any]:
+    (folder / f"{name}.svg").write_text(PICTURE)
+    rows = [{"method": title, "step": step, "value": value} for step, value in ((150, 9.1), (600, 1.5))]
+    numbers = Table(name, title, frame_of(rows))
+    notes = [f"Of {title}.", "See `harness sweep figure3`, or `<b>`."]
+    return {"name": name, "title": title, "alternative": f"Distance: {title}", "notes": notes, "numbers": numbers}
 
 
-def hostile(word: str = HOSTILE) -> Document:
-    """Every text that comes from outside, and every one that does not, is `word`."""
+def sample(folder: Path, num_rows: int = 40, judgements: tuple[Judgement, ...] = JUDGEMENTS) -> dict[str, Any]:
+    """Figures are written into `folder`."""
+    return {
+        "title": "Paper against measured",
+        "lead": "Every figure, table and claim beside what was measured.",
+        "summary": ["12 runs; n = 3.", "Run `harness sweep all --scale tiny` again."],
+        "reading": "A verdict rests on runs paired by seed.",
+        **report.verdicts(judgements),
+        "figures": [figure(folder), figure(folder, "figure5", "Fig. 5: mask ratio")],
+        "folder": folder,
+        "sections": {
+            "Tables": [table(), table("runs", "All runs", num_rows)],
+            "Deviations": [Table("deviations", "Deviations", frame_of([{"Concerns": "MDT", "Here": "MDT-lite"}]))],
+            "Left out": [Table("left-out", "Left out", frame_of([]))],
+        },
+        "LONG_TABLE": report.LONG_TABLE,
+    }
+
+
+def hostile(folder: Path, word: str = HOSTILE) -> dict[str, Any]:
+    """Every text is `word`."""
     judged = judgement("x", word, (0.4, 0.5, 0.45), setting=word, notes=(word,))
-    untested = judgement(word, word)
-    cells = {"columns": (Column(word), Column("n", "number")), "rows": ({word: word, "n": word}, {word: word, "n": 1})}
-    blocks = [
-        Paragraph(word),
-        Paragraph((Code(word), " ", Strong(word), " ", Emphasis(word), " ", word, Link(word, ANCHOR))),
-        Bullets([word, (word, Code(word))]),
-        TableBlock(Table("t", word + ".", caption=word, **cells)),
-        FigureBlock(drawing(title=word)),
-        Verdicts((judged, untested)),
-        Details(word, [Paragraph(word)]),
-    ]
-    return Document(word, [Section("Links", []), Section(word, blocks)], lead=word)
-
-
-ANCHOR = "links"
+    cells = frame_of([{word: word, "n": word}, {word: word, "n": 1}])
+    shown = figure(folder) | {"title": word, "alternative": word, "notes": [word], "numbers": Table("f", word, cells)}
+    return {
+        **dict.fromkeys(("title", "lead", "reading"), word),
+        "summary": [word],
+        **report.verdicts((judged, judgement(word, word))),
+        "figures": [shown],
+        "folder": folder,
+        "sections": {word: [Table("t", f"{word}.", cells, word), Table("u", word, cells, word)]},
+        "LONG_TABLE": report.LONG_TABLE,
+    }

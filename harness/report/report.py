@@ -6,12 +6,12 @@ holds no date: the same evidence gives the same bytes.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.claims.verdicts import NOT_TESTED, Judgement
+from harness.claims.verdicts import MOST_SHOWN, NOT_TESTED, VERDICTS, Judgement
 from harness.papers.sddit import claims
 from harness.records.evidence import Evidence, gather
 from harness.records.looks import REFERENCE
@@ -21,29 +21,17 @@ from harness.report import figures
 from harness.report.archive import keep
 from harness.report.figures import Drawing, writing
 from harness.report.figures.figure3 import Figure3, Panel, figure3
-from harness.report.pages import markdown, page
-from harness.report.pages.document import (
-    Block,
-    Bullets,
-    Code,
-    Details,
-    Document,
-    FigureBlock,
-    Link,
-    Paragraph,
-    Section,
-    TableBlock,
-    Text,
-    Verdicts,
-)
+from harness.report.pages.render import count, render
 from harness.report.tables import paper_tables, run_tables, table
-from harness.report.tables.spending import spending
-from harness.report.tables.table import Table
+from harness.report.tables.table import Table, frame_of
 from harness.system.errors import DataError, UsageError
 
-FORMATS = {"md": (markdown.render, "report.md"), "html": (page.render, "report.html")}
+FORMATS = ("md", "html")
 CLAIMS = "claims.json"
 UNFINISHED = ("failed", "unfinished")  # how the reason of a run begins that was started and did not end
+LONG_TABLE = 30  # rows; a longer table is shown on demand
+MOST_NUMBERS = 400  # rows of a figure's numbers in the page; its CSV has all
+MOST_RUNS = 40  # named below one verdict
 
 LEAD = (
     "Which claims of the SD-DiT paper (Zhu et al. 2024, arXiv:2403.17004) hold, by the runs at hand. Published numbers "
@@ -68,7 +56,7 @@ class Report:
     @property
     def tally(self) -> dict[str, int]:
         """How many judgements came to each verdict, of those that any came to."""
-        return {verdict: count for verdict, count in Verdicts(self.judgements).tally.items() if count}
+        return {verdict: number for verdict, number in tally(self.judgements).items() if number}
 
 
 def write(
@@ -84,14 +72,13 @@ def write(
     evidence = gather(roots)
     judgements = claims.judge(evidence)
     drawings = {name: make(evidence) for name, make in figures.MAKERS.items()}
-    beside = (*paper_tables.tables(evidence), paper_tables.context(evidence))
+    beside = [*paper_tables.tables(evidence), paper_tables.context(evidence)]
     paths = [*figures.write(drawings.values(), out), *table.write(beside, out)]
-    document = compose(evidence, judgements, drawings, beside, folder=out)
+    context = compose(evidence, judgements, list(drawings.values()), beside, folder=out)
     with writing(out):
         for name in formats:
-            render, file_name = FORMATS[name]
-            write_atomically(out / file_name, render(document))
-            paths.append(out / file_name)
+            paths.append(out / f"report.{name}")
+            write_atomically(paths[-1], render(f"report.{name}.j2", context))
         write_atomically(out / CLAIMS, json.dumps([j.as_json() for j in judgements], indent=1) + "\n")
         paths.append(out / CLAIMS)
         if records:
@@ -114,54 +101,81 @@ def earlier_claims(path: Path) -> list[dict[str, Any]]:
 def compose(
     evidence: Evidence,
     judgements: Sequence[Judgement],
-    drawings: Mapping[str, Drawing],
+    drawings: Sequence[Drawing],
     beside: Sequence[Table],
     *,
-    folder: Path | None = None,
-) -> Document:
-    """The report as a document. The figures' pictures are taken from `folder`, where they were written."""
+    folder: Path,
+) -> dict[str, Any]:
+    """What both templates of the report show. The figures were written into `folder`."""
     figure, without_numbers = figure3(evidence.runs)
     left_out = list(dict.fromkeys([*evidence.left_out, *without_numbers]))
-    *papers, context = beside
     begun = [item for item in left_out if item.reason.startswith(UNFINISHED)]
     others = [item for item in left_out if item not in begun]
-    return Document(
-        "Paper against measured",
-        [
-            Section("Summary", [Bullets(list(_summary(evidence, figure, left_out, judgements)))]),
-            Section("Claims", [Paragraph(READING), Verdicts(judgements)]),
-            Section("Figures", [_figure(drawing, folder) for drawing in drawings.values()]),
-            Section("Tables", [TableBlock(each) for each in papers]),
-            Section("Later methods", [TableBlock(context)]),
-            Section(
-                "Every measured point of Fig. 3",
-                [TableBlock(run_tables.paper_against_measured(figure)), *_folded("Conditions", _conditions(figure))],
-            ),
-            Section("All metrics", list(map(TableBlock, run_tables.metrics(evidence.runs, figure)))),
-            Section("Training", [TableBlock(run_tables.training(evidence.runs, figure))]),
-            Section("Time and energy", [TableBlock(spending(evidence))]),
-            Section("Environment", list(map(TableBlock, run_tables.environment(evidence.runs)))),
-            Section("Deviations from the papers", [TableBlock(run_tables.deviations())]),
-            Section("Failed and unfinished runs", [TableBlock(run_tables.left_out(begun))]),
-            Section("Left out", [TableBlock(run_tables.left_out(others)), *_bullets(_damaged(evidence))]),
-            Section("Published values this report does not have", [TableBlock(run_tables.missing_values())]),
-        ],
-        lead=LEAD,
-    )
+    *papers, later_methods = beside
+    return {
+        "title": "Paper against measured",
+        "lead": LEAD,
+        "summary": list(_summary(evidence, figure, left_out, judgements)),
+        "reading": READING,
+        **verdicts(judgements),
+        "figures": [_shown(drawing) for drawing in drawings],
+        "folder": folder,
+        "sections": {
+            "Tables": papers,
+            "Later methods": [later_methods],
+            "Every measured point of Fig. 3": [
+                run_tables.paper_against_measured(figure),
+                run_tables.conditions(figure),
+            ],
+            "All metrics": run_tables.metrics(evidence.runs, figure),
+            "Training": [run_tables.training(evidence.runs, figure)],
+            "Time and energy": [run_tables.spending(evidence)],
+            "Environment": run_tables.environment(evidence.runs),
+            "Deviations from the papers": [run_tables.deviations()],
+            "Failed and unfinished runs": [run_tables.left_out(begun)],
+            "Left out": [run_tables.left_out(others, evidence.runs)],
+            "Published values this report does not have": [run_tables.missing_values()],
+        },
+        "LONG_TABLE": LONG_TABLE,
+    }
 
 
-def _figure(drawing: Drawing, folder: Path | None) -> FigureBlock:
-    return FigureBlock(drawing, None if folder is None else folder / f"{drawing.name}.svg")
+def verdicts(judgements: Sequence[Judgement]) -> dict[str, Any]:
+    """The judgements in a row, and grouped by claim: a claim may be judged in several settings."""
+    by_claim: dict[str, list[Judgement]] = {}
+    for judgement in judgements:
+        by_claim.setdefault(judgement.claim, []).append(judgement)
+    idle = [found for found in by_claim.values() if all(each.verdict == NOT_TESTED for each in found)]
+    return {
+        "judgements": judgements,
+        "tally": tally(judgements),
+        "tested": [found for found in by_claim.values() if found not in idle],
+        "idle": idle,
+        "MOST_RUNS": MOST_RUNS,
+        "MOST_SHOWN": MOST_SHOWN,
+    }
 
 
-def _folded(summary: str, items: Iterable[Text]) -> list[Block]:
-    found = list(items)
-    return [Details(summary, [Bullets(found)])] if found else []
+def tally(judgements: Iterable[Judgement]) -> dict[str, int]:
+    """How many judgements came to each verdict, in the order of the verdicts."""
+    counts = Counter(judgement.verdict for judgement in judgements)
+    return {verdict: counts[verdict] for verdict in VERDICTS}
 
 
-def _bullets(items: Iterable[Text]) -> list[Block]:
-    found = list(items)
-    return [Bullets(found)] if found else []
+def _shown(drawing: Drawing) -> dict[str, Any]:
+    """A figure with its first numbers as a table."""
+    notes = list(drawing.notes)
+    if len(drawing.rows) > MOST_NUMBERS:
+        notes.append(
+            f"The first {MOST_NUMBERS:,} of {len(drawing.rows):,} numbers; {drawing.name}.csv has all of them."
+        )
+    return {
+        "name": drawing.name,
+        "title": drawing.title,
+        "alternative": drawing.alternative,
+        "notes": notes,
+        "numbers": Table(drawing.name, drawing.title, frame_of(drawing.rows[:MOST_NUMBERS])),
+    }
 
 
 # Summary ---------------------------------------------------------------------------------------------------------
@@ -169,10 +183,12 @@ def _bullets(items: Iterable[Text]) -> list[Block]:
 
 def _summary(
     evidence: Evidence, figure: Figure3, left_out: Sequence[LeftOut], judgements: Sequence[Judgement]
-) -> Iterable[Text]:
-    runs, settings = _count(len(evidence.runs), "finished run"), _count(len(evidence.settings), "setting")
-    benches = f", {_count(len(evidence.benches), 'bench', 'benches')} of the step" if evidence.benches else ""
-    yield f"{runs} in {settings} whose distances may be compared{benches}; {_left_out(left_out)}."
+) -> Iterable[str]:
+    """Sentences, in which a command of the harness stands between backticks."""
+    runs, settings = count(len(evidence.runs), "finished run"), count(len(evidence.settings), "setting")
+    benches = f", {count(len(evidence.benches), 'bench', 'benches')} of the step" if evidence.benches else ""
+    unused = count(len(left_out), "folder or run", "folders or runs")
+    yield f"{runs} in {settings} whose distances may be compared{benches}; {unused} left out."
     for scale, words in (
         ("paper", "At the paper's scale"),
         ("demo", "At the demo's scale (a small network on digits)"),
@@ -180,15 +196,12 @@ def _summary(
     ):
         found = [judgement for judgement in judgements if judgement.scale == scale]
         if found:
-            yield (f"{words}: {_tally(found)}. See ", Link("the claims", "claims"), ".")
+            counts = Counter(judgement.verdict for judgement in found)
+            yield f"{words}: {', '.join(f'{number} {verdict}' for verdict, number in counts.most_common())}."
     untested = [judgement for judgement in judgements if judgement.verdict == NOT_TESTED and judgement.scale is None]
     if untested:
-        commands = list(dict.fromkeys(judgement.to_test for judgement in untested if judgement.to_test))
-        yield (
-            f"{_count(len(untested), 'claim')} not tested at any scale; for example ",
-            Code(commands[0]),
-            " makes runs for it.",
-        )
+        command = next(judgement.to_test for judgement in untested if judgement.to_test)
+        yield f"{count(len(untested), 'claim')} not tested at any scale; for example `{command}` makes runs for it."
     for letter, panel in figure.lettered():
         if (
             panel.kind == "measured"
@@ -198,15 +211,6 @@ def _summary(
             yield f"{letter} {panel.title}, relative to its DiT: {_ratios(panel)} {_seeds(panel)}"
     yield f"The paper's Fig. 3, relative to its DiT: {_ratios(figure.published)}"
     yield _comparable(figure)
-
-
-def _tally(judgements: Sequence[Judgement]) -> str:
-    counts = Counter(judgement.verdict for judgement in judgements)
-    return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-
-
-def _left_out(items: Sequence[LeftOut]) -> str:
-    return f"{_count(len(items), 'folder or run', 'folders or runs')} left out"
 
 
 def _comparable(figure: Figure3) -> str:
@@ -234,32 +238,3 @@ def _seeds(panel: Panel) -> str:
     if counts == [1]:
         return "n = 1 seed each, so the spread is unknown."
     return f"n = {counts[0]} seeds each." if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]} seeds."
-
-
-# Lists below the tables ------------------------------------------------------------------------------------------
-
-
-def _conditions(figure: Figure3) -> Iterable[str]:
-    for letter, panel in figure.lettered():
-        if panel.kind != "measured":
-            continue
-        yield f"{letter} {panel.title}. {' '.join(panel.notes)}"
-        if panel.differences:
-            yield f"{letter} differs from the paper in: {'; '.join(panel.differences.values())}."
-        for point in panel.points:
-            own = [text for word, text in point.differences.items() if word not in panel.differences]
-            if own:
-                yield f"{letter} {point.label} differs further in: {'; '.join(own)}."
-
-
-def _damaged(evidence: Evidence) -> Iterable[str]:
-    for run in evidence.runs:
-        if run.damaged_lines:
-            lines = _count(run.damaged_lines, "line")
-            yield f"{run.name}: {lines} of metrics.jsonl could not be read; the run is used."
-        for name in run.damaged_evaluations:
-            yield f"{run.name}: evaluations/{name} is damaged and left out; `harness evaluate` makes it again."
-
-
-def _count(number: int, what: str, plural: str | None = None) -> str:
-    return f"{number} {what if number == 1 else plural or f'{what}s'}"

@@ -5,8 +5,9 @@
 
   // null: nothing to order by, which comes last in either direction.
   const keyOf = (cell, numeric) => {
-    if (!cell || cell.classList.contains("none")) return null;
-    return numeric ? Number(cell.dataset.sort) : cell.textContent;
+    const text = cell.textContent;
+    const key = numeric ? Number.parseFloat(text.replaceAll(",", "")) : text;
+    return text === "–" || Number.isNaN(key) ? null : key;
   };
 
   const compare = (a, b) => (typeof a === "number" ? a - b : collator.compare(a, b));

@@ -15,7 +15,7 @@ from harness.papers.published import SIZES, network_title
 from harness.papers.sddit import numbers as published
 from harness.recipes.reading import load_recipe, recipe_names
 from harness.records.store import Run
-from harness.report.tables.table import NOTHING, Cell, Table
+from harness.report.tables.table import NOTHING, Cell, Table, frame_of
 from harness.system.errors import UsageError
 
 METHOD = "sddit"
@@ -53,17 +53,15 @@ class Entry:
 
 def table4(runs: Iterable[Run]) -> Table:
     """One row a setting; the sizes share it for which paper and recipe say the same."""
-    own = [run for run in runs if run.result.method == METHOD]
-    columns = ("Setting", "Key", "Sizes", "Paper", "Recipe", "Recipe as paper", "Recipe's source", "Runs")
+    own, entries = [run for run in runs if run.result.method == METHOD], _entries()
     return Table(
-        name="table4",
-        title="Table 4: how SD-DiT is trained and sampled",
-        columns=(*columns, "Runs as paper", "Source"),
-        rows=tuple(_row(entry, _runs_of(entry, entries, own)) for entries in [_entries()] for entry in entries),
-        caption="The paper's Table 4, then what its text adds, then what it does not say. Key: the setting's name in a "
-        "run's config.yaml. Recipe: the value in the recipes sddit-s, sddit-b and sddit-xl, and where it comes from. "
-        "Runs: the values of the SD-DiT runs here, by size. not a setting: fixed in the code, or outside of it. worded "
-        "otherwise: the paper does not write it as a value; see the sources.",
+        "table4",
+        "Table 4: how SD-DiT is trained and sampled",
+        frame_of(_row(entry, _runs_of(entry, entries, own)) for entry in entries),
+        "The paper's Table 4, then what its text adds, then what it does not say. Key: the setting's name in a run's "
+        "config.yaml. Recipe: the value in the recipes sddit-s, sddit-b and sddit-xl, and where it comes from. "
+        "Runs: the values of the SD-DiT runs here, by size. not a setting: fixed in the code, or outside of it. "
+        "worded otherwise: the paper does not write it as a value; see the sources.",
     )
 
 

@@ -1,26 +1,30 @@
 """The report's own tables: what was measured, how, where and with which deviations. The paper's: paper_tables."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from harness.papers import published
 from harness.papers.deviations import DEVIATIONS
 from harness.recipes.config import digest
+from harness.records.evidence import Evidence
 from harness.records.looks import REFERENCE, look, measured_title, order
 from harness.records.panels import FINAL, device_title
 from harness.records.schema import Manifest
 from harness.records.store import LeftOut, Run
 from harness.records.trials import distance_metric, metric_title
 from harness.report.figures.figure3 import Figure3, Panel, Point
-from harness.report.tables.table import NOTHING, Cell, Column, Table
+from harness.report.tables.table import NOTHING, Cell, Table, frame_of
 
 UNTRAINED = "untrained"  # the name of the evaluation before the first step
 METRIC_ORDER = (
     "fid", "fd", "sfid", "sfd", "is", "precision", "recall", "kid", "density", "coverage",
     "fid_infinity", "fd_infinity", "class_accuracy",
 )  # fmt: skip
-GIB, MILLION = 2**30, 1e6
+GIB, MILLION, HOUR = 2**30, 1e6, 3600.0
+ENERGY = "Energy, J per trained image"
+NOT_MEASURED = "not measured"
 
 Row = dict[str, Cell]
 
@@ -28,7 +32,11 @@ Row = dict[str, Cell]
 
 PAPER = ("Paper, steps/s", "Paper, FID-50K", "Paper, speed / DiT", "Paper, FID / DiT")
 SPEED, DISTANCE = "Measured, steps/s", "Measured, distance"
-MEASURED_RATIOS = ("Measured, speed / DiT", "Measured, distance / DiT")
+POINT_COLUMNS = (
+    "Panel", "Method", *PAPER, SPEED, f"{SPEED}, SD", DISTANCE, f"{DISTANCE}, SD", "Distance is",
+    "Measured, speed / DiT", "Measured, distance / DiT", "n", "Comparable with the paper",
+)  # fmt: skip
+DIFFERS = "Differs from the paper in"
 
 
 def paper_against_measured(figure: Figure3) -> Table:
@@ -38,43 +46,39 @@ def paper_against_measured(figure: Figure3) -> Table:
     """
     paper: dict[tuple[str, str], Point | None] = {(p.method, p.input_patches): p for p in figure.published.points}
     paper |= {(point.method, point.input_patches): None for point in figure.missing}
-    measured = [
-        (letter, panel, point)
-        for letter, panel in figure.lettered()
-        if panel.kind == "measured"
-        for point in panel.points
-    ]
-    rows = [
-        {"Panel": letter, "Method": point.label}
-        | _printed(paper, (point.method, point.input_patches))
-        | _measured(panel, point)
-        for letter, panel, point in measured
-    ]
+    measured = [(letter, panel, point) for letter, panel in _measured_panels(figure) for point in panel.points]
+    rows: list[Row] = []
+    for letter, panel, point in measured:
+        published = _printed(paper, (point.method, point.input_patches))
+        rows.append({"Panel": letter, "Method": point.label} | published | _measured(panel, point))
     absent = paper.keys() - {(point.method, point.input_patches) for _, _, point in measured}
-    rows += [
-        {"Method": f"{look(method).title} {patches}"}
-        | _printed(paper, (method, patches))
-        | {SPEED: "not measured", DISTANCE: "not measured"}
-        for method, patches in sorted(absent, key=lambda key: (order(key[0]), key[1]))
-    ]
-    return Table(
-        name="speed-quality",
-        title="Figure 3, paper against measured",
-        columns=(
-            Column("Panel"),
-            Column("Method"),
-            *(Column(name, "number") for name in PAPER),
-            Column(SPEED, "number", spread=f"{SPEED}, SD"),
-            Column(DISTANCE, "number", spread=f"{DISTANCE}, SD"),
-            Column("Distance is"),
-            *(Column(name, "number") for name in MEASURED_RATIOS),
-            Column("n", "number"),
-            Column("Comparable with the paper"),
-        ),
-        rows=tuple(rows),
-        caption="Panels as in the figure. n counts seeds; behind ± is the standard deviation over them, absent where "
-        "n = 1. missing: the paper draws it and prints no value.",
+    for method, patches in sorted(absent, key=lambda key: (order(key[0]), key[1])):
+        name = {"Method": f"{look(method).title} {patches}"}
+        rows.append(name | _printed(paper, (method, patches)) | dict.fromkeys((SPEED, DISTANCE), NOT_MEASURED))
+    caption = (
+        "Panels as in the figure. n counts seeds; behind ± is the standard deviation over them, absent where n = 1. "
+        "missing: the paper draws it and prints no value."
     )
+    return Table("speed-quality", "Figure 3, paper against measured", frame_of(rows, POINT_COLUMNS), caption)
+
+
+def conditions(figure: Figure3) -> Table:
+    """How the points of each measured panel were made, and what keeps them from standing beside the paper's."""
+    rows: list[Row] = []
+    for letter, panel in _measured_panels(figure):
+        differences = "; ".join(panel.differences.values())
+        rows.append(
+            {"Of": f"{letter} {panel.title}", "Conditions": " ".join(panel.notes), DIFFERS: differences or None}
+        )
+        for point in panel.points:
+            own = [text for word, text in point.differences.items() if word not in panel.differences]
+            if own:
+                rows.append({"Of": f"{letter} {point.label}", DIFFERS: f"further in {'; '.join(own)}"})
+    return Table("conditions", "Conditions of the panels", frame_of(rows))
+
+
+def _measured_panels(figure: Figure3) -> list[tuple[str, Panel]]:
+    return [(letter, panel) for letter, panel in figure.lettered() if panel.kind == "measured"]
 
 
 def _printed(paper: Mapping[tuple[str, str], Point | None], key: tuple[str, str]) -> Row:
@@ -92,7 +96,8 @@ def _measured(panel: Panel, point: Point) -> Row:
         DISTANCE: point.distance.mean,
         f"{DISTANCE}, SD": point.distance.sd,
         "Distance is": panel.metric_title,
-        **dict(zip(MEASURED_RATIOS, (_ratio(point.speed_ratio), _ratio(point.distance_ratio)), strict=True)),
+        "Measured, speed / DiT": _ratio(point.speed_ratio),
+        "Measured, distance / DiT": _ratio(point.distance_ratio),
         "n": point.speed.n,
         "Comparable with the paper": f"no: {', '.join(point.differences)}" if point.differences else "yes",
     }
@@ -109,13 +114,13 @@ def missing_values() -> Table:
         }
         for row in published.missing().itertuples()
     ]
-    return _plain("missing", "Published values that are not in any text", rows)
+    return Table("missing", "Published values that are not in any text", frame_of(rows))
 
 
 # Runs ------------------------------------------------------------------------------------------------------------
 
 
-def metrics(runs: Sequence[Run], figure: Figure3) -> tuple[Table, ...]:
+def metrics(runs: Sequence[Run], figure: Figure3) -> list[Table]:
     """All metrics of the final evaluation: a table for each set of metric names, as no two sets share a scale."""
     letters = _letters(figure)
     groups: dict[tuple[str, ...], list[Row]] = {}
@@ -168,10 +173,10 @@ def training(runs: Sequence[Run], figure: Figure3) -> Table:
         "Steps per second are the mean over the timed steps, warm-up and evaluation excluded. GMAC are 1e9 "
         "multiply-accumulates per image; a step counts forward and backward. Parameters are the sampled network's."
     )
-    return _plain("training", "Training", rows, caption)
+    return Table("training", "Training", frame_of(rows), caption)
 
 
-def environment(runs: Sequence[Run]) -> tuple[Table, ...]:
+def environment(runs: Sequence[Run]) -> list[Table]:
     """A table of facts for each environment the runs come from."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -191,26 +196,64 @@ def deviations() -> Table:
         "changed: it differs from the paper. inferred: the paper does not say, another of its numbers does. "
         "assumed: the paper does not say, this is a guess."
     )
-    return _plain("deviations", "Deviations from the papers", rows, caption)
+    return Table("deviations", "Deviations from the papers", frame_of(rows), caption)
 
 
-def left_out(items: Sequence[LeftOut]) -> Table:
-    return _plain("left-out", "Left out", [{"Folder": item.name, "Why": item.reason} for item in items])
+def left_out(items: Iterable[LeftOut], runs: Iterable[Run] = ()) -> Table:
+    """Folders and runs that the report does not use and why, and what is damaged in the `runs` that it uses."""
+    rows: list[Row] = [{"Folder": item.name, "Why": item.reason} for item in items]
+    for run in runs:
+        if run.damaged_lines:
+            why = f"{run.damaged_lines} line(s) of metrics.jsonl could not be read; the run is used"
+            rows.append({"Folder": run.name, "Why": why})
+        for name in run.damaged_evaluations:
+            why = f"evaluations/{name} is damaged and left out; the command harness evaluate makes it again"
+            rows.append({"Folder": run.name, "Why": why})
+    return Table("left-out", "Left out", frame_of(rows))
 
 
-def _plain(name: str, title: str, rows: Sequence[Row], caption: str = "") -> Table:
-    """A table whose rows all have the same cells, in the order of its columns."""
-    return Table(name, title, tuple(rows[0]) if rows else (), tuple(rows), caption)
-
-
-def _numbered(name: str, title: str, groups: Sequence[Sequence[Row]], caption: str = "") -> tuple[Table, ...]:
-    """A table for each group, numbered from the second on; without any, an empty one that says so."""
-    return tuple(
-        _plain(
-            f"{name}-{i}" if i > 1 else name, f"{title}, {i} of {len(groups)}" if groups[1:] else title, rows, caption
-        )
-        for i, rows in enumerate(groups or [[]], start=1)
+def spending(evidence: Evidence) -> Table:
+    """Hours by recipe and device, then their sum; then the energy that benches measured."""
+    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in evidence.runs:
+        groups[run.result.recipe, device_title(run.result.device)].append(run)
+    rows = [_spent(recipe, device, runs) for (recipe, device), runs in sorted(groups.items())]
+    if len(rows) > 1:
+        rows.append(_spent("all", "", evidence.runs))
+    rows += [
+        {"What": entry.name, "Device": device_title(bench.device), ENERGY: entry.joules_per_image}
+        for bench in evidence.benches
+        for entry in bench.entries
+        if entry.joules_per_image is not None
+    ]
+    caption = (
+        "Hours are wall time from a run's start to its result, interruptions left out. Energy is measured by "
+        "harness bench on GPUs that report it; a run's own is not measured."
     )
+    formats = dict.fromkeys(("Hours", "Of these evaluating, hours", "Device-hours"), ",.2f")
+    return Table("spending", "Time and energy", frame_of(rows), caption, formats)
+
+
+def _spent(recipe: str, device: str, runs: Sequence[Run]) -> Row:
+    hours = [run.result.wall_seconds / HOUR for run in runs]
+    devices = [max(run.result.device.count, 1) if run.result.device.kind == "cuda" else 1 for run in runs]
+    return {
+        "What": recipe,
+        "Device": device,
+        "Runs": len(runs),
+        "Training steps": sum(run.result.steps for run in runs),
+        "Hours": sum(hours),
+        "Of these evaluating, hours": sum(e.seconds for run in runs for e in run.result.evaluations.values()) / HOUR,
+        "Device-hours": sum(h * n for h, n in zip(hours, devices, strict=True)),
+        ENERGY: NOT_MEASURED,
+    }
+
+
+def _numbered(name: str, title: str, groups: Sequence[Sequence[Row]], caption: str = "") -> list[Table]:
+    """A table for each group, numbered where there are several. Without any, an empty one."""
+    several = [(f"{name}-{i}" if i > 1 else name, f"{title}, {i} of {len(groups)}") for i in range(1, len(groups) + 1)]
+    titles = several if len(groups) > 1 else [(name, title)]
+    return [Table(*named, frame_of(rows), caption) for named, rows in zip(titles, groups or [[]], strict=True)]
 
 
 def _letters(figure: Figure3) -> dict[Path, str]:
