@@ -1,9 +1,6 @@
 """`harness published`: the numbers the papers print, each with its source, quality and protocol."""
 
 import json
-import textwrap
-from collections.abc import Sequence
-from itertools import zip_longest
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +14,6 @@ published_app = App(help="Look up published numbers.")
 
 INDENT = "  "
 DIGITISED = "*"
-LEAST = 4  # characters a column keeps, however narrow the terminal
 
 
 @published_app.command(
@@ -91,7 +87,10 @@ def _block(place: str, rows: list[dict[str, Any]]) -> list[str]:
         )
     kept = [i for i in range(len(cells[0])) if any(line[i] for line in cells)]
     titles = ["model", "training", "case", "metric", "value", "note"]
-    lines = [*layout.wrapped(place, "", INDENT), *_aligned([[line[i] for i in kept] for line in [titles, *cells]])]
+    lines = [
+        *layout.wrapped(place, "", INDENT),
+        *layout.columns([[line[i] for i in kept] for line in [titles, *cells]], indent=INDENT),
+    ]
     for note, number in notes.items():
         mark = f"{INDENT}[{number}] "
         lines += layout.wrapped(note[0], mark, " " * len(mark))
@@ -130,23 +129,3 @@ def _value(row: dict[str, Any]) -> str:
     if row["quality"] == "missing":
         return "missing"
     return row["value_text"] + (DIGITISED if row["quality"] == "digitised" else "")
-
-
-def _aligned(rows: list[Sequence[str]]) -> list[str]:
-    """Rows in columns; where they do not fit into a line, the widest columns are wrapped, between words if possible."""
-    columns = list(zip(*rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    words = [max(len(word) for cell in column for word in [*cell.split(), ""]) for column in columns]
-    room = layout.width() - len(INDENT) - len(layout.GAP) * (len(widths) - 1)
-    for least in (words, [LEAST] * len(words)):
-        while sum(widths) > room and (wide := [i for i, width in enumerate(widths) if width > least[i]]):
-            widths[max(wide, key=widths.__getitem__)] -= 1
-    lines = []
-    for row in rows:
-        cells = [
-            textwrap.wrap(cell, width, break_on_hyphens=False) or [""] for cell, width in zip(row, widths, strict=True)
-        ]
-        for parts in zip_longest(*cells, fillvalue=""):
-            aligned = layout.GAP.join(part.ljust(width) for part, width in zip(parts, widths, strict=True))
-            lines.append((INDENT + aligned).rstrip())
-    return lines

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,9 @@ from harness.cli.app.processes import (
     together,
 )
 from harness.system.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.system.processes.slurm import Job
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where run folders go.")]
 
@@ -150,9 +153,10 @@ def run(
     if recipe:
         recipes.load_recipe(recipe)  # a wrong name is told before torch is imported
     if print_sbatch or launcher == "slurm":
-        return _slurm(
-            str(recipe or (config and config.parent.name)), print_sbatch, nodes, nproc, time, partition, out, as_json
-        )
+        from harness.system.processes.slurm import Job
+
+        name = str(recipe or (config and config.parent.name))
+        return _slurm(Job(nodes, nproc or 1, time, partition, name, out / "slurm"), print_sbatch, as_json)
     if launcher != "local":
         raise UsageError(f"--launcher is {launcher!r}; it must be local or slurm.")
     refuse_of_a_job(ctx, launcher, print_sbatch)
@@ -207,21 +211,9 @@ def import_checkpoint(
     show({"folder": str(folder)}, as_json, lambda answer: [Path(answer["folder"])])
 
 
-def _slurm(
-    name: str,
-    print_only: bool,
-    nodes: int,
-    nproc: int | None,
-    time: str,
-    partition: str | None,
-    out: Path,
-    as_json: bool,
-) -> None:
+def _slurm(job: "Job", print_only: bool, as_json: bool) -> None:
     from harness.system.processes import launch, slurm
 
-    job = slurm.Job(
-        nodes=nodes, processes_per_node=nproc or 1, time=time, partition=partition, name=name, logs=out / "slurm"
-    )
     of_the_job = ("--nproc", "--launcher", "--nodes", "--time", "--partition")
     arguments = sys.argv[1:]
     for option in of_the_job:

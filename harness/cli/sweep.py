@@ -1,27 +1,29 @@
 """`harness sweep`: the runs behind a figure or a table, one after the other or as a job array."""
 
+import statistics
 import sys
-import textwrap
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.app import completion, defaults
 from harness.cli.app.answer import Assignments, Json, answers, listed, live, note, show
-from harness.cli.app.layout import GAP, width, wrapped
+from harness.cli.app.layout import columns, wrapped
 from harness.cli.app.processes import SLURM, Launcher, Nodes, Nproc, Partition, PrintSbatch, Time, refuse_of_a_job
 from harness.cli.app.state import state
 from harness.system.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.runs.sweep import Outcome, Task, Watcher
+    from harness.system.processes.slurm import Job
 
 NOTHING = "–"
 INDENT = "    "
-NARROWEST_LABEL = 12
 
 
 def add_to(app: typer.Typer) -> None:
@@ -83,15 +85,19 @@ def sweep(
     for label in plan.waiting_for_images:
         note(f"left out: {label} encodes images in every step; name their folder with --images.")
     if print_sbatch or launcher == "slurm":
-        return _slurm(name, todo, print_sbatch, nodes, nproc, time, partition, at_once, out, as_json)
+        from harness.system.processes.slurm import Job
+
+        job = Job(nodes, nproc or 1, time, partition, f"sweep-{name}", out / "slurm")
+        return _slurm(job, todo, at_once, print_sbatch, as_json)
     if not dry_run:
         extra = ["--nproc", str(nproc)] if nproc is not None else []
         with defaults.told_everything(), _watching(todo) as watcher:
             sweeping.run(todo, watcher, extra)
     found = [(task, sweeping.outcome_of(task)) for task in todo]
     settings = [*plan.settings, *(set_ or [])]
+    shared = [*wrapped(f"All runs: {', '.join(settings)}.", rest=INDENT), ""] if settings else []
     document = {"sweep": name, "scale": scale, "settings": settings, "runs": sweeping.as_json(found)}
-    show(document, as_json, lambda _: [*_shared(settings), *_lines(found)])
+    show(document, as_json, lambda _: [*shared, *_lines(found)])
 
 
 def _seeds(text: str | None) -> list[int] | None:
@@ -106,25 +112,13 @@ def _seeds(text: str | None) -> list[int] | None:
     return chosen
 
 
-def _slurm(
-    name: str,
-    todo: Sequence["Task"],
-    print_only: bool,
-    nodes: int,
-    nproc: int | None,
-    time: str,
-    partition: str | None,
-    at_once: int | None,
-    out: Path,
-    as_json: bool,
-) -> None:
+def _slurm(job: "Job", todo: Sequence["Task"], at_once: int | None, print_only: bool, as_json: bool) -> None:
     from harness.runs import sweep
     from harness.system.processes import slurm
 
     waiting = [task for task in todo if sweep.outcome_of(task).state != "finished"]
     if not waiting:
         return show({"job": None, "runs": 0}, as_json, lambda _: ["every run is finished; nothing to submit."])
-    job = slurm.Job(nodes, nproc or 1, time, partition, f"sweep-{name}", out / "slurm")
     commands = [
         [["--no-settings", *arguments] for arguments in (task.run_arguments(), *task.guided_arguments())]
         for task in waiting
@@ -133,56 +127,36 @@ def _slurm(
     if print_only:
         print(script, end="")
         return
-    number = slurm.submit(job, script)
-    show({"job": number, "runs": len(waiting)}, as_json, lambda answer: [answer["job"]])
+    show({"job": slurm.submit(job, script), "runs": len(waiting)}, as_json, lambda answer: [answer["job"]])
 
 
 # What is shown ------------------------------------------------------------------------------------------------------
 
 
-def _lines(found: Sequence[tuple["Task", "Outcome"]]) -> list[str]:
+def _lines(found: Sequence[tuple["Task", "Outcome"]], left: str = "") -> list[str]:
     """A line for each group of runs that differ in their seed alone, then how many are done."""
-    rows = [("run", "seeds", "distance", "state")]
-    rows += [(label, _seeds_done(of), _distance(of), _state(of)) for label, of in _groups(found).items()]
-    label, seeds, distance, state = (max(map(len, column)) for column in zip(*rows, strict=True))
-    label = min(label, max(width() - len(GAP) * 3 - seeds - distance - state, NARROWEST_LABEL))
-    lines = []
-    for name, *others in rows:
-        first, *more = textwrap.wrap(name, label, subsequent_indent=INDENT)
-        lines.append(GAP.join([f"{first:<{label}}", f"{others[0]:<{seeds}}", f"{others[1]:>{distance}}", others[2]]))
-        lines += more
-    done = sum(outcome.state == "finished" for _, outcome in found)
-    metrics = sorted({outcome.metric for _, outcome in found if outcome.metric})
-    said = f"{done} of {len(found)} runs are finished."
-    return [*lines, "", f"{said} Distance: {', '.join(metrics)}, mean over seeds." if metrics else said]
-
-
-def _shared(settings: Sequence[str]) -> list[str]:
-    """What is set for all runs, above the table that tells only what sets them apart."""
-    if not settings:
-        return []
-    return [*wrapped(f"All runs: {', '.join(settings)}.", rest=INDENT), ""]
-
-
-def _groups(found: Sequence[tuple["Task", "Outcome"]]) -> dict[str, list["Outcome"]]:
     groups: dict[str, list[Outcome]] = {}
     for task, outcome in found:
         groups.setdefault(task.label, []).append(outcome)
-    return groups
+    rows = [(label, _seeds_done(of), _distance(of), _state(of)) for label, of in groups.items()]
+    metrics = sorted({outcome.metric for _, outcome in found if outcome.metric})
+    distance = f" Distance: {', '.join(metrics)}, mean over seeds." if metrics else ""
+    said = f"{_done(outcome for _, outcome in found)} of {len(found)} runs are finished{left}.{distance}"
+    return [*columns([("run", "seeds", "distance", "state"), *rows]), "", *wrapped(said)]
+
+
+def _done(outcomes: Iterable["Outcome"]) -> int:
+    return sum(outcome.state == "finished" for outcome in outcomes)
 
 
 def _seeds_done(members: Sequence["Outcome"]) -> str:
-    return f"{sum(outcome.state == 'finished' for outcome in members)} of {len(members)}"
+    return f"{_done(members)} of {len(members)}"
 
 
 def _distance(members: Sequence["Outcome"]) -> str:
-    import statistics
-
     values = [outcome.distance for outcome in members if outcome.distance is not None]
-    if not values:
-        return NOTHING
     spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.4g}{spread}"
+    return f"{statistics.fmean(values):.4g}{spread}" if values else NOTHING
 
 
 def _state(members: Sequence["Outcome"]) -> str:
@@ -196,89 +170,52 @@ def _state(members: Sequence["Outcome"]) -> str:
 
 @contextmanager
 def _watching(todo: Sequence["Task"]) -> Iterator["Watcher"]:
-    """A live table on a terminal, a line for each run elsewhere, nothing with --quiet."""
-    from harness.runs import sweep
-
-    if state.quiet:
-        yield sweep.Silent()
-        return
-    found = {task: sweep.outcome_of(task) for task in todo}
-    if not live():
-        yield _Plain(found)
-        return
+    """Called as runs move: a live table on a terminal, a line for each run elsewhere, nothing with --quiet."""
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
-    with Live(console=Console(stderr=True), refresh_per_second=2) as shown:
-        watcher = _Table(found, shown.update)
-        shown.update(watcher.table())
-        yield watcher
+    from harness.runs import sweep
 
+    found = {task: sweep.outcome_of(task) for task in todo}
+    begun: set[Task] = set()
+    waiting = {task for task, outcome in found.items() if outcome.state != "finished"}
+    carried_out, started = 0, time.monotonic()  # steps, milestones and start included
 
-class _Plain:
-    """One line as a run begins, and one as it ends."""
-
-    def __init__(self, found: dict["Task", "Outcome"]):
-        self._found, self._pace = found, _Pace(found)
-        self._begun: Task | None = None
-
-    def moved(self, task: "Task", outcome: "Outcome") -> None:
-        self._found[task] = outcome
-        if outcome.state == "begun":
-            if self._begun is not task:
-                self._begun = task
-                self._say(f"{task.label}, seed {task.seed}: begun")
-            return
-        said = f"{outcome.metric} {outcome.distance:.4g}" if outcome.distance is not None else outcome.reason
-        self._say(f"{task.label}, seed {task.seed}: {outcome.state}, {said or 'not evaluated'}{self._pace.left(task)}")
-
-    def _say(self, text: str) -> None:
-        done = sum(outcome.state == "finished" for outcome in self._found.values())
-        print(f"sweep: {done} of {len(self._found)} finished. {text}", file=sys.stderr, flush=True)
-
-
-class _Table:
-    """The table of all runs, drawn anew as one of them moves."""
-
-    def __init__(self, found: dict["Task", "Outcome"], update: Any):
-        self._found, self._update, self._pace, self._left = found, update, _Pace(found), ""
-
-    def moved(self, task: "Task", outcome: "Outcome") -> None:
-        self._found[task] = outcome
-        if outcome.state != "begun":
-            self._left = self._pace.left(task)
-        self._update(self.table())
-
-    def table(self) -> Any:
-        from rich.table import Table
-        from rich.text import Text
-
-        done = sum(outcome.state == "finished" for outcome in self._found.values())
-        table = Table(title=f"{done} of {len(self._found)} runs finished{self._left}", title_justify="left")
-        columns: Any = (("Run", "left"), ("Seeds", "left"), ("Distance", "right"), ("State", "left"))
-        for heading, justify in columns:
-            table.add_column(heading, justify=justify)
-        for label, members in _groups(list(self._found.items())).items():
-            table.add_row(*map(Text, (label, _seeds_done(members), _distance(members), _state(members))))
-        return table
-
-
-class _Pace:
-    """Steps a second over the runs done here, milestones and start included; the rest at that pace."""
-
-    def __init__(self, found: dict["Task", "Outcome"]):
-        from time import monotonic
-
-        self._now, self._started = monotonic, monotonic()
-        self._waiting = {task for task, outcome in found.items() if outcome.state != "finished"}
-        self._done = 0
-
-    def left(self, task: "Task") -> str:
-        """ ", about 0:35:12 left", or nothing when no run has been carried out here."""
-        if task not in self._waiting:
+    def left(task: "Task", outcome: "Outcome") -> str:
+        """ ", about 0:35:12 left", at the pace of the runs that were carried out here."""
+        nonlocal carried_out
+        if outcome.state != "begun" and task in waiting:
+            waiting.remove(task)
+            carried_out += task.steps
+        if not carried_out or not waiting:
             return ""
-        self._waiting.remove(task)
-        self._done += task.steps
-        seconds = (self._now() - self._started) / self._done * sum(task.steps for task in self._waiting)
-        hours, rest = divmod(round(seconds), 3600)
-        return f", about {hours}:{rest // 60:02d}:{rest % 60:02d} left" if self._waiting else ""
+        pace = carried_out / (time.monotonic() - started)
+        return f", about {timedelta(seconds=round(sum(task.steps for task in waiting) / pace))} left"
+
+    def line(task: "Task", outcome: "Outcome") -> None:
+        begins = outcome.state == "begun"
+        if begins and task in begun:
+            return
+        begun.add(task)
+        measured = outcome.reason or "not evaluated"
+        if outcome.distance is not None:
+            measured = f"{outcome.metric} {outcome.distance:.4g}"
+        found[task] = outcome
+        said = "" if begins else f", {measured}{left(task, outcome)}"
+        number = f"{_done(found.values())} of {len(found)} finished"
+        print(f"sweep: {number}. {task.label}, seed {task.seed}: {outcome.state}{said}", file=sys.stderr, flush=True)
+
+    if state.quiet:
+        yield lambda task, outcome: None
+    elif not live():
+        yield line
+    else:
+        with Live(console=Console(stderr=True), refresh_per_second=2) as table:
+
+            def draw(task: "Task", outcome: "Outcome") -> None:
+                found[task] = outcome
+                table.update(Text("\n".join(_lines(list(found.items()), left(task, outcome)))))
+
+            table.update(Text("\n".join(_lines(list(found.items())))))
+            yield draw

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 from harness.planning.plan import resolve
 from harness.recipes.sweeps import Plan
@@ -64,17 +64,7 @@ class Failed(HarnessError):
         self.exit_code = exit_code
 
 
-class Watcher(Protocol):
-    """What a sweep tells whoever watches it."""
-
-    def moved(self, task: Task, outcome: Outcome) -> None: ...
-
-
-class Silent:
-    """A watcher that shows nothing."""
-
-    def moved(self, task: Task, outcome: Outcome) -> None:
-        pass
+Watcher = Callable[[Task, Outcome], None]  # called as a run moves and as it ends
 
 
 def tasks(plan: Plan, out: Path, *, seeds: Sequence[int] | None = None, assignments: Sequence[str] = ()) -> list[Task]:
@@ -116,7 +106,7 @@ def outcome_of(task: Task) -> Outcome:
     )  # fmt: skip
 
 
-def run(todo: Iterable[Task], watcher: Watcher, extra: Sequence[str] = ()) -> None:
+def run(todo: Iterable[Task], watcher: Watcher = lambda task, outcome: None, extra: Sequence[str] = ()) -> None:
     """Carry out the tasks that are not finished; `extra` are further arguments of `harness run`, like --nproc 8.
 
     Raises Failed with the first failure's exit code once all were tried; an interruption ends the sweep at once, and
@@ -131,7 +121,7 @@ def run(todo: Iterable[Task], watcher: Watcher, extra: Sequence[str] = ()) -> No
             if outcome.state == "failed":
                 failed.append((task, outcome))
                 first_code = first_code or code
-        watcher.moved(task, outcome)
+        watcher(task, outcome)
     if failed:
         raise Failed(failed, first_code)
 
@@ -166,7 +156,7 @@ def _process(arguments: Sequence[str], log: Path, poll: Callable[[], None]) -> i
 
 
 def _watched(task: Task, watcher: Watcher) -> None:
-    watcher.moved(task, Outcome("begun", _reached(task.folder)))
+    watcher(task, Outcome("begun", _reached(task.folder)))
 
 
 def _reached(folder: Path) -> int:

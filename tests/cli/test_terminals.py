@@ -27,8 +27,8 @@ from harness.cli.sweep import _watching
 from harness.runs.sweep import Outcome, Task
 todo = [Task(f"SD-DiT with a mask ratio of 0.{i}", "sddit-tiny", 0, (), (), 600, 0, Path("none")) for i in range(3)]
 with _watching(todo) as watcher:
-    watcher.moved(todo[0], Outcome("begun", 100))
-    watcher.moved(todo[0], Outcome("finished", 600, "fd-digits@1k", 1.25, 10.0))
+    watcher(todo[0], Outcome("begun", 100))
+    watcher(todo[0], Outcome("finished", 600, "fd-digits@1k", 1.25, 10.0))
 """
 
 

@@ -48,9 +48,9 @@ def carry_out(*arguments: str, out: Path) -> subprocess.CompletedProcess:
 def test_every_run_of_every_sweep_is_a_valid_configuration(name, scale):
     plan = sweeps.plan(name, scale, images="photographs")
     for member in plan.members:
-        cfg = plan.resolve(member.recipe, list(member.assignments))
+        cfg = resolve(member.recipe, list(member.assignments))
         assert cfg.size == member.recipe.rpartition("-")[2]
-    assert len({plan.resolve(m.recipe, list(m.assignments)).run_id for m in plan.members}) == len(plan.members)
+    assert len({resolve(m.recipe, list(m.assignments)).run_id for m in plan.members}) == len(plan.members)
 
 
 def test_a_run_that_several_sweeps_ask_for_is_made_once_with_all_that_any_of_them_evaluates(tmp_path):
@@ -97,12 +97,12 @@ def test_a_sweep_makes_its_runs_once_and_its_guided_evaluations_too(tmp_path):
     plan = sweeps.plan("components", "tiny")
     members = [plan.members[0]._replace(guided=(1.5,)), plan.members[1]]
     made = sweep.tasks(plan._replace(members=members), tmp_path, seeds=[0], assignments=(*SMALL, *SMALL_SDDIT))
-    sweep.run(made, sweep.Silent())
+    sweep.run(made)
     assert [sweep.outcome_of(task).state for task in made] == ["finished"] * 2
     evaluations = [json.loads(path.read_text()) for path in (made[0].folder / "evaluations").glob("*.json")]
     assert {evaluation["protocol"]["guidance_scale"] for evaluation in evaluations} == {None, 1.5}
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
-    sweep.run(made, sweep.Silent())
+    sweep.run(made)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")} == before
 
 

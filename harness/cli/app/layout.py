@@ -7,35 +7,44 @@ from itertools import zip_longest
 
 GAP = "  "
 WIDEST_LINE = 120
-WIDEST = 31  # letters of a column: a file's name fits, a list is wrapped
-NARROWEST_LAST = 20  # characters that the last column has at least
+LEAST = 4  # characters that a column keeps, however narrow the terminal
 
 
 def width() -> int:
     return min(shutil.get_terminal_size().columns, WIDEST_LINE)
 
 
-def columns(rows: Sequence[Sequence[str]], *, widest: int = WIDEST, indent: str = "") -> list[str]:
-    """Rows as aligned text. What is too long for its column is wrapped there; the last takes what is left of a line."""
-    return [line for lines in columns_by_row(rows, widest=widest, indent=indent) for line in lines]
+def columns(rows: Sequence[Sequence[str]], *, indent: str = "") -> list[str]:
+    """Rows as aligned text. Where they do not fit, the widest columns are wrapped, between words if possible."""
+    return [line for lines in columns_by_row(rows, indent=indent) for line in lines]
 
 
-def columns_by_row(rows: Sequence[Sequence[str]], *, widest: int = WIDEST, indent: str = "") -> list[list[str]]:
+def columns_by_row(rows: Sequence[Sequence[str]], *, indent: str = "") -> list[list[str]]:
     """As `columns`, with the lines of each row apart, for headings between them."""
     if not rows:
         return []
     rows = [[shown(cell) for cell in row] for row in rows]
-    widths = [min(max(len(row[i]) for row in rows), widest) for i in range(len(rows[0]) - 1)]
-    left = max(width() - len(indent) - sum(widths) - len(GAP) * len(widths), NARROWEST_LAST)
+    widths = _widths(list(zip(*rows, strict=True)), width() - len(indent))
     made = []
     for row in rows:
-        cells = [_wrapped_cell(cell, room) for cell, room in zip(row, [*widths, left], strict=True)]
+        cells = [_wrapped_cell(cell, room) for cell, room in zip(row, widths, strict=True)]
         lines = [
-            GAP.join(part.ljust(room) for part, room in zip(parts, [*widths, 0], strict=True))
+            GAP.join(part.ljust(room) for part, room in zip(parts, widths, strict=True))
             for parts in zip_longest(*cells, fillvalue="")
         ]
         made.append([f"{indent}{line}".rstrip() for line in lines])
     return made
+
+
+def _widths(columns: Sequence[Sequence[str]], line: int) -> list[int]:
+    """The width of each column, so that all fit into a line: first no narrower than its longest word, then narrower."""
+    widths = [max(map(len, column)) for column in columns]
+    words = [max(len(word) for cell in column for word in [*cell.split(), ""]) for column in columns]
+    room = line - len(GAP) * (len(widths) - 1)
+    for least in (words, [LEAST] * len(words)):
+        while sum(widths) > room and (wide := [i for i, width in enumerate(widths) if width > least[i]]):
+            widths[max(wide, key=widths.__getitem__)] -= 1
+    return widths
 
 
 def wrapped(text: str, indent: str = "", rest: str | None = None) -> list[str]:
