@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.planning.plan import resolve
 from harness.recipes import sweeps
 from harness.runs import sweep
 from harness.system.errors import UsageError
