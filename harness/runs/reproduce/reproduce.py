@@ -1,28 +1,41 @@
-"""A run carried out again into a new folder, and what became of it."""
+"""A run carried out again into a new folder, and compared with its record."""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+import baselines
+import harness
+from harness.data import sources
+from harness.recipes.config import RunConfig
 from harness.records import documents, machine
+from harness.records.documents import Documents
 from harness.records.folders.listing import last_step, lines_in
+from harness.records.folders.newer_settings import complete
 from harness.records.schema import SCHEMA_VERSION, Manifest, read_json, read_record, write_atomically
-from harness.runs import training_run as experiment
-from harness.runs.reproduce import compare, environment
-from harness.runs.reproduce.restore import Restored, data_of, restored
-from harness.system.errors import DataError, UsageError
+from harness.records.store import read_sections, reason_of
+from harness.runs import training_run
+from harness.runs.reproduce import comparison
+from harness.system.errors import DataError, HarnessError, SetupError, UsageError
 from harness.system.files import sha256_of
 from harness.system.precision import default_device
 from harness.system.processes.world import World
 from harness.system.progress import Progress
 
 WEIGHT_FILES = {"raw": "method.safetensors", "averaged": "ema.safetensors"}
-
 MARKER = "reproduction.json"
 REPRODUCED, NOT_REPRODUCED = "reproduced", "NOT reproduced"
 UNTOLD = "cannot tell by losses: nothing differs by more than allowed, and a run of another seed might not either"
+
+
+class Restored(NamedTuple):
+    """The configuration and manifest of a record, as this version of the harness can carry them out again."""
+
+    cfg: RunConfig
+    manifest: Manifest
+    completed: dict[str, Any]  # settings newer than the record, with the recipe's values
 
 
 class Enough(Exception):
@@ -49,9 +62,9 @@ def reproduce(
 ) -> dict[str, Any] | None:
     """Carry out the run of `folder` again below `out` and compare the two, up to `steps` if given.
 
-    The re-run keeps the whole budget and is stopped early, so what a method makes of its share of the budget is the
-    same: SD-DiT's teacher follows it, the other methods have nothing that does. It takes the record's number of threads
-    where the processor is the same. Every process of `world` calls this alike; the main one has the answer.
+    The re-run keeps the whole budget and is stopped early, because SD-DiT's teacher depends on the share of the budget
+    that is done. It takes the record's number of threads where the processor is the same. Every process of `world`
+    calls this alike; the main one gets the answer.
 
     "reproduced" is None where nothing differs by more than allowed, and nothing would tell another seed from it.
 
@@ -62,63 +75,94 @@ def reproduce(
     then = restored(folder)
     record = documents.read(folder, f"{folder.resolve().parent.name}/{folder.resolve().name}")
     last = _last_step(record, then, steps, world)
-    data_of(then)
-    here = machine.describe(default_device())
-    if then.manifest.device.kind == "cpu" and here.name == then.manifest.device.name:
-        torch.set_num_threads(
-            then.manifest.device.threads
-        )  # sums depend on it; on another processor they differ anyway
+    _require_data(then)
+    recorded = then.manifest.device
+    if recorded.kind == "cpu" and machine.describe(default_device()).name == recorded.name:
+        torch.set_num_threads(recorded.threads)  # sums depend on it; on another processor they differ anyway
     place = out / then.cfg.recipe / then.cfg.run_id
     if place.resolve() == folder.resolve():
         raise UsageError(f"{out} is where the record itself lies; choose another --out.")
-    manifest_sha256 = sha256_of(folder / "manifest.json")
-    refused = world.agreed(None if force or not world.is_main else _foreign(place, then.manifest, manifest_sha256))
+    sha256 = sha256_of(folder / "manifest.json")
+    refused = world.agreed(None if force or not world.is_main else _foreign(place, sha256))
     if refused:
         raise UsageError(refused)
     if world.is_main:
-        _mark(place, manifest_sha256)
+        _mark(place, sha256)
     if force or last is None or (last_step(lines_in(place, "metrics.jsonl")) or 0) < last:
-        _carry_out(then, out, last, evaluates=bool(record.all_evaluations), force=force, progress=progress, world=world)
+        try:
+            training_run.run(
+                then.cfg,
+                out,
+                command=then.manifest.command,
+                progress=progress if last is None else _Until(progress, last),
+                with_evaluation=bool(record.all_evaluations) and last is None,
+                force=force,
+                world=world,
+            )
+        except Enough:
+            progress.note(f"step {last:,} is logged; the rest is not repeated (--steps).")
     if not world.is_main:
         return None
     return _document(record, documents.read(place, f"{then.cfg.recipe}/{then.cfg.run_id}"), then, last)
 
 
-def _marker(place: Path) -> Path:
-    return place.with_name(f"{place.name}.{MARKER}")  # beside it: --force removes the folder
+# Before it begins ------------------------------------------------------------------------------------------------
 
 
-def _mark(place: Path, manifest_sha256: str) -> None:
-    """Say, before it begins, that what comes to lie at `place` is a re-run of the record with this manifest."""
-    _marker(place).parent.mkdir(parents=True, exist_ok=True)
-    document = {"schema_version": SCHEMA_VERSION, "record_manifest_sha256": manifest_sha256}
-    write_atomically(_marker(place), json.dumps(document) + "\n")
+def restored(folder: Path) -> Restored:
+    """The run in `folder` to be carried out again. A setting newer than the record gets the value of today's recipe.
 
-
-def _foreign(place: Path, then: Manifest, manifest_sha256: str) -> str | None:
-    """Why what lies at `place` cannot be continued or compared as a re-run; None where it can, or nothing is there."""
-    if not (place.is_dir() and any(place.iterdir())):
-        return None
-    mend = "Choose another --out, or start the re-run over with --force."
+    Raises DataError when `folder` is no run or its records are damaged, SetupError when this version cannot carry it
+    out.
+    """
+    if not folder.is_dir() or not (folder / "config.yaml").is_file():
+        raise DataError(f"{folder} is not a run folder: it has no config.yaml. Name one, like runs/<recipe>/<run-id>.")
+    if (folder / "import.json").is_file():
+        raise DataError(
+            f"{folder} is an imported checkpoint: how it was trained is not recorded, so nobody can repeat it."
+        )
     try:
-        if read_record(place / "manifest.json", Manifest).started_at == then.started_at:
-            return f"{place} is a copy of the record, started at the same time, and no re-run. {mend}"
-    except DataError:
-        pass  # a re-run that was stopped before it had one; the run itself judges what is damaged
+        document, manifest = read_sections(folder), read_record(folder / "manifest.json", Manifest)
+    except DataError as error:
+        raise DataError(
+            f"{folder} cannot be reproduced: {reason_of(error)}. `harness audit` says which records are whole."
+        ) from None
+    if manifest.harness_version.split(".")[:2] != harness.__version__.split(".")[:2]:
+        raise SetupError(
+            f"{folder.name} was made by harness {manifest.harness_version}, and this is {harness.__version__}: only "
+            "versions with the same first two numbers promise the same results. Install that version, or check out "
+            f"commit {(manifest.git_commit or 'of it')[:10]}."
+        )
+    completed = complete(document, manifest.command)
     try:
-        marker = read_json(_marker(place))
-    except (OSError, ValueError, RecursionError):
-        marker = None
-    known = marker.get("record_manifest_sha256") if isinstance(marker, dict) else None
-    if known is None:
-        return f"{place} was not made by a re-run: {_marker(place).name} beside it is missing or damaged. {mend}"
-    return None if known == manifest_sha256 else f"{place} is a re-run of another record of this configuration. {mend}"
+        cfg = baselines.configured(document)
+    except UsageError as error:
+        raise SetupError(
+            f"this version of the harness cannot carry out {folder.name}: {reason_of(error)}. Check out the commit it "
+            f"was made with, {(manifest.git_commit or 'which it does not record')[:10]}."
+        ) from None
+    return Restored(cfg, manifest, completed)
 
 
-def _last_step(record: documents.Documents, then: Restored, steps: int | None, world: World) -> int | None:
+def _require_data(then: Restored) -> None:
+    """Raises DataError when the run's data are absent, or are not those it was made with."""
+    known = then.manifest.data
+    try:
+        found = sources.of(then.cfg)
+    except HarnessError as error:
+        raise type(error)(f"the data of this run, {known.name}, cannot be had: {error}") from None
+    if found.sha256 != known.sha256:
+        raise DataError(
+            f"{known.name} is not what the run was made with: its sha256 is {found.sha256[:12]} here and "
+            f"{known.sha256[:12]} in manifest.json. A re-run on it would compare two experiments; get the data of that "
+            "hash (`harness data info` shows a store's)."
+        )
+
+
+def _last_step(record: Documents, then: Restored, steps: int | None, world: World) -> int | None:
     """The first logged step at or after `steps`; None for the whole run."""
-    if world.size != then.manifest.world_size and steps is None:
-        asked = then.manifest.world_size
+    asked = then.manifest.world_size
+    if world.size != asked and steps is None:
         raise UsageError(f"the run was made by {asked} process(es), this is {world.size}; say --nproc {asked}.")
     if steps is None or steps >= then.cfg.protocol.steps:
         return None
@@ -131,42 +175,57 @@ def _last_step(record: documents.Documents, then: Restored, steps: int | None, w
     return min(later)
 
 
-def _carry_out(
-    then: Restored, out: Path, last: int | None, *, evaluates: bool, force: bool, progress: Progress, world: World
-) -> None:
-    watched = progress if last is None or not world.is_main else _Until(progress, last)
+def _marker(place: Path) -> Path:
+    return place.with_name(f"{place.name}.{MARKER}")  # beside the folder: --force removes the folder
+
+
+def _mark(place: Path, manifest_sha256: str) -> None:
+    """Note beside `place` that the run there is a re-run of the record with this manifest."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    document = {"schema_version": SCHEMA_VERSION, "record_manifest_sha256": manifest_sha256}
+    write_atomically(_marker(place), json.dumps(document) + "\n")
+
+
+def _foreign(place: Path, manifest_sha256: str) -> str | None:
+    """Why the run at `place` cannot be continued or compared as a re-run; None where it can, or nothing is there."""
+    if not (place.is_dir() and any(place.iterdir())):
+        return None
+    advice = "Choose another --out, or start the re-run over with --force."
     try:
-        experiment.run(
-            then.cfg,
-            out,
-            command=then.manifest.command,
-            progress=watched,
-            with_evaluation=evaluates and last is None,
-            force=force,
-            world=world,
+        marker = read_json(_marker(place))
+    except (OSError, ValueError, RecursionError):
+        marker = None
+    known = marker.get("record_manifest_sha256") if isinstance(marker, dict) else None
+    if known is None:
+        return (
+            f"{place} was not made by a re-run, and may be a copy of the record: {_marker(place).name} beside it is "
+            f"missing or damaged. {advice}"
         )
-    except Enough:
-        progress.note(f"step {last:,} is logged; the rest is not repeated (--steps).")
+    return (
+        None if known == manifest_sha256 else f"{place} is a re-run of another record of this configuration. {advice}"
+    )
 
 
-def _document(
-    record: documents.Documents, again: documents.Documents, then: Restored, last: int | None
-) -> dict[str, Any]:
+# After it --------------------------------------------------------------------------------------------------------
+
+
+def _document(record: Documents, again: Documents, then: Restored, last: int | None) -> dict[str, Any]:
     now = read_record(again.folder / "manifest.json", Manifest)
-    found = environment.differences(then.manifest, now)
-    how, why = environment.comparison(then.manifest, found, completed=bool(then.completed))
-    rows = [_identity(record, again, then), *compare.losses(record, again, how, last)]
+    found = comparison.differences(then.manifest, now)
+    how, why = comparison.comparison(then.manifest, found, completed=bool(then.completed))
+    rows = [_identity(then), *comparison.losses(record, again, how, last)]
     if last is None:
-        rows += compare.weights(_weights(record, then), _weights(again, then), how)
-        rows += compare.evaluations(record.all_evaluations, again.all_evaluations, how)
-    failed = any(row.reproduced is False for row in rows)
-    told = not any(row.what == compare.SEEDS for row in rows)
+        rows += comparison.weights(_weights(record, then), _weights(again, then), how)
+        rows += comparison.evaluations(record.all_evaluations, again.all_evaluations, how)
+    reproduced: bool | None = all(row.reproduced is not False for row in rows)
+    if reproduced and any(row.what == comparison.SEEDS for row in rows):
+        reproduced = None
     return {
         "schema_version": SCHEMA_VERSION,
         "run": record.name,
         "again": again.name,
-        "reproduced": False if failed else True if told else None,
-        "verdict": NOT_REPRODUCED if failed else REPRODUCED if told else UNTOLD,
+        "reproduced": reproduced,
+        "verdict": {True: REPRODUCED, False: NOT_REPRODUCED, None: UNTOLD}[reproduced],
         "comparison": how,
         "why": why,
         "steps": last or then.cfg.protocol.steps,
@@ -177,14 +236,14 @@ def _document(
     }
 
 
-def _identity(record: documents.Documents, again: documents.Documents, then: Restored) -> compare.Row:
-    ours, theirs = then.manifest.config_sha256[: compare.HASH], then.cfg.sha256[: compare.HASH]
+def _identity(then: Restored) -> comparison.Row:
+    ours, theirs = then.manifest.config_sha256[: comparison.HASH], then.cfg.sha256[: comparison.HASH]
     if then.completed:
-        return compare.Row("configuration", ours, theirs, None, "shown: with newer settings", None)
-    return compare.Row("configuration", ours, theirs, None, "equal", ours == theirs)
+        return comparison.Row("configuration", ours, theirs, None, "shown: with newer settings", None)
+    return comparison.Row("configuration", ours, theirs, None, "equal", ours == theirs)
 
 
-def _weights(run: documents.Documents, then: Restored) -> dict[str, str]:
+def _weights(run: Documents, then: Restored) -> dict[str, str]:
     """The sha256 of the last step's weight files; a record without weights has none."""
     place = run.folder / "checkpoints" / f"step-{then.cfg.protocol.steps:09d}"
     return {name: sha256_of(place / file) for name, file in WEIGHT_FILES.items() if (place / file).is_file()}
