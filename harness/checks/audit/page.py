@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from harness.checks.finding import NOT_KEPT, OK, Status
-from harness.report.tables.table import Table, escape
+from harness.report.tables.table import Table, escape, frame_of
 
 Document = Mapping[str, Any]
 
@@ -23,8 +23,10 @@ def page(document: Document, command: str) -> str:
         "# Audit",
         f"`{command}`: {document['num_runs']} runs, {verdicts}.",
         "What is not in a folder, like the weights of committed records, is not kept and not a failure.",
-        Table("checks", "Checks", ["check", "what", *get_args(Status)], checks).markdown(2).strip(),
-        Table("runs", "Runs", ["run", "verdict", "findings"], runs).markdown(2).strip(),
+        "## Checks",
+        Table("checks", "Checks", frame_of(checks)).markdown().strip(),
+        "## Runs",
+        Table("runs", "Runs", frame_of(runs)).markdown().strip(),
     ]
     if document["left_out"]:
         left_out = [f"{item['folder']}: {item['reason']}" for item in document["left_out"]]
