@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from harness.claims.verdicts import Comparison, Judgement, conclude, decisive, effect
+from harness.claims.verdict import Comparison, Judgement, conclude, decisive, effect
 from harness.report import report
 from harness.report.tables.table import Table, frame_of
 

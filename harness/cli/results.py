@@ -73,7 +73,7 @@ def report(
     """Write which of the paper's claims hold, its figures and tables beside what was measured: Markdown and a page."""
     if against is not None and not check:
         raise UsageError("--against says what to check against: add --check.")
-    from harness.claims.verdicts import agreement
+    from harness.claims.verdict import agreement
     from harness.papers.sddit.tolerance import outside_tolerance
     from harness.report.report import earlier_claims
     from harness.runs import public

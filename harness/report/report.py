@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.claims.verdicts import MOST_SHOWN, NOT_TESTED, VERDICTS, Judgement
+from harness.claims.verdict import MOST_SHOWN, NOT_TESTED, VERDICTS, Judgement
 from harness.papers.sddit import claims
 from harness.records.evidence import Evidence, gather
 from harness.records.looks import REFERENCE

@@ -5,8 +5,8 @@ import re
 import pytest
 from claim_worlds import A100, H200, arm, bench, judged, of_benches, sddit, write
 
-from harness.claims.comparisons import steps_to_reach
-from harness.claims.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from harness.claims.predicates import steps_to_reach
+from harness.claims.verdict import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from harness.papers.sddit.tolerance import outside_tolerance
 from harness.records.evidence import Evidence
 

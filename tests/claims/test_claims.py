@@ -7,7 +7,7 @@ import pytest
 from claim_worlds import AS_PUBLISHED, AT_THE_DEMO, KNOBS, PAPER_ONLY, arm, judged, sddit, write
 from run_folders import write_run
 
-from harness.claims.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from harness.claims.verdict import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from harness.papers import published
 from harness.papers.sddit.claims import CLAIMS, judge
 from harness.records.evidence import Evidence, gather

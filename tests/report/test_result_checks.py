@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from claim_worlds import AT_THE_DEMO, PAPERS, arm, full, judged, write
 
-from harness.claims.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, agreement
+from harness.claims.verdict import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, agreement
 from harness.papers.sddit.claims import judge
 from harness.papers.sddit.tolerance import FID_WITHIN, outside_tolerance
 from harness.records.evidence import gather

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.claims.comparisons import Arm, Pool, distance_at, known, own_differences
-from harness.claims.verdicts import NOT_REPRODUCED, Judgement
+from harness.claims.comparison import Arm, Side, distance_at, own_differences
+from harness.claims.verdict import NOT_REPRODUCED, Judgement
 from harness.papers import published
 from harness.papers.published import Target, target_of
 from harness.records.evidence import Evidence
@@ -42,28 +42,25 @@ class Expected:
 
 def outside_tolerance(evidence: Evidence, judgements: Iterable[Judgement]) -> list[str]:
     """Every number made as the paper made it that is not near the published one, and every such claim that fails."""
-    found: list[str] = []
-    settings = [s for s in evidence.settings if s.scale == "paper" and not s.differences]
-    pools = {setting.name: Pool(setting.trials) for setting in settings}
-    for expected in _expected() if settings else ():
-        for setting in settings:
-            found += _far_off(setting, pools[setting.name], expected)
+    settings = [setting for setting in evidence.settings if setting.scale == "paper" and not setting.differences]
+    expected = _expected() if settings else []
+    found = [text for each in expected for setting in settings for text in _far_off(setting, each)]
     for judgement in judgements:
         if judgement.scale == "paper" and judgement.verdict == NOT_REPRODUCED and not judgement.differences:
             found.append(f"{judgement.claim} ({judgement.place}) is not reproduced: {judgement.effect}.")
     return found
 
 
-def _far_off(setting: Setting, pool: Pool, expected: Expected) -> Iterator[str]:
+def _far_off(setting: Setting, expected: Expected) -> Iterator[str]:
     target = expected.target
-    if setting.size != target.size:
+    if setting.size != target.size or target.steps is None:
         return
-    read = distance_at(target.steps)
-    for group in pool.groups(expected.arm, read, batch_size=target.batch_size):
-        trials = list(group.trials.values())
+    side = Side(expected.arm, setting.trials, distance_at(target.steps))
+    for group in side.groups(target.batch_size).values():
+        trials = list(group.values())
         if own_differences(trials[0]):
             continue
-        mean = statistics.fmean(known(read(trial)) for trial in trials)
+        mean = statistics.fmean(value for trial in trials if (value := side.read(trial)) is not None)
         off = mean / expected.fid - 1
         if abs(off) > FID_WITHIN:
             what = f"{expected.arm.label(trials[0].knobs)}-{target.network} after {target.steps} steps"

@@ -1,19 +1,19 @@
-"""From repeated measurements to a verdict, and the record of it.
+"""From repeated measurements to a verdict.
 
-A comparison is one ratio, measured once a pair: of two runs with the same seed, or of two contenders in one round of a
-bench. The logarithms of the ratios are taken as draws of one normal distribution, so that their mean has Student's t
-interval (n - 1 degrees of freedom); what is told is the geometric mean and that interval, at 95%.
+A comparison is one ratio, measured once for each pair: two runs with the same seed, or two contenders in one round of
+a bench. The logarithms of the ratios are taken as draws from one normal distribution, so that their mean has Student's
+t interval (n - 1 degrees of freedom). A verdict states the geometric mean and that interval, at 95%.
 
   reproduced      the whole interval lies on the claimed side
   not reproduced  the whole interval lies on the other side
-  inconclusive    the interval covers the bound, or fewer than three pairs were measured: one is a direction without a
-                  spread, and two may agree by chance
+  inconclusive    the interval covers the bound, or there are fewer than three pairs: one pair has no spread, and two
+                  may agree by chance
   not tested      something that the claim is about was not measured
 
-A claim of several comparisons ("best of six") is reproduced when all of them are: this needs no correction, since each
-has to pass by itself. It fails when any one fails, and the more are tried, the likelier one fails by chance. Therefore
-a failure is judged at 1 - 0.05 / K for K comparisons (Bonferroni). Claims are judged each on its own: of twenty true
-ones about one may look wrong by chance.
+A claim of several comparisons ("best of six") is reproduced when all of them are. This needs no correction, since each
+has to pass by itself. The claim fails when any one comparison fails, and the more there are, the likelier one fails by
+chance. A failure is therefore judged at 1 - 0.05 / K for K comparisons (Bonferroni). Each claim is judged on its own:
+of twenty true claims about one may look wrong by chance.
 """
 
 import math
@@ -23,8 +23,10 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, Literal
 
+from harness.records.trials import Scale
+
 Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not tested"]
-Claimed = Literal["below", "above", "within"]  # a ratio, of a bound
+Claimed = Literal["below", "above", "within"]  # where the ratio lies, relative to a bound
 REPRODUCED: Verdict = "reproduced"
 NOT_REPRODUCED: Verdict = "not reproduced"
 INCONCLUSIVE: Verdict = "inconclusive"
@@ -34,9 +36,9 @@ VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED)
 
 ALPHA = 0.05
 FEWEST_PAIRS = 3  # behind a verdict
-MOST_SHOWN = 3  # comparisons that an effect spells out; of more, the decisive one
+MOST_SHOWN = 3  # comparisons that an effect spells out; of more, only the decisive one
 LARGEST_LOG = 700.0  # exp of more is no float
-ALIKE = 1e-12  # logs of ratios that differ by no more are one measurement told several times
+ALIKE = 1e-12  # logarithms that differ by no more are one measurement, repeated
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Comparison:
     seeds: tuple[int, ...] = ()
     runs: tuple[str, ...] = ()
     among: int = 1  # it was chosen as the most adverse of that many
-    exact: bool = False  # repeats to within `margin`, so that one pair decides
+    exact: bool = False  # it repeats to within `margin`, so that one pair decides
     margin: float = 0.0  # relative
     differences: tuple[str, ...] = ()  # from the paper's conditions
     notes: tuple[str, ...] = ()
@@ -71,7 +73,7 @@ class Comparison:
 
     @property
     def degenerate(self) -> bool:
-        """Repetitions that agree to the last digit are no repetitions: their spread says nothing."""
+        """Whether all ratios are equal to the last digit: then they are no repetitions, and have no spread."""
         return self.n > 1 and max(self._logs) - min(self._logs) <= ALIKE
 
     @property
@@ -80,7 +82,7 @@ class Comparison:
         return self.exact or self.n >= FEWEST_PAIRS
 
     def interval(self, confidence: float = 1 - ALPHA) -> tuple[float, float] | None:
-        """Of the geometric mean ratio; None where no spread is known. Of an exact quantity: lowest and highest."""
+        """Of the geometric mean ratio; None where no spread is known. An exact quantity has its lowest and highest."""
         if self.exact:
             return min(self.ratios), max(self.ratios)
         if self.n < 2 or self.degenerate:
@@ -114,14 +116,14 @@ class Comparison:
         return low > self.bound * (1 + self.margin)
 
     def verdict(self, confidence: float = 1 - ALPHA) -> Verdict:
-        """Of this comparison alone; a failure is judged at `confidence`."""
+        """The verdict on this comparison alone; a failure is judged at `confidence`."""
         if self.refuted(confidence):
             return NOT_REPRODUCED
         return REPRODUCED if self.supported() else INCONCLUSIVE
 
     @property
     def adverse(self) -> float:
-        """How far the mean lies towards, and beyond, the other side of the bound: the largest decides."""
+        """How far the mean lies towards, and beyond, the unclaimed side of the bound: the largest decides."""
         if self.claimed == "within":
             return abs(math.log(self.mean)) - math.log(self.bound)
         return (math.log(self.mean) - math.log(self.bound)) * (-1 if self.claimed == "above" else 1)
@@ -158,6 +160,21 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Found:
+    """What a claim's test found in one place: in a setting, on a machine, or in a count."""
+
+    comparisons: tuple[Comparison, ...] = ()
+    lacking: tuple[str, ...] = ()  # not measured, and without it the claim is not tested
+    missing: tuple[str, ...] = ()  # not measured, and only reported
+    remarks: tuple[str, ...] = ()  # effects besides the ratios
+    scale: Scale | None = None
+    title: str = ""  # of the place
+    name: str = ""
+    differences: tuple[str, ...] = ()  # from the paper's conditions
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Judgement:
     """What was found about one claim in one setting."""
 
@@ -165,7 +182,7 @@ class Judgement:
     place: str  # in the paper
     statement: str
     published: str  # the paper's numbers, as text
-    scale: Literal["paper", "demo", "other"] | None  # None: not tested anywhere
+    scale: Scale | None  # None: not tested anywhere
     setting: str  # title; empty when not tested
     setting_name: str
     verdict: Verdict
@@ -173,7 +190,7 @@ class Judgement:
     decisive: Comparison | None  # the comparison that the verdict hangs on
     comparisons: tuple[Comparison, ...] = ()
     missing: tuple[str, ...] = ()  # what the claim is also about and was not measured
-    differences: tuple[str, ...] = ()  # from the paper's conditions, at the paper's scale; elsewhere almost all differ
+    differences: tuple[str, ...] = ()  # from the paper's conditions; only at the paper's scale, elsewhere most differ
     notes: tuple[str, ...] = ()
     to_test: str = ""  # the command whose runs test it
 
@@ -195,7 +212,7 @@ class Judgement:
 
     @property
     def runs(self) -> tuple[str, ...]:
-        return _each(name for comparison in self.comparisons for name in comparison.runs)
+        return tuple(dict.fromkeys(name for comparison in self.comparisons for name in comparison.runs))
 
     @property
     def published_ratio(self) -> float | None:
@@ -231,7 +248,7 @@ class Judgement:
 def conclude(comparisons: Sequence[Comparison], lacking: Sequence[str] = ()) -> Verdict:
     """The verdict on a claim that asks for all of `comparisons`, and for what is `lacking` besides.
 
-    One part that fails settles it, whatever else was not measured.
+    One comparison that fails decides, whatever else was not measured.
     """
     confidence = confidence_of_failure(comparisons)
     if any(comparison.refuted(confidence) for comparison in comparisons):
@@ -242,7 +259,7 @@ def conclude(comparisons: Sequence[Comparison], lacking: Sequence[str] = ()) -> 
 
 
 def confidence_of_failure(comparisons: Iterable[Comparison]) -> float:
-    """Of the interval by which any one of them is called a failure: 95% for all of them together."""
+    """At which one comparison is called a failure, so that all of them together are judged at 95%."""
     return 1 - ALPHA / max(sum(comparison.among for comparison in comparisons), 1)
 
 
@@ -254,7 +271,7 @@ def decisive(comparisons: Sequence[Comparison], verdict: Verdict) -> Comparison 
 
 
 def effect(comparisons: Sequence[Comparison], chosen: Comparison | None) -> str:
-    """The comparisons as text, by quantity; of many, the one the verdict hangs on and how many there were."""
+    """The comparisons as text, by quantity; of many, the decisive one and how many there are."""
     if chosen is None:
         return ""
     if len(comparisons) > MOST_SHOWN:
@@ -266,7 +283,7 @@ def effect(comparisons: Sequence[Comparison], chosen: Comparison | None) -> str:
 
 
 def statistical_notes(comparisons: Sequence[Comparison]) -> Iterable[str]:
-    """What a reader of the interval has to know."""
+    """What a reader of the intervals has to know."""
     ordinary = [comparison for comparison in comparisons if not comparison.exact]
     single = [comparison for comparison in ordinary if comparison.n == 1]
     if single:
@@ -296,10 +313,6 @@ def student(degrees: int, confidence: float) -> float:
     return float(stdtrit(degrees, (1 + confidence) / 2))
 
 
-def _each(texts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(texts))
-
-
 def _exp(value: float) -> float:
     return math.exp(max(min(value, LARGEST_LOG), -LARGEST_LOG))
 
@@ -315,8 +328,8 @@ def _number(value: float) -> str:
 def agreement(judgements: Sequence[Judgement], earlier: Iterable[Mapping[str, Any]]) -> list[str]:
     """Where judgements contradict those of an earlier claims.json, made in the same setting.
 
-    A verdict that turned round, or an interval that does not meet the earlier one. Where there were verdicts and none
-    of them was reached again, that is said too: a check that compared nothing has not passed.
+    A contradiction is a verdict that turned round, or an interval that does not meet the earlier one. If none of the
+    earlier verdicts was reached again, that is a contradiction too: a check that compared nothing has not passed.
     """
     contradictions: list[str] = []
     compared, before = 0, 0

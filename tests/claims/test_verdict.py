@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from harness.claims.verdicts import (
+from harness.claims.verdict import (
     INCONCLUSIVE,
     NOT_REPRODUCED,
     NOT_TESTED,

@@ -1,0 +1,373 @@
+"""Speed and memory of two methods side by side: on one machine, with one network, batch and arithmetic.
+
+There are two sources. The contenders of a bench take turns, so that whatever slows the machine slows both: they are
+compared round by round. Runs were made one after another: their means are compared, paired by seed. Both methods may
+read latents, or one of them may encode its images in every step.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.claims.comparison import (
+    MDT_LITE,
+    WITHOUT_POSITIONS,
+    Arm,
+    Pairs,
+    Published,
+    Side,
+    Value,
+    knob_differences,
+    paired,
+)
+from harness.claims.verdict import Claimed, Comparison, Found
+from harness.recipes.config import digest
+from harness.records.bench_record import Bench, Entry
+from harness.records.evidence import Evidence
+from harness.records.looks import measured_title
+from harness.records.panels import SHORT_HASH, device_title
+from harness.records.store import Run
+from harness.records.trials import DEMO_DATA, DEMO_SIZE, Scale, Trial, has_knobs
+
+Pipelines = tuple[str, str]  # of the two arms
+LATENTS: Pipelines = ("cached", "cached")
+OTHER_ENCODES: Pipelines = ("cached", "online-vae")
+
+OF_THE_METHOD = {"recipe", "method", "formulation", "knobs", "attention", "notes", "pipeline", "vae"}
+PAPER_BATCHES = {256: "256 images on one GPU", 32: "32 images on one GPU, the share of one of eight"}
+PAPER_LATENT = {"channels": 4, "side": 32}
+PAPER_SHARE = 32  # images a GPU: the paper's batch of 256 over its eight
+MEMORY_MARGIN = 0.02  # assumed: an allocator's peak repeats to within that for one shape and version
+NOT_IN_TURNS = "Mean speeds of whole runs, made one after another: what slowed the machine for a while is in them."
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is compared on a machine."""
+
+    name: str
+    claimed: Claimed
+    of_trial: Value
+    exact: bool = False
+    margin: float = 0.0
+
+
+def _peak(trial: Trial) -> int | None:
+    """On a device only: the peak of a process on a CPU is mostly its libraries and its data."""
+    result = trial.run.result
+    return result.peak_memory_bytes if result.peak_memory_kind == "device allocated" else None
+
+
+SPEED = Quantity("steps/s", "above", lambda trial: trial.speed)
+MEMORY = Quantity("peak memory", "below", _peak, exact=True, margin=MEMORY_MARGIN)
+
+
+@dataclass(frozen=True)
+class Versus:
+    """Two arms whose speed or memory is compared."""
+
+    quantity: Quantity
+    a: Arm
+    b: Arm
+    published: Published | None = None
+    pipelines: Pipelines = LATENTS
+
+    def comparison(self, labels: tuple[str, str], ratios: tuple[float, ...], **of_the_source: Any) -> Comparison:
+        subject, other = labels
+        if self.pipelines == OTHER_ENCODES:
+            subject, other = f"{subject} on latents", f"{other} encoding in the step"
+        return Comparison(
+            subject,
+            other,
+            self.quantity.name,
+            ratios,
+            self.quantity.claimed,
+            published=self.published and self.published[0] / self.published[1],
+            exact=self.quantity.exact,
+            margin=self.quantity.margin,
+            **of_the_source,
+        )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Runs of one machine, network, batch and arithmetic: their speed and memory may be compared."""
+
+    name: str
+    first: Run
+    trials: Mapping[tuple[str, str], list[Trial]]  # by pipeline and data
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One comparison, where it was made, and the runs behind it, where it was made of runs."""
+
+    place: str  # equal for comparisons that were made in the same place
+    title: str
+    scale: Scale
+    size: str
+    comparison: Comparison
+    runs: tuple[Run, ...] = ()
+
+
+class Index:
+    """The evidence, and its runs by machine."""
+
+    def __init__(self, evidence: Evidence):
+        self.evidence = evidence
+        self.machines = machines(evidence.runs)
+
+    def measured(self, versus: Versus) -> Iterator[Measured]:
+        yield from (found for machine in self.machines if (found := _of_runs(versus, machine)) is not None)
+        yield from (found for bench in self.evidence.benches for found in _of_bench(versus, bench))
+
+
+def machines(runs: Iterable[Run]) -> list[Machine]:
+    """The runs in groups whose speed and memory may be compared. Runs without a distance belong to them too."""
+    groups: dict[str, list[Trial]] = defaultdict(list)
+    for run in runs:
+        trial = Trial(run, metric="")  # its distance is not used
+        config = run.config
+        conditions = {
+            "machine": trial.machine,
+            "size": run.result.size,
+            "network": config["network"],
+            "input": config.get("input"),
+            "batch": config["protocol"].get("batch_size"),
+            "precision": config["protocol"].get("precision"),
+        }
+        if isinstance(conditions["batch"], int):
+            groups[digest(conditions)].append(trial)
+    made = []
+    for name, trials in sorted(groups.items()):
+        kinds: dict[tuple[str, str], list[Trial]] = defaultdict(list)
+        for trial in sorted(trials, key=lambda trial: (trial.run.name, str(trial.run.path))):
+            protocol = trial.run.config["protocol"]
+            kinds[str(protocol.get("pipeline")), str(protocol.get("data"))].append(trial)
+        made.append(Machine(name[:SHORT_HASH], trials[0].run, dict(sorted(kinds.items()))))
+    return made
+
+
+# From runs ------------------------------------------------------------------------------------------------------------
+
+
+def _of_runs(versus: Versus, machine: Machine) -> Measured | None:
+    """From the means of whole runs, on the data that has most pairs."""
+    best: Pairs | None = None
+    for kind_a, trials_a in machine.trials.items():
+        for kind_b, trials_b in machine.trials.items():
+            same = versus.pipelines[0] == versus.pipelines[1]
+            if (kind_a[0], kind_b[0]) != versus.pipelines or (same and kind_a != kind_b):
+                continue
+            value = versus.quantity.of_trial
+            pairs = paired(Side(versus.a, trials_a, value), Side(versus.b, trials_b, value))
+            if pairs and (best is None or len(pairs.trials) > len(best.trials)):
+                best = pairs
+    if best is None:
+        return None
+    run = machine.first
+    result, protocol, device = run.result, run.config["protocol"], device_title(run.result.device)
+    differences = [] if _on_eight(run) else [f"device {device} instead of 8 x A100"]
+    differences += _of_the_step(protocol.get("precision"), bool(result.compiled))
+    own = best.comparison(versus.quantity.name, versus.quantity.claimed)
+    comparison = versus.comparison(
+        best.labels,
+        own.ratios,
+        seeds=own.seeds,
+        runs=own.runs,
+        differences=(*differences, *own.differences),
+        notes=(*([NOT_IN_TURNS] if versus.quantity is SPEED else []), *own.notes),
+    )
+    return Measured(
+        place=machine.name,
+        title=f"{device}, size {result.size}, batch {protocol['batch_size']}, {protocol.get('precision')}, "
+        f"{'compiled' if result.compiled else 'eager'}: training runs",
+        scale=_scale(run),
+        size=result.size,
+        comparison=comparison,
+        runs=tuple(trial.run for pair in best.trials for trial in pair),
+    )
+
+
+def _scale(run: Run) -> Scale:
+    config, data = run.config, run.manifest.data.name.lower()
+    if data == DEMO_DATA and run.result.size == DEMO_SIZE:
+        return "demo"
+    shape = config.get("input") or {}
+    on_latents = all(shape.get(key) == value for key, value in PAPER_LATENT.items())
+    as_paper = on_latents and config["network"].get("patch") == 2 and config["protocol"].get("batch_size") == 256
+    return "paper" if as_paper and run.result.device.kind == "cuda" else "other"
+
+
+def _on_eight(run: Run) -> bool:
+    return "A100" in run.result.device.name and run.result.world_size == 8
+
+
+def _of_the_step(precision: str | None, compiled: bool) -> list[str]:
+    """How a step differs from the paper's, which is in Float32 and, as far as the paper says, not compiled."""
+    found = [] if precision == "fp32" else [f"precision {precision} instead of fp32"]
+    return found + (["compiled"] if compiled else [])
+
+
+# From benches ---------------------------------------------------------------------------------------------------------
+
+
+def _of_bench(versus: Versus, bench: Bench) -> Iterator[Measured]:
+    """From contenders whose conditions are equal but for the method and the pipelines asked for."""
+    groups: dict[str, list[Entry]] = defaultdict(list)
+    for entry in bench.entries:
+        made = entry.conditions
+        if made.get("code") == "harness" and isinstance(made.get("recipe"), str) and made.get("method"):
+            shared = {key: value for key, value in made.items() if key not in OF_THE_METHOD}
+            groups[digest({**shared, "images": entry.num_images, "size": _size(entry)})].append(entry)
+    for group, entries in groups.items():
+        a, b = _contender(entries, versus.a, versus.pipelines[0]), _contender(entries, versus.b, versus.pipelines[1])
+        ratios = _ratios(versus.quantity, a, b) if a and b else ()
+        if a and b and ratios:
+            yield _of_contenders(versus, bench, group, a, b, ratios)
+
+
+def _contender(entries: Iterable[Entry], arm: Arm, pipeline: str) -> Entry | None:
+    asked = (arm.method, pipeline)
+    alike = (entry for entry in entries if (entry.conditions["method"], entry.conditions.get("pipeline")) == asked)
+    return next((entry for entry in alike if has_knobs(arm.method, _knobs(entry))), None)
+
+
+def _ratios(quantity: Quantity, a: Entry, b: Entry) -> tuple[float, ...]:
+    if quantity is MEMORY:
+        ours, theirs = a.peak_allocated_bytes, b.peak_allocated_bytes
+        return (ours / theirs,) if ours and theirs else ()
+    if len(a.windows) != len(b.windows):
+        return ()
+    rounds = zip(a.windows, b.windows, strict=True)
+    return tuple((ours.steps / ours.seconds) / (theirs.steps / theirs.seconds) for ours, theirs in rounds)
+
+
+def _of_contenders(versus: Versus, bench: Bench, group: str, a: Entry, b: Entry, ratios: tuple[float, ...]) -> Measured:
+    made, device, size = a.conditions, device_title(bench.device), _size(a)
+    changed = "--set" in bench.command
+    scale: Scale = "other"
+    if not changed and bench.device.kind == "cuda" and a.num_images in PAPER_BATCHES:
+        scale = "paper"
+    elif not changed and size == DEMO_SIZE:
+        scale = "demo"
+    labels = measured_title(a.conditions["method"], _knobs(a)), measured_title(b.conditions["method"], _knobs(b))
+    differences = [
+        f"{label}: {text}"
+        for label, entry in zip(labels, (a, b), strict=True)
+        for text in knob_differences(entry.conditions["method"], _knobs(entry))
+    ]
+    if scale == "paper":
+        differences += [f"device {device}, {PAPER_BATCHES[a.num_images]}, instead of 8 x A100"]
+        differences += _of_the_step(made.get("precision"), bool(made.get("compiled")))
+    notes = [f"The bench changed the recipes: {bench.command}"] if changed else []
+    notes += [WITHOUT_POSITIONS] if MDT_LITE in labels else []
+    if "online-vae" in versus.pipelines and b.conditions.get("vae") == "random":
+        notes.append("The VAE in the step has random weights; its speed is that of a trained one.")
+    place = {"group": group, "measured_at": bench.measured_at, "device": bench.device.model_dump()}
+    return Measured(
+        place=digest(place)[:SHORT_HASH],
+        title=f"{device}, size {size}{' (changed)' if changed else ''}, batch {a.num_images}, {made.get('precision')}, "
+        f"{'compiled' if made.get('compiled') else 'eager'}: bench",
+        scale=scale,
+        size=size,
+        comparison=versus.comparison(
+            labels,
+            ratios,
+            pairs="round",
+            runs=(f"bench {bench.device.name} {bench.measured_at}: {a.name} / {b.name}",),
+            differences=tuple(differences),
+            notes=tuple(notes),
+        ),
+    )
+
+
+def _size(entry: Entry) -> str:
+    return str(entry.conditions["recipe"]).partition("-")[2]
+
+
+def _knobs(entry: Entry) -> dict[str, Any]:
+    return entry.conditions.get("knobs") or {}
+
+
+# What claims ask ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Compares speeds or memory wherever both arms of every pair were measured on one machine.
+
+    At another size than the paper's the scale is another too. With `own_size` no other size is asked for: another claim
+    does that.
+    """
+
+    quantity: Quantity
+    size: str
+    pairs: tuple[tuple[Arm, Arm, Published | None], ...]
+    pipelines: Pipelines = LATENTS
+    own_size: bool = False
+
+    def __call__(self, index: Index) -> Iterator[Found]:
+        places: dict[str, list[Measured]] = defaultdict(list)
+        for a, b, published in self.pairs:
+            for found in index.measured(Versus(self.quantity, a, b, published, self.pipelines)):
+                if found.size == self.size or not self.own_size:
+                    places[found.place].append(found)
+        for name, measured in places.items():
+            first = measured[0]
+            elsewhere = first.scale == "paper" and first.size != self.size
+            yield Found(
+                comparisons=tuple(found.comparison for found in measured),
+                lacking=() if len(measured) == len(self.pairs) else ("one of the methods on that machine",),
+                scale="other" if elsewhere else first.scale,
+                title=first.title,
+                name=name,
+            )
+
+
+@dataclass(frozen=True)
+class MemoryAtMost:
+    """A GPU needs at most so much memory, with the paper's batch over its eight GPUs: 32 images on each."""
+
+    arm: Arm
+    size: str
+    gibibytes: float
+    at_most: float  # what is printed is rounded: the largest number it may stand for
+
+    def __call__(self, index: Index) -> Iterator[Found]:
+        for run in index.evidence.runs:
+            result, protocol, peak = run.result, run.config["protocol"], _peak(Trial(run, metric=""))
+            share = protocol.get("batch_size", 0) / max(result.world_size, 1)
+            ours = (result.method, result.size, share) == (self.arm.method, self.size, PAPER_SHARE)
+            if peak and ours and result.device.kind == "cuda" and has_knobs(result.method, run.config["knobs"]):
+                device = device_title(result.device)
+                title = f"{device}, {result.world_size} processes, {protocol.get('precision')}"
+                yield self._found(title, run.name, peak, run.name, on_eight=_on_eight(run))
+        for bench in index.evidence.benches:
+            for entry in bench.entries:
+                made, peak = entry.conditions, entry.peak_allocated_bytes
+                if made.get("code") != "harness" or made.get("method") != self.arm.method or "--set" in bench.command:
+                    continue
+                ours = (_size(entry), entry.num_images, made.get("pipeline")) == (self.size, PAPER_SHARE, "cached")
+                if peak and ours and has_knobs(self.arm.method, _knobs(entry)):
+                    title = (
+                        f"{device_title(bench.device)}, one process of {PAPER_SHARE} images, {made.get('precision')}"
+                    )
+                    source = f"bench {bench.device.name} {bench.measured_at}: {entry.name}"
+                    yield self._found(title, entry.name, peak, source, on_eight=False)
+
+    def _found(self, title: str, name: str, peak: int, source: str, *, on_eight: bool) -> Found:
+        comparison = Comparison(
+            subject=f"{self.arm.label()}-{self.size.upper()}/2",
+            other=f"the paper's {self.gibibytes:g} GB",
+            quantity="peak memory of a GPU",
+            ratios=(peak / 2**30 / self.gibibytes,),
+            claimed="below",
+            bound=self.at_most / self.gibibytes,
+            exact=True,
+            runs=(source,),
+            notes=("The paper says neither how it measured nor which gigabyte; a GB is taken as 2**30 bytes.",),
+            differences=() if on_eight else (f"{title} instead of 8 x A100",),
+        )
+        return Found((comparison,), remarks=(f"{peak / 2**30:.1f} GB",), scale="paper", title=title, name=name)
