@@ -36,7 +36,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def store(photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("store") / "latents"
-    encode.encode(photos, out, vae_id="random-tiny", image_size=SIDE, flips=True, nproc=1, batch_size=16, device="cpu")
+    encode.encode(photos, out, vae_id="random-tiny", image_size=SIDE, flips=True, batch_size=16, progress=NoProgress())
     return out
 
 
@@ -109,7 +109,7 @@ def test_latents_of_another_shape_than_the_recipe_takes_are_refused(store):
 
 def test_mirror_images_that_were_not_stored_are_asked_for_in_vain(photos, tmp_path):
     out = tmp_path / "latents"
-    encode.encode(photos, out, vae_id="random-tiny", image_size=SIDE, flips=False, nproc=1, batch_size=16, device="cpu")
+    encode.encode(photos, out, vae_id="random-tiny", image_size=SIDE, flips=False, batch_size=16, progress=NoProgress())
     with pytest.raises(UsageError, match="holds no mirror images"):
         run(out, tmp_path / "runs", "flips=random")
     assert not list(tmp_path.rglob("*.jsonl"))

@@ -8,6 +8,7 @@ import typer
 from harness.cli.app import completion
 from harness.cli.app.answer import Json, answers, count, progress_for, show
 from harness.cli.app.application import App
+from harness.cli.app.processes import start_all, together
 from harness.system.errors import DataError
 
 data_app = App(help="Make and check sets of latents.")
@@ -48,14 +49,14 @@ def encode(
     from harness.data.latents import encode
     from harness.data.latents import sets as latents
 
-    progress = progress_for("data")
-    try:
+    nproc = encode.usual_processes(images) if nproc is None else nproc
+    start_all(None if nproc == 1 else nproc)
+    with together("data") as (world, progress):
         encode.encode(
-            images, out, vae_id=vae, image_size=size, flips=flips, nproc=nproc, batch_size=batch, progress=progress
+            images, out, vae_id=vae, image_size=size, flips=flips, batch_size=batch, world=world, progress=progress
         )
-    finally:
-        progress.close()
-    show({"folder": str(out), **latents.info(out)}, as_json, _lines)
+    if world.is_main:
+        show({"folder": str(out), **latents.info(out)}, as_json, _lines)
 
 
 @data_app.command(

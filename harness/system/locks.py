@@ -142,8 +142,8 @@ def in_use(folder: Path, *, world: World = World(), note: Note) -> Iterator[None
 
 
 @contextmanager
-def encoding(folder: Path, *, note: Note) -> Iterator[None]:
-    """Lock `folder` for the one command that encodes into it. Raises DataError while another does."""
+def encoding(folder: Path, *, world: World = World(), note: Note) -> Iterator[None]:
+    """Lock `folder` for the one command that encodes into it. DataError in every process while another does."""
 
     def encoded(holder: str) -> str:
         return (
@@ -151,7 +151,7 @@ def encoding(folder: Path, *, note: Note) -> Iterator[None]:
             "has ended, or choose another --out."
         )
 
-    with _locked(folder / ".encode.lock", World(), note, encoded):
+    with _locked(folder / ".encode.lock", world, note, encoded):
         yield
 
 

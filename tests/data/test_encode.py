@@ -1,17 +1,13 @@
 """A store of latents is the same however many processes made it and however often they were stopped."""
 
 import hashlib
-import multiprocessing
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -20,11 +16,13 @@ from sklearn.datasets import load_sample_images
 from harness.data.images import image_folder
 from harness.data.latents import encode, vae
 from harness.data.latents import sets as latents
-from harness.system.errors import DataError, Preempted, SetupError, UsageError
-from harness.system.processes.signals import preemption_raises
+from harness.system.errors import DataError, UsageError
+from harness.system.processes import launch
+from harness.system.processes.world import World
+from harness.system.progress import NoProgress
 
 SIZE, PER_CLASS, PER_SHARD = 64, 54, 12
-SETTINGS = {"vae_id": "random-tiny", "image_size": SIZE, "flips": True, "batch_size": 5, "device": "cpu"}
+SETTINGS = {"vae_id": "random-tiny", "image_size": SIZE, "flips": True, "batch_size": 5}
 NUM_SHARDS = 9
 
 
@@ -42,14 +40,14 @@ def photos(tmp_path_factory) -> Path:
 
 
 def encoded(images: Path, out: Path, **changes) -> latents.Manifest:
-    return encode.encode(images, out, **{**SETTINGS, "nproc": 1, "shard_images": PER_SHARD, **changes})
+    return encode.encode(images, out, **{**SETTINGS, "progress": NoProgress(), "shard_images": PER_SHARD, **changes})
 
 
 @pytest.fixture(scope="module")
 def whole(photos, tmp_path_factory) -> Path:
-    """Made by two processes without an interruption."""
+    """Made by one process without an interruption."""
     out = tmp_path_factory.mktemp("whole") / "latents"
-    encoded(photos, out, nproc=2)
+    encoded(photos, out)
     return out
 
 
@@ -101,16 +99,16 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from harness.data.latents import encode
-if __name__ == "__main__":
-    encode.encode(Path(sys.argv[1]), Path(sys.argv[2]), {settings})
+from harness.system.progress import NoProgress
+encode.encode(Path(sys.argv[1]), Path(sys.argv[2]), progress=NoProgress(), {settings})
 """
 
 
-def test_one_process_that_was_killed_and_continued_makes_the_same_bytes_as_two_that_were_not(photos, whole, tmp_path):
+def test_a_process_that_was_killed_and_continued_makes_the_same_bytes_as_one_that_was_not(photos, whole, tmp_path):
     settings = ", ".join(f"{key}={value!r}" for key, value in {**SETTINGS, "shard_images": PER_SHARD}.items())
-    (tmp_path / "script.py").write_text(SCRIPT.format(settings=f"{settings}, nproc=1"))
+    (tmp_path / "script.py").write_text(SCRIPT.format(settings=settings))
     out = tmp_path / "latents"
-    root = str(Path(encode.__file__).parents[2])
+    root = str(Path(encode.__file__).parents[3])
     process = subprocess.Popen(
         [sys.executable, str(tmp_path / "script.py"), str(photos), str(out)],
         env={**os.environ, "PYTHONPATH": root}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -121,7 +119,7 @@ def test_one_process_that_was_killed_and_continued_makes_the_same_bytes_as_two_t
         assert time.monotonic() < deadline
         time.sleep(0.001)
     process.kill()
-    process.communicate(timeout=30)  # its processes hold the pipe open while they live
+    process.communicate(timeout=30)
     assert (out / ".encode.lock").exists()  # what the kill left holds nothing
     finished, kept = latents.finished_shards(out), times(out)
     assert 1 < len(finished) < NUM_SHARDS
@@ -173,16 +171,25 @@ def test_a_second_command_that_encodes_into_the_same_folder_is_refused_and_distu
     assert content(out) == content(whole)
 
 
-def test_sigterm_ends_the_processes(photos, tmp_path):
-    with pytest.raises(Preempted), preemption_raises():
-        encoded(photos, tmp_path / "latents", progress=Watch(lambda: os.kill(os.getpid(), signal.SIGTERM)))
-    assert multiprocessing.active_children() == []
+class Alone(World):
+    """One of several processes, without the others."""
+
+    def wait(self) -> None: ...
+
+    def agreed(self, value):
+        return set() if value is None else value
 
 
-def test_a_process_that_the_system_ends_ends_the_command_instead_of_letting_it_wait(photos, tmp_path):
-    watch = Watch(lambda: [os.kill(child.pid, signal.SIGKILL) for child in multiprocessing.active_children()])
-    with pytest.raises(SetupError, match=r"ended with signal 9.*smaller --nproc or --batch\. The same command"):
-        encoded(photos, tmp_path / "latents", progress=watch)
+def test_processes_share_the_shards_out_and_make_the_same_bytes_as_one(photos, whole, tmp_path):
+    out = tmp_path / "latents"
+    with pytest.raises(DataError, match="lacks shard 1"):
+        encoded(photos, out, world=Alone(0, 2))
+    assert latents.finished_shards(out) == {0, 2, 4, 6, 8}
+    with pytest.raises(DataError, match="is not finished"):
+        encoded(photos, out, world=Alone(1, 2))
+    assert latents.finished_shards(out) == set(range(NUM_SHARDS))
+    encoded(photos, out)
+    assert content(out) == content(whole)
 
 
 def test_a_damaged_image_ends_the_command_with_its_name_and_may_be_mended_under_way(photos, tmp_path):
@@ -192,16 +199,15 @@ def test_a_damaged_image_ends_the_command_with_its_name_and_may_be_mended_under_
     damaged.write_bytes(intact[:700])
     with pytest.raises(DataError, match=r"temple/0003.JPEG in .* truncated"):
         encoded(images, out)
-    assert multiprocessing.active_children() == []
     assert len(latents.finished_shards(out)) == PER_CLASS // PER_SHARD
     damaged.write_bytes(intact)
-    settings = encode.Settings(images, out, "random-tiny", SIZE, True, 5)
-    latents.begin(out, encode._description(settings, image_folder.listing(images), vae.load("random-tiny")))
+    description = encode._description(image_folder.listing(images), vae.load("random-tiny"), out, SIZE, True)
+    latents.begin(out, description)  # the store may be continued
 
 
 def test_a_finished_store_is_left_alone(photos, copy, monkeypatch):
     before, watch = times(copy), Watch(None)
-    monkeypatch.setattr(BaseProcess, "start", lambda process: pytest.fail("a process was started"))
+    monkeypatch.setattr(encode, "_encoded", lambda *arguments: pytest.fail("a shard was encoded"))
     encoded(photos, copy, progress=watch)
     assert times(copy) == before
     assert (watch.seen, watch.total) == ([108], 108)
@@ -235,26 +241,21 @@ def test_latents_of_another_kind_are_not_mixed_into_a_store(photos, copy):
     ("change", "error", "says"),
     [
         ({"image_size": 36}, UsageError, "--size is 36; the VAE random-tiny needs a multiple of 8"),
-        ({"nproc": 0}, UsageError, "--nproc is 0"),
         ({"batch_size": 0}, UsageError, "--batch is 0"),
         ({"vae_id": "randon"}, UsageError, "Did you mean random"),
         ({"images": Path("nowhere")}, DataError, "nowhere cannot be listed"),
-        ({"device": "cuda"}, SetupError, "no device cuda"),
     ],
 )
 def test_a_wrong_setting_is_told_before_anything_is_written(change, error, says, photos, tmp_path):
-    if "device" in change and torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
     with pytest.raises(error, match=says):
         encoded(change.pop("images", photos), tmp_path / "latents", **change)
     assert not (tmp_path / "latents").exists()
 
 
-def test_shards_are_dealt_in_turn_and_no_more_processes_start_than_there_are_shards(photos):
-    tasks = encode._tasks(image_folder.listing(photos), 30)
-    settings = encode.Settings(photos, Path("out"), "random-tiny", SIZE, True, 4)
-    jobs = encode._deal(tasks, settings, "", ["cuda:0", "cuda:1", "cuda:0"])
-    assert [[task.number for task in job.tasks] for job in jobs] == [[0, 3], [1], [2]]
-    assert [job.device for job in jobs] == ["cuda:0", "cuda:1", "cuda:0"]
-    assert len(encode._deal(tasks[:1], settings, "", ["cpu"] * 8)) == 1
-    assert np.concatenate([task.labels for task in tasks]).tolist() == [0] * PER_CLASS + [1] * PER_CLASS
+def test_no_more_processes_start_than_there_are_shards(photos, monkeypatch):
+    assert encode.usual_processes(photos) == 1
+    monkeypatch.setattr(encode, "SHARD_IMAGES", 1)
+    assert encode.usual_processes(photos) > 0
+    monkeypatch.setattr(launch, "processors", lambda: 5)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert encode.usual_processes(photos) == 5

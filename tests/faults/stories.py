@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,6 +70,7 @@ def count_pieces(folder: Path) -> Callable[[], None]:
 
     def install() -> None:
         from harness.data.latents import encode
+        from harness.data.latents import sets as latents
         from harness.evaluation import generation
         from harness.evaluation.networks import extract
         from harness.training.step import TrainStep
@@ -88,19 +88,9 @@ def count_pieces(folder: Path) -> Callable[[], None]:
 
         extract.PART_IMAGES = FEATURE_PART
         encode.encode.__kwdefaults__["shard_images"] = SHARD
-        from multiprocessing import get_context
-
-        encode.get_context = lambda kind: get_context("fork")  # the processes that encode start as fast as this one
         told(TrainStep, "__call__", lambda self, batch, step, **rest: f"step {step + 1}")
         told(extract, "_extract", lambda images, network, path, *bounds: _feature_part(path))
-        work = encode._work
-
-        def worked(*arguments: Any) -> None:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a process that was started anew
-            work(*arguments)
-
-        encode._work = worked
-        told(encode, "_encode_shard", lambda task, *rest: f"shard {task.number}")
+        told(latents, "write_shard", lambda folder, number, *rest: f"shard {number}")
         draw_in_parts = generation.draw_in_parts
 
         def drawn_in_parts(parts: Path, number: int, size: int, shape: Any, draw: Any, **rest: Any) -> Any:
