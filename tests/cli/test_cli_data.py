@@ -104,7 +104,8 @@ def test_a_wrong_command_says_what_why_and_how_to_mend_it(arguments, exit_code, 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_ctrl_c_and_preemption_end_every_process_quietly(number, exit_code, photos, tmp_path):
     process = subprocess.Popen(
-        command("encode", photos, *TINY, "--size", "512", "--batch", "1", "--out", "latents"), cwd=tmp_path, env=environment(tmp_path),
+        command("encode", photos, *TINY, "--size", "512", "--batch", "1", "--out", "latents"),
+        cwd=tmp_path, env=environment(tmp_path),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
