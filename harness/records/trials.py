@@ -5,6 +5,7 @@ Distances do not depend on the device, so a setting may hold runs of several mac
 
 import math
 import re
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,19 @@ OF_AN_ARM = {"protocol.steps", "protocol.batch_size", "protocol.compile"}
 OF_GUIDANCE = {"guidance_scale", "guidance_channels", "guidance_interval", "guidance_power"}
 OF_ROUNDING = {"features_device", "features_batch"}
 VARIED = ("mask_ratio", "discriminate", "teacher_sigma")  # knobs that the papers' ablations vary
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (n - 1 in the denominator) over n seeds; with one seed there is no deviation."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 @dataclass(frozen=True)

@@ -234,7 +234,7 @@ def _ratios(panel: Panel) -> str:
 
 
 def _seeds(panel: Panel) -> str:
-    counts = sorted({point.speed.n for point in panel.drawn_points})
+    counts = sorted({point.n for point in panel.drawn_points if point.n})
     if counts == [1]:
         return "n = 1 seed each, so the spread is unknown."
     return f"n = {counts[0]} seeds each." if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]} seeds."

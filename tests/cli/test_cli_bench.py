@@ -9,6 +9,7 @@ import pytest
 
 from harness.records.bench_record import Bench
 from harness.records.schema import read_record
+from harness.report.drawing.sheet import csv_of
 from harness.report.figures import bench as bench_figure
 from harness.report.tables import bench as bench_tables
 
@@ -64,7 +65,7 @@ def test_the_record_table_figure_and_trace_are_written_and_say_the_same(measured
     assert "aten::" in table  # the top operators
     assert {p.suffix for p in folder.glob("bench.*")} == {".json", ".md", ".png", ".svg", ".csv"}
     assert len(list(folder.glob("trace-*.json.gz"))) == 4
-    assert (folder / "bench.csv").read_text() == bench_figure.as_csv(record)
+    assert (folder / "bench.csv").read_text() == csv_of(bench_figure.make(record).frame)
 
 
 def test_the_drawn_floor_is_the_one_in_the_table(measured):

@@ -93,16 +93,16 @@ def test_seeds_of_one_method_are_one_point_with_mean_and_spread(run_folder, tmp_
     for seed, speed, distance in ((0, 9.0, 4.0), (1, 10.0, 5.0), (2, 11.0, 9.0)):
         run_folder("dit", seed=seed, speed=speed, distance=distance)
     (point,) = figure3(tmp_path).measured[0].points
-    assert (point.speed.mean, point.speed.sd, point.speed.n) == (10.0, 1.0, 3)
-    assert point.distance.mean == 6.0
-    assert point.distance.sd == pytest.approx(7**0.5)  # deviations -2, -1, 3 over n - 1
+    assert (point.steps_per_sec, point.steps_per_sec_sd, point.n) == (10.0, 1.0, 3)
+    assert point.value == 6.0
+    assert point.value_sd == pytest.approx(7**0.5)  # deviations -2, -1, 3 over n - 1
 
 
 def test_one_seed_has_no_spread_and_says_n_is_1(run_folder, tmp_path):
     run_folder("dit")
     (panel,) = figure3(tmp_path).measured
-    assert panel.points[0].speed.sd is None
-    assert panel.points[0].speed.n == 1
+    assert panel.points[0].steps_per_sec_sd is None
+    assert panel.points[0].n == 1
     assert any(note.startswith("n = 1") for note in panel.notes)
 
 
@@ -114,7 +114,7 @@ def test_runs_that_differ_in_a_knob_are_two_points_told_apart_by_it(run_folder, 
         "SD-DiT 80% (num_prototypes 256)",
         "SD-DiT 80% (num_prototypes 512)",
     }
-    assert [point.speed.n for point in panel.points] == [1, 1]
+    assert [point.n for point in panel.points] == [1, 1]
 
 
 def test_relative_values_are_divided_by_the_dit_of_the_same_panel(run_folder, tmp_path):

@@ -1,17 +1,139 @@
-import csv
+"""What all figures have in common, and Fig. 3."""
 
+import csv
+import json
+from dataclasses import replace
+
+import figure_runs
 import matplotlib as mpl
 import pytest
-from matplotlib.figure import Figure
+from bench_records import bench, contender
+from figure_runs import every_line, texts
 
+from harness.records.evidence import Evidence
 from harness.records.schema import Device
 from harness.records.store import find_runs
 from harness.report import figures
+from harness.report.drawing.scales import log_ticks, short, unit_of_time
+from harness.report.drawing.sheet import MOST_PANELS, Drawing, csv_of
 from harness.report.figures import speed_quality
 from harness.report.figures.figure3 import Figure3, figure3
 from harness.system.errors import DataError
 
 H200 = Device(name="NVIDIA H200", kind="cuda", count=1, threads=16)
+NAMES = tuple(figures.MAKERS)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory) -> Evidence:
+    """Something for every figure, with three seeds and with one."""
+    root = tmp_path_factory.mktemp("runs")
+    figure_runs.ablations(root / "ablations", seeds=2)
+    return replace(figure_runs.every_method(root / "methods"), benches=(bench(entries=(contender(),)),))
+
+
+@pytest.fixture(scope="module")
+def drawings(everything) -> dict[str, Drawing]:
+    return {name: make(everything) for name, make in figures.MAKERS.items()}
+
+
+@pytest.fixture(scope="module")
+def all_drawings(drawings, tmp_path_factory) -> list[Drawing]:
+    """Those, and the ablations' figures with measurements."""
+    evidence = figure_runs.ablations(tmp_path_factory.mktemp("ablations"))
+    return [*drawings.values(), *(figures.MAKERS[number](evidence) for number in ("3", "4", "5", "6"))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_evidence_gives_the_same_bytes_whatever_matplotlib_is_set_to(everything, drawings, tmp_path, name):
+    first = figures.write([drawings[name]], tmp_path / "new" / "folder")
+    with mpl.rc_context({"font.size": 30, "svg.hashsalt": None, "axes.grid": False, "image.cmap": "jet"}):
+        second = figures.write([figures.MAKERS[name](everything)], tmp_path / "second")
+    assert [path.suffix for path in first] == [".png", ".svg", ".csv"]
+    assert first[0].read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in first[1].read_text(encoding="utf-8")
+    assert first[2].read_text(encoding="utf-8") == csv_of(drawings[name].frame)
+    for a, b in zip(first, second, strict=True):
+        assert a.read_bytes() == b.read_bytes(), a.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_with_nothing_measured_a_figure_says_how_to_measure(name, tmp_path):
+    drawing = figures.MAKERS[name](Evidence())
+    assert any("`harness " in note for note in drawing.notes)
+    kinds = {row.get("kind", row.get("source")) for row in drawing.rows}
+    assert not kinds & {"measured", "run", "bench", "process RSS", "device allocated"}
+    assert len(figures.write([drawing], tmp_path)) == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_says_how_many_seeds_it_shows(all_drawings, name):
+    assert any("n = " in " ".join(drawing.notes) for drawing in all_drawings if drawing.name.endswith(name))
+
+
+def test_numbers_are_plain_and_notes_are_in_the_picture(all_drawings):
+    for drawing in all_drawings:
+        json.dumps(drawing.as_json(), allow_nan=False)
+        for note in drawing.notes:
+            assert note in texts(drawing.figure), drawing.name
+
+
+def test_every_text_lies_within_the_figure_and_every_axis_has_ticks(all_drawings):
+    for drawing in all_drawings:
+        renderer = drawing.figure.canvas.get_renderer()
+        page = drawing.figure.get_window_extent(renderer).padded(1)
+        keys = [legend for part in drawing.figure.subfigs for legend in part.legends]
+        for text in [text for part in (drawing.figure, *drawing.figure.subfigs) for text in part.texts] + keys:
+            box = text.get_window_extent(renderer)
+            assert page.x0 <= box.x0 <= box.x1 <= page.x1, (drawing.name, text)
+            assert page.y0 <= box.y0 <= box.y1 <= page.y1, (drawing.name, text)
+        for axes in drawing.figure.axes:
+            box = axes.get_tightbbox(renderer)
+            assert page.x0 <= box.x0 <= box.x1 <= page.x1 + 1, (drawing.name, axes.get_ylabel())
+            for axis in (axes.xaxis, axes.yaxis) if axes.lines else ():
+                low, high = sorted(axis.get_view_interval())
+                assert 2 <= sum(low <= tick <= high for tick in axis.get_majorticklocs()) <= 8, drawing.name
+
+
+@pytest.mark.parametrize("name", ["4", "5", "6", "losses", "memory"])
+def test_of_many_panels_the_first_are_drawn_and_the_others_counted(run_folder, tmp_path, name):
+    for i in range(MOST_PANELS + 1):
+        for sigma, ratio in ((0.002, 0.2), (0.002, 0.5), (0.5, 0.5)):
+            knobs = {"mask_ratio": ratio, "discriminate": True, "teacher_sigma": sigma}
+            protocol = {"learning_rate": 1e-3 * (i + 1), "batch_size": 64 + i}
+            figure_runs.with_curve(run_folder("sddit", knobs=knobs, protocol=protocol), {300: 9.0})
+    drawing = figures.MAKERS[name](figure_runs.gather([tmp_path / "runs"]))
+    assert any(note.startswith("Not drawn but in the CSV: ") for note in drawing.notes)
+    assert len({row.get("panel", row.get("setting")) for row in drawing.rows}) > MOST_PANELS
+    assert len(drawing.figure.subfigs) == MOST_PANELS
+
+
+@pytest.mark.parametrize("low", [0.0013, 0.05, 0.9, 1.9, 37.0, 140.0, 9.6e3, 3.6e5])
+@pytest.mark.parametrize("factor", [1.2, 2.0, 4.0, 30.0, 700.0, 1e5])
+def test_a_logarithmic_axis_has_two_to_five_round_ticks(low, factor):
+    ticks = log_ticks(low, low * factor)
+    assert 2 <= len(ticks) <= 5
+    assert all(low <= tick <= low * factor for tick in ticks)
+    assert len({short(tick) for tick in ticks}) == len(ticks)
+
+
+def test_numbers_and_times_are_written_as_people_do():
+    values = {400_000: "400k", 2_400_000: "2.4M", 0.002: "0.002", 1.5: "1.5", 10: "10"}
+    assert {value: short(value) for value in values} == values
+    assert [unit_of_time(hours)[0] for hours in (200.0, 0.5, 0.001)] == ["hours", "minutes", "seconds"]
+
+
+def test_names_with_markup_are_drawn_as_they_are_and_a_bad_folder_is_an_error_with_advice(run_folder, tmp_path):
+    run_folder("dit", protocol={"data": r"$\broken{"})
+    drawing = speed_quality.drawing(figure3(find_runs([tmp_path])[0])[0])
+    figures.write([drawing], tmp_path / "out")
+    assert r"$\broken{" in texts(drawing.figure)
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match="--out"):
+        figures.write([drawing], tmp_path / "file" / "below")
+
+
+# Figure 3 --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -26,123 +148,43 @@ def data(run_folder, tmp_path) -> Figure3:
     return figure3(find_runs([tmp_path])[0])[0]
 
 
-def drawn(figure: Figure) -> dict[str, tuple[float, float]]:
-    """Every marker by its name."""
-    lines = [line for axes in figure.axes for line in axes.get_lines() if line.get_gid()]
-    return {line.get_gid(): (line.get_xdata()[0], line.get_ydata()[0]) for line in lines}
-
-
-def texts(figure: Figure) -> list[str]:
-    return [text.get_text() for holder in (figure, *figure.axes) for text in holder.texts]
-
-
-def test_png_svg_and_csv_are_written(data, tmp_path):
-    paths = figures.write([speed_quality.drawing(data)], tmp_path / "new" / "folder")
-    assert [path.name for path in paths] == ["figure3.png", "figure3.svg", "figure3.csv"]
-    assert paths[0].read_bytes().startswith(b"\x89PNG")
-    assert "<svg" in paths[1].read_text(encoding="utf-8")
-    assert paths[2].read_text(encoding="utf-8") == figures.csv_of(data.rows())
-
-
-def test_the_same_data_gives_the_same_bytes(data, tmp_path):
-    first = figures.write([speed_quality.drawing(data)], tmp_path / "first")
-    with mpl.rc_context({"font.size": 30, "svg.hashsalt": None, "axes.grid": False}):  # somebody's own settings
-        second = figures.write([speed_quality.drawing(data)], tmp_path / "second")
-    for a, b in zip(first, second, strict=True):
-        assert a.read_bytes() == b.read_bytes(), a.name
-
-
 def test_the_csv_marks_exactly_what_is_drawn(data):
-    every = list(csv.DictReader(figures.csv_of(data.rows()).splitlines()))
+    drawing = speed_quality.drawing(data)
+    every = list(csv.DictReader(csv_of(drawing.frame).splitlines()))
     rows = [row for row in every if row["drawn"] == "yes"]
     assert len(every) == len(rows) + 1
     expected = {
-        f"{row['panel']}/{row['label']}": (float(row["steps_per_sec"]), float(row["value"])) for row in rows
+        f"{row['panel']}/{row['label']}": ([float(row["steps_per_sec"])], [float(row["value"])]) for row in rows
     } | {
         f"relative/{row['panel']}/{row['label']}": (
-            float(row["speed_relative_to_dit"]),
-            float(row["value_relative_to_dit"]),
+            [float(row["speed_relative_to_dit"])],
+            [float(row["value_relative_to_dit"])],
         )
         for row in rows
     }
-    assert drawn(speed_quality.draw(data)) == expected
+    assert every_line(drawing.figure) == expected
 
 
-def test_the_missing_point_is_named_and_not_drawn(data):
-    figure = speed_quality.draw(data)
-    assert not [name for name in drawn(figure) if "published/MaskDiT" in name]
-    assert any("MaskDiT-S/2: drawn only, value not in the paper's text" in text for text in texts(figure))
-
-
-def test_published_markers_are_hollow_and_measured_ones_filled(data):
-    figure = speed_quality.draw(data)
+def test_published_markers_are_hollow_and_the_missing_point_is_named_and_not_drawn(data):
+    figure = speed_quality.drawing(data).figure
+    assert not [name for name in every_line(figure) if "published/MaskDiT" in name]
+    assert "MaskDiT-S/2: drawn only, value not in the paper's text" in texts(figure)
     for axes in figure.axes:
         for line in axes.get_lines():
             if line.get_gid():
                 assert (line.get_markerfacecolor() == "white") == ("published/" in line.get_gid())
+                assert len(line.get_xdata()) == 1  # no line joins two markers
 
 
-def test_no_line_joins_two_markers(data):
-    for axes in speed_quality.draw(data).axes:
-        markers = {(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.get_lines() if line.get_gid()}
-        for line in axes.get_lines():
-            ends = set(zip(line.get_xdata(), line.get_ydata(), strict=True))
-            assert len(ends & markers) <= 1
-
-
-def test_every_panel_has_axes_of_its_own_with_units_and_directions(data):
-    figure = speed_quality.draw(data)
+def test_every_panel_has_axes_of_its_own_with_units_and_directions_and_a_key(data):
+    figure = speed_quality.drawing(data).figure
     published, *measured, relative = figure.axes
-    assert len(measured) == 2
     assert published.get_ylabel() == "FID-50K (lower is better)"
+    assert len(measured) == 2
     for axes in measured:
         assert axes.get_xlabel() == "Training speed, steps/s (higher is better)"
         assert axes.get_ylabel() == "fd-digits@1k (lower is better)"
     assert "DiT" in relative.get_xlabel()
-
-
-def test_labels_lie_inside_their_axes_and_off_one_another(data):
-    figure = speed_quality.draw(data)
-    renderer = figure.canvas.get_renderer()
-    for axes in figure.axes:
-        window = axes.get_window_extent(renderer)
-        boxes = {text.get_text(): text.get_window_extent(renderer) for text in axes.texts}
-        assert len(boxes) == len(axes.texts)
-        for name, box in boxes.items():
-            assert window.padded(1).containsx(box.x0), name
-            assert window.padded(1).containsx(box.x1), name
-            assert window.padded(1).containsy(box.y0), name
-            assert window.padded(1).containsy(box.y1), name
-            for other, other_box in boxes.items():
-                assert other == name or not box.overlaps(other_box), (name, other)
-
-
-def test_points_in_the_same_place_get_labels_of_their_own(run_folder, tmp_path):
-    for method in ("dit", "maskdit", "mdt", "sddit"):
-        run_folder(method, speed=10.0, distance=5.0)
-    axes = speed_quality.draw(figure3(find_runs([tmp_path])[0])[0]).axes[1]
-    renderer = axes.get_figure().canvas.get_renderer()
-    boxes = [text.get_window_extent(renderer) for text in axes.texts]
-    assert len(boxes) == 5  # four labels and the hint
-    assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
-
-
-def test_text_fits_the_width_of_the_figure(data):
-    figure = speed_quality.draw(data)
-    renderer = figure.canvas.get_renderer()
-    width = figure.get_window_extent(renderer).width
-    for text in figure.texts:
-        assert text.get_window_extent(renderer).x1 <= width, text.get_text()
-
-
-def test_names_with_markup_are_drawn_as_they_are(run_folder, tmp_path):
-    run_folder("dit", protocol={"data": r"$\broken{"})
-    figures.write([speed_quality.drawing(figure3(find_runs([tmp_path])[0])[0])], tmp_path / "out")
-    figure = speed_quality.draw(figure3(find_runs([tmp_path / "runs"])[0])[0])
-    assert any(r"$\broken{" in text for text in texts(figure))
-
-
-def test_a_place_that_cannot_be_written_is_an_error_with_advice(data, tmp_path):
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(DataError, match="--out"):
-        figures.write([speed_quality.drawing(data)], tmp_path / "file" / "below")
+    for part in figure.subfigs:
+        named = {line.get_label() for line in part.axes[0].get_lines() if line.get_gid()}
+        assert {text.get_text() for text in part.legends[0].get_texts()} == named

@@ -1,97 +1,32 @@
 """Fig. 4, 5 and 6: convergence, mask ratio, teacher noise."""
 
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 
-import matplotlib as mpl
 import numpy as np
 import pytest
+from figure_runs import ablations, every_line, measured_rows, texts, with_curve
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from harness.papers.sddit import numbers as published
 from harness.records.evidence import Evidence, gather
-from harness.records.schema import Device, Result, read_record, write_record
+from harness.records.schema import Device
 from harness.report import figures
-from harness.report.drawing.scales import log_ticks, short, unit_of_time
-from harness.report.drawing.sheet import Drawing
-from harness.report.figures import convergence, mask_ratio, measured, teacher_noise
+from harness.report.figures import convergence, mask_ratio, teacher_noise
 
 H200 = Device(name="NVIDIA H200", kind="cuda", count=2, threads=16)
 NUMBERS = ("4", "5", "6")
 X_COLUMNS = {"step": "step", "images": "images", "hours": "hours", "device_hours": "device_hours"}
-RATIOS = {0.0: 7.0, 0.2: 6.0, 0.5: 6.5, 0.9: 12.0}
-SIGMAS = {0.002: 6.5, 0.1: 7.0, 0.5: 9.5, "student": 8.0}
 NOTHING = Evidence()
 
 
-def add_curve(folder: Path, distances: Mapping[int, float]) -> None:
-    """Evaluations on the way, under the protocol of the last."""
-    result = read_record(folder / "result.json", Result)
-    final = result.evaluations["final"]
-    on_the_way = {
-        f"step-{step:06d}": final.model_copy(update={"name": f"step-{step:06d}", "step": step, "metrics": metrics})
-        for step, metrics in ((step, {"fd-digits@1k": distance}) for step, distance in distances.items())
-    }
-    write_record(
-        folder / "result.json", result.model_copy(update={"evaluations": {**result.evaluations, **on_the_way}})
-    )
-
-
 @pytest.fixture
-def sweep(run_folder, tmp_path) -> Callable[..., Evidence]:
-    """Runs of every figure: curves of two methods, a longer one of DiT, mask ratios and noise levels of the teacher."""
-
-    def make(seeds: int = 3) -> Evidence:
-        for seed in range(seeds):
-            wobble = 1 + 0.02 * seed
-            for method, distance, speed in (("dit", 5.0, 10.0), ("mdt", 4.0, 6.0)):
-                folder = run_folder(method, seed=seed, distance=distance * wobble, speed=speed + seed)
-                add_curve(folder, {step: distance * wobble * 600 / step for step in (150, 300, 450)})
-            longer = run_folder("dit", seed=seed, distance=2.0 * wobble, protocol={"steps": 3000})
-            add_curve(longer, {step: 2.0 * wobble * 3000 / step for step in (300, 600, 1500)})
-            for ratio, distance in RATIOS.items():
-                knobs = {"mask_ratio": ratio, "discriminate": True, "teacher_sigma": 0.002}
-                run_folder("sddit", seed=seed, distance=distance * wobble, knobs=knobs)
-            for sigma, distance in SIGMAS.items():
-                if sigma != 0.002:  # which is the run with mask ratio 0.5
-                    knobs = {"mask_ratio": 0.5, "discriminate": True, "teacher_sigma": sigma}
-                    run_folder("sddit", seed=seed, distance=distance * wobble, knobs=knobs)
-        return gather([tmp_path / "runs"])
-
-    return make
-
-
-def lines(figure: Figure) -> dict[str, tuple[list[float], list[float]]]:
-    """Every named line with its points."""
-    named = [line for axes in figure.axes for line in axes.get_lines() if line.get_gid()]
-    found = {line.get_gid(): (list(line.get_xdata()), list(line.get_ydata())) for line in named}
-    assert len(found) == len(named)
-    return found
+def sweep(tmp_path) -> Callable[..., Evidence]:
+    return lambda seeds=3: ablations(tmp_path / "runs", seeds)
 
 
 def bars(axes: Axes) -> int:
-    return len(axes.containers)
-
-
-def texts(figure: Figure) -> str:
-    return " ".join(text.get_text() for holder in (figure, *figure.axes) for text in holder.texts)
-
-
-def measured_rows(drawing: Drawing) -> list[dict]:
-    return [row for row in drawing.rows if row["kind"] == "measured"]
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_the_same_evidence_gives_the_same_bytes(sweep, tmp_path, number):
-    evidence = sweep(2)
-    first = figures.write([figures.MAKERS[number](evidence)], tmp_path / "first")
-    with mpl.rc_context({"font.size": 30, "svg.hashsalt": None, "axes.grid": False}):  # somebody's own settings
-        second = figures.write([figures.MAKERS[number](evidence)], tmp_path / "second")
-    assert [path.name for path in first] == [f"figure{number}.{kind}" for kind in ("png", "svg", "csv")]
-    for a, b in zip(first, second, strict=True):
-        assert a.read_bytes() == b.read_bytes(), a.name
+    return sum(len(bars.get_segments()) for container in axes.containers for bars in container.lines[2])
 
 
 def test_figure_4_draws_exactly_the_numbers_of_its_csv(sweep):
@@ -106,17 +41,17 @@ def test_figure_4_draws_exactly_the_numbers_of_its_csv(sweep):
             xs, ys = expected.setdefault(name, ([], []))
             xs.append(x)
             ys.append(row["value"])
-    for name, (xs, ys) in lines(drawing.figure).items():
+    for name, (xs, ys) in every_line(drawing.figure).items():
         per_hour = 60 if name.endswith("hours") else 1  # drawn in minutes
         assert xs == pytest.approx([x * per_hour for x in expected[name][0]]), name
         assert ys == expected[name][1]
-    assert lines(drawing.figure).keys() == expected.keys()
+    assert every_line(drawing.figure).keys() == expected.keys()
 
 
 @pytest.mark.parametrize(("module", "x"), [(mask_ratio, "mask_ratio"), (teacher_noise, "teacher_sigma")])
 def test_figures_5_and_6_draw_exactly_the_numbers_of_their_csv(sweep, module, x):
     drawing = module.make(sweep())
-    drawn = lines(drawing.figure)
+    drawn = every_line(drawing.figure)
     points = [row for row in drawing.rows if row["lowest"] is not None]
     levels = [row for row in drawing.rows if row["lowest"] is None]
     assert {f"{row['panel']}/{row['label']}" for row in drawing.rows} == drawn.keys()
@@ -211,7 +146,7 @@ def test_the_longer_run_is_a_line_of_its_own_and_thinner(sweep):
 
 def test_times_are_steps_at_the_run_s_speed_and_count_every_device(run_folder, tmp_path):
     for seed, speed in enumerate((10.0, 20.0)):
-        add_curve(run_folder("dit", seed=seed, speed=speed, device=H200), {300: 9.0})
+        with_curve(run_folder("dit", seed=seed, speed=speed, device=H200), {300: 9.0})
     rows = {row["step"]: row for row in measured_rows(convergence.make(gather([tmp_path / "runs"])))}
     assert rows[300]["hours"] == pytest.approx((30 + 15) / 2 / 3600)
     assert rows[600]["hours"] == pytest.approx((60 + 30) / 2 / 3600)
@@ -221,40 +156,40 @@ def test_times_are_steps_at_the_run_s_speed_and_count_every_device(run_folder, t
 
 def test_times_of_another_machine_are_not_mixed_in(run_folder, tmp_path):
     for seed in range(2):
-        add_curve(run_folder("dit", seed=seed, speed=10.0), {300: 9.0})
-    add_curve(run_folder("mdt", speed=1000.0, device=H200), {300: 9.0})
+        with_curve(run_folder("dit", seed=seed, speed=10.0), {300: 9.0})
+    with_curve(run_folder("mdt", speed=1000.0, device=H200), {300: 9.0})
     drawing = convergence.make(gather([tmp_path / "runs"]))
     assert {row["label"]: row["hours"] is None for row in measured_rows(drawing)} == {
         "DiT, 600 steps": False,
         "MDT-lite, 600 steps": True,
     }
     assert any("Without times: 1 run of another machine" in note for note in drawing.notes)
-    assert not [name for name in lines(drawing.figure) if "MDT" in name and name.endswith("hours")]
+    assert not [name for name in every_line(drawing.figure) if "MDT" in name and name.endswith("hours")]
 
 
 def test_a_run_of_another_batch_is_counted_and_not_drawn(sweep, run_folder, tmp_path):
     before = convergence.make(sweep(1)).rows
     folder = run_folder("mdt", distance=1.0, protocol={"steps": 225, "batch_size": 256})
-    add_curve(folder, {100: 2.0})
+    with_curve(folder, {100: 2.0})
     after = convergence.make(gather([tmp_path / "runs"]))
     assert after.rows == before
     assert "Not drawn: 1 run of another batch." in after.notes
 
 
 def test_a_step_that_not_every_seed_was_evaluated_at_is_not_drawn(run_folder, tmp_path):
-    add_curve(run_folder("dit", seed=0), {150: 20.0, 300: 9.0})
-    add_curve(run_folder("dit", seed=1), {300: 9.0})
+    with_curve(run_folder("dit", seed=0), {150: 20.0, 300: 9.0})
+    with_curve(run_folder("dit", seed=1), {300: 9.0})
     rows = measured_rows(convergence.make(gather([tmp_path / "runs"])))
     assert [row["step"] for row in rows] == [300, 600]
 
 
 def test_the_curves_are_of_the_paper_s_knobs_or_say_which_they_have(run_folder, tmp_path):
-    add_curve(run_folder("dit"), {300: 9.0})
-    add_curve(run_folder("sddit", knobs={"mask_ratio": 0.5}), {300: 9.0})
+    with_curve(run_folder("dit"), {300: 9.0})
+    with_curve(run_folder("sddit", knobs={"mask_ratio": 0.5}), {300: 9.0})
     evidence = gather([tmp_path / "runs"])
     labels = {row["label"] for row in measured_rows(convergence.make(evidence))}
     assert labels == {"DiT, 600 steps", "SD-DiT (mask_ratio 0.5), 600 steps"}
-    add_curve(run_folder("sddit", seed=1), {300: 9.0})
+    with_curve(run_folder("sddit", seed=1), {300: 9.0})
     labels = {row["label"] for row in measured_rows(convergence.make(gather([tmp_path / "runs"])))}
     assert labels == {"DiT, 600 steps", "SD-DiT, 600 steps"}
 
@@ -268,7 +203,7 @@ def test_runs_of_another_protocol_have_a_panel_of_their_own(sweep, run_folder, t
     for ratio in (0.2, 0.5):
         for sigma in (0.002, 0.5):
             knobs = {"mask_ratio": ratio, "discriminate": True, "teacher_sigma": sigma}
-            add_curve(run_folder("sddit", seed=5, knobs=knobs, distance=50.0, **different), {300: 60.0})
+            with_curve(run_folder("sddit", seed=5, knobs=knobs, distance=50.0, **different), {300: 60.0})
     after = figures.MAKERS[number](gather([tmp_path / "runs"]))
     panels = [list(dict.fromkeys(row["panel"] for row in drawing.rows)) for drawing in (before, after)]
     assert panels[1][: len(panels[0])] == panels[0]
@@ -356,49 +291,3 @@ def test_the_area_is_the_density_of_the_student_s_ln_sigma():
     mean = np.trapezoid(density * ln_sigma, ln_sigma)
     assert mean == pytest.approx(-1.2, abs=1e-6)
     assert np.trapezoid(density * (ln_sigma - mean) ** 2, ln_sigma) == pytest.approx(1.44, abs=1e-5)
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_of_many_settings_the_first_are_drawn_and_the_others_counted(run_folder, tmp_path, number):
-    for i in range(measured.MOST_SETTINGS + 2):
-        for sigma, ratio in ((0.002, 0.2), (0.002, 0.5), (0.5, 0.5)):
-            knobs = {"mask_ratio": ratio, "discriminate": True, "teacher_sigma": sigma}
-            folder = run_folder("sddit", knobs=knobs, protocol={"learning_rate": 1e-3 * (i + 1)})
-            add_curve(folder, {300: 9.0})
-    drawing = figures.MAKERS[number](gather([tmp_path / "runs"]))
-    assert len({row["panel"] for row in measured_rows(drawing)}) == measured.MOST_SETTINGS
-    assert any(note.startswith("2 more settings are not drawn") for note in drawing.notes)
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_every_text_lies_within_the_figure_and_every_axis_has_a_name_and_ticks(sweep, number):
-    figure = figures.MAKERS[number](sweep()).figure
-    renderer = figure.canvas.get_renderer()
-    page = figure.get_window_extent(renderer)
-    for text in figure.texts:
-        box = text.get_window_extent(renderer)
-        assert page.x0 <= box.x0, text.get_text()
-        assert box.x1 <= page.x1, text.get_text()
-    for axes in figure.axes:
-        assert axes.get_xlabel()
-        box = axes.get_tightbbox(renderer)
-        assert page.x0 <= box.x0, axes.get_ylabel()
-        assert box.x1 <= page.x1 + 1, axes.get_xlabel()
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            assert 2 <= sum(low <= tick <= high for tick in axis.get_majorticklocs()) <= 7
-
-
-@pytest.mark.parametrize("low", [0.0013, 0.05, 0.9, 1.9, 37.0, 140.0, 9.6e3, 3.6e5])
-@pytest.mark.parametrize("factor", [1.2, 2.0, 4.0, 30.0, 700.0, 1e5])
-def test_a_logarithmic_axis_has_two_to_five_round_ticks(low, factor):
-    ticks = log_ticks(low, low * factor)
-    assert 2 <= len(ticks) <= 5
-    assert all(low <= tick <= low * factor for tick in ticks)
-    assert len({short(tick) for tick in ticks}) == len(ticks)
-
-
-def test_numbers_and_times_are_written_as_people_do():
-    values = {400_000: "400k", 2_400_000: "2.4M", 0.002: "0.002", 1.5: "1.5", 10: "10"}
-    assert {value: short(value) for value in values} == values
-    assert [unit_of_time(hours)[0] for hours in (200.0, 0.5, 0.001)] == ["hours", "minutes", "seconds"]

@@ -1,114 +1,40 @@
-"""Figures drawn from what runs leave behind: samples, losses, and what all such figures have in common."""
+"""Figures drawn from what runs and benches leave behind: samples, losses, memory, and speed against arithmetic."""
 
 import csv
-import json
 import math
 import os
 import statistics
 import struct
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
-import matplotlib as mpl
-import numpy as np
+import figure_runs
 import pytest
-from bench_records import bench, contender
+from bench_records import H200, bench, contender
+from figure_runs import METHODS, lines_of, with_grid, with_losses
 from matplotlib.figure import Figure
-from PIL import Image
+from run_folders import write_run
 
-from harness.records.evidence import Evidence, gather
+from harness.records.bench_record import Floor
+from harness.records.evidence import Count, Counts, Evidence, gather
+from harness.records.schema import Device
 from harness.report import figures
 from harness.report.drawing.sheet import Drawing
 from harness.report.figures import losses, memory, samples, speed_cost
 
-MAKERS = [samples.make, losses.make, memory.make, speed_cost.make]
-METHODS = ("dit", "maskdit", "mdt", "sddit")
-LOSSES = {
-    "dit": ("loss",),
-    "maskdit": ("loss", "loss/denoise", "loss/mae"),
-    "mdt": ("loss", "loss/full", "loss/masked"),
-    "sddit": ("loss", "loss/generate", "loss/cls", "loss/patches"),
-}
-PROTOTYPES = {"num_prototypes": 256}
+A100 = Device(name="NVIDIA A100", kind="cuda", count=1, threads=16)
 
 
-# Building --------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def every_method(tmp_path_factory) -> Evidence:
+    return figure_runs.every_method(tmp_path_factory.mktemp("runs"))
 
 
-def with_losses(folder: Path, method: str, seed: int = 0, *, steps=range(30, 601, 30)) -> Path:
-    lines = [
-        {"step": step, **{name: 1 + seed / 10 + place + 50 / step for place, name in enumerate(LOSSES[method])}}
-        for step in steps
-    ]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return folder
-
-
-def with_grid(folder: Path, *, shade: int = 200) -> Path:
-    """The picture that an evaluation of 1,000 of the 8 x 8 digits leaves: ten rows of ten, enlarged six times."""
-    cells = np.full((10, 9, 10, 9), 128, np.uint8)
-    cells[:, :8, :, :8] = shade + np.arange(10)[:, None, None, None]  # rows can be told apart
-    picture = Image.fromarray(cells.reshape(90, 90)).resize((540, 540), Image.Resampling.NEAREST)
-    (folder / "samples").mkdir()
-    picture.save(folder / "samples" / "grid.png")
-    return folder
-
-
-@pytest.fixture
-def every_method(run_folder, tmp_path) -> Evidence:
-    """The four methods with seeds 1 and 2, and SD-DiT with a third, all with losses and pictures."""
-    for method in METHODS:
-        for seed in (1, 2, *([0] if method == "sddit" else [])):
-            knobs = PROTOTYPES if method == "sddit" else {}
-            folder = run_folder(method, seed=seed, distance=5.0 + seed, speed=10.0 + seed, knobs=knobs)
-            with_grid(with_losses(folder, method, seed))
-    return gather([tmp_path])
-
-
-def lines_of(figure: Figure) -> list[dict[str, tuple[list[float], list[float]]]]:
-    """For each axes that have any: named lines and their values."""
-    found = [{line.get_gid(): line.get_data() for line in axes.get_lines() if line.get_gid()} for axes in figure.axes]
-    return [{name: (list(x), list(y)) for name, (x, y) in lines.items()} for lines in found if lines]
+def bars_of(figure: Figure) -> list[tuple[str, float]]:
+    return [(patch.get_gid(), patch.get_width()) for axes in figure.axes for patch in axes.patches if patch.get_gid()]
 
 
 def told(drawing: Drawing) -> str:
     return " ".join(drawing.notes)
-
-
-# All four --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("make", MAKERS)
-def test_with_nothing_measured_a_sheet_says_so_and_how_to_measure(make, tmp_path):
-    drawing = make(Evidence())
-    assert "harness" in told(drawing)
-    assert not [
-        row for row in drawing.rows if row.get("quality") == "measured" or row.get("source") in ("run", "bench")
-    ]
-    assert len(figures.write([drawing], tmp_path)) == 3
-
-
-@pytest.mark.parametrize("make", MAKERS)
-def test_the_same_runs_give_the_same_bytes(make, every_method, tmp_path):
-    evidence = replace(every_method, benches=(bench(entries=(contender(),)),))
-    first = figures.write([make(evidence)], tmp_path / "first")
-    with mpl.rc_context({"font.size": 30, "svg.hashsalt": None, "axes.grid": False, "image.cmap": "jet"}):
-        second = figures.write([make(evidence)], tmp_path / "second")
-    for a, b in zip(first, second, strict=True):
-        assert a.read_bytes() == b.read_bytes(), a.name
-
-
-@pytest.mark.parametrize("make", MAKERS)
-def test_every_figure_says_how_many_seeds_it_shows(make, every_method):
-    assert "n = " in told(make(every_method))
-
-
-def test_none_of_them_needs_torch():
-    modules = "samples, losses, memory, speed_cost"
-    code = f"import sys; from harness.report.figures import {modules}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 # Samples ---------------------------------------------------------------------------------------------------------
@@ -142,10 +68,10 @@ def test_the_methods_stand_side_by_side_with_the_lowest_seed_that_all_have(every
     assert {(row["method"], row["seed"]) for row in drawing.rows} == {(method, 1) for method in METHODS}
     assert {row["distance"] for row in drawing.rows} == {6.0}
     assert [row["class"] for row in drawing.rows if row["method"] == "dit"] == list(range(10))
-    (axes,) = drawing.figure.axes
-    assert [text.get_text() for text in axes.texts].count("6") == len(METHODS) + 1  # beneath each, and a class
-    assert len(axes.images) == len(METHODS)
-    for image in axes.images:
+    assert [axes.get_title() for axes in drawing.figure.axes] == ["DiT", "MaskDiT", "MDT-lite", "SD-DiT"]
+    for axes in drawing.figure.axes:
+        assert axes.get_xlabel().startswith("6\n")
+        (image,) = axes.images
         assert image.get_interpolation() == "none"
         assert image.get_array()[0, 0].tolist() == [200] * 3
         assert image.get_array()[-2, 0].tolist() == [209] * 3  # the last row
@@ -208,7 +134,7 @@ def test_formulations_and_quantities_never_share_axes(every_method):
 def test_loss_curves_are_the_csv_and_the_mean_over_the_seeds(every_method):
     drawing = losses.make(every_method)
     drawn = {name: values for lines in lines_of(drawing.figure) for name, values in lines.items()}
-    rows = list(csv.DictReader(figures.csv_of(drawing.rows).splitlines()))
+    rows = list(csv.DictReader(figures.csv_of(drawing.frame).splitlines()))
     for name, (steps, means) in drawn.items():
         own = [row for row in rows if f"{row['method']}/{row['part']}" == name]
         assert [(int(row["step"]), float(row["mean"])) for row in own] == list(zip(steps, means, strict=True))
@@ -246,3 +172,129 @@ def test_a_log_of_another_kind_leaves_its_lines_out(run_folder, tmp_path):
     lines += ['{"step": 80, "loss": "low"}', '{"step": 100, "loss": 1e400}', '{"step": true, "loss": 2}', "torn {"]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     assert [(row["step"], row["mean"]) for row in losses.make(gather([tmp_path])).rows] == [(20, 0.5)]
+
+
+# Memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_kinds_of_memory_and_devices_never_share_axes(run_folder, tmp_path):
+    for device, method, seed, gigabytes in (
+        (H200, "dit", 0, 4),
+        (H200, "dit", 1, 5),
+        (H200, "sddit", 0, 7),
+        (A100, "dit", 0, 5),
+    ):
+        peak = {"peak_memory_bytes": gigabytes * 10**9, "peak_memory_kind": "device allocated"}
+        write_run(tmp_path / "runs" / device.name, method, seed=seed, device=device, **peak)
+    write_run(tmp_path / "runs" / "whole", "dit", seed=2, device=H200)
+    run_folder("dit")  # on a CPU: the whole process
+    timed = bench(entries=(contender(peak_allocated_bytes=3 * 10**9),))
+    drawing = memory.make(replace(gather([tmp_path / "runs"]), benches=(timed,)))
+    measured = [row for row in drawing.rows if row["quality"] == "measured"]
+    panels = {row["panel"]: (row["kind"], row["device"]) for row in measured}
+    assert sorted(panels.values()) == [
+        ("bench, device allocated", "NVIDIA H200"),
+        ("device allocated", "NVIDIA A100"),
+        ("device allocated", "NVIDIA H200"),
+        ("process RSS", "Intel Xeon Processor, 2 threads"),
+        ("process RSS", "NVIDIA H200"),
+    ]
+    assert {(row["label"], row["gigabytes"], row["n"]) for row in measured if row["device"] == "NVIDIA H200"} == {
+        ("DiT", 4.5, 2),
+        ("SD-DiT", 7.0, 1),
+        ("dit-s cached", 3.0, 1),
+        ("DiT", 0.9, 1),
+    }
+
+
+def test_bars_are_the_csv(every_method):
+    drawing = memory.make(every_method)
+    assert sorted(bars_of(drawing.figure)) == sorted((f"bar/{row['label']}", row["gigabytes"]) for row in drawing.rows)
+
+
+def test_digitised_memory_is_hatched_and_an_unprinted_one_is_named_but_not_drawn(every_method):
+    drawing = memory.make(every_method)
+    qualities = {(row["label"], row["gigabytes"]): row["quality"] for row in drawing.rows}
+    for axes in drawing.figure.axes:
+        for patch in axes.patches:
+            if patch.get_gid():
+                quality = qualities[patch.get_gid().removeprefix("bar/"), patch.get_width()]
+                assert (patch.get_hatch() is not None) == (quality == "digitised")
+    assert ("SD-DiT-XL/2", 45.0) in qualities
+    assert "Not shown: MDT-XL/2 (SD-DiT App.B)" in told(drawing)
+
+
+# Speed against arithmetic ----------------------------------------------------------------------------------------
+
+
+def test_every_point_lies_at_its_arithmetic_and_speed_on_the_axes_of_its_device(run_folder, tmp_path):
+    for method in METHODS:
+        for seed in (1, 2):
+            run_folder(method, seed=seed, speed=10.0 + seed)
+    run_folder("dit", device=A100, speed=100.0)
+    evidence = replace(gather([tmp_path]), benches=(bench(entries=(contender(), contender("mdt-s", gmacs=33.0))),))
+    drawing = speed_cost.make(evidence)
+    drawn = lines_of(drawing.figure)
+    expected = [
+        {f"{row['source']}/{row['name']}": ([row["gmacs_per_image"]], [row["images_per_sec"]]) for row in rows}
+        for panel in dict.fromkeys(row["panel"] for row in drawing.rows)
+        if (rows := [row for row in drawing.rows if row["panel"] == panel])
+    ]
+    assert drawn == expected
+    assert [len(points) for points in drawn] == [2, 2, 1, len(METHODS)]  # published DiT and MDT, H200, A100, the CPU
+    dit = next(row for row in drawing.rows if row["source"] == "run" and row["method"] == "dit" and row["n"] == 2)
+    assert dit["images_per_sec"] == pytest.approx(11.5 * 64)  # of seeds 1 and 2
+    assert dit["gmacs_per_sec"] == pytest.approx(0.06 * 11.5 * 64)
+
+
+def test_the_ceiling_is_half_the_measured_operations_as_one_multiply_accumulate_is_two(tmp_path):
+    drawing = speed_cost.make(Evidence(benches=(bench(entries=(contender(),), flops=100e9),)))
+    measured = [row for row in drawing.rows if row["source"] == "bench"]
+    assert [row["ceiling_gmacs_per_sec"] for row in measured] == [50.0]
+    assert [(row["low"], row["images_per_sec"], row["high"]) for row in measured] == [(1, 2, 4)]
+
+
+def test_published_speeds_stand_at_the_counted_arithmetic_with_the_ratio_that_follows():
+    counted = {
+        f"{method}-s": Count(params=1, gmacs_forward=1, gmacs_step=g) for method, g in (("dit", 10), ("sddit", 40))
+    }
+    drawing = speed_cost.make(Evidence(counts=(Counts(harness_version="0", recipes=counted),)))
+    assert {(row["method"], row["gmacs_per_image"], row["images_per_sec"]) for row in drawing.rows} == {
+        ("dit", 10, 5.03 * 256),
+        ("sddit", 40, 9.2 * 256),
+    }
+    assert f"{5.03 * 10 / (9.2 * 40):.2f} times" in told(drawing)
+    assert "not counted here: MDT-S/2" in told(drawing)
+    assert "Not shown: MaskDiT-S/2" in told(drawing)
+    for axes in drawing.figure.axes:
+        assert all(line.get_markerfacecolor() == "white" for line in axes.get_lines() if line.get_gid())
+
+
+def test_without_a_count_no_published_speed_is_drawn_and_the_note_says_how_to_count():
+    drawing = speed_cost.make(Evidence(benches=(bench(entries=(contender("dit-tiny"),)),)))
+    assert not [row for row in drawing.rows if row["source"] == "published"]
+    assert "harness recipes count" in told(drawing)
+
+
+def test_a_step_that_encodes_counts_its_vae_or_has_no_point():
+    floor = Floor(of="ceilings measured here", arithmetic_seconds=6.0, memory_seconds=1, seconds=6.0)
+    online = {"pipeline": "online-vae", "gmacs": 18.0}
+    mixed = contender().conditions | {"pipeline": "online-vae", "precision": "bf16"}  # the VAE's products are fp32
+    entries = (
+        contender(**online, name="told", gmacs_vae=100.0),
+        contender(**online, name="in the floor", floors=[floor]),
+        contender(**online, name="unknown"),
+        contender(**online, name="of two rates", floors=[floor], conditions=mixed),
+    )
+    timed = bench(entries=entries).model_copy(update={"matrix_flops_per_second": {"fp32": 100e9, "bf16": 500e9}})
+    drawing = speed_cost.make(Evidence(benches=(timed,)))
+    placed = {row["name"]: row["gmacs_per_image"] for row in drawing.rows if row["source"] == "bench"}
+    assert placed == {"told": 118.0, "in the floor": pytest.approx(6.0 * 50 / 2)}  # seconds x 50 GMAC/s, of two images
+    assert "Not drawn: 2 contenders that encode in the step" in told(drawing)
+
+
+def test_code_whose_arithmetic_is_not_modelled_is_counted_but_has_no_point():
+    foreign = contender(gmacs=None, name="official", conditions={"code": "facebookresearch/DiT"})
+    drawing = speed_cost.make(Evidence(benches=(bench(entries=(contender(), foreign)),)))
+    assert "official" not in {row["name"] for row in drawing.rows}
+    assert "1 contenders of other code" in told(drawing)

@@ -1,1 +1,1 @@
-"""What all figures share: the sheet, its style, scales, labels and lettering."""
+"""What all figures share: how panels become a figure and its files, its style, and axes with plain ticks."""

@@ -7,8 +7,6 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from harness.report.drawing.sheet import ROOM
-
 MOST_TICKS = 5
 WIDE = 4.0  # values that span a larger factor are drawn on a logarithmic axis
 MULTIPLES = ((1, 3), (1, 2, 5), (1, 2, 3, 5, 7), (1, 1.5, 2, 3, 4, 5, 6, 7, 8))  # of a power of ten
@@ -36,7 +34,7 @@ def fit(
     *,
     log: bool | None = None,
     most: int = MOST_TICKS,
-    room: float = ROOM / 2,
+    room: float = 0.1,
 ) -> None:
     """Scale one side of the axes to `values`, each with its spread; logarithmic by itself where they span a lot.
 

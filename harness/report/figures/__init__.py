@@ -44,4 +44,4 @@ def named(which: str) -> list[str]:
 
 def write(drawings: Iterable[Drawing], out: Path) -> list[Path]:
     """Write <name>.png, .svg and .csv of each drawing into `out`, and return their paths."""
-    return [path for d in drawings for path in save(d.figure, csv_of(d.rows), out, d.name)]
+    return [path for drawing in drawings for path in save(drawing, out)]

@@ -7,7 +7,7 @@ from typing import Any
 from harness.papers.sddit import claims
 from harness.records.evidence import gather
 from harness.report import figures
-from harness.report.figures.figure3 import samples_of
+from harness.report.figures.figure3 import trials_of
 
 SCHEMA_VERSION = 1  # of this document
 
@@ -24,7 +24,7 @@ def compare(roots: Iterable[Path], which: str, out: Path) -> dict[str, Any]:
     for name in names:
         drawing = figures.MAKERS[name](evidence)
         told[name] = {**drawing.as_json(), "files": [str(path) for path in figures.write([drawing], out)]}
-    without_speed = samples_of(evidence.runs)[1] if "3" in told else []
+    without_speed = trials_of(evidence.runs)[1] if "3" in told else []
     left_out = dict.fromkeys((str(item.path), item.reason) for item in [*evidence.left_out, *without_speed])
     return {
         "schema_version": SCHEMA_VERSION,

@@ -1,4 +1,4 @@
-"""SD-DiT Fig. 3 as data: training speed against sample quality, published points and measured points apart.
+"""SD-DiT Fig. 3 as data: training speed against trial quality, published points and measured points apart.
 
 Measured runs share a panel only under equal conditions (see trials.Trial.conditions). The one view that holds all
 panels is free of scale: speed and distance relative to DiT's in the same panel. The figure asks for each method as its
@@ -6,13 +6,12 @@ paper has it: points of the ablations, and panels of another budget, are kept as
 """
 
 import math
-import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from string import ascii_lowercase
-from typing import Literal
+from typing import Any, Literal
 
 from harness.papers.sddit import numbers as published
 from harness.papers.sddit.numbers import MissingPoint
@@ -21,7 +20,7 @@ from harness.records import panels
 from harness.records.looks import REFERENCE, look, measured_title, order
 from harness.records.panels import LONGEST_NAME, Scalar
 from harness.records.store import LeftOut, Run
-from harness.records.trials import PAPER_METRIC, Trial, has_knobs, metric_title, trial_of
+from harness.records.trials import PAPER_METRIC, Spread, Trial, has_knobs, metric_title, trial_of
 
 BUDGET = ("protocol.steps", "protocol.batch_size")
 PIPELINES = {"cached": "no VAE in the step (cached)", "online-vae": "VAE in the step (online-vae)"}
@@ -29,44 +28,33 @@ MOST_PANELS, MOST_POINTS = 4, 12  # that a reader can take in, measured panels a
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Mean and standard deviation (n - 1 in the denominator) over n seeds; with one seed there is no deviation."""
-
-    mean: float
-    sd: float | None
-    n: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
-
-
-@dataclass(frozen=True)
 class Point:
-    """One marker: a method as published, or the runs of one method and setting that differ in their seed alone."""
+    """One marker and line of the CSV: a method as published, or its runs in one setting that differ in the seed alone.
+
+    A deviation (sd) and a count of seeds (n) are None where they are not known.
+    """
 
     kind: Literal["published", "measured"]
     method: str
     title: str
+    label: str  # unique within the panel
     input_patches: str
-    variant: str  # set where a panel has two points of a method that would be labelled alike
-    speed: Spread  # training steps per second
-    distance: Spread
-    runs: tuple[Run, ...]
-    formulation: str | None
-    sampler: str | None
-    num_steps: int | None
-    nfe: int | None
+    steps_per_sec: float
+    steps_per_sec_sd: float | None
+    value: float  # the distance
+    value_sd: float | None
+    n: int | None
     source: str
     quality: str
-    differences: dict[str, str]  # from the paper's method and conditions; empty: comparable with the paper
+    runs: tuple[Run, ...] = ()
+    formulation: str | None = None
+    sampler: str | None = None
+    num_steps: int | None = None
+    nfe: int | None = None
+    differences: Mapping[str, str] = field(default_factory=dict)  # from the paper; empty: comparable with it
     drawn: bool = True
     speed_ratio: float | None = None  # to DiT's mean in the same panel; None where the panel has no single DiT
     distance_ratio: float | None = None
-
-    @property
-    def label(self) -> str:
-        return f"{self.title} {self.input_patches}{self.variant}"
 
 
 @dataclass(frozen=True)
@@ -105,45 +93,40 @@ class Figure3:
         """The panels of the figure, with their letters: they come first."""
         return [(letter, panel) for letter, panel in self.lettered() if panel.drawn]
 
-    def letter_of(self, run: Run) -> str | None:
-        """The letter of the panel that shows `run`, or None where it is left out."""
-        holding = (letter for letter, panel in self.lettered() for point in panel.points if run in point.runs)
-        return next(holding, None)
-
     def lettered(self) -> list[tuple[str, Panel]]:
         """The panels with the letters figure and report call them by: (a), (b), ... and (27), (28) after (z)."""
         letters = [f"({letter})" for letter in ascii_lowercase]
         letters += [f"({i + 1})" for i in range(len(letters), len(self.panels))]
         return list(zip(letters, self.panels, strict=False))
 
-    def rows(self) -> list[dict[str, str | int | float | None]]:
+    def rows(self) -> list[dict[str, Any]]:
         """Every point, one flat row each, whether it is drawn or not: the CSV. Missing points have no row."""
         return [row_of(panel, point) for panel in self.panels for point in panel.points]
 
 
 def figure3(runs: Iterable[Run]) -> tuple[Figure3, list[LeftOut]]:
     """Fig. 3 of these runs beside the published one, and the runs without a speed or a distance, each with why."""
-    samples, left_out = samples_of(runs)
+    trials, left_out = trials_of(runs)
     points, missing = published.figure3()
-    return Figure3(_published_panel(points), _measured_panels(samples), tuple(missing)), left_out
+    return Figure3(_published_panel(points), _measured_panels(trials), tuple(missing)), left_out
 
 
-def samples_of(runs: Iterable[Run]) -> tuple[list[Trial], list[LeftOut]]:
+def trials_of(runs: Iterable[Run]) -> tuple[list[Trial], list[LeftOut]]:
     """The runs that have a point in Fig. 3, and the others, each with why."""
-    samples, left_out = [], []
+    trials, left_out = [], []
     for run in runs:
-        found = _sample(run)
+        found = _trial(run)
         if isinstance(found, Trial):
-            samples.append(found)
+            trials.append(found)
         else:
             left_out.append(LeftOut(run.path, found))
-    return samples, left_out
+    return trials, left_out
 
 
 # Measured points -------------------------------------------------------------------------------------------------
 
 
-def _sample(run: Run) -> Trial | str:
+def _trial(run: Run) -> Trial | str:
     """The run's point, or why it has none."""
     speed = run.result.steps_per_sec
     if speed is None or not (math.isfinite(speed) and speed > 0):
@@ -154,10 +137,10 @@ def _sample(run: Run) -> Trial | str:
     return trial
 
 
-def _measured_panels(samples: Iterable[Trial]) -> tuple[Panel, ...]:
+def _measured_panels(trials: Iterable[Trial]) -> tuple[Panel, ...]:
     groups: dict[str, list[Trial]] = defaultdict(list)
-    for sample in samples:
-        groups[digest(sample.conditions)].append(sample)
+    for trial in trials:
+        groups[digest(trial.conditions)].append(trial)
     found = list(groups.items())
     titles = _titles([members[0] for _, members in found])
     made = [_measured_panel(name, title, members) for (name, members), title in zip(found, titles, strict=True)]
@@ -177,7 +160,7 @@ def _other_budgets(groups: Sequence[Sequence[Trial]]) -> set[int]:
     for i, members in enumerate(groups):
         rest = {key: value for key, value in members[0].conditions.items() if key not in BUDGET}
         alike[digest(rest)].append(i)
-    methods = [{sample.run.result.method for sample in members} for members in groups]
+    methods = [{trial.run.result.method for trial in members} for members in groups]
     aside: set[int] = set()
     for siblings in alike.values():
         budgets = {i: tuple(groups[i][0].conditions[name] for name in BUDGET) for i in siblings}
@@ -186,9 +169,9 @@ def _other_budgets(groups: Sequence[Sequence[Trial]]) -> set[int]:
     return aside
 
 
-def _titles(samples: Sequence[Trial]) -> list[str]:
-    """A title for each panel, given one sample of it; what else differs is added where two would be alike."""
-    conditions, plain = [sample.conditions for sample in samples], [_plain_title(sample) for sample in samples]
+def _titles(trials: Sequence[Trial]) -> list[str]:
+    """A title for each panel, given one trial of it; what else differs is added where two would be alike."""
+    conditions, plain = [trial.conditions for trial in trials], [_plain_title(trial) for trial in trials]
     alike: dict[str, list[dict[str, Scalar]]] = defaultdict(list)
     for own, title in zip(conditions, plain, strict=True):
         alike[title].append(own)
@@ -196,8 +179,8 @@ def _titles(samples: Sequence[Trial]) -> list[str]:
     return [title + panels.describe(own, keys[title]) for own, title in zip(conditions, plain, strict=True)]
 
 
-def _plain_title(sample: Trial) -> str:
-    protocol, manifest, result = sample.run.config["protocol"], sample.run.manifest, sample.run.result
+def _plain_title(trial: Trial) -> str:
+    protocol, manifest, result = trial.run.config["protocol"], trial.run.manifest, trial.run.result
     data = PurePath(manifest.data.name).name[:LONGEST_NAME]  # a folder of images is named by its last part
     parts = [data, result.size, f"{protocol.get('steps')} steps", f"batch {protocol.get('batch_size')}"]
     parts += [str(protocol["precision"])] if "precision" in protocol else []
@@ -207,10 +190,10 @@ def _plain_title(sample: Trial) -> str:
     return f"Measured: {', '.join(parts)} — {panels.device_title(result.device)}{processes}"
 
 
-def _measured_panel(name: str, title: str, samples: Sequence[Trial]) -> Panel:
+def _measured_panel(name: str, title: str, trials: Sequence[Trial]) -> Panel:
     by_point: dict[str, list[Trial]] = defaultdict(list)
-    for sample in samples:
-        by_point[digest({"method": sample.run.result.method, **sample.settings})].append(sample)
+    for trial in trials:
+        by_point[digest({"method": trial.run.result.method, **trial.settings})].append(trial)
     groups = list(by_point.values())
     chosen = _as_published(groups)
     points = [_measured_point(members, chosen) for members in chosen]
@@ -224,10 +207,10 @@ def _measured_panel(name: str, title: str, samples: Sequence[Trial]) -> Panel:
         name=f"measured-{name[: panels.SHORT_HASH]}",
         kind="measured",
         title=title,
-        metric=samples[0].metric,
+        metric=trials[0].metric,
         points=tuple(points),
-        notes=tuple(_notes(points, samples)),
-        differences=samples[0].differences_from_paper(),
+        notes=tuple(_notes(points, trials)),
+        differences=trials[0].differences_from_paper(),
     )
 
 
@@ -254,38 +237,45 @@ def _measured_point(members: Sequence[Trial], among: Sequence[Sequence[Trial]]) 
         for others in among
         if (others[0].run.result.method, others[0].run.result.input_patches) == named
     ]
-    members = sorted(members, key=lambda sample: sample.run.result.seed)
+    members = sorted(members, key=lambda trial: trial.seed)
+    title = measured_title(result.method, members[0].knobs)
+    variant = panels.describe(members[0].settings, panels.differing(alike))
+    speed = Spread.of([trial.speed or math.nan for trial in members])
+    distance = Spread.of([trial.distance for trial in members])
     return Point(
         kind="measured",
         method=result.method,
-        title=measured_title(result.method, members[0].run.config["knobs"]),
+        title=title,
+        label=f"{title} {result.input_patches}{variant}",
         input_patches=result.input_patches,
-        variant=panels.describe(members[0].settings, panels.differing(alike)),
-        speed=Spread.of([sample.speed or math.nan for sample in members]),
-        distance=Spread.of([sample.distance for sample in members]),
-        runs=tuple(sample.run for sample in members),
+        steps_per_sec=speed.mean,
+        steps_per_sec_sd=speed.sd,
+        value=distance.mean,
+        value_sd=distance.sd,
+        n=distance.n,
+        source="measured",
+        quality="measured",
+        runs=tuple(trial.run for trial in members),
         formulation=protocol.formulation,
         sampler=protocol.sampler,
         num_steps=protocol.num_steps,
         nfe=protocol.nfe,
-        source="measured",
-        quality="measured",
         differences=members[0].differences_from_paper() | members[0].own_differences_from_paper(),
     )
 
 
-def _notes(points: Sequence[Point], samples: Sequence[Trial]) -> Iterable[str]:
-    metric, protocol = samples[0].metric, samples[0].evaluation.protocol
+def _notes(points: Sequence[Point], trials: Sequence[Trial]) -> Iterable[str]:
+    metric, protocol = trials[0].metric, trials[0].evaluation.protocol
     if metric != PAPER_METRIC:
         yield f"{metric}: Fréchet distance of {protocol.num_images} images, {protocol.features} features; not FID-50K."
     shown, num_aside = [point for point in points if point.drawn], sum(not point.drawn for point in points)
-    numbers = {point.speed.n for point in shown}
+    numbers = {point.n for point in shown}
     if numbers == {1}:
         yield "n = 1: one seed per point, so no spread is known."
     elif len(numbers) == 1:
         yield f"Mean and standard deviation over n = {numbers.pop()} seeds of each point."
     else:
-        counts = ", ".join(f"{point.label} n = {point.speed.n}" for point in shown)
+        counts = ", ".join(f"{point.label} n = {point.n}" for point in shown)
         yield f"Mean and standard deviation over n seeds: {counts}."
     if num_aside:
         what = f"{num_aside} more points of these methods, with other knobs (Fig. 5, 6, Table 3)"
@@ -299,14 +289,14 @@ def _notes(points: Sequence[Point], samples: Sequence[Trial]) -> Iterable[str]:
         yield f"Formulation and sampler differ, each method has its own. {each}."
     if any(point.title == "MDT-lite" for point in shown):
         yield "MDT-lite: MDT without its relative position bias."
-    if not all(sample.run.manifest.data.real for sample in samples):
+    if not all(trial.run.manifest.data.real for trial in trials):
         yield "The data is synthetic: the speeds mean something, the distances do not."
     for what, versions in (
         (
             "versions of the code",
-            {(sample.run.manifest.git_commit, sample.run.manifest.git_diff_sha256) for sample in samples},
+            {(trial.run.manifest.git_commit, trial.run.manifest.git_diff_sha256) for trial in trials},
         ),
-        ("versions of torch", {sample.run.manifest.packages.get("torch") for sample in samples}),
+        ("versions of torch", {trial.run.manifest.packages.get("torch") for trial in trials}),
     ):
         if len(versions) > 1:
             yield f"The runs come from {len(versions)} {what}."
@@ -321,18 +311,15 @@ def _published_panel(points: Iterable[published.PublishedPoint]) -> Panel:
             kind="published",
             method=point.method,
             title=look(point.method).title,
+            label=f"{look(point.method).title} {point.input_patches}",
             input_patches=point.input_patches,
-            variant="",
-            speed=Spread.of([point.steps_per_sec]),
-            distance=Spread.of([point.fid50k]),
-            runs=(),
-            formulation=None,
-            sampler=None,
-            num_steps=None,
-            nfe=None,
+            steps_per_sec=point.steps_per_sec,
+            steps_per_sec_sd=None,
+            value=point.fid50k,
+            value_sd=None,
+            n=None,
             source=point.source,
             quality=point.quality,
-            differences={},
         )
         for point in sorted(points, key=lambda point: order(point.method))
     ]
@@ -344,16 +331,16 @@ def _published_panel(points: Iterable[published.PublishedPoint]) -> Panel:
 def _relative(points: Sequence[Point]) -> list[Point]:
     """The points with their ratios to the panel's DiT. Without exactly one DiT to divide by they have none."""
     reference = [point for point in points if point.method == REFERENCE and point.drawn]
-    if len(reference) != 1 or reference[0].distance.mean <= 0:
+    if len(reference) != 1 or reference[0].value <= 0:
         return list(points)
-    speed, distance = reference[0].speed.mean, reference[0].distance.mean
+    speed, distance = reference[0].steps_per_sec, reference[0].value
     return [
-        replace(point, speed_ratio=point.speed.mean / speed, distance_ratio=point.distance.mean / distance)
+        replace(point, speed_ratio=point.steps_per_sec / speed, distance_ratio=point.value / distance)
         for point in points
     ]
 
 
-def row_of(panel: Panel, point: Point) -> dict[str, str | int | float | None]:
+def row_of(panel: Panel, point: Point) -> dict[str, Any]:
     """One line of the CSV."""
     return {
         "panel": panel.name,
@@ -363,12 +350,12 @@ def row_of(panel: Panel, point: Point) -> dict[str, str | int | float | None]:
         "label": point.label,
         "drawn": "yes" if panel.drawn and point.drawn else "no",
         "input_patches": point.input_patches,
-        "steps_per_sec": point.speed.mean,
-        "steps_per_sec_sd": point.speed.sd,
+        "steps_per_sec": point.steps_per_sec,
+        "steps_per_sec_sd": point.steps_per_sec_sd,
         "metric": panel.metric,
-        "value": point.distance.mean,
-        "value_sd": point.distance.sd,
-        "n": point.speed.n if point.kind == "measured" else None,
+        "value": point.value,
+        "value_sd": point.value_sd,
+        "n": point.n,
         "seeds": " ".join(str(run.result.seed) for run in point.runs),
         "speed_relative_to_dit": point.speed_ratio,
         "value_relative_to_dit": point.distance_ratio,

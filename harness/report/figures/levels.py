@@ -1,184 +1,94 @@
-"""Points with their spread along an axis, and results without a place on it as horizontal lines: Fig. 5 and 6."""
+"""Fig. 5 and 6: a method's distances along an axis, and results without a place on the axis as horizontal lines.
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+The column `lowest` is empty in the row of a line.
+"""
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
 from matplotlib.axes import Axes
 
 from harness.records.looks import look
-from harness.report.drawing.sheet import DASHES, TEXT_COLOUR, Block, Drawing, Key, Row, compose
-from harness.report.figures.figure3 import Spread
-from harness.report.figures.measured import Measured, kinds
+from harness.records.trials import Trial, metric_title
+from harness.report.drawing.scales import fit
+from harness.report.drawing.sheet import DASHES, TEXT_COLOUR
+from harness.report.figures import measured as shared
 
 SUBHEADING = "Lower is better. Hollow: published. Filled: measured. A ring marks the lowest point."
-DOTS = (0, (1, 1.5))
-MEASURED = ("measured", "measured", None)  # source, quality, protocol: those of a setting are in its title
 
 
-@dataclass(frozen=True)
-class Points:
-    """One method's results along the axis."""
-
-    method: str
-    label: str
-    xs: tuple[float, ...]
-    spreads: tuple[Spread, ...]
-    measured: tuple[Measured, ...] = ()  # behind each; none: published
-    sources: tuple[str, ...] = ()
-    qualities: tuple[str, ...] = ()
-    protocols: tuple[str, ...] = ()
-    joined: bool = True
-
-    @property
-    def lowest(self) -> int | None:
-        """The place of the lowest mean over the seeds that all points have; None where they have none in common."""
-        values = [{trial.seed: trial.distance for trial in behind.trials} for behind in self.measured]
-        if not values:
-            return min(range(len(self.xs)), key=lambda i: self.spreads[i].mean)
-        shared = set.intersection(*map(set, values))
-        if not shared:
-            return None
-        return min(range(len(self.xs)), key=lambda i: sum(values[i][seed] for seed in shared))
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        for i, (x, spread) in enumerate(zip(self.xs, self.spreads, strict=True)):
-            behind = self.measured[i] if self.measured else None
-            told = (self.sources[i], self.qualities[i], self.protocols[i]) if self.sources else MEASURED
-            yield {"x": x, **_row(self.method, self.label, spread, behind, told), "lowest": i == self.lowest}
+def published_point(method: str, label: str, row: Any, *, lowest: bool | None = None) -> dict[str, Any]:
+    return {"kind": "published", "method": method, "label": label, **shared.of_paper(row), "lowest": lowest}
 
 
-@dataclass(frozen=True)
-class Level:
-    """A result that no place on the axis belongs to."""
-
-    method: str
-    label: str
-    spread: Spread
-    measured: Measured | None = None
-    source: str = "measured"
-    quality: str = "measured"
-    protocol: str | None = None
-    line: tuple = DASHES
-
-    def row(self) -> dict[str, Any]:
-        told = (self.source, self.quality, self.protocol)
-        return {**_row(self.method, self.label, self.spread, self.measured, told), "lowest": None}
+def measured_point(label: str, trials: Sequence[Trial], *, lowest: bool | None = None) -> dict[str, Any]:
+    values = shared.of_runs(trials, [trial.distance for trial in trials])
+    return {"kind": "measured", "method": trials[0].method, "label": label, **values, "lowest": lowest}
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One pair of axes: the points, the lines beside them, and what there is to say."""
-
-    name: str
-    title: str
-    metric: str
-    points: Points
-    levels: tuple[Level, ...]
-    notes: tuple[str, ...]
+def lowest_of(found: Mapping[float, Sequence[Trial]]) -> float | None:
+    """The place of the lowest mean over the seeds that all places have; None where they have none in common."""
+    values = {x: {trial.seed: trial.distance for trial in trials} for x, trials in found.items()}
+    shared_seeds = set.intersection(*map(set, values.values()))
+    return min(values, key=lambda x: sum(values[x][seed] for seed in shared_seeds)) if shared_seeds else None
 
 
-P = TypeVar("P", bound=Panel)
+def counted(rows: Sequence[Mapping[str, Any]], x: str) -> str:
+    """The note on the seeds behind the rows: a point is called by its place, a line by its label."""
+    return shared.counted(
+        {row["label"] if row["lowest"] is None else f"{row[x]:g}": row["n"] for row in rows},
+    )
 
 
-def drawing(
-    panels: Sequence[P],
-    draw: Callable[..., None],  # draw(axes, panel=...)
-    rows_of: Callable[[P], Iterable[Row]],
-    notes: Sequence[str],
-    *,
-    name: str,
-    title: str,
-    alternative: str,
-    keys: tuple[Key, ...] = (),
-) -> Drawing:
-    """The panels one below another, each with its key, of which `keys` are the last; `notes` are of all of them."""
-    blocks = [
-        Block(
-            f"({letter}) {panel.title}",
-            partial(draw, panel=panel),
-            panel.notes,
-            (point_key(panel.points), *(level_key(level) for level in panel.levels), *keys),
+def ends(frame: pd.DataFrame) -> Iterator[tuple[float, float | None]]:
+    yield from zip(frame["value"], frame["value_sd"], strict=True)
+
+
+def draw(axes: Axes, frame: pd.DataFrame, x: str, line: str | tuple = DASHES) -> None:
+    """The points along column `x`, joined where all were measured alike, and the lines with a band of one deviation."""
+    axes.set_ylabel(f"{metric_title(frame['metric'].iloc[0])} (lower is better)")
+    fit(axes, "y", list(ends(frame)))
+    points, lines = frame[frame["lowest"].notna()], frame[frame["lowest"].isna()]
+    first = points.iloc[0]
+    style, measured = look(first["method"]), first["kind"] == "measured"
+    for row in lines.itertuples():
+        colour = look(row.method).colour
+        if row.value_sd is not None:
+            low, high = row.value - row.value_sd, row.value + row.value_sd
+            axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
+        label = f"{row.label}: {row.value:.4g}"
+        axes.axhline(
+            row.value, color=colour, linewidth=1.2, linestyle=line, label=label, gid=f"{row.panel}/{row.label}"
         )
-        for letter, panel in zip("abcdefgh", panels, strict=False)
-    ]
-    told = tuple(dict.fromkeys([*(note for panel in panels for note in panel.notes), *notes]))
-    rows = [row for panel in panels for row in rows_of(panel)]
-    figure = compose(title, blocks, subheading=SUBHEADING, notes=notes)
-    return Drawing(name, title, alternative + kinds(rows), figure, rows, told)
-
-
-def _row(
-    method: str, label: str, spread: Spread, behind: Measured | None, told: tuple[str, str, str | None]
-) -> dict[str, Any]:
-    return {
-        "kind": "measured" if behind else "published",
-        "method": method,
-        "label": label,
-        "value": spread.mean,
-        "value_sd": spread.sd,
-        "n": spread.n if behind else None,
-        "seeds": behind.seeds if behind else None,
-        "runs": behind.runs if behind else None,
-        "source": told[0],
-        "quality": told[1],
-        "protocol": told[2],
-    }
-
-
-def point_key(points: Points) -> Key:
-    style = look(points.method)
-    return Key(points.label, style.colour, style.marker, bool(points.measured), "-" if points.joined else None)
-
-
-def level_key(level: Level) -> Key:
-    return Key(f"{level.label}: {level.spread.mean:.4g}", look(level.method).colour, line=level.line)
-
-
-def draw_points(axes: Axes, points: Points, panel: str, *, ring: bool = False) -> None:
-    """The points with error bars where there are several seeds, joined only where all were measured alike."""
-    style = look(points.method)
-    ys = [spread.mean for spread in points.spreads]
-    for x, spread in zip(points.xs, points.spreads, strict=True):
-        if spread.sd is not None:
-            axes.errorbar(x, spread.mean, spread.sd, fmt="none", ecolor=style.colour, elinewidth=1, zorder=3)
+    if points["value_sd"].notna().any():
+        sd = [value or 0 for value in points["value_sd"]]
+        axes.errorbar(points[x], points["value"], sd, fmt="none", ecolor=style.colour, elinewidth=1, zorder=3)
     axes.plot(
-        points.xs,
-        ys,
+        points[x],
+        points["value"],
         color=style.colour,
-        linestyle="-" if points.joined else "none",
+        linestyle="-" if measured else "none",
         linewidth=1,
         marker=style.marker,
         markersize=5.5,
         markeredgewidth=1.2,
-        markerfacecolor=style.colour if points.measured else "white",
-        gid=f"{panel}/{points.label}",
+        markerfacecolor=style.colour if measured else "white",
+        label=first["label"],
+        gid=f"{first['panel']}/{first['label']}",
         clip_on=False,
         zorder=4,
     )
-    best = points.lowest
-    if ring and best is not None:
-        axes.plot(
-            [points.xs[best]],
-            [ys[best]],
-            linestyle="none",
-            marker="o",
-            markersize=11,
-            markerfacecolor="none",
-            markeredgecolor=TEXT_COLOUR,
-            markeredgewidth=0.8,
-            clip_on=False,
-            zorder=5,
-        )
-
-
-def draw_levels(axes: Axes, levels: Sequence[Level], panel: str) -> None:
-    """Lines across the axes, each with a band of one standard deviation where there are several seeds."""
-    for level in levels:
-        colour, spread = look(level.method).colour, level.spread
-        if spread.sd is not None:
-            axes.axhspan(spread.mean - spread.sd, spread.mean + spread.sd, color=colour, alpha=0.12, linewidth=0)
-        axes.axhline(
-            spread.mean, color=colour, linewidth=1.2, linestyle=level.line, zorder=2, gid=f"{panel}/{level.label}"
-        )
+    ringed = points[points["lowest"] == True]  # noqa: E712, the column is of objects
+    axes.plot(
+        ringed[x],
+        ringed["value"],
+        linestyle="none",
+        marker="o",
+        markersize=11,
+        markerfacecolor="none",
+        markeredgecolor=TEXT_COLOUR,
+        markeredgewidth=0.8,
+        clip_on=False,
+        zorder=5,
+    )

@@ -5,21 +5,20 @@ A loss is a number of its formulation: EDM's and IDDPM's weigh the noise levels 
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from harness.records.evidence import Evidence
-from harness.records.looks import look, measured_title, order
-from harness.records.trials import Setting, Trial
+from harness.records.looks import look, order
+from harness.records.trials import Setting, Spread, Trial
 from harness.report.drawing.scales import fit, short
-from harness.report.drawing.sheet import DASHES, NOTE_COLOUR, Block, Drawing, Key, Row, compose
+from harness.report.drawing.sheet import DASHES, DOTS, NOTE_COLOUR, Drawing, Panel, Row, drawing
 from harness.report.figures import measured as shared
-from harness.report.figures.figure3 import Spread
 
 NAME = "losses"
 TITLE = "Training losses"
@@ -28,9 +27,7 @@ SUBHEADING = (
     "The paper prints no loss."
 )
 
-MAX_SETTINGS = 2  # drawn, of up to five blocks each; the others are counted
 MAX_POINTS = 150  # of one curve
-AXES_HEIGHT = 1.45  # inches
 MARKERS = 5  # of a curve
 
 
@@ -52,6 +49,7 @@ PARTS = {
     "loss/patches": Part(DISCRIMINATIVE, "patches", DASHES),
     "loss/mae": Part("reconstruction", "patches it hides"),
 }
+WHOLE = Part(DENOISING, "")  # the loss of a method without a known denoising part
 QUANTITIES = {
     DENOISING: "Denoising loss",
     DISCRIMINATIVE: "Discriminative loss: cross-entropy to the teacher, nats",
@@ -59,55 +57,17 @@ QUANTITIES = {
 }
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One part of one method's loss over its seeds."""
-
-    method: str
-    title: str
-    formulation: str
-    name: str  # as it is logged: "loss/cls"
-    part: Part
-    trials: tuple[Trial, ...]
-    steps: tuple[int, ...]
-    values: tuple[Spread, ...]
-    window: int  # consecutive logged values behind each point
-
-    @property
-    def label(self) -> str:
-        return self.title if self.name == "loss" else f"{self.title}, {self.part.title}"
-
-    @property
-    def axes(self) -> tuple[str, str]:
-        """Curves share axes where this is equal: what is measured, and its formulation or, elsewhere, its method."""
-        return self.part.quantity, self.formulation if self.part.quantity == DENOISING else self.method
-
-
 def make(evidence: Evidence) -> Drawing:
     """The losses of each setting's methods with the paper's knobs at its main budget."""
-    blocks: list[Block] = []
-    rows: list[Row] = []
-    drawn, silent, more = 0, 0, 0
-    for setting in shared.paper_first(evidence):
-        if drawn == MAX_SETTINGS:
-            more += 1
-            continue
-        curves, notes = _curves(setting)
-        if curves:
-            drawn += 1
-            blocks += _blocks(setting, curves, notes)
-            rows += [row for curve in curves for row in _rows(setting, curve)]
-        else:
-            silent += 1
-    notes = list(_remarks(evidence, silent, more))
-    if not blocks:
-        blocks = [Block("No loss is logged yet", lambda grid: None, tuple(notes), rows=0)]
-    figure = compose(TITLE, blocks, subheading=SUBHEADING, notes=notes if rows else ())
-    told = tuple(dict.fromkeys([*(note for block in blocks for note in block.notes), *notes]))
-    return Drawing(NAME, TITLE, _alternative(rows), figure, rows, told)
+    made = [_panels(setting) for setting in shared.paper_first(evidence)]
+    panels = [panel for found in made for panel in found]
+    notes = [*([SUBHEADING] if panels else []), *_remarks(evidence, sum(not found for found in made))]
+    methods = dict.fromkeys(look(row["method"]).title for panel in panels for row in panel.rows)
+    alternative = f"Training losses against steps for {', '.join(methods)}, each formulation on its own axes"
+    return drawing(NAME, TITLE, alternative if methods else "No training losses to show yet", panels, notes=notes)
 
 
-def _remarks(evidence: Evidence, silent: int, more: int) -> Iterator[str]:
+def _remarks(evidence: Evidence, silent: int) -> Iterator[str]:
     without = len(evidence.runs) - sum(len(setting.trials) for setting in evidence.settings)
     if not evidence.settings:
         yield "No finished run has an evaluation; `harness demo` or `harness run dit-tiny` trains and logs one."
@@ -115,7 +75,6 @@ def _remarks(evidence: Evidence, silent: int, more: int) -> Iterator[str]:
         yield f"{without} finished run{'s have' if without > 1 else ' has'} no distance and no curve here."
     if silent:
         yield f"{silent} further setting{'s' * (silent > 1)} with no loss in metrics.jsonl."
-    yield from shared.not_drawn(more)
     if evidence.settings:
         yield "A logged line is the mean over the steps since the line before."
         yield (
@@ -124,63 +83,70 @@ def _remarks(evidence: Evidence, silent: int, more: int) -> Iterator[str]:
         )
 
 
-# Curves ----------------------------------------------------------------------------------------------------------
+# Rows ------------------------------------------------------------------------------------------------------------
 
 
-def _curves(setting: Setting) -> tuple[list[Curve], list[str]]:
+def _panels(setting: Setting) -> list[Panel]:
+    """A panel for each quantity and its formulation or, elsewhere, its method; none where no run has a loss."""
     steps, batch_size = setting.budget()
-    curves, notes = [], []
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    notes = []
     for method in sorted({trial.method for trial in setting.trials}, key=order):
         trials = setting.select(method, steps=steps, batch_size=batch_size)
+        title = look(method).title
         if not trials:
-            notes.append(f"{look(method).title}: no run with the paper's knobs at {steps} steps of batch {batch_size}.")
+            notes.append(f"{title}: no run with the paper's knobs at {steps} steps of batch {batch_size}.")
             continue
         formulations = Counter(str(trial.run.config["formulation"]) for trial in trials)
         formulation = formulations.most_common(1)[0][0]
         alike = [trial for trial in trials if trial.run.config["formulation"] == formulation]
         if len(alike) < len(trials):
-            notes.append(f"{look(method).title}: {len(trials) - len(alike)} runs of another formulation are left out.")
-        found = list(_of_method(alike, formulation))
-        if not found:
-            notes.append(f"{look(method).title}: no loss in metrics.jsonl.")
-        curves += found
+            notes.append(f"{title}: {len(trials) - len(alike)} runs of another formulation are left out.")
+        rows = list(_rows(setting, alike, formulation))
+        for row in rows:
+            quantity = row["quantity"]
+            groups[quantity, formulation if quantity == DENOISING else method].append(row)
+        if not rows:
+            notes.append(f"{title}: no loss in metrics.jsonl.")
         damaged = sum(trial.run.damaged_lines for trial in alike)
         if damaged:
-            notes.append(f"{look(method).title}: {damaged} damaged lines of metrics.jsonl are left out.")
-    return curves, notes
+            notes.append(f"{title}: {damaged} damaged lines of metrics.jsonl are left out.")
+    ordered = sorted(groups.items(), key=lambda item: (list(QUANTITIES).index(item[0][0]), item[0][1]))
+    panels = [_panel(setting, quantity, owner, rows) for (quantity, owner), rows in ordered]
+    return [*panels[:-1], *(replace(panel, notes=(*panel.notes, *notes)) for panel in panels[-1:])]
 
 
-def _of_method(trials: Sequence[Trial], formulation: str) -> Iterator[Curve]:
-    """One curve for each known part that is logged; of a method without a known denoising part, the loss itself."""
+def _rows(setting: Setting, trials: Sequence[Trial], formulation: str) -> Iterator[dict[str, Any]]:
+    """The points of each known part that is logged; of a method without a known denoising part, the loss itself."""
     logged = {name for trial in trials for line in trial.run.metrics for name in line}
     names = [name for name in PARTS if name in logged]
     if not any(PARTS[name].quantity == DENOISING for name in names):
         names = ["loss", *names]
     for name in names:
-        by_trial = {trial.run.name: _logged(trial, name) for trial in trials}
-        holding = [trial for trial in trials if by_trial[trial.run.name]]
-        if not holding:
-            continue
-        shared = set.intersection(*(set(by_trial[trial.run.name]) for trial in holding))
-        windows = _windows(sorted(shared))
-        if not windows:
-            continue
-        yield Curve(
-            method=trials[0].method,
-            title=measured_title(trials[0].method, trials[0].knobs),
-            formulation=formulation,
-            name=name,
-            part=PARTS.get(name, Part(DENOISING, "")),
-            trials=tuple(holding),
-            steps=tuple(steps[-1] for steps in windows),
-            values=tuple(
-                Spread.of(
-                    [math.fsum(by_trial[trial.run.name][step] for step in steps) / len(steps) for trial in holding]
-                )
-                for steps in windows
-            ),
-            window=len(windows[0]),
-        )
+        part = PARTS.get(name, WHOLE)
+        curves = [(trial, curve) for trial in trials if (curve := _logged(trial, name))]
+        common = sorted(set.intersection(*(set(curve) for _, curve in curves))) if curves else []
+        title = shared.title_of_runs(trials)
+        for steps in _windows(common):
+            value = Spread.of([math.fsum(curve[step] for step in steps) / len(steps) for _, curve in curves])
+            yield {
+                "setting": setting.name,
+                "setting_title": setting.title,
+                "quantity": part.quantity,
+                "formulation": formulation,
+                "method": trials[0].method,
+                "label": f"{title}, {part.title}" if part.title else title,
+                "part": name,
+                "step": steps[-1],
+                "mean": value.mean,
+                "sd": value.sd,
+                "n": value.n,
+                "seeds": " ".join(str(trial.seed) for trial, _ in curves),
+                "log_lines_averaged": len(steps),
+                "batch_size": trials[0].batch_size,
+                "uniform_guess": _guess(trials[0]) if part.quantity == DISCRIMINATIVE else None,
+                "runs": " ".join(trial.run.name for trial, _ in curves),
+            }
 
 
 def _logged(trial: Trial, name: str) -> dict[int, float]:
@@ -199,125 +165,71 @@ def _windows(steps: Sequence[int]) -> list[Sequence[int]]:
     return [steps[first : first + size] for first in range(0, len(steps) - size + 1, size)]
 
 
-# Drawing ---------------------------------------------------------------------------------------------------------
-
-
-def _blocks(setting: Setting, curves: Sequence[Curve], notes: Sequence[str]) -> list[Block]:
-    groups: dict[tuple[str, str], list[Curve]] = defaultdict(list)
-    for curve in curves:
-        groups[curve.axes].append(curve)
-    ordered = sorted(groups.items(), key=lambda item: (list(QUANTITIES).index(item[0][0]), item[0][1]))
-    blocks = [_block(setting, quantity, owner, members) for (quantity, owner), members in ordered]
-    last = blocks[-1]
-    blocks[-1] = Block(last.title, last.draw, (*last.notes, *notes), last.keys, axes_height=AXES_HEIGHT)
-    return blocks
-
-
-def _block(setting: Setting, quantity: str, owner: str, curves: Sequence[Curve]) -> Block:
-    first = curves[0].trials[0]
-    owner_title = owner.upper() if quantity == DENOISING else look(owner).title
-    title = f"{QUANTITIES[quantity]}, {owner_title}: {setting.title}, batch {first.batch_size}"
-    keys = tuple(Key(curve.label, look(curve.method).colour, _marker(curve), line=curve.part.line) for curve in curves)
-    guess = _guess(first) if quantity == DISCRIMINATIVE else None
-    notes = list(_notes(curves))
-    if guess is not None:
-        keys += (Key(f"ln {first.knobs['num_prototypes']}", NOTE_COLOUR, line=(0, (1, 1))),)
-        ends = ", ".join(f"{curve.part.title} {curve.values[-1].mean / guess:.1%}" for curve in curves)
-        notes.append(f"Dotted: ln K = {guess:.3f}, a uniform guess among K prototypes. Last points, of it: {ends}.")
-    return Block(title, partial(_draw, curves=curves, guess=guess), tuple(notes), keys, axes_height=AXES_HEIGHT)
-
-
 def _guess(trial: Trial) -> float | None:
     """The cross-entropy of a uniform guess among the run's K prototypes."""
     count = trial.knobs.get("num_prototypes")
     return math.log(count) if isinstance(count, int) and count > 1 else None
 
 
-def _notes(curves: Sequence[Curve]) -> Iterator[str]:
-    methods: dict[str, Curve] = {}
-    for curve in curves:
-        methods.setdefault(curve.method, curve)
-    counted = ", ".join(f"{curve.title} n = {len(curve.trials)} ({_seeds(curve.trials)})" for curve in methods.values())
-    yield f"{counted}."
-    window = max(curve.window for curve in curves)
+# Panels ----------------------------------------------------------------------------------------------------------
+
+
+def _panel(setting: Setting, quantity: str, owner: str, rows: Sequence[Row]) -> Panel:
+    whose = owner.upper() if quantity == DENOISING else look(owner).title
+    title = f"{QUANTITIES[quantity]}, {whose}: {setting.title}, batch {rows[0]['batch_size']}"
+    return Panel(title, rows, _draw, tuple(_notes(rows)), height=1.45)
+
+
+def _notes(rows: Sequence[Row]) -> Iterator[str]:
+    first = {row["method"]: row for row in reversed(rows)}
+    counted = (
+        f"{row['label'].partition(',')[0]} n = {row['n']} (seeds {row['seeds'].replace(' ', ', ')})"
+        for row in reversed(first.values())
+    )
+    yield f"{', '.join(counted)}."
+    window = max(row["log_lines_averaged"] for row in rows)
     if window > 1:
         yield f"Smoothed: a point is the mean of {window} logged lines in a row."
+    guess = rows[0]["uniform_guess"]
+    if guess is not None:
+        last = {row["part"]: row["mean"] for row in rows}
+        ends = ", ".join(f"{PARTS[part].title} {mean / guess:.1%}" for part, mean in last.items())
+        yield f"Dotted: ln K = {guess:.3f}, a uniform guess among K prototypes. Last points, of it: {ends}."
 
 
-def _seeds(trials: Sequence[Trial]) -> str:
-    seeds = sorted(trial.seed for trial in trials)
-    if len(seeds) == 1:
-        return f"seed {seeds[0]}"
-    gapless = seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 2
-    return f"seeds {seeds[0]} to {seeds[-1]}" if gapless else f"seeds {', '.join(map(str, seeds))}"
-
-
-def _draw(grid: Sequence[Axes], *, curves: Sequence[Curve], guess: float | None) -> None:
+def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
     (axes,) = grid
-    for number, curve in enumerate(curves):
-        style = look(curve.method)
-        means = [value.mean for value in curve.values]
-        every = max(1, len(means) // MARKERS)
+    curves = frame.groupby(["method", "part"], sort=False)
+    for number, ((method, part), curve) in enumerate(curves):
+        style, line = look(method), PARTS.get(part, WHOLE).line
+        every = max(1, len(curve) // MARKERS)
         axes.plot(
-            curve.steps,
-            means,
+            curve["step"],
+            curve["mean"],
             color=style.colour,
-            linestyle=curve.part.line,
+            linestyle=line,
             linewidth=1.2,
-            marker=_marker(curve),
+            marker=style.marker if line == "-" else None,  # dashes distinguish the other curves
             markersize=3.5,
             markeredgewidth=0,
             markevery=(number * every // len(curves), every),  # of curves that coincide, both are seen
-            gid=f"{curve.method}/{curve.name}",
+            label=curve["label"].iloc[0],
+            gid=f"{method}/{part}",
             zorder=3,
         )
-        if len(curve.trials) > 1:
-            low = [value.mean - (value.sd or 0) for value in curve.values]
-            high = [value.mean + (value.sd or 0) for value in curve.values]
-            axes.fill_between(curve.steps, low, high, color=style.colour, alpha=0.2, linewidth=0, zorder=2)
-    axes.set(xlabel="Training steps", ylabel="loss")
+        if curve["sd"].notna().all():
+            low, high = curve["mean"] - curve["sd"], curve["mean"] + curve["sd"]
+            axes.fill_between(
+                list(curve["step"]), list(low), list(high), color=style.colour, alpha=0.2, linewidth=0, zorder=2
+            )
+    axes.set(xlabel="Training steps", ylabel="loss", xlim=(0, frame["step"].max()))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: short(step)))
-    axes.set_xlim(0, max(step for curve in curves for step in curve.steps))
-    fit(axes, "y", [(value.mean, value.sd) for curve in curves for value in curve.values], room=0.05)
+    fit(axes, "y", list(zip(frame["mean"], frame["sd"], strict=True)), room=0.05)
     if axes.get_yscale() == "log":
         axes.set_ylabel("loss, log scale")
     else:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # 5.0025 is not 5.003
+    guess = frame["uniform_guess"].iloc[0]
     if guess is not None:
-        axes.axhline(guess, color=NOTE_COLOUR, linestyle=(0, (1, 1)), linewidth=1, zorder=1)
-
-
-def _marker(curve: Curve) -> str | None:
-    """A dashed line is told apart by its dashes."""
-    return look(curve.method).marker if curve.part.line == "-" else None
-
-
-# Words -----------------------------------------------------------------------------------------------------------
-
-
-def _rows(setting: Setting, curve: Curve) -> Iterator[Row]:
-    for step, value in zip(curve.steps, curve.values, strict=True):
-        yield {
-            "setting": setting.name,
-            "setting_title": setting.title,
-            "quantity": curve.part.quantity,
-            "formulation": curve.formulation,
-            "method": curve.method,
-            "part": curve.name,
-            "step": step,
-            "mean": value.mean,
-            "sd": value.sd,
-            "n": value.n,
-            "seeds": " ".join(str(trial.seed) for trial in curve.trials),
-            "log_lines_averaged": curve.window,
-            "batch_size": curve.trials[0].batch_size,
-            "uniform_guess": _guess(curve.trials[0]) if curve.part.quantity == DISCRIMINATIVE else None,
-            "runs": " ".join(trial.run.name for trial in curve.trials),
-        }
-
-
-def _alternative(rows: Iterable[Row]) -> str:
-    methods = list(dict.fromkeys(look(str(row["method"])).title for row in rows))
-    if not methods:
-        return "No training losses to show yet"
-    return f"Training losses against steps for {', '.join(methods)}, each formulation on its own axes"
+        label = f"ln {math.exp(guess):.0f}"
+        axes.axhline(guess, color=NOTE_COLOUR, linestyle=DOTS, linewidth=1, zorder=1, label=label)

@@ -1,48 +1,61 @@
-"""What several figures share of what was measured: a method's runs in a setting, their mean, and notes on them."""
+"""What several figures share: the columns of a value with its spread and source, their panels' titles, and notes."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from string import ascii_lowercase
 from typing import Any
 
 from harness.records.evidence import Evidence
 from harness.records.looks import measured_title
-from harness.records.trials import Setting, Trial
-from harness.report.drawing.sheet import Row
-from harness.report.figures.figure3 import Spread
+from harness.records.trials import Setting, Spread, Trial
+from harness.report.drawing.sheet import Panel
 
-MOST_SETTINGS = 4  # panels of one figure
 MDT_LITE = "MDT-lite: MDT without its relative position bias."
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The distances after the last step of runs that differ in their seed alone."""
-
-    trials: tuple[Trial, ...]
-    distance: Spread
-
-    @property
-    def seeds(self) -> str:
-        return " ".join(str(trial.seed) for trial in self.trials)
-
-    @property
-    def runs(self) -> str:
-        return " ".join(trial.run.name for trial in self.trials)
-
-    @property
-    def title(self) -> str:
-        return measured_title(self.trials[0].method, self.trials[0].knobs)
+def of_runs(trials: Sequence[Trial], values: Sequence[float]) -> dict[str, Any]:
+    """The columns of a value measured in each of these runs, which differ in their seed alone."""
+    spread = Spread.of(values)
+    return {
+        "value": spread.mean,
+        "value_sd": spread.sd,
+        "n": spread.n,
+        "seeds": " ".join(str(trial.seed) for trial in trials),
+        "runs": " ".join(trial.run.name for trial in trials),
+        "source": "measured",
+        "quality": "measured",
+        "protocol": None,
+    }
 
 
-def measured(setting: Setting, method: str, budget: tuple[int, int], **knobs: Any) -> Measured | None:
-    """The method at this budget (steps, batch) with these knobs, the other ones as its paper has them; None: no run."""
-    trials = setting.select(method, steps=budget[0], batch_size=budget[1], **knobs)
-    return Measured(trials, Spread.of([trial.distance for trial in trials])) if trials else None
+def of_paper(row: Any) -> dict[str, Any]:
+    """The same columns of a row of the published tables."""
+    unknown = {"value_sd": None, "n": None, "seeds": None, "runs": None}
+    return {
+        "value": float(row.value),
+        **unknown,
+        "source": row.source,
+        "quality": row.quality,
+        "protocol": row.protocol,
+    }
+
+
+def title_of_runs(trials: Sequence[Trial]) -> str:
+    return measured_title(trials[0].method, trials[0].knobs)
 
 
 def paper_first(evidence: Evidence) -> list[Setting]:
     """The settings, those at the paper's scale before the others."""
     return sorted(evidence.settings, key=lambda setting: setting.scale != "paper")
+
+
+def letter(number: int) -> str:
+    """What a panel is called: (a), (b), ... and (27), (28) after (z)."""
+    return f"({ascii_lowercase[number]})" if number < len(ascii_lowercase) else f"({number + 1})"
+
+
+def lettered(panels: Sequence[Panel]) -> list[Panel]:
+    return [replace(panel, title=f"{letter(i)} {panel.title}") for i, panel in enumerate(panels)]
 
 
 def title_of(setting: Setting, budget: tuple[int, int]) -> str:
@@ -60,22 +73,21 @@ def conditions(setting: Setting, model: str = "S/2") -> Iterator[str]:
         yield f"Not the paper's conditions: {'; '.join(differences.values())}."
 
 
-def counted(values: Iterable[tuple[str, Spread]]) -> str:
+def counted(numbers: Mapping[str, int]) -> str:
     """One sentence on the number of seeds behind each of the named values."""
-    values = list(values)
-    numbers = sorted({value.n for _, value in values})
-    if numbers == [1]:
+    different = sorted(set(numbers.values()))
+    if different == [1]:
         return "n = 1: one seed each, so no spread is known."
-    if len(numbers) == 1:
-        return f"Mean and standard deviation over n = {numbers[0]} seeds each."
-    each = ", ".join(f"{name} n = {value.n}" for name, value in values)
+    if len(different) == 1:
+        return f"Mean and standard deviation over n = {different[0]} seeds each."
+    each = ", ".join(f"{name} n = {number}" for name, number in numbers.items())
     return f"Mean and standard deviation over n seeds: {each}."
 
 
 def how_to_measure(sweep: str, what: str, evidence: Evidence, partly: Iterable[str] = ()) -> str:
-    """The note of a figure that nothing was measured for, at the scale of the runs there are; `partly` tells what is.
+    """The note of a figure for which nothing was measured, at the scale of the runs there are; `partly` says what is.
 
-    A sweep is of the paper's scale unless it is told otherwise.
+    A sweep has the paper's scale unless its command names another.
     """
     partly = "; ".join(partly)
     has = f" So far: {partly}." if partly else ""
@@ -83,17 +95,10 @@ def how_to_measure(sweep: str, what: str, evidence: Evidence, partly: Iterable[s
     return f"Not measured yet: {what}.{has} `harness sweep {sweep}{scale}` measures it."
 
 
-def not_drawn(number: int) -> list[str]:
-    """The note on settings for which there is no room."""
-    if number < 1:
-        return []
-    more = f"{count(number, 'more setting')} {'is' if number == 1 else 'are'} not drawn"
-    return [f"{more}; name fewer runs to see {'it' if number == 1 else 'them'}."]
-
-
-def kinds(rows: Iterable[Row]) -> str:
+def kinds(panels: Iterable[Panel]) -> str:
     """Which kinds of points a figure has, for its text alternative."""
-    return "published and measured" if any(row["kind"] == "measured" for row in rows) else "published only"
+    measured = any(row["kind"] == "measured" for panel in panels for row in panel.rows)
+    return "published and measured" if measured else "published only"
 
 
 def count(number: int, what: str) -> str:

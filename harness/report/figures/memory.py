@@ -6,11 +6,11 @@ contender's part alone. These are different quantities: each has axes of its own
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
@@ -18,14 +18,12 @@ from harness.papers import published
 from harness.recipes.config import digest
 from harness.records.bench_record import Bench
 from harness.records.evidence import Evidence
-from harness.records.looks import from_title, look, measured_title, order
+from harness.records.looks import from_title, look, order
 from harness.records.panels import LONGEST_NAME, device_title
 from harness.records.store import Run
 from harness.records.trials import Setting, Trial
-from harness.report.drawing.lettering import text_width
-from harness.report.drawing.sheet import KEY_SIZE, NOTE_COLOUR, NOTE_SIZE, TEXT_COLOUR, Block, Drawing, Row, compose
+from harness.report.drawing.sheet import FOREIGN_COLOUR, KEY_SIZE, TEXT_COLOUR, Drawing, Panel, Row, drawing
 from harness.report.figures import measured as shared
-from harness.report.figures.figure3 import Spread
 
 NAME = "memory"
 TITLE = "Memory of a training step"
@@ -34,8 +32,9 @@ SUBHEADING = (
 )
 
 GIGA = 1e9
+ON_DEVICE = "device allocated"
 KINDS = {
-    "device allocated": "Peak of torch's allocations on the device",
+    ON_DEVICE: "Peak of torch's allocations on the device",
     "process RSS": "Peak of the whole process, with Python and torch",
 }
 OF_A_BENCH = "Peak that a contender added on the device"
@@ -43,73 +42,34 @@ ASIDE = ("steps", "learning_rate", "betas", "weight_decay", "ema_decay", "ema_wa
 # The protocol's settings that leave memory as it is; all others must be equal on one pair of axes.
 OF_EXECUTION = ("micro_batch", "residency", "activation_checkpointing", "attention")
 
-MAX_PANELS = 5  # of what was measured; the others are counted
-MAX_BARS = 16  # of one panel
-ROW = 0.19  # inches a bar
-LONGEST_LABEL = 1.5  # inches
-FOREIGN_COLOUR = "#9a9a9a"  # code that is not this harness's
-HATCH = "////"
+BAR = 0.2  # inches, the height of a bar and the space to the next
+LONGEST_LABEL = 30  # letters
 PALE = 0.3
-ROOM = 1.24  # of the longest bar, for the number behind it
-
-
-@dataclass(frozen=True)
-class Bar:
-    label: str
-    method: str | None  # None: other code
-    gigabytes: Spread
-    seeds: str
-    runs: str
-    digitised: bool = False
-    source: str = "measured"
-    protocol: str = ""  # of a published one
-    batch_size: int | None = None
-    group: str = ""  # a heading over it and its neighbours of the same group
-
-    @property
-    def colour(self) -> str:
-        return look(self.method).colour if self.method else FOREIGN_COLOUR
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Bars of one kind of memory under equal conditions, but for those that their labels name."""
-
-    title: str
-    kind: str
-    device: str
-    bars: tuple[Bar, ...]
-    measured: bool
-    notes: tuple[str, ...] = ()
 
 
 def make(evidence: Evidence) -> Drawing:
-    """Peak memory of the runs with the paper's knobs and of every bench, then what the papers say."""
+    """What the papers say, then peak memory of the runs with the paper's knobs and of every bench."""
     measured = [*_of_runs(evidence.runs), *(panel for bench in evidence.benches for panel in _of_bench(bench))]
-    panels = [*measured[:MAX_PANELS], *_published()]
-    notes = list(_remarks(evidence, measured))
-    blocks = [_block(panel) for panel in panels]
-    rows = [row for panel in panels for row in _rows(panel)]
-    figure = compose(TITLE, blocks, subheading=SUBHEADING, notes=notes)
-    told = tuple(dict.fromkeys([*(note for panel in panels for note in panel.notes), *notes]))
-    return Drawing(NAME, TITLE, _alternative(panels), figure, rows, told)
+    papers = _published()
+    notes = [SUBHEADING, *_remarks(evidence, measured)]
+    alternative = f"Bars of memory: {len(measured)} groups measured here, {len(papers)} groups the papers print or draw"
+    return drawing(NAME, TITLE, alternative, [*papers, *measured], notes=notes)
 
 
 def _remarks(evidence: Evidence, measured: Sequence[Panel]) -> Iterator[str]:
-    if len(measured) > MAX_PANELS:
-        yield f"{len(measured) - MAX_PANELS} more groups of measured bars are not drawn; name fewer runs to see them."
-    if not any(panel.kind == "device allocated" for panel in measured):
+    rows = [row for panel in measured for row in panel.rows]
+    if not any(row["kind"] == ON_DEVICE for row in rows):
         yield "No run on a GPU: the papers' GB per GPU have no counterpart here. `harness run` on one logs its peak."
-    kept = sum(len(bar.runs.split()) for panel in measured for bar in panel.bars)
+    kept = sum(len(row["runs"].split()) for row in rows)
     without = sum(not run.result.peak_memory_bytes for run in evidence.runs)
     if without:
-        yield f"{without} run{'s' * (without > 1)} logged no peak memory."
+        yield f"{shared.count(without, 'run')} logged no peak memory."
     if other := len(evidence.runs) - without - kept:
-        yield f"No bar: {other} run{'s' * (other > 1)} with other knobs than the papers', or at steps that fewer have."
+        yield f"No bar: {shared.count(other, 'run')} with other knobs than the papers', or at steps that fewer have."
     on_cpu = sum(all(entry.peak_allocated_bytes is None for entry in bench.entries) for bench in evidence.benches)
     if on_cpu:
         yield (
-            f"{on_cpu} bench{'es' * (on_cpu > 1)} on a CPU: one process holds every contender, so none has a peak of "
+            f"{on_cpu} bench{'es' * (on_cpu > 1)} on a CPU: one process runs every contender, so none has a peak of "
             "its own. On a GPU each has."
         )
     yield (
@@ -117,8 +77,12 @@ def _remarks(evidence: Evidence, measured: Sequence[Panel]) -> Iterator[str]:
         "obtained is not stated. GB or GiB is not stated."
     )
     table = published.memory()
-    for row in table[table["value"].isna()].to_dict("records"):
-        yield f"Not shown: {row['model']} ({row['figure_or_table']}): {row['source']}."
+    for row in table[table["value"].isna()].itertuples():
+        yield f"Not shown: {row.model} ({row.figure_or_table}): {row.source}."
+
+
+def _panel(rows: Sequence[Row], *notes: str) -> Panel:
+    return Panel(rows[0]["panel"], rows, _draw, notes, height=BAR * len(rows) + 0.06)
 
 
 # Measured --------------------------------------------------------------------------------------------------------
@@ -130,17 +94,16 @@ def _of_runs(runs: Iterable[Run]) -> list[Panel]:
     for run in runs:
         if run.result.peak_memory_bytes and isinstance(run.config["protocol"].get("batch_size"), int):
             groups[digest(_conditions(run))].append(Trial(run, ""))
-    panels = [panel for trials in groups.values() if (panel := _panel(trials))]
-    titles = [panel.title for panel in panels]
-    repeated = {title for title in titles if titles.count(title) > 1}
-    shown = [panel for panel in panels if panel.title not in repeated]
-    for title in sorted(repeated):  # what differs is in their runs' configurations; the letters keep them apart
-        alike = [panel for panel in panels if panel.title == title]
-        shown += [
-            Panel(f"{panel.title} ({number} of {len(alike)})", panel.kind, panel.device, panel.bars, True, panel.notes)
-            for number, panel in enumerate(alike, start=1)
-        ]
-    return sorted(shown, key=lambda panel: (panel.kind != "device allocated", -len(panel.bars), panel.title))
+    panels = [_panel(rows, *_notes(rows)) for trials in groups.values() if (rows := _rows(trials))]
+    named: dict[str, list[Panel]] = defaultdict(list)
+    for panel in panels:
+        named[panel.title].append(panel)
+    shown = []
+    for title, alike in named.items():  # what else differs is in the configurations of their runs
+        for number, panel in enumerate(alike, start=1):
+            unique = f"{title} ({number} of {len(alike)})" if len(alike) > 1 else title
+            shown.append(replace(panel, title=unique, rows=[{**row, "panel": unique} for row in panel.rows]))
+    return sorted(shown, key=lambda panel: (panel.rows[0]["kind"] != ON_DEVICE, -len(panel.rows), panel.title))
 
 
 def _conditions(run: Run) -> dict[str, Any]:
@@ -158,27 +121,10 @@ def _conditions(run: Run) -> dict[str, Any]:
     }
 
 
-def _panel(trials: Sequence[Trial]) -> Panel | None:
-    """None where no run has the paper's knobs."""
+def _rows(trials: Sequence[Trial]) -> list[Row]:
+    """A row for each method that has runs with the paper's knobs."""
     group = Setting("", "", "other", trials[0].run.result.size, "", tuple(trials), {})
     run = trials[0].run
-    bars = []
-    for method in sorted({trial.method for trial in trials}, key=order):
-        found = _most_steps(group, method)
-        peaks = [peak / GIGA for trial in found if (peak := trial.run.result.peak_memory_bytes) is not None]
-        if peaks:
-            bars.append(
-                Bar(
-                    label=measured_title(method, found[0].knobs),
-                    method=method,
-                    gigabytes=Spread.of(peaks),
-                    seeds=" ".join(str(trial.seed) for trial in found),
-                    runs=" ".join(trial.run.name for trial in found),
-                    batch_size=found[0].batch_size,
-                )
-            )
-    if not bars:
-        return None
     protocol, result = run.config["protocol"], run.result
     data = PurePath(run.manifest.data.name).name[:LONGEST_NAME]
     way = [data, f"size {result.size}", f"batch {protocol['batch_size']}"]
@@ -186,17 +132,31 @@ def _panel(trials: Sequence[Trial]) -> Panel | None:
     way += ["compiled"] * bool(result.compiled)
     way += [f"{result.world_size} processes"] * (result.world_size > 1)
     device = device_title(result.device)
-    notes = [shared.counted((bar.label, bar.gigabytes) for bar in bars)]
-    if result.peak_memory_kind == "process RSS":
-        notes.append("Libraries are most of a small process: such bars do not show the methods' own shares.")
-    return Panel(
-        f"{KINDS[result.peak_memory_kind]}: {device}; {', '.join(way)}",
-        result.peak_memory_kind,
-        device,
-        tuple(bars),
-        True,
-        tuple(notes),
-    )
+    rows: list[Row] = []
+    for method in sorted({trial.method for trial in trials}, key=order):
+        found = _most_steps(group, method)
+        if found:
+            peaks = [(trial.run.result.peak_memory_bytes or 0) / GIGA for trial in found]
+            columns = shared.of_runs(found, peaks)
+            rows.append(
+                {
+                    "panel": f"{KINDS[result.peak_memory_kind]}: {device}; {', '.join(way)}",
+                    "kind": result.peak_memory_kind,
+                    "device": device,
+                    "label": shared.title_of_runs(found),
+                    "method": method,
+                    "batch_size": found[0].batch_size,
+                    "gigabytes": columns["value"],
+                    "sd": columns["value_sd"],
+                    "n": columns["n"],
+                    "seeds": columns["seeds"],
+                    "quality": "measured",
+                    "source": "measured",
+                    "protocol": "",
+                    "runs": columns["runs"],
+                }
+            )
+    return rows
 
 
 def _most_steps(group: Setting, method: str) -> tuple[Trial, ...]:
@@ -205,27 +165,40 @@ def _most_steps(group: Setting, method: str) -> tuple[Trial, ...]:
     return max((group.select(method, steps=number) for number in steps), key=len, default=())
 
 
+def _notes(rows: Sequence[Row]) -> Iterator[str]:
+    yield shared.counted({row["label"]: row["n"] for row in rows})
+    if rows[0]["kind"] == "process RSS":
+        yield "Libraries are most of a small process: such bars do not show the methods' own shares."
+
+
 def _of_bench(bench: Bench) -> Iterator[Panel]:
     """On a GPU: a panel for each number of images a step, the contenders named as the bench names them."""
-    groups: dict[int, list[Bar]] = defaultdict(list)
+    device = device_title(bench.device)
+    groups: dict[int, list[Row]] = defaultdict(list)
     for entry in bench.entries:
         if entry.peak_allocated_bytes:
             ours = entry.conditions.get("code") == "harness"
-            groups[entry.num_images].append(
-                Bar(
-                    label=entry.name,
-                    method=str(entry.conditions.get("method")) if ours else None,
-                    gigabytes=Spread.of([entry.peak_allocated_bytes / GIGA]),
-                    seeds="",
-                    runs="",
-                    batch_size=entry.num_images,
-                )
+            images = entry.num_images
+            groups[images].append(
+                {
+                    "panel": f"{OF_A_BENCH}: {device}; bench of {bench.measured_at[:10]}, {images} images a step",
+                    "kind": "bench, device allocated",
+                    "device": device,
+                    "label": entry.name,
+                    "method": str(entry.conditions.get("method")) if ours else None,
+                    "batch_size": images,
+                    "gigabytes": entry.peak_allocated_bytes / GIGA,
+                    "sd": None,
+                    "n": 1,
+                    "seeds": "",
+                    "quality": "measured",
+                    "source": "measured",
+                    "protocol": "",
+                    "runs": "",
+                }
             )
-    device = device_title(bench.device)
-    for images, bars in sorted(groups.items()):
-        title = f"{OF_A_BENCH}: {device}; bench of {bench.measured_at[:10]}, {images} images a step"
-        notes = ("n = 1: the highest of all its steps. Each bar's name says how its step was made.",)
-        yield Panel(title, "bench, device allocated", device, tuple(bars), True, notes)
+    for _, rows in sorted(groups.items()):
+        yield _panel(rows, "n = 1: the highest of all its steps. Each bar's name says how its step was made.")
 
 
 # Published -------------------------------------------------------------------------------------------------------
@@ -234,119 +207,66 @@ def _of_bench(bench: Bench) -> Iterator[Panel]:
 def _published() -> list[Panel]:
     """GB per GPU as the papers print or draw them, images of 256 and of 512 pixels apart."""
     table = published.memory()
-    groups: dict[str, list[Bar]] = defaultdict(list)
-    for row in table[table["value"].notna()].to_dict("records"):
-        batch = None if row["batch_size"] != row["batch_size"] else int(row["batch_size"])
-        network, _, pixels = str(row["model"]).partition(" ")
-        series, title = str(row["series"]), str(row["method"])
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in table[table["value"].notna()].itertuples():
+        network, _, pixels = str(row.model).partition(" ")
+        pixels = pixels or "256"
+        series, title = str(row.series), str(row.method)
         arithmetic = series.removeprefix(title).strip() if series.startswith(title) else ""
-        groups[pixels or "256"].append(
-            Bar(
-                label=f"{network}, {arithmetic}" if arithmetic else network,
-                method=from_title(str(row["method"])),
-                gigabytes=Spread.of([float(row["value"])]),
-                seeds="",
-                runs="",
-                digitised=row["quality"] == "digitised",
-                source=str(row["source"]),
-                protocol=str(row["protocol"]),
-                batch_size=batch,
-                group=f"batch {batch}" if batch else "batch not stated",
-            )
+        groups[pixels].append(
+            {
+                "panel": f"Published, GB per GPU of 8 x A100: images of {pixels} x {pixels} pixels",
+                "kind": "published GB per GPU",
+                "device": "8 x A100",
+                "label": f"{network}, {arithmetic}" if arithmetic else network,
+                "method": from_title(title),
+                "batch_size": None if pd.isna(row.batch_size) else int(row.batch_size),
+                "gigabytes": float(row.value),
+                "sd": None,
+                "n": None,
+                "seeds": "",
+                "quality": "digitised" if row.quality == "digitised" else "text",
+                "source": str(row.source),
+                "protocol": str(row.protocol),
+                "runs": "",
+            }
         )
-    panels = []
-    for pixels, bars in sorted(groups.items()):
-        bars = sorted(bars, key=lambda bar: (bar.batch_size or 0, order(bar.method or "")))
-        title = f"Published, GB per GPU of 8 x A100: images of {pixels} x {pixels} pixels"
-        panels.append(Panel(title, "published GB per GPU", "8 x A100", tuple(bars), False))
-    return panels
+    return [
+        _panel(sorted(rows, key=lambda row: (row["batch_size"] or 0, order(row["method"]))))
+        for _, rows in sorted(groups.items())
+    ]
 
 
 # Drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _block(panel: Panel) -> Block:
-    bars = panel.bars[:MAX_BARS]
-    widest = max(text_width(bar.label, size=KEY_SIZE) for bar in bars)
-    notes = list(panel.notes)
-    if len(panel.bars) > MAX_BARS:
-        notes.append(f"{len(panel.bars) - MAX_BARS} more bars are in the CSV alone.")
-    return Block(
-        panel.title,
-        partial(_draw, bars=bars, measured=panel.measured),
-        tuple(notes),
-        axes_height=ROW * (_rows_of(bars)[-1] + 1) + 0.06,
-        left=min(widest, LONGEST_LABEL) + 0.2,
-    )
-
-
-def _rows_of(bars: Sequence[Bar]) -> list[int]:
-    """The row of each bar from the top, a row free above each group that has a heading."""
-    rows, row = [], -1
-    for before, bar in zip((None, *bars), bars, strict=False):
-        row += 2 if bar.group and (before is None or before.group != bar.group) else 1
-        rows.append(row)
-    return rows
-
-
-def _draw(grid: Sequence[Axes], *, bars: Sequence[Bar], measured: bool) -> None:
+def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
     (axes,) = grid
-    reach = max(bar.gigabytes.mean + (bar.gigabytes.sd or 0) for bar in bars)
-    rows = _rows_of(bars)
-    headed = None
-    for row, bar in zip(rows, bars, strict=True):
-        if bar.group and bar.group != headed:
-            headed = bar.group
-            axes.text(0.012 * reach, row - 1, headed, size=NOTE_SIZE, va="center", color=NOTE_COLOUR, style="italic")
-        value = bar.gigabytes
-        face = bar.colour if measured else _pale(bar.colour)
-        hatch = HATCH if bar.digitised else None
-        (drawn,) = axes.barh(row, value.mean, height=0.66, color=face, edgecolor=bar.colour, hatch=hatch, linewidth=0.8)
-        drawn.set_gid(f"bar/{bar.label}")
-        if value.sd is not None:
-            axes.errorbar(value.mean, row, xerr=value.sd, color=TEXT_COLOUR, linewidth=0.8, capsize=2)
-        end = value.mean + (value.sd or 0) + 0.015 * reach
-        axes.text(end, row, f"{value.mean:.3g}", size=KEY_SIZE - 0.5, va="center", color=TEXT_COLOUR)
-    axes.set_yticks(rows, [_shortened(bar.label) for bar in bars], size=KEY_SIZE)
+    for place, row in enumerate(frame.itertuples()):
+        colour = look(row.method).colour if row.method else FOREIGN_COLOUR
+        bar = axes.barh(
+            place,
+            row.gigabytes,
+            height=0.66,
+            color=colour if row.quality == "measured" else _pale(colour),
+            edgecolor=colour,
+            hatch="////" if row.quality == "digitised" else None,
+            linewidth=0.8,
+            xerr=row.sd,
+            error_kw={"ecolor": TEXT_COLOUR, "elinewidth": 0.8},
+        )
+        bar[0].set_gid(f"bar/{row.label}")
+        axes.bar_label(bar, fmt="%.3g", size=KEY_SIZE - 0.5, padding=2)
+    axes.set_yticks(range(len(frame)), [_tick(row) for row in frame.to_dict("records")], size=KEY_SIZE)
     axes.tick_params(axis="y", length=0)
-    axes.set(xlim=(0, reach * ROOM), ylim=(rows[-1] + 0.6, -0.6), xlabel="GB (lower is better)")
+    axes.set(ylim=(len(frame) - 0.4, -0.6), xlabel="GB (lower is better)")
+    axes.margins(x=0.15)
     axes.grid(axis="y", visible=False)
 
 
-def _shortened(label: str) -> str:
-    """As much of the label as fits, its end cut."""
-    shown = label
-    while text_width(shown, size=KEY_SIZE) > LONGEST_LABEL and len(shown) > 4:
-        shown = shown[:-2].rstrip(" .…") + "…"
-    return shown
-
-
-# Words -----------------------------------------------------------------------------------------------------------
-
-
-def _rows(panel: Panel) -> Iterator[Row]:
-    for bar in panel.bars:
-        yield {
-            "panel": panel.title,
-            "kind": panel.kind,
-            "device": panel.device,
-            "label": bar.label,
-            "method": bar.method,
-            "batch_size": bar.batch_size,
-            "gigabytes": bar.gigabytes.mean,
-            "sd": bar.gigabytes.sd,
-            "n": bar.gigabytes.n if panel.measured else None,
-            "seeds": bar.seeds,
-            "quality": "measured" if panel.measured else ("digitised" if bar.digitised else "text"),
-            "source": bar.source,
-            "protocol": bar.protocol,
-            "runs": bar.runs,
-        }
-
-
-def _alternative(panels: Sequence[Panel]) -> str:
-    measured = sum(panel.measured for panel in panels)
-    return f"Bars of memory: {measured} groups measured here, {len(panels) - measured} groups the papers print or draw"
+def _tick(row: Row) -> str:
+    label = row["label"] if len(row["label"]) <= LONGEST_LABEL else row["label"][: LONGEST_LABEL - 1] + "…"
+    return f"{label}, batch {row['batch_size']}" if row["quality"] != "measured" and row["batch_size"] else label
 
 
 def _pale(colour: str) -> tuple[float, ...]:

@@ -13,17 +13,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from PIL import Image
 
 from harness.model.seeds import labels
 from harness.records.evidence import Evidence
-from harness.records.looks import look, measured_title, order
-from harness.records.panels import FINAL
+from harness.records.looks import look, order
 from harness.records.trials import Setting, Trial, metric_title
-from harness.report.drawing.labels import SHADE, figure_of
-from harness.report.drawing.sheet import EDGE, LINE, NOTE_COLOUR, NOTE_SIZE, RIGHT, WIDTH, Block, Drawing, Row, compose
+from harness.report.drawing.sheet import NOTE_SIZE, WIDTH, Drawing, Panel, Row, drawing
 from harness.report.figures import measured as shared
 from harness.system.errors import DataError
 
@@ -47,11 +45,9 @@ _IHDR = struct.Struct(">8s4x4sII")  # PNG signature, name of the first chunk, wi
 
 MAX_SETTINGS = 3  # drawn; the others are counted
 MAX_METHODS = 8
-CELL, LARGEST_CELL = 0.26, 0.4  # inches of a drawn image
+IMAGES = 12  # of a class beside one another, all methods together
+LARGEST = 0.4  # inches, an image's side
 FINEST = 64  # pixels of a drawn image's side: larger ones are reduced by a whole factor, or the SVG grows to megabytes
-LEFT = 0.36
-BETWEEN_METHODS, BETWEEN_IMAGES = 0.09, 0.02  # inches
-ABOVE, BENEATH = 0.17, 0.28  # inches, for the headings and for the distances
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,6 @@ class Column:
     """One method's share of a picture: a run and its images."""
 
     trial: Trial
-    title: str
     classes: tuple[int, ...]  # of the rows
     counts: tuple[int, ...]  # images of each class that the grid holds
     images: np.ndarray  # (rows, images, side, side, 3) uint8
@@ -83,35 +78,23 @@ class Layout:
 
 def make(evidence: Evidence) -> Drawing:
     """Class rows of each setting's methods with the paper's knobs, at its main budget, of one seed."""
-    blocks: list[Block] = []
-    rows: list[Row] = []
-    missing: list[str] = []
-    without, more = 0, 0
+    panels: list[Panel] = []
+    notes: list[str] = []
     for setting in shared.paper_first(evidence):
-        if len(blocks) == MAX_SETTINGS:
-            more += 1
-            continue
-        columns, notes = _columns(setting)
+        columns, own_notes = _columns(setting) if len(panels) < MAX_SETTINGS else ([], ["more than this figure draws."])
         if columns:
-            blocks.append(_block(setting, columns, notes))
-            rows += [row for column in columns for row in _rows(setting, column)]
+            panels.append(_panel(setting, columns, own_notes))
         else:
-            without += 1
-            missing += notes
-    notes = list(_remarks(missing, without, more, bool(evidence.settings)))
-    if not blocks:
-        blocks = [Block("No samples yet", lambda grid: None, tuple(notes), rows=0)]
-    figure = compose(TITLE, blocks, subheading=SUBHEADING, notes=notes if rows else ())
-    told = tuple(dict.fromkeys([*(note for block in blocks for note in block.notes), *notes]))
-    return Drawing(NAME, TITLE, _alternative(rows), figure, rows, told)
+            notes.append(f"Not shown: {setting.title}: {' '.join(own_notes)}")
+    notes = [*([SUBHEADING] if panels else []), *_remarks(evidence), *notes]
+    methods = dict.fromkeys(look(row["method"]).title for panel in panels for row in panel.rows)
+    alternative = f"Generated images in rows of one class each, side by side for {', '.join(methods)}"
+    return drawing(NAME, TITLE, alternative if methods else "No generated samples to show yet", panels, notes=notes)
 
 
-def _remarks(missing: Sequence[str], without: int, more: int, measured: bool) -> Iterator[str]:
-    if not measured:
+def _remarks(evidence: Evidence) -> Iterator[str]:
+    if not evidence.settings:
         yield "No finished run has an evaluation; `harness demo` or `harness run dit-tiny` draws and keeps samples."
-    if without:
-        yield f"{without} further setting{'s' * (without > 1)} without a usable picture. {' '.join(missing[:2])}"
-    yield from shared.not_drawn(more)
     yield "The paper prints its samples as a picture alone, so there are no published numbers to set beside them."
 
 
@@ -129,16 +112,17 @@ def _columns(setting: Setting) -> tuple[list[Column], list[str]]:
         if not trials
     ]
     found = {method: trials for method, trials in found.items() if trials}
-    shared = set.intersection(*({trial.seed for trial in trials} for trials in found.values())) if found else set()
-    if found and not shared:
+    seeds = [{trial.seed for trial in trials} for trials in found.values()]
+    common = set.intersection(*seeds) if seeds else set()
+    if found and not common:
         notes.append("The methods have no seed in common: each shows its lowest.")
     columns = []
     for trials in found.values():
-        trial = min((trial for trial in trials if not shared or trial.seed in shared), key=lambda trial: trial.seed)
+        trial = min((trial for trial in trials if not common or trial.seed in common), key=lambda trial: trial.seed)
         try:
             columns.append(_column(trial))
         except DataError as error:
-            notes.append(f"{_title(trial)}: {error}")
+            notes.append(f"{shared.title_of_runs([trial])}: {error}")
     if len(columns) > MAX_METHODS:
         notes.append(f"{len(columns) - MAX_METHODS} more methods are not drawn.")
     alike = [
@@ -153,15 +137,11 @@ def _column(trial: Trial) -> Column:
     """Raises DataError, saying why, where the run keeps no picture that can be used."""
     layout = _layout(trial)
     images = read_grid(trial.run.path / "samples" / "grid.png", layout)
-    return Column(trial, _title(trial), layout.classes, layout.counts, images)
-
-
-def _title(trial: Trial) -> str:
-    return measured_title(trial.method, trial.knobs)
+    return Column(trial, layout.classes, layout.counts, images)
 
 
 def _layout(trial: Trial) -> Layout:
-    protocol = trial.run.result.evaluations[FINAL].protocol
+    protocol = trial.evaluation.protocol
     shape = trial.run.config.get("input")
     named = shape if isinstance(shape, dict) else {}
     side, num_classes = named.get("side"), named.get("num_classes")
@@ -221,79 +201,55 @@ def _cut(pixels: np.ndarray, layout: Layout, side: int) -> np.ndarray:
 # Drawing ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """Measures of one setting's picture."""
-
-    shown: int  # images of each class and method
-    cell: float  # inches of one, with the space after it
-
-    @property
-    def width(self) -> float:
-        return self.shown * self.cell
-
-
-def _sheet(columns: Sequence[Column]) -> Sheet:
-    space = (WIDTH - LEFT - RIGHT - BETWEEN_METHODS * (len(columns) - 1)) / len(columns)
-    shown = max(1, min(int(space / CELL), max(columns[0].counts)))
-    return Sheet(shown, min(space / shown, LARGEST_CELL))
-
-
-def _block(setting: Setting, columns: Sequence[Column], notes: Sequence[str]) -> Block:
-    sheet = _sheet(columns)
+def _panel(setting: Setting, columns: Sequence[Column], notes: Sequence[str]) -> Panel:
     seeds = sorted({column.trial.seed for column in columns})
     first = columns[0].trial
     title = f"{setting.title}: {first.steps} steps, batch {first.batch_size}, seed {' and '.join(map(str, seeds))}"
-    num_images = first.run.result.evaluations[FINAL].protocol.num_images
+    shown = max(1, min(IMAGES // len(columns), max(columns[0].counts)))
     said = [
-        f"Beneath: {metric_title(setting.metric)} of {num_images:,} images of that run (n = 1; lower is better), then "
-        f"sampler and network evaluations. Shown are the first {sheet.shown} of each class, not chosen ones."
+        f"Beneath: {metric_title(setting.metric)} of {first.evaluation.protocol.num_images:,} images of that run "
+        f"(n = 1; lower is better), then sampler and network evaluations. Shown are the first {shown} of each class, "
+        "not chosen ones."
     ]
     side = columns[0].images.shape[2]
     if (factor := _factor(side)) > 1:
         said.append(f"Images of {side} x {side} pixels, drawn as means of {factor} x {factor} pixels.")
-    height = ABOVE + len(columns[0].classes) * sheet.cell + BENEATH
-    return Block(title, partial(_draw, columns=columns, sheet=sheet), (*said, *notes), axes_height=height, below=0.04)
+    inches = min((WIDTH - 0.4) / len(columns) / shown - 0.03, LARGEST)
+    return Panel(
+        title,
+        [row for column in columns for row in _rows(setting, column)],
+        partial(_draw, pictures=[_picture(column, shown) for column in columns]),
+        (*said, *notes),
+        grid=(1, len(columns)),
+        height=inches * len(columns[0].classes) + 0.15,
+    )
 
 
-def _draw(grid: Sequence[Axes], *, columns: Sequence[Column], sheet: Sheet) -> None:
-    """In inches from the upper left corner of the axes, so that every image is square and of one size."""
-    (axes,) = grid
-    place = axes.get_position()
-    axes.set_position((LEFT / WIDTH, place.y0, (WIDTH - LEFT - EDGE) / WIDTH, place.height))
-    height = place.height * figure_of(axes).get_figheight()
-    axes.set(xlim=(0, WIDTH - LEFT - EDGE), ylim=(height, 0))
-    axes.set_axis_off()
-    bottom = ABOVE + len(columns[0].classes) * sheet.cell
-    for row, label in enumerate(columns[0].classes):
-        middle = ABOVE + (row + 0.5) * sheet.cell
-        axes.text(-0.06, middle, str(label), size=NOTE_SIZE, ha="right", va="center", color=NOTE_COLOUR)
-    axes.text(-0.06, ABOVE - 0.04, "class", size=NOTE_SIZE - 1, ha="right", va="bottom", color=NOTE_COLOUR)
-    for number, column in enumerate(columns):
-        left = number * (sheet.width + BETWEEN_METHODS)
-        middle = left + (sheet.width - BETWEEN_IMAGES) / 2
-        picture = _picture(column, sheet)
-        extent = (left, left + sheet.width, bottom, ABOVE)
+def _draw(grid: Sequence[Axes], frame: pd.DataFrame, *, pictures: Sequence[np.ndarray]) -> None:
+    """A picture for each run, its name above, and beneath it what its rows of the frame say of all its images."""
+    for axes, picture, (run, rows) in zip(grid, pictures, frame.groupby("run", sort=False), strict=True):
+        first, height = rows.iloc[0], len(picture) / len(rows)
         # "none": enlarged without smoothing in the PNG, and left to the viewer, pixel by pixel, in the SVG.
-        axes.imshow(picture, extent=extent, interpolation="none", aspect="auto", gid=f"samples/{column.trial.run.name}")
-        colour = [SHADE * part for part in to_rgb(look(column.trial.method).colour)]
-        axes.text(middle, ABOVE - 0.04, column.title, size=NOTE_SIZE + 0.8, weight="bold", ha="center", color=colour)
-        protocol = column.trial.run.result.evaluations[FINAL].protocol
-        axes.text(middle, bottom + 0.02, f"{column.trial.distance:.4g}", size=NOTE_SIZE + 0.5, ha="center", va="top")
-        how = f"{protocol.sampler}, {protocol.nfe}"
-        down = bottom + 0.03 + NOTE_SIZE * LINE
-        axes.text(middle, down, how, size=NOTE_SIZE - 1, ha="center", va="top", color=NOTE_COLOUR)
-    axes.set(xlim=(0, WIDTH - LEFT - EDGE), ylim=(height, 0))  # imshow moved them
+        axes.imshow(picture, interpolation="none", gid=f"samples/{run}")
+        axes.set_title(first["label"], weight="bold", color=look(first["method"]).colour)
+        axes.set_xlabel(f"{first['distance']:.4g}\n{first['sampler']}, {first['nfe']}", size=NOTE_SIZE)
+        middles = [(place + 0.5) * height - 1 for place in range(len(rows))]
+        axes.set(xticks=[], yticks=middles if axes is grid[0] else [])
+        axes.set_frame_on(False)
+        axes.grid(visible=False)
+    grid[0].set_yticklabels(list(frame["class"][: len(grid[0].get_yticks())]))
+    grid[0].set_ylabel("class")
+    grid[0].tick_params(length=0)
 
 
-def _picture(column: Column, sheet: Sheet) -> np.ndarray:
-    """The shown images as one, white between them and where a class has fewer."""
-    images = _reduced(column.images[:, : sheet.shown])
+def _picture(column: Column, shown: int) -> np.ndarray:
+    """The first images of each class as one, white between them and where a class has fewer."""
+    images = _reduced(column.images[:, :shown])
     rows, _, side, _, _ = images.shape
-    step = max(side + 1, round(side * sheet.cell / (sheet.cell - BETWEEN_IMAGES)))
-    page = np.full((rows * step, sheet.shown * step, 3), 255, np.uint8)
+    step = side + max(1, side // 10)
+    page = np.full((rows * step, shown * step, 3), 255, np.uint8)
     for row in range(rows):
-        for place in range(min(column.counts[row], sheet.shown)):
+        for place in range(min(column.counts[row], shown)):
             top, left = row * step, place * step
             page[top : top + side, left : left + side] = images[row, place]
     return page
@@ -312,17 +268,18 @@ def _reduced(images: np.ndarray) -> np.ndarray:
     return np.rint(whole.mean(axis=(3, 5))).astype(np.uint8)
 
 
-# Words -----------------------------------------------------------------------------------------------------------
+# Rows ------------------------------------------------------------------------------------------------------------
 
 
 def _rows(setting: Setting, column: Column) -> Iterator[Row]:
     trial = column.trial
-    protocol = trial.run.result.evaluations[FINAL].protocol
+    protocol = trial.evaluation.protocol
     for label, count in zip(column.classes, column.counts, strict=True):
         yield {
             "setting": setting.name,
             "setting_title": setting.title,
             "method": trial.method,
+            "label": shared.title_of_runs([trial]),
             "run": trial.run.name,
             "seed": trial.seed,
             "class": label,
@@ -339,10 +296,3 @@ def _rows(setting: Setting, column: Column) -> Iterator[Row]:
             "nfe": protocol.nfe,
             "sampling_seed": protocol.seed,
         }
-
-
-def _alternative(rows: Sequence[Row]) -> str:
-    if not rows:
-        return "No generated samples to show yet"
-    methods = list(dict.fromkeys(look(str(row["method"])).title for row in rows))
-    return f"Generated images in rows of one class each, side by side for {', '.join(methods)}"

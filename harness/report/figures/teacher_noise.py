@@ -3,20 +3,18 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 
 from harness.papers.sddit import numbers as published
 from harness.records.evidence import Evidence
-from harness.records.trials import PAPER_METRIC, Setting, metric_title
+from harness.records.trials import PAPER_METRIC, Setting
 from harness.report.drawing.scales import fit
-from harness.report.drawing.sheet import Drawing, Key, Row
+from harness.report.drawing.sheet import DOTS, Drawing, Panel, Row, drawing
+from harness.report.figures import levels
 from harness.report.figures import measured as shared
-from harness.report.figures.figure3 import Spread
-from harness.report.figures.levels import DOTS, Level, Panel, Points, draw_levels, draw_points, drawing
 
 NAME = "figure6"
 TITLE = "SD-DiT Fig. 6: the teacher's noise level"
@@ -24,101 +22,72 @@ ALTERNATIVE = "Distance of SD-DiT against its teacher's noise level, over the de
 SWEEP = "teacher-noise"
 METHOD, KNOB, STUDENT = "sddit", "teacher_sigma", "student"
 X_UNIT = "sigma_T"
-SAME = "sigma_T drawn as the student's"
+FIXED, SAME = "SD-DiT, sigma_T fixed", "sigma_T drawn as the student's"
 P_MEAN, P_STD = -1.2, 1.2  # of ln sigma: Karras et al. 2022, Table 1; SD-DiT App. A, eq. 14
-AREA_COLOUR, AREA_HEIGHT = "#dcdcdc", 0.8  # of the axes
+AREA_HEIGHT = 0.8  # of the axes
 ENDS = (0.001, 12.0)  # of the axis: from below the least level to where the density has vanished
-
-
-@dataclass(frozen=True)
-class NoisePanel(Panel):
-    """Fixed levels as points, the level drawn as the student's as a line."""
-
-    mask_ratio: float
+NOTE = (
+    "Area: ln sigma of the student is normal with mean -1.2 and standard deviation 1.2, most often near sigma 0.3. "
+    "Its height has no scale."
+)
 
 
 def make(evidence: Evidence) -> Drawing:
     """Fig. 6: what is printed, then each setting in which SD-DiT ran with several levels of the teacher."""
     found = [panel for setting in shared.paper_first(evidence) if (panel := _measured(setting))]
-    panels = [_published(), *found[: shared.MOST_SETTINGS]]
-    area = Key("density of the student's ln sigma", AREA_COLOUR, area=True)
-    notes = [
-        "Area: ln sigma of the student is normal with mean -1.2 and standard deviation 1.2, most often near sigma 0.3. "
-        "Its height has no scale.",
-        *shared.not_drawn(len(found) - shared.MOST_SETTINGS),
-    ]
+    panels = [_published(), *found]
+    notes = [levels.SUBHEADING, NOTE]
     if not found:
         notes.append(shared.how_to_measure(SWEEP, "no setting has SD-DiT at two noise levels of its teacher", evidence))
-    return drawing(panels, _draw, _rows, notes, name=NAME, title=TITLE, alternative=ALTERNATIVE, keys=(area,))
+    return drawing(NAME, TITLE, ALTERNATIVE + shared.kinds(panels), shared.lettered(panels), notes=notes)
 
 
-def _published() -> NoisePanel:
+def _published() -> Panel:
     table = published.figure("6")
     printed = table[table["quality"].isin(("table", "text"))]
-    fixed, drawn = printed[printed["x_unit"] == X_UNIT], printed[printed["x_unit"] != X_UNIT]
-    points = Points(
-        METHOD,
-        "SD-DiT, sigma_T fixed",
-        tuple(fixed["x"].astype(float)),
-        tuple(Spread.of([value]) for value in fixed["value"]),
-        sources=tuple(fixed["source"]),
-        qualities=tuple(fixed["quality"]),
-        protocols=tuple(fixed["protocol"]),
-        joined=False,
-    )
-    levels = tuple(
-        Level(
-            METHOD,
-            SAME,
-            Spread.of([row.value]),
-            source=row.source,
-            quality=row.quality,
-            protocol=row.protocol,
-            line=DOTS,
-        )
-        for row in drawn.itertuples()
-    )
-    notes = ("Size S/2, 400k steps, batch 256, mask ratio 0.5. Seeds and spread are not stated.", *_missing())
+    fixed = printed["x_unit"] == X_UNIT
+    best = printed[fixed]["value"].min()
     title = "Published (S/2, ImageNet 256, FID-50K)"
-    return NoisePanel("published", title, PAPER_METRIC, points, levels, notes, mask_ratio=0.5)
-
-
-def _missing() -> Iterator[str]:
-    table = published.figure("6")
+    place = {"panel": "published", "panel_title": title, "metric": PAPER_METRIC, "mask_ratio": 0.5}
+    rows: list[Row] = [
+        {**place, KNOB: float(row.x), **levels.published_point(METHOD, FIXED, row, lowest=bool(row.value == best))}
+        for row in printed[fixed].itertuples()
+    ]
+    rows += [
+        {**place, KNOB: STUDENT, **levels.published_point(METHOD, SAME, row)} for row in printed[~fixed].itertuples()
+    ]
+    notes = ["Size S/2, 400k steps, batch 256, mask ratio 0.5. Seeds and spread are not stated."]
     for row in table[table["quality"] == "missing"].itertuples():
         what = row.x if row.x.startswith("other") else f"{X_UNIT} {row.x}"
-        yield f"Not shown, no value printed: {what} ({row.source})."
+        notes.append(f"Not shown, no value printed: {what} ({row.source}).")
+    return Panel(title, rows, _draw, tuple(notes))
 
 
-def _measured(setting: Setting) -> NoisePanel | None:
+def _measured(setting: Setting) -> Panel | None:
     """The setting's panel at the mask ratio and budget of most of its levels; None where fewer than two ran."""
     budget = setting.budget((METHOD,))
     ratio = _mask_ratio(setting, budget)
     if ratio is None:
         return None
-    values = setting.values_of(METHOD, KNOB)
-    found = {value: shared.measured(setting, METHOD, budget, mask_ratio=ratio, teacher_sigma=value) for value in values}
-    fixed = {value: runs for value, runs in found.items() if runs and value != STUDENT}
-    if not fixed or sum(runs is not None for runs in found.values()) < 2:
+    steps, batch_size = budget
+    tried = {
+        value: setting.select(METHOD, steps=steps, batch_size=batch_size, mask_ratio=ratio, teacher_sigma=value)
+        for value in setting.values_of(METHOD, KNOB)
+    }
+    found = {value: trials for value, trials in tried.items() if trials}
+    fixed = {float(value): trials for value, trials in found.items() if value != STUDENT}
+    if not fixed or len(found) < 2:
         return None
-    points = Points(
-        METHOD,
-        "SD-DiT, sigma_T fixed",
-        tuple(float(value) for value in fixed),
-        tuple(runs.distance for runs in fixed.values()),
-        tuple(fixed.values()),
-    )
-    same = found.get(STUDENT)
-    levels = (Level(METHOD, SAME, same.distance, same, line=DOTS),) if same else ()
-    return NoisePanel(
-        name=f"measured-{setting.name}",
-        title=f"{shared.title_of(setting, budget)}, mask ratio {ratio:g}",
-        metric=setting.metric,
-        mask_ratio=ratio,
-        points=points,
-        levels=levels,
-        notes=tuple(_notes(setting, points, levels)),
-    )
+    best = levels.lowest_of(fixed)
+    title = f"{shared.title_of(setting, budget)}, mask ratio {ratio:g}"
+    place = {"panel": f"measured-{setting.name}", "panel_title": title, "metric": setting.metric, "mask_ratio": ratio}
+    rows: list[Row] = [
+        {**place, KNOB: value, **levels.measured_point(FIXED, trials, lowest=value == best)}
+        for value, trials in fixed.items()
+    ]
+    if STUDENT in found:
+        rows.append({**place, KNOB: STUDENT, **levels.measured_point(SAME, found[STUDENT])})
+    return Panel(title, rows, _draw, tuple(_notes(setting, rows)))
 
 
 def _mask_ratio(setting: Setting, budget: tuple[int, int]) -> float | None:
@@ -134,25 +103,11 @@ def _mask_ratio(setting: Setting, budget: tuple[int, int]) -> float | None:
     return min(counts, key=lambda ratio: (-counts[ratio], ratio)) if counts else None
 
 
-def _notes(setting: Setting, points: Points, levels: Sequence[Level]) -> Iterator[str]:
-    named = [(f"{x:g}", spread) for x, spread in zip(points.xs, points.spreads, strict=True)]
-    yield shared.counted([*named, *((level.label, level.spread) for level in levels)])
-    if not levels:
+def _notes(setting: Setting, rows: Sequence[Row]) -> Iterator[str]:
+    yield levels.counted(rows, KNOB)
+    if not any(row[KNOB] == STUDENT for row in rows):
         yield f"No line for {SAME}: not run."
     yield from shared.conditions(setting)
-
-
-def _rows(panel: NoisePanel) -> Iterator[Row]:
-    place: dict[str, Any] = {
-        "panel": panel.name,
-        "panel_title": panel.title,
-        "metric": panel.metric,
-        "mask_ratio": panel.mask_ratio,
-    }
-    for row in panel.points.rows():
-        yield {**place, "teacher_sigma": row.pop("x"), **row}
-    for level in panel.levels:
-        yield {**place, "teacher_sigma": STUDENT, **level.row()}
 
 
 def density(sigma: np.ndarray) -> np.ndarray:
@@ -161,17 +116,13 @@ def density(sigma: np.ndarray) -> np.ndarray:
     return np.exp(-(standard**2) / 2) / (P_STD * math.sqrt(2 * math.pi))
 
 
-def _draw(grid: Sequence[Axes], *, panel: NoisePanel) -> None:
+def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
     (axes,) = grid
-    axes.set(xlabel="sigma_T, the teacher's noise level", ylabel=f"{metric_title(panel.metric)} (lower is better)")
-    highest = max((ENDS[1], *panel.points.xs))
-    fit(axes, "x", [(ENDS[0], None), (highest, None)], log=True, room=0.0)
-    spreads = [*panel.points.spreads, *(level.spread for level in panel.levels)]
-    fit(axes, "y", [(spread.mean, spread.sd) for spread in spreads])
+    axes.set(xlabel="sigma_T, the teacher's noise level")
+    fixed = [value for value in frame[KNOB] if value != STUDENT]
+    fit(axes, "x", [(ENDS[0], None), (max(ENDS[1], *fixed), None)], log=True, room=0.02)
+    levels.draw(axes, frame, KNOB, line=DOTS)
     sigma = np.geomspace(*axes.get_xlim(), 200)
     heights = density(sigma) / density(np.exp([P_MEAN])) * AREA_HEIGHT
-    axes.fill_between(
-        sigma, 0, heights, transform=axes.get_xaxis_transform(), color=AREA_COLOUR, linewidth=0, zorder=0.5
-    )
-    draw_levels(axes, panel.levels, panel.name)
-    draw_points(axes, panel.points, panel.name, ring=True)
+    label, place = "density of the student's ln sigma", axes.get_xaxis_transform()
+    axes.fill_between(sigma, 0, heights, transform=place, color="#dcdcdc", linewidth=0, zorder=0.5, label=label)

@@ -3,7 +3,6 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from harness.papers.sddit import numbers as published
@@ -13,8 +12,7 @@ from harness.records.evidence import Evidence
 from harness.records.looks import look, measured_title
 from harness.records.schema import Device
 from harness.records.store import Run
-from harness.records.trials import has_knobs
-from harness.report.figures.figure3 import Spread
+from harness.records.trials import Spread, has_knobs
 
 GIGA = 1e9
 PUBLISHED_SIZE, PUBLISHED_BATCH = "s", 256  # SD-DiT Fig. 3
@@ -22,40 +20,54 @@ ONLINE = "online-vae"
 ONE_RATE = ("fp32", "tf32")  # precisions of a step whose VAE computes in the same one
 
 
-@dataclass(frozen=True)
-class Point:
+def row_of(
+    source: str,
+    name: str,
+    method: str,
+    title: str,
+    *,
+    size: str,
+    batch_size: int,
+    pipeline: str,
+    precision: str,
+    compiled: bool,
+    usual: bool,
+    gmacs: float,
+    vae: float | None,
+    speed: float,
+    low: float | None,
+    high: float | None,
+    n: int | None,
+) -> dict[str, Any]:
     """One marker: what was timed, at the arithmetic of its step."""
-
-    source: str  # "run", "bench" or "published"
-    name: str
-    method: str
-    title: str  # of the method, as it ran
-    size: str
-    batch_size: int
-    pipeline: str
-    precision: str
-    compiled: bool
-    gmacs: float  # per image and step, those of the VAE included
-    gmacs_vae: float | None  # of these, the VAE's; None: its step has none
-    images_per_sec: float  # mean of runs, median of a bench's windows
-    low: float | None  # mean less one standard deviation; a bench's lowest window
-    high: float | None
-    n: int | None  # seeds of runs, windows of a bench
-    usual: bool  # whether the knobs that the papers vary have their usual values
-
-    @property
-    def rate(self) -> float:
-        """1e9 multiply-accumulates a second."""
-        return self.gmacs * self.images_per_sec
+    return {
+        "source": source,  # "run", "bench" or "published"
+        "name": name,
+        "method": method,
+        "title": title,  # of the method, as it ran
+        "size": size,
+        "batch_size": batch_size,
+        "pipeline": pipeline,
+        "precision": precision,
+        "compiled": compiled,
+        "usual_knobs": usual,  # whether the knobs that the papers vary have their usual values
+        "gmacs_per_image": gmacs + (vae or 0),  # of one step
+        "of_these_vae": vae,  # None: its step has none
+        "images_per_sec": speed,  # mean of runs, median of a bench's windows
+        "low": low,  # mean less one standard deviation; a bench's lowest window
+        "high": high,
+        "n": n,  # seeds of runs, windows of a bench
+        "gmacs_per_sec": (gmacs + (vae or 0)) * speed,
+    }
 
 
 class Timed(NamedTuple):
-    """What was found on a machine: a point, or why there is none."""
+    """What was found on a machine: a row, or why there is none."""
 
     machine: str  # equal where speeds may stand on the same axes: the device and the number of processes
     device: Device
     processes: int
-    point: Point | str
+    row: dict[str, Any] | str
 
 
 def measured(evidence: Evidence) -> Iterator[Timed]:
@@ -75,28 +87,28 @@ def ceilings(benches: Iterable[Bench], machine: str) -> dict[str, float]:
     return found
 
 
-def figure3(evidence: Evidence) -> tuple[list[Point], list[str], list[published.MissingPoint]]:
+def figure3(evidence: Evidence) -> tuple[list[dict[str, Any]], list[str], list[published.MissingPoint]]:
     """The published speeds whose arithmetic is counted here, the models whose is not, and those without a speed."""
     points, missing = published.figure3()
     counts = {point.method: _counted(evidence, point.method) for point in points}
     placed = [
-        Point(
-            source="published",
-            name=point.model,
-            method=point.method,
-            title=look(point.method).title,
+        row_of(
+            "published",
+            point.model,
+            point.method,
+            look(point.method).title,
             size=PUBLISHED_SIZE,
             batch_size=PUBLISHED_BATCH,
             pipeline="not stated",
             precision="fp32",
             compiled=False,
+            usual=True,
             gmacs=gmacs,
-            gmacs_vae=None,
-            images_per_sec=point.steps_per_sec * PUBLISHED_BATCH,
+            vae=None,
+            speed=point.steps_per_sec * PUBLISHED_BATCH,
             low=None,
             high=None,
             n=None,
-            usual=True,
         )
         for point in points
         if (gmacs := counts[point.method]) is not None
@@ -119,25 +131,25 @@ def _of_runs(runs: Iterable[Run], encoders: Mapping[tuple[str, str], float]) -> 
         result, protocol = members[0].result, members[0].config["protocol"]
         speed = Spread.of([run.result.steps_per_sec * protocol["batch_size"] for run in members])
         vae = encoders[_encoder_of(members[0])] if protocol.get("pipeline") == ONLINE else None
-        point = Point(
-            source="run",
-            name=" ".join(run.name for run in members),
-            method=result.method,
-            title=measured_title(result.method, members[0].config["knobs"]),
+        row = row_of(
+            "run",
+            " ".join(run.name for run in members),
+            result.method,
+            measured_title(result.method, members[0].config["knobs"]),
             size=result.size,
             batch_size=protocol["batch_size"],
             pipeline=str(protocol.get("pipeline")),
             precision=str(protocol.get("precision")),
             compiled=protocol.get("compile") is True if result.compiled is None else result.compiled,
-            gmacs=result.gmacs_step + (vae or 0),
-            gmacs_vae=vae,
-            images_per_sec=speed.mean,
+            usual=has_knobs(result.method, members[0].config["knobs"]),
+            gmacs=result.gmacs_step,
+            vae=vae,
+            speed=speed.mean,
             low=None if speed.sd is None else max(speed.mean - speed.sd, speed.mean / 100),
             high=None if speed.sd is None else speed.mean + speed.sd,
             n=speed.n,
-            usual=has_knobs(result.method, members[0].config["knobs"]),
         )
-        yield Timed(_machine_of(members[0]), result.device, result.world_size, point)
+        yield Timed(_machine_of(members[0]), result.device, result.world_size, row)
 
 
 def _why_not(run: Run, encoders: Mapping[tuple[str, str], float]) -> str | None:
@@ -173,32 +185,32 @@ def _of_benches(benches: Iterable[Bench]) -> Iterator[Timed]:
         for entry in bench.entries:
             made, speed = entry.conditions, entry.images_per_sec
             if entry.gmacs_step is None or made.get("code") != "harness":
-                point: Point | str = "contenders of other code, whose arithmetic is not modelled"
+                row: dict[str, Any] | str = "contenders of other code, whose arithmetic is not modelled"
             elif made.get("pipeline") == ONLINE and _vae_of(bench, entry) is None:
-                point = "contenders that encode in the step, whose record does not tell the VAE's arithmetic"
+                row = "contenders that encode in the step, whose record does not tell the VAE's arithmetic"
+            elif not (_positive(entry.gmacs_step) and _positive(speed.lowest) and _positive(speed.median)):
+                row = "contenders without a speed or an arithmetic above zero"
             else:
-                vae = _vae_of(bench, entry)
-                point = Point(
-                    source="bench",
-                    name=entry.name,
-                    method=str(made.get("method")),
-                    title=measured_title(str(made.get("method")), _mapping(made.get("knobs"))),
+                method, knobs = str(made.get("method")), _mapping(made.get("knobs"))
+                row = row_of(
+                    "bench",
+                    entry.name,
+                    method,
+                    measured_title(method, knobs),
                     size=_size_of(made),
                     batch_size=entry.num_images,
                     pipeline=str(made.get("pipeline")),
                     precision=str(made.get("precision")),
                     compiled=bool(made.get("compiled")),
-                    gmacs=entry.gmacs_step + (vae or 0),
-                    gmacs_vae=vae,
-                    images_per_sec=speed.median,
+                    usual=has_knobs(method, knobs),
+                    gmacs=entry.gmacs_step,
+                    vae=_vae_of(bench, entry),
+                    speed=speed.median,
                     low=speed.lowest,
                     high=speed.highest,
                     n=len(entry.windows),
-                    usual=has_knobs(str(made.get("method")), _mapping(made.get("knobs"))),
                 )
-                if not (_positive(point.gmacs) and _positive(speed.lowest) and _positive(speed.median)):
-                    point = "contenders without a speed or an arithmetic above zero"
-            yield Timed(_machine(bench.device, 1), bench.device, 1, point)
+            yield Timed(_machine(bench.device, 1), bench.device, 1, row)
 
 
 def _vae_of(bench: Bench, entry: Entry) -> float | None:

@@ -85,20 +85,20 @@ def _printed(paper: Mapping[tuple[str, str], Point | None], key: tuple[str, str]
     point = paper.get(key)
     if point is None:
         return dict.fromkeys(PAPER, "missing" if key in paper else None)
-    values = (point.speed.mean, point.distance.mean, _ratio(point.speed_ratio), _ratio(point.distance_ratio))
+    values = (point.steps_per_sec, point.value, _ratio(point.speed_ratio), _ratio(point.distance_ratio))
     return dict(zip(PAPER, values, strict=True))
 
 
 def _measured(panel: Panel, point: Point) -> Row:
     return {
-        SPEED: point.speed.mean,
-        f"{SPEED}, SD": point.speed.sd,
-        DISTANCE: point.distance.mean,
-        f"{DISTANCE}, SD": point.distance.sd,
+        SPEED: point.steps_per_sec,
+        f"{SPEED}, SD": point.steps_per_sec_sd,
+        DISTANCE: point.value,
+        f"{DISTANCE}, SD": point.value_sd,
         "Distance is": panel.metric_title,
         "Measured, speed / DiT": _ratio(point.speed_ratio),
         "Measured, distance / DiT": _ratio(point.distance_ratio),
-        "n": point.speed.n,
+        "n": point.n,
         "Comparable with the paper": f"no: {', '.join(point.differences)}" if point.differences else "yes",
     }
 
