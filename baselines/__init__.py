@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -58,13 +58,16 @@ def configured(document: dict[str, Any], assignments: Iterable[str] = ()) -> Run
 def check(cfg: RunConfig) -> None:
     """Raises UsageError where the settings of `cfg`, each valid by itself, do not go together."""
     from harness.model.formulations import FORMULATIONS
+    from harness.model.optimizers import OPTIMIZERS
     from harness.model.samplers import SAMPLERS
 
     sampling, method = cfg.sampling, load(cfg.method).Method
-    for path, name, known in (
+    named: tuple[tuple[str, str, Collection[str]], ...] = (
         ("formulation", cfg.formulation, FORMULATIONS),
         ("sampling.sampler", sampling.sampler, SAMPLERS),
-    ):
+        ("protocol.optimizer", cfg.protocol.optimizer, OPTIMIZERS),
+    )
+    for path, name, known in named:
         if name not in known:
             raise UsageError(f"{path} is {shortened(name)}; it must be {' or '.join(map(repr, known))}.")
     if cfg.formulation not in method.formulations:
@@ -111,6 +114,14 @@ def build(cfg: RunConfig, *, device: str = "cpu") -> "Method":
     torch.manual_seed(cfg.seed)
     try:
         with torch.device(device):
-            return load(cfg.method).Method(cfg.knobs, shape_of(cfg), FORMULATIONS[cfg.formulation]())
+            method = load(cfg.method).Method(cfg.knobs, shape_of(cfg), FORMULATIONS[cfg.formulation]())
     except ValueError as error:
         raise UsageError(f"{cfg.recipe} cannot be built: {error}.") from None
+    knobs = cfg.knobs.model_dump().values()
+    for name, frozen in method.frozen.items():
+        if frozen.file.sha256 not in knobs:
+            raise UsageError(
+                f"{cfg.method} uses frozen weights, {name}, whose sha256 is none of its knobs; make it a knob, so that "
+                "the name of a run says which weights it used."
+            )
+    return method

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from harness.model import method
 from harness.model.formulations import Formulation
-from harness.model.method import Progress
+from harness.model.method import Batch, Progress
 from harness.model.nn.dit import DiT
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
@@ -24,7 +24,7 @@ class Method(method.Method):
         self.formulation = formulation
         self.network = DiT(shape, formulation.out_channels(shape.channels))
 
-    def forward(self, clean: Tensor, labels: Tensor, progress: Progress, draw: Draw) -> dict[str, Tensor]:
-        noised = self.formulation.noised(clean, draw)
-        raw = self.network(noised.net_input, noised.net_noise, labels)
+    def forward(self, batch: Batch, progress: Progress, draw: Draw) -> dict[str, Tensor]:
+        noised = self.formulation.noised(batch.clean, draw)
+        raw = self.network(noised.net_input, noised.net_noise, batch.labels)
         return {"loss": self.formulation.loss_map(raw, noised).mean()}

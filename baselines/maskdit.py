@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from harness.model import method
 from harness.model.formulations import Formulation
-from harness.model.method import Progress
+from harness.model.method import Batch, Progress
 from harness.model.nn import tokens
 from harness.model.nn.asymmetric import Decoder, Encoder
 from harness.model.nn.embeddings import Condition, patchify
@@ -66,11 +66,11 @@ class Method(method.Method):
         self.num_keep = tokens.num_kept(shape.num_tokens, cfg.mask_ratio)
         self.network = Network(cfg, shape, formulation.out_channels(shape.channels))
 
-    def forward(self, clean: Tensor, labels: Tensor, progress: Progress, draw: Draw) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, progress: Progress, draw: Draw) -> dict[str, Tensor]:
         length = self.shape.num_tokens
-        noised = self.formulation.noised(clean, draw)
+        noised = self.formulation.noised(batch.clean, draw)
         keep = tokens.random_keep(draw, length, self.num_keep)
-        raw = self.network(noised.net_input, noised.net_noise, labels, keep)
+        raw = self.network(noised.net_input, noised.net_noise, batch.labels, keep)
         visible = tokens.visible(keep, length)  # (B, L)
         denoise = (self._per_token(self.formulation.loss_map(raw, noised)) * visible).sum() / visible.sum()
         if self.num_keep == length:

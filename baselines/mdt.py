@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from harness.model import method
 from harness.model.formulations import Formulation
-from harness.model.method import Progress
+from harness.model.method import Batch, Progress
 from harness.model.nn import tokens
 from harness.model.nn.blocks import DiTBlock, through
 from harness.model.nn.dit import DiT
@@ -110,10 +110,10 @@ class Method(method.Method):
         self.num_keep = tokens.num_kept(shape.num_tokens, cfg.mask_ratio)
         self.network = Network(cfg, shape, formulation.out_channels(shape.channels))
 
-    def forward(self, clean: Tensor, labels: Tensor, progress: Progress, draw: Draw) -> dict[str, Tensor]:
-        noised = self.formulation.noised(clean, draw)  # both passes see the same noise at the same level
+    def forward(self, batch: Batch, progress: Progress, draw: Draw) -> dict[str, Tensor]:
+        noised = self.formulation.noised(batch.clean, draw)  # both passes see the same noise at the same level
         keep = tokens.random_keep(draw, self.shape.num_tokens, self.num_keep)
-        inputs = noised.net_input, noised.net_noise, labels
+        inputs = noised.net_input, noised.net_noise, batch.labels
         full = self.formulation.loss_map(self.network(*inputs), noised).mean()
         masked = self.formulation.loss_map(self.network(*inputs, keep), noised).mean()
         return {"loss": full + masked, "loss/full": full.detach(), "loss/masked": masked.detach()}

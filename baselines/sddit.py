@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from harness.model import method
 from harness.model.formulations import EDM
-from harness.model.method import Progress
+from harness.model.method import Batch, Progress
 from harness.model.nn import tokens
 from harness.model.nn.asymmetric import Decoder, Encoder
 from harness.model.nn.embeddings import Condition
@@ -127,14 +127,14 @@ class Method(method.Method):
     def _student(self) -> Discriminator:
         return Discriminator(self.network.condition, self.network.encoder, self.head)
 
-    def forward(self, clean: Tensor, labels: Tensor, progress: Progress, draw: Draw) -> dict[str, Tensor]:
-        noised = self.formulation.noised(clean, draw)
+    def forward(self, batch: Batch, progress: Progress, draw: Draw) -> dict[str, Tensor]:
+        noised = self.formulation.noised(batch.clean, draw)
         keep = tokens.random_keep(draw, self.shape.num_tokens, self.num_keep)
-        encoded, raw = self.network.encode_decode(noised.net_input, noised.net_noise, labels, keep)
+        encoded, raw = self.network.encode_decode(noised.net_input, noised.net_noise, batch.labels, keep)
         generate = self.formulation.loss_map(raw, noised).mean()  # eq. 9, over all tokens
         if not self.cfg.discriminate:
             return {"loss": generate}
-        cls, patches = self._discriminate(encoded, self._teacher_logits(clean, labels, keep, draw), progress)
+        cls, patches = self._discriminate(encoded, self._teacher_logits(batch, keep, draw), progress)
         parts = {"loss/generate": generate, "loss/cls": cls, "loss/patches": patches}
         return {"loss": generate + cls + patches, **{name: part.detach() for name, part in parts.items()}}
 
@@ -154,13 +154,13 @@ class Method(method.Method):
         ]
 
     @torch.no_grad()
-    def _teacher_logits(self, clean: Tensor, labels: Tensor, keep: Tensor, draw: Draw) -> list[Logits]:
+    def _teacher_logits(self, batch: Batch, keep: Tensor, draw: Draw) -> list[Logits]:
         """The teacher's, not yet centred, of [CLS] and of the visible patches.   -> (B, K), (B, V, K)"""
         sigma = self.cfg.teacher_sigma
-        level = None if sigma == "student" else torch.full((len(clean),), sigma, device=clean.device)
-        noised = self.formulation.noised(clean, draw, level)  # fresh noise
+        level = None if sigma == "student" else torch.full((len(batch.clean),), sigma, device=batch.clean.device)
+        noised = self.formulation.noised(batch.clean, draw, level)  # fresh noise
         encoder, head = self.teacher.encoder, self.teacher.head
-        cond = self.teacher.condition(noised.net_noise, labels)
+        cond = self.teacher.condition(noised.net_noise, batch.labels)
         z = head.embed(encoder(encoder.embed(noised.net_input), cond, None))  # (B, 1 + L, Z): no mask
         prototypes = head.prototypes()
         # The centre is the mean over ALL patches, and the last layer is linear: the mean of its outputs is its output

@@ -5,7 +5,7 @@ N images, B indices of a batch, C channels, S side.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import torch
@@ -33,6 +33,7 @@ class Dataset(ABC):
     has_flips: bool = False
     vae: str | None = None  # the VAE between pixels and latents, by its id; None: the network sees pixels
     vae_sha256: str | None = None  # of its weights, where known
+    extra: tuple[str, ...] = ()  # names of what read_extra gives
 
     @property
     def shape(self) -> InputShape:
@@ -50,6 +51,11 @@ class Dataset(ABC):
     @abstractmethod
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """What is stored of these images, and their labels.   (B,) -> (B, ...), (B,) int64 in [0, num_classes)"""
+
+    def read_extra(self, indices: Tensor) -> dict[str, Tensor]:
+        """What the set has of these images besides, by the names in `extra`: mirrored where the image is and it has
+        places, (B, C, H, W), and as it is otherwise.   (B,) -> each (B, ...)"""
+        return {}
 
     def check(self, advance: Callable[[int], None]) -> None:
         """What is too slow for opening and must be known before the first step. Raises DataError.
@@ -87,18 +93,32 @@ class Dataset(ABC):
 
 
 class InMemory(Dataset):
-    """Images held as one tensor.   clean (N, C, S, S) float32, labels (N,) int64"""
+    """Images held as one tensor, with any further tensors of theirs.   clean (N, C, S, S) float32, labels (N,) int64"""
 
     in_memory = True
     has_flips = True
 
-    def __init__(self, name: str, clean: Tensor, labels: Tensor, num_classes: int, *, real: bool = True):
+    def __init__(
+        self,
+        name: str,
+        clean: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        *,
+        real: bool = True,
+        extra: Mapping[str, Tensor] | None = None,  # each (N, ...)
+    ):
         self.name, self.clean, self.labels, self.num_classes, self.real = name, clean, labels, num_classes, real
         self.channels, self.side = clean.shape[1], clean.shape[-1]
+        self._extra = dict(extra or {})
+        self.extra = tuple(self._extra)
 
     @cached_property
     def sha256(self) -> str:
-        return hashlib.sha256(self.clean.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()
+        digest = hashlib.sha256(self.clean.numpy().tobytes() + self.labels.numpy().tobytes())
+        for name, values in sorted(self._extra.items()):
+            digest.update(name.encode() + values.numpy().tobytes())
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -108,9 +128,14 @@ class InMemory(Dataset):
         return torch.cat([self.clean, self.clean.flip(-1)])
 
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        mirrored = indices >= len(self)
-        image = indices % len(self)
-        clean = self.clean[image]
-        if mirrored.any():
-            clean = torch.where(mirrored[:, None, None, None], clean.flip(-1), clean)
-        return clean, self.labels[image]
+        return self._mirrored(self.clean, indices), self.labels[indices % len(self)]
+
+    def read_extra(self, indices: Tensor) -> dict[str, Tensor]:
+        return {name: self._mirrored(values, indices) for name, values in self._extra.items()}
+
+    def _mirrored(self, values: Tensor, indices: Tensor) -> Tensor:  # (N, ...), (B,) -> (B, ...)
+        """The values of these images; mirrored, where they have places, for an index from N on."""
+        mirrored, chosen = indices >= len(self), values[indices % len(self)]
+        if values.dim() == 4 and mirrored.any():
+            chosen = torch.where(mirrored[:, None, None, None], chosen.flip(-1), chosen)
+        return chosen

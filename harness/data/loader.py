@@ -3,6 +3,7 @@
 B images of the global batch, R rows of it that belong to this process.
 """
 
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -19,9 +20,17 @@ AHEAD = 2  # batches: one in the hands of the reader, one ready
 LARGEST_SHARE = 0.8  # of the GPU's free memory that a resident data set may take
 
 
-class Batch(NamedTuple):
-    stored: Tensor  # (R, ...) as Dataset.read gives it, on the device
+class StoredBatch(NamedTuple):
+    """What the data set has of a step's images, on the device."""
+
+    stored: Tensor  # (R, ...) as Dataset.read gives it
     labels: Tensor  # (R,)
+    extra: Mapping[str, Tensor] = {}  # (R, ...) as Dataset.read_extra gives them
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "StoredBatch":
+        """The batch with every tensor changed alike: moved, or cut."""
+        extra = {name: change(values) for name, values in self.extra.items()}
+        return StoredBatch(change(self.stored), change(self.labels), extra)
 
 
 class Loader:
@@ -49,7 +58,7 @@ class Loader:
         self._resident = _hold(data, device) if resident else None
         self._step = first_step
         self._reader = None if data.in_memory or resident else ThreadPoolExecutor(1, "reader")
-        self._ahead: list[Future[Batch]] = []
+        self._ahead: list[Future[StoredBatch]] = []
 
     def __enter__(self) -> "Loader":
         return self
@@ -58,13 +67,13 @@ class Loader:
         if self._reader:
             self._reader.shutdown(cancel_futures=True)
 
-    def next(self) -> Batch:
+    def next(self) -> StoredBatch:
         """The next step's rows, on the device. Raises what reading them raised."""
         if self._resident is not None:
             indices = self._indices(self._advance())
             if self._device.type == "cuda":  # a copy from ordinary memory would wait for the step before
                 indices = indices.pin_memory().to(self._device, non_blocking=True)
-            return Batch(self._resident.stored[indices], self._resident.labels[indices % len(self._data)])
+            return self._resident.each(lambda values: values[indices])
         if self._reader is None:
             return self._to_device(self._read(self._advance()))
         while len(self._ahead) < AHEAD:
@@ -81,17 +90,16 @@ class Loader:
             indices = indices + len(self._data) * mirrored(self._seed, step, self._batch_size)
         return indices[self._rows]
 
-    def _read(self, step: int) -> Batch:
-        stored, labels = self._data.read(self._indices(step))
-        if self._device.type == "cuda":
-            return Batch(stored.pin_memory(), labels.pin_memory())
-        return Batch(stored, labels)
+    def _read(self, step: int) -> StoredBatch:
+        indices = self._indices(step)
+        batch = StoredBatch(*self._data.read(indices), self._data.read_extra(indices))
+        return batch.each(Tensor.pin_memory) if self._device.type == "cuda" else batch
 
-    def _to_device(self, batch: Batch) -> Batch:
-        return Batch(*(part.to(self._device, non_blocking=True) for part in batch))
+    def _to_device(self, batch: StoredBatch) -> StoredBatch:
+        return batch.each(lambda values: values.to(self._device, non_blocking=True))
 
 
-def _hold(data: Dataset, device: torch.device) -> Batch:
+def _hold(data: Dataset, device: torch.device) -> StoredBatch:
     """The whole set on the device. Raises UsageError when it does not fit there."""
     stored = data.everything()
     if device.type == "cuda":
@@ -101,7 +109,9 @@ def _hold(data: Dataset, device: torch.device) -> Batch:
                 f"{data.name} takes {stored.nbytes / 2**30:.1f} GiB and the GPU has {free / 2**30:.1f} GiB free, part "
                 "of which training needs; say --set residency=host."
             )
-    return Batch(stored.to(device), data.labels.to(device))
+    labels = data.labels.repeat(len(stored) // len(data))  # those of mirror images behind the others
+    whole = StoredBatch(stored, labels, data.read_extra(torch.arange(len(stored))))
+    return whole.each(lambda values: values.to(device))
 
 
 def rows_of(cfg: RunConfig, world: World) -> slice:

@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from harness.model.method import Method, Progress
+from harness.model.method import Method, Progress, batch_of_shapes
 from harness.model.nn.blocks import DiTBlock
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
@@ -35,20 +35,18 @@ def kept_bytes(
 
     With `checkpointing` a block of the network keeps what goes into it, and only one of them at a time its insides.
     """
-    clean = torch.empty(rows, shape.channels, shape.side, shape.side, device="meta")
-    labels = torch.empty(rows, dtype=torch.long, device="meta")
     named = [*method.named_parameters(), *method.named_buffers()]
     own = {name: torch.empty_like(t, device="meta").requires_grad_(t.requires_grad) for name, t in named}
     ledger = _Ledger(own.values())
     blocks = [module for module in method.network.modules() if isinstance(module, DiTBlock)]
     as_on_gpu = _AsOnGpu(bf16=bf16)
-    draw = Draw(batch_size, 0, rows, clean.device)
+    draw = Draw(batch_size, 0, rows, torch.device("meta"))
     with (
         as_on_gpu,
         saved_tensors_hooks(ledger.keep, lambda tensor: tensor),
         ledger.apart(blocks if checkpointing else []),
     ):
-        torch.func.functional_call(method, own, (clean, labels, Progress(0.0, 0.0), draw))
+        torch.func.functional_call(method, own, (batch_of_shapes(method, shape, rows), Progress(0.0, 0.0), draw))
     return ledger.total(as_on_gpu.copies())
 
 

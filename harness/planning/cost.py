@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.model.method import Method, Progress
+from harness.model.method import Method, Progress, batch_of_shapes
 from harness.model.randomness import Draw
 from harness.model.shape import Shape, shape_of
 from harness.planning import formulas
@@ -40,12 +40,11 @@ def count(method: Method, shape: Shape) -> Cost:
 
     On this device attention is made of plain matrix products, which the counter knows; fused CPU kernels count as 0.
     """
-    clean = torch.zeros(1, shape.channels, shape.side, shape.side, device="meta")
-    noise, labels = torch.zeros(1, device="meta"), torch.zeros(1, dtype=torch.long, device="meta")
+    batch = batch_of_shapes(method, shape, 1)
     with FlopCounterMode(display=False) as forward, torch.no_grad():
-        method.network(clean, noise, labels)
+        method.network(batch.clean, torch.zeros(1, device="meta"), batch.labels)
     with FlopCounterMode(display=False) as step:
-        method(clean, labels, Progress(0.0, 0.0), Draw.all_of(clean))["loss"].backward()
+        method(batch, Progress(0.0, 0.0), Draw.all_of(batch.clean))["loss"].backward()
     params = sum(p.numel() for p in method.network.parameters() if p.requires_grad)
     return Cost(params, forward.get_total_flops() / 2 / GIGA, step.get_total_flops() / 2 / GIGA)
 

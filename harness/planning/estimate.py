@@ -139,9 +139,14 @@ def _memory_parts(cfg: RunConfig, shape: Shape, method: Method, world_size: int)
         "Adam's moments": 2 * trained,
         "average (EMA)": _bytes(method.network.parameters()) + _bytes(method.network.buffers()),
         "teacher, buffers": _bytes(p for p in method.parameters() if not p.requires_grad) + _bytes(method.buffers()),
+        **({"frozen networks": _frozen_bytes(method)} if method.frozen else {}),
         ACTIVATIONS: kept.activations,
         **({"training set": resident} if resident else {}),
     }
+
+
+def _frozen_bytes(method: Method) -> int:
+    return sum(_bytes(frozen.network.state_dict().values()) for frozen in method.frozen.values())
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

@@ -36,7 +36,12 @@ SHOWN_CHARACTERS = 200  # of a value or a reason in a message
 NOT_IN_ID = {"recipe", "size", "execution"}  # these change a weight by rounding at most, and no image
 
 # Not in the id while it has its default, so that older runs keep theirs.
-ADDED_LATER = {("evaluation", "decode_precision"): "fp32"}
+ADDED_LATER: dict[tuple[str, str], Any] = {
+    ("evaluation", "decode_precision"): "fp32",
+    ("protocol", "optimizer"): "adamw",
+    ("protocol", "clip"): None,
+    ("protocol", "warmup"): 0,
+}
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -93,6 +98,9 @@ class Protocol(Settings):
     flips: Literal["none", "random"]  # random: each image of a batch is mirrored with probability 1/2
     precision: Literal["fp32", "tf32", "bf16"]  # of matrix products; weights, their average and losses stay fp32
     compile: bool | Literal["auto"]  # auto: run uncompiled where compiling fails, and say so in the result
+    optimizer: str = "adamw"  # of harness.model.optimizers.OPTIMIZERS
+    clip: float | None = Field(None, gt=0, allow_inf_nan=False)  # largest norm of the whole gradient; null: any
+    warmup: int = Field(0, ge=0)  # steps in which the learning rate grows from 0 along a line; then it is constant
 
 
 class Execution(Settings):
@@ -201,6 +209,15 @@ def identity(document: Mapping[str, Any]) -> str:
         if isinstance(settings, dict) and settings.get(field) == default:
             facts[section] = {key: value for key, value in settings.items() if key != field}
     return digest(facts)
+
+
+def with_later_settings(document: dict[str, Any]) -> dict[str, Any]:
+    """An older run's configuration with the settings that came after it, at their defaults: those it was made with."""
+    document = dict(document)
+    for (section, field), default in ADDED_LATER.items():
+        if isinstance(document.get(section), dict):
+            document[section] = {field: default, **document[section]}
+    return document
 
 
 def digest(document: Mapping[str, Any]) -> str:

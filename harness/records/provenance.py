@@ -21,8 +21,10 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def describe(cfg: RunConfig, data: DataIdentity, device: Device, world_size: int, command: str) -> Manifest:
-    """The manifest of a run that is about to start."""
+def describe(
+    cfg: RunConfig, data: DataIdentity, frozen: dict[str, str], device: Device, world_size: int, command: str
+) -> Manifest:
+    """The manifest of a run that is about to start; `frozen` are the hashes of its method's pretrained weights."""
     commit, diff = git_state()
     return Manifest(
         harness_version=harness.__version__,
@@ -41,6 +43,7 @@ def describe(cfg: RunConfig, data: DataIdentity, device: Device, world_size: int
         seed=cfg.seed,
         config_sha256=cfg.sha256,
         data=data,
+        frozen=frozen,
         world_size=world_size,
         command=command,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -89,6 +89,7 @@ class Manifest(Record):
     seed: int
     config_sha256: str
     data: DataIdentity
+    frozen: dict[str, str] = {}  # sha256 of the pretrained weights that the method uses and does not train
     world_size: int = 1  # processes
     command: str
     started_at: str  # UTC, ISO 8601

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.recipes.config import DIGEST_LENGTH, digest, identity, read_config
+from harness.recipes.config import DIGEST_LENGTH, digest, identity, read_config, with_later_settings
 from harness.records.export_record import RECORD as EXPORT_RECORD
 from harness.records.schema import Evaluation, Manifest, Record, Result, read_lines, read_record
 from harness.system.errors import DataError, one_line
@@ -105,7 +105,9 @@ def load_run(folder: Path) -> Run:
         raise DataError(f"damaged: result.json is of {result.run_id}, which is another run than config.yaml's")
     metrics, damaged_lines = _read_metrics(folder)
     evaluations, damaged = _read_evaluations(folder, result)
-    return Run(folder, config, manifest, result, metrics, damaged_lines, tuple(damaged), evaluations)
+    return Run(
+        folder, with_later_settings(config), manifest, result, metrics, damaged_lines, tuple(damaged), evaluations
+    )
 
 
 # Finding ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from harness.evaluation.generation import image_shape
 from harness.planning.cost import GIGA, Cost
 from harness.planning.devices import peak_flops
 from harness.planning.estimate import fitting_micro_batch
-from harness.planning.plan import USABLE_MEMORY, cost_of, estimate_of, identity_of, too_large
+from harness.planning.plan import USABLE_MEMORY, cost_of, estimate_of, identity_of, on_shapes, too_large
 from harness.recipes.config import Execution, RunConfig, read_config
 from harness.records import machine, provenance
 from harness.records.schema import Device, Evaluation, Result, read_record, write_record
@@ -28,6 +28,7 @@ from harness.system.precision import require as require_precision
 from harness.system.processes.world import World
 from harness.system.progress import Progress
 from harness.training import checkpoint, engine
+from harness.training.step import refuse_absent_extra
 
 if TYPE_CHECKING:
     from harness.data.latents.vae import Vae
@@ -94,6 +95,12 @@ def _carry_out(
 ) -> Result | None:
     """`run`, once nothing is known and nobody else works in the folder."""
     data = sources.of(cfg)
+    method = on_shapes(cfg)
+    refuse_absent_extra(method, data, cfg)
+    if world.is_main:  # fetches what is absent
+        for frozen in method.frozen.values():
+            frozen.file.get()
+    world.wait()
     yard = _yardstick(cfg, data, device) if evaluates else None
     if data.num_files:
         progress.stage("checking the data", data.num_files, "files")
@@ -105,7 +112,8 @@ def _carry_out(
     method = baselines.build(cfg)
     hardware = machine.describe(device, world.size)
     if world.is_main:
-        manifest = provenance.describe(cfg, data.identity, hardware, world.size, command)
+        frozen_weights = {name: frozen.file.sha256 for name, frozen in method.frozen.items()}
+        manifest = provenance.describe(cfg, data.identity, frozen_weights, hardware, world.size, command)
         needed = needs.disk_parts["checkpoints"]
         run_folder.make_ready(folder, cfg, manifest, needed=needed, force=force, hold=hold, progress=progress)
     world.wait()

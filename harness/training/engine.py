@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from harness.data.dataset import Dataset
-from harness.data.loader import Batch, Loader, rows_of
+from harness.data.loader import Loader, StoredBatch, rows_of
 from harness.model.method import Method
 from harness.recipes.config import RunConfig
 from harness.records.machine import peak_memory
@@ -110,7 +110,7 @@ class _Run:
         notes = [f"not compiled: {step.not_compiled}"] if step.not_compiled else []
         return Trained(step.ema.network, self._seconds(), self.log.speed(), step.compiled, step.attention, notes)
 
-    def _one_step(self, batch: Batch, *, measure_gradient: bool) -> tuple[Losses, Tensor | None]:
+    def _one_step(self, batch: StoredBatch, *, measure_gradient: bool) -> tuple[Losses, Tensor | None]:
         known = self.train_step.not_compiled
         done = self.train_step(batch, self.step, measure_gradient=measure_gradient)
         if self.train_step.not_compiled != known:
@@ -160,7 +160,7 @@ class _Run:
                 "step": self.step,
                 "images": self.step * batch_size,
                 **{name: sum(row[i] for row in values) / len(values) for i, name in enumerate(names)},
-                "lr": self.cfg.protocol.learning_rate,
+                "lr": self.train_step.learning_rate,
                 "grad_norm": None if gradient_norm is None else gradient_norm.item(),
                 "steps_per_sec": speed,
                 "images_per_sec": images_per_sec,

@@ -7,6 +7,7 @@ B images of the global batch, R of this process, M of a micro-batch.
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -14,14 +15,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.data.dataset import Dataset
-from harness.data.loader import Batch, rows_of
+from harness.data.loader import StoredBatch, rows_of
 from harness.model import compiling
 from harness.model.compiling import FirstStep
-from harness.model.method import Method, Progress
+from harness.model.method import Batch, Method, Progress
 from harness.model.nn.blocks import DiTBlock
+from harness.model.optimizers import learning_rate_at, optimizer_of, set_learning_rate
 from harness.model.randomness import Draw, seed_step
 from harness.model.shape import shape_of
 from harness.recipes.config import RunConfig
+from harness.system.errors import UsageError
 from harness.system.processes.world import World
 from harness.training.attention import attention, kernels_of
 from harness.training.ema import Ema
@@ -38,13 +41,11 @@ class TrainStep:
         self._rows = rows_of(cfg, world)
         self._micro_batch = cfg.execution.micro_batch or self._rows.stop - self._rows.start
         protocol = cfg.protocol
-        self.optimizer = torch.optim.AdamW(
-            [p for p in method.parameters() if p.requires_grad],
-            lr=protocol.learning_rate,
-            betas=protocol.betas,
-            weight_decay=protocol.weight_decay,
-            fused=True,
-        )
+        refuse_absent_extra(method, data, cfg)
+        for frozen in method.frozen.values():
+            frozen.load(device)
+        self.optimizer = optimizer_of(method, protocol)
+        self.learning_rate = protocol.learning_rate  # of the last step
         self.ema = Ema(method.network, protocol.ema_decay, warmup=protocol.ema_warmup)
         for block in _blocks(method.network):
             block.checkpointed = cfg.execution.activation_checkpointing
@@ -77,23 +78,30 @@ class TrainStep:
         A method may register a mask that holds -inf. A second moment that has overflowed freezes its weight for good.
         """
         kept = [values for name, values in self.method.state_dict().items() if name not in self._infinite_by_design]
-        moments = [state[name] for state in self.optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+        moments = [values for state in self.optimizer.state.values() for values in state.values()]
         return _are_finite([values for values in (*kept, *moments) if values.is_floating_point()])
 
-    def __call__(self, batch: Batch, step: int, *, measure_gradient: bool) -> tuple[Losses, Tensor | None]:
+    def __call__(self, batch: StoredBatch, step: int, *, measure_gradient: bool) -> tuple[Losses, Tensor | None]:
         """Take `step` (counted from 0). Returns its losses and, if asked for, the gradient's norm; nothing waits."""
         protocol = self._cfg.protocol
         progress = Progress(step / protocol.steps, step * protocol.batch_size / len(self.data))
         for tensor, value in zip(self._now_tensors, progress, strict=True):
             tensor.fill_(value)  # a launch, and no copy that waits for the device
         totals = self._first_gradients(batch, step) if self._untried else self._gradients(batch, step)
-        gradient_norm = self._gradient_norm() if measure_gradient else None
+        gradient_norm = None
+        if protocol.clip is not None:
+            gradient_norm = nn.utils.clip_grad_norm_(self.method.parameters(), protocol.clip)  # before it was clipped
+        elif measure_gradient:
+            gradient_norm = self._gradient_norm()
+        if protocol.warmup:
+            self.learning_rate = learning_rate_at(step, protocol)
+            set_learning_rate(self.optimizer, self.learning_rate)
         self.optimizer.step()
         self.method.after_step(progress)
         self.ema.update(step)
         return totals, gradient_norm
 
-    def _first_gradients(self, batch: Batch, step: int) -> Losses:
+    def _first_gradients(self, batch: StoredBatch, step: int) -> Losses:
         """Those of the step that compiles."""
         guard, self._untried = FirstStep(self.method, optional=self._cfg.protocol.compile == "auto"), False
         try:
@@ -102,7 +110,7 @@ class TrainStep:
             self.not_compiled = guard.failed(error)
             return self._gradients(batch, step)
 
-    def _gradients(self, batch: Batch, step: int) -> Losses:
+    def _gradients(self, batch: StoredBatch, step: int) -> Losses:
         """Forward and backward of all micro-batches: the gradients of the mean loss, and the losses."""
         self.optimizer.zero_grad(set_to_none=True)
         totals: Losses = {}
@@ -116,23 +124,33 @@ class TrainStep:
                 totals[name] = totals.get(name, 0) + value.detach() * weight
         return totals
 
-    def _micro_batches(self, batch: Batch) -> Iterator[tuple[Batch, Draw, AbstractContextManager]]:
+    def _micro_batches(self, batch: StoredBatch) -> Iterator[tuple[StoredBatch, Draw, AbstractContextManager]]:
         """Each with its random numbers, and with whether its backward exchanges gradients: only the last one does."""
         size, last = self._micro_batch, self._draws[-1]
         for index, draw in enumerate(self._draws):
-            part = Batch(*(values[index * size : (index + 1) * size] for values in batch))
+            part = batch.each(itemgetter(slice(index * size, (index + 1) * size)))
             yield part, draw, self._parallel.no_sync() if self._parallel and draw is not last else nullcontext()
 
-    def _losses(self, batch: Batch, draw: Draw) -> Losses:
+    def _losses(self, batch: StoredBatch, draw: Draw) -> Losses:
         clean = self.data.to_clean(batch.stored, draw)
         labels = drop_labels(batch.labels, self._cfg.protocol.label_dropout, draw, null_label=self.data.num_classes)
         bf16 = self._cfg.protocol.precision == "bf16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
-            return (self._parallel or self.method)(clean, labels, self._now, draw)
+            return (self._parallel or self.method)(Batch(clean, labels, batch.extra), self._now, draw)
 
     def _gradient_norm(self) -> Tensor:
         gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
         return nn.utils.get_total_norm(gradients)
+
+
+def refuse_absent_extra(method: Method, data: Dataset, cfg: RunConfig) -> None:
+    """Raises UsageError where the data set lacks a tensor that the method reads."""
+    absent = sorted(method.extra.keys() - set(data.extra))
+    if absent:
+        raise UsageError(
+            f"{cfg.method} reads {', '.join(absent)} of each image, and {data.name} has "
+            f"{', '.join(data.extra) or 'nothing but images and labels'}; give --data a set that has it."
+        )
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:

@@ -10,7 +10,7 @@ import baselines
 from harness.data.order import batch_indices
 from harness.evaluation.generation import choose_labels, generate
 from harness.model.formulations import FORMULATIONS
-from harness.model.method import Method, Progress
+from harness.model.method import Batch, Method, Progress
 from harness.model.nn.blocks import DiTBlock
 from harness.model.randomness import Draw, seed_step
 from harness.recipes.config import Knobs
@@ -26,7 +26,7 @@ def build(name, digits, *assignments):
 def loss(method, digits, step=0):
     seed_step(0, step)
     clean, labels = digits.read(batch_indices(len(digits), 0, 0, 8))
-    return method(clean, labels, Progress(0.5, 2.0), Draw.all_of(clean))
+    return method(Batch(clean, labels), Progress(0.5, 2.0), Draw.all_of(clean))
 
 
 def optimise(method, digits, steps, *, after_step=True):

@@ -2,7 +2,7 @@ import torch
 from small import small_config, trained_a_little
 
 import baselines
-from harness.model.method import Progress
+from harness.model.method import Batch, Progress
 from harness.model.nn import tokens
 from harness.model.nn.embeddings import patchify
 from harness.model.randomness import Draw
@@ -18,7 +18,7 @@ def test_the_loss_is_the_visible_denoising_error_plus_a_tenth_of_the_reconstruct
     maskdit = method(digits)
     clean, labels = digits.clean[:4], digits.labels[:4]
     torch.manual_seed(3)
-    losses = maskdit(clean, labels, PROGRESS, Draw.all_of(clean))
+    losses = maskdit(Batch(clean, labels), PROGRESS, Draw.all_of(clean))
 
     torch.manual_seed(3)  # the same noise, level and mask, drawn in the same order
     noised = maskdit.formulation.noised(clean, Draw.all_of(clean))
@@ -55,6 +55,6 @@ def test_masked_patches_cannot_be_seen(digits):
 
 def test_unmasked_tuning_has_no_reconstruction_loss(digits):
     losses = method(digits, "mask_ratio=0")(
-        digits.clean[:4], digits.labels[:4], PROGRESS, Draw.all_of(digits.clean[:4])
+        Batch(digits.clean[:4], digits.labels[:4]), PROGRESS, Draw.all_of(digits.clean[:4])
     )
     assert set(losses) == {"loss"}

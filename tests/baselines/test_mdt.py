@@ -2,7 +2,7 @@ import torch
 from small import small_config, trained_a_little
 
 import baselines
-from harness.model.method import Progress
+from harness.model.method import Batch, Progress
 from harness.model.nn import tokens
 from harness.model.randomness import Draw
 
@@ -15,7 +15,7 @@ def test_the_loss_is_the_sum_of_a_full_and_a_masked_pass_over_the_same_noise(dig
     mdt = method(digits)
     clean, labels = digits.clean[:4], digits.labels[:4]
     torch.manual_seed(3)
-    losses = mdt(clean, labels, Progress(0.0, 0.0), Draw.all_of(clean))
+    losses = mdt(Batch(clean, labels), Progress(0.0, 0.0), Draw.all_of(clean))
 
     torch.manual_seed(3)  # the same noise, step and mask, drawn in the same order
     noised = mdt.formulation.noised(clean, Draw.all_of(clean))

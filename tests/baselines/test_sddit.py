@@ -6,7 +6,7 @@ import torch
 from small import small_config, trained_a_little
 
 import baselines
-from harness.model.method import Progress
+from harness.model.method import Batch, Progress
 from harness.model.nn import tokens
 from harness.model.randomness import Draw
 from harness.system.errors import UsageError
@@ -33,7 +33,7 @@ def test_the_loss_is_equation_9_plus_equation_12(digits):
     sddit.centre.copy_(torch.randn_like(sddit.centre) * 0.01)
     clean, labels = digits.clean[:4], digits.labels[:4]
     torch.manual_seed(3)
-    losses = sddit(clean, labels, START, Draw.all_of(clean))
+    losses = sddit(Batch(clean, labels), START, Draw.all_of(clean))
 
     torch.manual_seed(3)  # the same student noise, mask and teacher noise, drawn in the same order
     edm, network = sddit.formulation, sddit.network
@@ -72,7 +72,7 @@ def test_only_the_encoder_reads_the_discriminative_loss(digits):
             return 0 * original(self, raw, noised)
 
     sddit.formulation = OnlyDiscriminate()
-    losses = sddit(digits.clean[:4], digits.labels[:4], START, Draw.all_of(digits.clean[:4]))
+    losses = sddit(Batch(digits.clean[:4], digits.labels[:4]), START, Draw.all_of(digits.clean[:4]))
     losses["loss"].backward()
     assert all(p.grad is None or not p.grad.any() for p in sddit.network.decoder.parameters())
     assert any(p.grad.any() for p in sddit.network.encoder.parameters())
@@ -98,7 +98,7 @@ def test_the_teacher_is_the_average_of_encoder_and_head_but_not_of_the_decoder(d
     assert set(student) == set(sddit.teacher.state_dict())
     assert not any("decoder" in name for name in student)
     before = copy.deepcopy(sddit.teacher.state_dict())
-    sddit(digits.clean[:4], digits.labels[:4], START, Draw.all_of(digits.clean[:4]))
+    sddit(Batch(digits.clean[:4], digits.labels[:4]), START, Draw.all_of(digits.clean[:4]))
     sddit.after_step(START)
     for name, value in sddit.teacher.state_dict().items():
         torch.testing.assert_close(value, 0.996 * before[name] + 0.004 * student[name])
@@ -108,7 +108,7 @@ def test_the_teacher_gets_no_gradient_and_starts_as_the_student(digits):
     sddit = baselines.build(small_config("sddit"))
     for name, value in sddit._student().state_dict().items():
         assert torch.equal(value, sddit.teacher.state_dict()[name])
-    sddit(digits.clean[:4], digits.labels[:4], START, Draw.all_of(digits.clean[:4]))["loss"].backward()
+    sddit(Batch(digits.clean[:4], digits.labels[:4]), START, Draw.all_of(digits.clean[:4]))["loss"].backward()
     assert all(p.grad is None for p in sddit.teacher.parameters())
 
 
@@ -131,7 +131,7 @@ def test_the_loss_never_waits_for_a_number_from_the_device(warmup):
     sddit = baselines.build(small_config("sddit", f"teacher_temperature_epochs={warmup}"), device="meta")
     clean, labels = torch.zeros(2, 1, 8, 8, device="meta"), torch.zeros(2, dtype=torch.long, device="meta")
     nowhere = torch.zeros((), device="meta")
-    sddit(clean, labels, Progress(nowhere, nowhere), Draw.all_of(clean))["loss"].backward()
+    sddit(Batch(clean, labels), Progress(nowhere, nowhere), Draw.all_of(clean))["loss"].backward()
 
 
 def test_the_loss_follows_the_teachers_temperature(digits):
@@ -140,7 +140,7 @@ def test_the_loss_follows_the_teachers_temperature(digits):
     for epochs in (0.0, torch.tensor(0.0), torch.tensor(5.0)):
         torch.manual_seed(0)
         progress, clean = Progress(0.0, epochs), digits.clean[:4]
-        losses.append(sddit(clean, digits.labels[:4], progress, Draw.all_of(clean))["loss"])
+        losses.append(sddit(Batch(clean, digits.labels[:4]), progress, Draw.all_of(clean))["loss"])
     assert torch.equal(losses[0], losses[1])
     assert not torch.equal(losses[1], losses[2])
 
@@ -148,7 +148,7 @@ def test_the_loss_follows_the_teachers_temperature(digits):
 def test_the_centre_moves_a_tenth_of_the_way_to_the_batch_mean(digits):
     sddit = method(digits)
     sddit.centre.fill_(1.0)
-    sddit(digits.clean[:4], digits.labels[:4], START, Draw.all_of(digits.clean[:4]))
+    sddit(Batch(digits.clean[:4], digits.labels[:4]), START, Draw.all_of(digits.clean[:4]))
     mean = sddit.batch_mean.clone()
     sddit.after_step(START)
     torch.testing.assert_close(sddit.centre, 0.9 + 0.1 * mean)
@@ -159,7 +159,7 @@ def test_the_teacher_sees_the_least_noise_the_level_asked_for_or_the_students_di
         sddit = method(digits, *assignments)
         seen = []
         sddit.teacher.condition.register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0]))
-        sddit(digits.clean[:64], digits.labels[:64], START, Draw.all_of(digits.clean[:64]))
+        sddit(Batch(digits.clean[:64], digits.labels[:64]), START, Draw.all_of(digits.clean[:64]))
         return (4 * seen[0]).exp()
 
     torch.testing.assert_close(teacher_levels(), torch.full((64,), 0.002))
@@ -176,7 +176,7 @@ def test_a_teacher_noise_outside_the_range_of_the_formulation_is_refused(setting
 def test_without_the_discriminative_objective_there_is_no_teacher_and_no_head(digits):
     sddit = method(digits, "discriminate=false")
     assert {name.split(".")[0] for name in sddit.state_dict()} == {"network"}
-    losses = sddit(digits.clean[:4], digits.labels[:4], START, Draw.all_of(digits.clean[:4]))
+    losses = sddit(Batch(digits.clean[:4], digits.labels[:4]), START, Draw.all_of(digits.clean[:4]))
     assert set(losses) == {"loss"}
 
 

@@ -9,7 +9,7 @@ from small import tiny_config
 
 import baselines
 from harness.data import sources
-from harness.model.method import Progress
+from harness.model.method import Batch, Progress
 from harness.model.randomness import Draw, seed_step
 from harness.planning.plan import resolve
 from harness.training import engine
@@ -36,7 +36,7 @@ def seconds_of_bare_steps(method, cfg, data, num_steps):
             start = time.perf_counter()
         seed_step(0, step)
         optimizer.zero_grad(set_to_none=True)
-        method(clean, labels, progress, draw)["loss"].backward()
+        method(Batch(clean, labels), progress, draw)["loss"].backward()
         optimizer.step()
         method.after_step(progress)
     return (time.perf_counter() - start) / num_steps

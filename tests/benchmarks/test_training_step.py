@@ -6,7 +6,7 @@ from small import tiny_config
 
 import baselines
 from harness.data.order import batch_indices
-from harness.model.method import Progress
+from harness.model.method import Batch, Progress
 from harness.model.randomness import Draw
 
 
@@ -19,7 +19,7 @@ def test_training_step(benchmark, digits, name):
     draw = Draw.all_of(clean)
 
     def step():
-        loss = method(clean, labels, Progress(0.5, 5.0), draw)["loss"]
+        loss = method(Batch(clean, labels), Progress(0.5, 5.0), draw)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

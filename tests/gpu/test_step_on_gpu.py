@@ -8,7 +8,7 @@ from harness.bench import ceilings, energy
 from harness.bench.measure import warmed_up
 from harness.bench.ours import HarnessStep
 from harness.data import sources
-from harness.data.loader import Batch
+from harness.data.loader import StoredBatch
 from harness.data.order import batch_indices
 from harness.model.nn.soft_cross_entropy import Logits, plain_soft_cross_entropy, soft_cross_entropy
 from harness.planning.plan import resolve
@@ -35,7 +35,7 @@ def stepped(name, *assignments, steps=20):
     losses = []
     for number in range(steps):
         stored, labels = step.data.read(batch_indices(len(step.data), 0, number, cfg.protocol.batch_size))
-        losses.append(step(Batch(stored.to(GPU), labels.to(GPU)), number, measure_gradient=False)[0]["loss"])
+        losses.append(step(StoredBatch(stored.to(GPU), labels.to(GPU)), number, measure_gradient=False)[0]["loss"])
     return torch.stack(losses).tolist()
 
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import baselines
-from harness.model.method import Progress
+from harness.model.method import Batch, Progress
 from harness.model.nn.blocks import DiTBlock
 from harness.model.randomness import Draw
 from harness.model.shape import shape_of
@@ -71,7 +71,7 @@ def real_bytes(cfg: RunConfig, device: str = "cpu") -> int:
         saved_tensors_hooks(keep, lambda tensor: tensor),
         torch.autocast(device, torch.bfloat16, enabled=cfg.protocol.precision == "bf16"),
     ):
-        method(clean, labels, Progress(0.0, 0.0), Draw(cfg.protocol.batch_size, 0, rows, clean.device))
+        method(Batch(clean, labels), Progress(0.0, 0.0), Draw(cfg.protocol.batch_size, 0, rows, clean.device))
     return sum(tensor.untyped_storage().nbytes() for address, tensor in kept.items() if address not in own)
 
 
@@ -139,7 +139,7 @@ def really_alive_bytes(cfg: RunConfig) -> int:
             block.checkpointed = cfg.execution.activation_checkpointing
     clean = torch.zeros(rows, cfg.input.channels, cfg.input.side, cfg.input.side)
     labels = torch.zeros(rows, dtype=torch.long)
-    inputs = clean, labels, Progress(0.0, 0.0), Draw.all_of(clean)
+    inputs = Batch(clean, labels), Progress(0.0, 0.0), Draw.all_of(clean)
     method(*inputs)  # the formulation keeps its tables
     with _Made() as made:
         losses = method(*inputs)

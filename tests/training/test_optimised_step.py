@@ -6,7 +6,7 @@ from small import small_config
 
 import baselines
 from harness.data import sources
-from harness.data.loader import Batch
+from harness.data.loader import StoredBatch
 from harness.data.order import batch_indices
 from harness.model.nn.blocks import DiTBlock
 from harness.system.errors import SetupError, UsageError
@@ -23,7 +23,7 @@ def stepped(name, *assignments, steps=STEPS):
     cfg, data = small_config(name, "learning_rate=1e-3", "steps=20", *assignments), sources.load("digits")
     step, losses = TrainStep(baselines.build(cfg), cfg, data, world=World(), device=CPU), []
     for number in range(steps):
-        batch = Batch(*data.read(batch_indices(len(data), cfg.seed, number, cfg.protocol.batch_size)))
+        batch = StoredBatch(*data.read(batch_indices(len(data), cfg.seed, number, cfg.protocol.batch_size)))
         losses.append(step(batch, number, measure_gradient=False)[0]["loss"].item())
     return step, losses
 
@@ -79,6 +79,24 @@ def test_a_recorded_step_is_refused_where_it_would_be_taken_in_pieces():
         stepped("dit", "compile=true", "cuda_graphs=true", "micro_batch=4", steps=0)
 
 
+def test_clipping_limits_the_gradient_and_its_norm_is_logged_as_it_was():
+    cfg, data = small_config("dit", "clip=0.001"), sources.load("digits")
+    step = TrainStep(baselines.build(cfg), cfg, data, world=World(), device=CPU)
+    batch = StoredBatch(*data.read(torch.arange(8)))
+    _, norm = step(batch, 0, measure_gradient=True)
+    clipped = torch.nn.utils.get_total_norm([p.grad for p in step.method.parameters() if p.grad is not None])
+    assert norm > 0.01
+    assert clipped.item() == pytest.approx(0.001, rel=1e-3)
+
+
+def test_another_optimizer_is_another_training_and_an_unknown_one_is_refused():
+    plain, _ = stepped("dit", "weight_decay=0.1", steps=3)
+    other, _ = stepped("dit", "weight_decay=0.1", "optimizer=adam", steps=3)
+    assert distance(plain, other) > 1e-3
+    with pytest.raises(UsageError, match=r"protocol.optimizer is 'adan'; it must be 'adamw' or 'adam'\."):
+        small_config("dit", "optimizer=adan")
+
+
 # Compiling that fails ------------------------------------------------------------------------------------------------
 
 
@@ -107,7 +125,7 @@ def test_what_a_checkpoint_brought_is_kept_when_compiling_fails_after_it(no_comp
     for step in (resumed, plain):
         step.method.load_state_dict(trained.method.state_dict())
         data, cfg = step.data, small_config("sddit")
-        batch = Batch(*data.read(batch_indices(len(data), cfg.seed, 2, cfg.protocol.batch_size)))
+        batch = StoredBatch(*data.read(batch_indices(len(data), cfg.seed, 2, cfg.protocol.batch_size)))
         step(batch, 2, measure_gradient=False)
     assert resumed.not_compiled
     assert trained.method.centre.any()

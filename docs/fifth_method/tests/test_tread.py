@@ -9,7 +9,7 @@ import torch
 from tread_method.tread import Config, Method, Network
 
 from harness.model.formulations import EDM
-from harness.model.method import Progress
+from harness.model.method import Batch, Progress
 from harness.model.nn import tokens
 from harness.model.randomness import Draw, seed_step
 from harness.model.shape import Shape
@@ -58,7 +58,7 @@ def test_tread_routes_half_of_the_tokens_while_it_trains():
         block.register_forward_hook(lambda block, args, out: lengths.append(out.shape[1]))
     seed_step(0, 0)
     clean = torch.randn(2, 1, 8, 8)
-    method(clean, LABELS, Progress(0.0, 0.0), Draw.all_of(clean))
+    method(Batch(clean, LABELS), Progress(0.0, 0.0), Draw.all_of(clean))
     assert lengths == [16, 8, 8, 16]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from harness.model import method
 from harness.model.formulations import Formulation
-from harness.model.method import Progress
+from harness.model.method import Batch, Progress
 from harness.model.nn import tokens
 from harness.model.nn.blocks import through
 from harness.model.nn.dit import DiT
@@ -65,8 +65,8 @@ class Method(method.Method):
         self.num_keep = tokens.num_kept(shape.num_tokens, cfg.mask_ratio)
         self.network = Network(cfg, shape, formulation.out_channels(shape.channels))
 
-    def forward(self, clean: Tensor, labels: Tensor, progress: Progress, draw: Draw) -> dict[str, Tensor]:
-        noised = self.formulation.noised(clean, draw)
+    def forward(self, batch: Batch, progress: Progress, draw: Draw) -> dict[str, Tensor]:
+        noised = self.formulation.noised(batch.clean, draw)
         keep = tokens.random_keep(draw, self.num_tokens, self.num_keep)
-        raw = self.network(noised.net_input, noised.net_noise, labels, keep)
+        raw = self.network(noised.net_input, noised.net_noise, batch.labels, keep)
         return {"loss": self.formulation.loss_map(raw, noised).mean()}

@@ -40,7 +40,7 @@ def step_of(name: str) -> tuple[str | None, float]:
 
     import baselines
     from harness.data import sources
-    from harness.data.loader import Batch
+    from harness.data.loader import StoredBatch
     from harness.data.order import batch_indices
     from harness.planning.plan import resolve
     from harness.system.precision import default_device
@@ -52,7 +52,7 @@ def step_of(name: str) -> tuple[str | None, float]:
     data = sources.load("digits", shape=cfg.input)
     step = TrainStep(baselines.build(cfg), cfg, data, world=World(), device=device)
     stored, labels = data.read(batch_indices(len(data), cfg.seed, 0, cfg.protocol.batch_size))
-    losses, _ = step(Batch(stored.to(device), labels.to(device)), 0, measure_gradient=True)
+    losses, _ = step(StoredBatch(stored.to(device), labels.to(device)), 0, measure_gradient=True)
     loss = float(losses["loss"])
     if not math.isfinite(loss):
         return f"its loss is {loss}", loss

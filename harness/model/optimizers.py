@@ -1,0 +1,44 @@
+"""The optimizers that a protocol may name, over the groups of parameters that a method forms."""
+
+from collections import Counter
+
+from torch.optim import Adam, AdamW, Optimizer
+
+from harness.model.method import Method
+from harness.recipes.config import Protocol
+from harness.system.errors import UsageError
+
+# Both keep two moments of a weight, which planning counts.
+OPTIMIZERS: dict[str, type[AdamW] | type[Adam]] = {"adamw": AdamW, "adam": Adam}
+
+
+def optimizer_of(method: Method, protocol: Protocol) -> Optimizer:
+    """The protocol's optimizer over the method's groups. Raises UsageError for groups that miss or repeat a weight."""
+    groups = method.param_groups()
+    times = Counter(id(p) for group in groups for p in group["params"])
+    wrong = [name for name, p in method.named_parameters() if times[id(p)] != p.requires_grad]
+    if wrong:
+        raise UsageError(
+            f"param_groups of this method must have every weight that is trained once, and no other; see {wrong[0]}"
+            f"{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''}."
+        )
+    return OPTIMIZERS[protocol.optimizer](
+        [{**group, "lr": protocol.learning_rate * group.get("lr_scale", 1.0)} for group in groups],
+        lr=protocol.learning_rate,
+        betas=protocol.betas,
+        weight_decay=protocol.weight_decay,
+        fused=True,
+    )
+
+
+def learning_rate_at(step: int, protocol: Protocol) -> float:
+    """The rate of `step`, counted from 0: it grows along a line over the warm-up, and is constant after it."""
+    return (
+        protocol.learning_rate * min(1.0, (step + 1) / protocol.warmup) if protocol.warmup else protocol.learning_rate
+    )
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Each group's own: the rate times its lr_scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)
