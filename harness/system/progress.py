@@ -2,11 +2,14 @@
 
 import sys
 import time
-from collections import deque
-from typing import Any, Protocol
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Task
 
 LINE_EVERY_SECONDS = 10.0
-PACE_SECONDS = 60.0  # the pace is that of the last minute: parts kept from an earlier try take no time at all
+PACE_SECONDS = 60.0  # the pace is that of the last minute, since parts kept from an earlier try take no time at all
 
 
 class Progress(Protocol):
@@ -16,27 +19,6 @@ class Progress(Protocol):
     def stage(self, name: str, total: int, unit: str = "images") -> None: ...
     def metrics(self, line: dict[str, Any]) -> None: ...
     def advance(self, done: int) -> None: ...
-
-
-class Pace:
-    """How many a second, over the last minute, and how long the rest will take at that."""
-
-    def __init__(self, total: int, unit: str):
-        self._total, self._unit = total, unit
-        self._seen = deque([(time.monotonic(), 0)])
-
-    def after(self, done: int) -> str:
-        """ "52.1 images/s, 0:15:58 left", or nothing before two moments can be compared."""
-        now = time.monotonic()
-        self._seen.append((now, done))
-        while len(self._seen) > 2 and now - self._seen[1][0] > PACE_SECONDS:
-            self._seen.popleft()
-        (since, before) = self._seen[0]
-        if now - since < 1 or done <= before or done == self._total:
-            return ""
-        pace = (done - before) / (now - since)
-        hours, seconds = divmod(round((self._total - done) / pace), 3600)
-        return f"{pace:.3g} {self._unit}/s, {hours}:{seconds // 60:02d}:{seconds % 60:02d} left"
 
 
 class NoProgress:
@@ -52,43 +34,14 @@ class NoProgress:
 class PlainProgress:
     """One line per stage, then one at most every few seconds: readable in a log file."""
 
-    def __init__(self, label: str):
-        self._label, self._stage, self._total, self._unit, self._last = label, "", 0, "", 0.0
-        self._pace = Pace(0, "")
-
-    def note(self, text: str) -> None:
-        _say(f"{self._label}: {text}")
-
-    def stage(self, name: str, total: int, unit: str = "images") -> None:
-        self._stage, self._total, self._unit, self._last = name, total, unit, time.monotonic()
-        self._pace = Pace(total, unit)
-        _say(f"{self._label}: {name}")
-
-    def metrics(self, line: dict[str, Any]) -> None:
-        self._tick(line["step"], f"step {line['step']:,} of {self._total:,}, {describe(line)}")
-
-    def close(self) -> None:
-        """Nothing to put away."""
-
-    def advance(self, done: int) -> None:
-        pace = self._pace.after(done)
-        self._tick(done, f"{self._stage}: {done:,} of {self._total:,} {self._unit}" + (f", {pace}" if pace else ""))
-
-    def _tick(self, done: int, text: str) -> None:
-        now = time.monotonic()
-        if now - self._last >= LINE_EVERY_SECONDS or done == self._total:
-            self._last = now
-            _say(f"{self._label}: {text}")
-
-
-class BarProgress:
-    """A bar with the time left and the newest loss and speed."""
+    bar = False
 
     def __init__(self, label: str):
-        from rich.console import Console  # rich is not needed where there is no terminal
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._label, self._console = label, Console(stderr=True)
+        self._label, self._name, self._unit, self._last = label, "", "", 0.0
+        self._console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -96,38 +49,60 @@ class BarProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[detail]}"),
             console=self._console,
+            disable=not self.bar,  # it still counts, and knows the pace
+            speed_estimate_period=PACE_SECONDS,
+            get_time=time.monotonic,
         )
-        self._task: TaskID | None = None
-        self._pace = Pace(0, "")
+        self._stage = self._bar.add_task("", total=0, detail="", visible=False)
 
     def note(self, text: str) -> None:
-        self._console.print(f"{self._label}: {text}", markup=False, highlight=False)
+        self._say(text)
 
     def stage(self, name: str, total: int, unit: str = "images") -> None:
+        self._name, self._unit, self._last = name, unit, time.monotonic()
         self._bar.stop()
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(f"{self._label} {name}", total=total, detail="")
-        self._pace = Pace(total, unit)
-        self._bar.start()
+        self._bar.remove_task(self._stage)
+        self._stage = self._bar.add_task(f"{self._label} {name}", total=total, detail="")
+        if self.bar:
+            self._bar.start()
+        else:
+            self._say(name)
 
     def metrics(self, line: dict[str, Any]) -> None:
-        if self._task is not None:
-            self._bar.update(self._task, completed=line["step"], detail=describe(line))
+        speed = line["steps_per_sec"]
+        newest = f"loss {line['loss']:.4g}" + (f", {speed:.1f} steps/s" if speed else "")
+        self._bar.update(self._stage, completed=line["step"], detail=newest)
+        self._tick(line["step"], f"step {line['step']:,} of {self._task.total:,}, {newest}")
 
     def advance(self, done: int) -> None:
-        if self._task is not None:
-            self._bar.update(self._task, completed=done, detail=self._pace.after(done).partition(",")[0])
+        self._bar.update(self._stage, completed=done)
+        speed, seconds = self._task.speed, self._task.time_remaining
+        pace = f"{speed:.3g} {self._unit}/s" if speed else ""
+        self._bar.update(self._stage, detail=pace)
+        left = f", {pace}, {timedelta(seconds=seconds)} left" if pace and seconds else ""
+        self._tick(done, f"{self._name}: {done:,} of {self._task.total:,} {self._unit}{left}")
 
     def close(self) -> None:
         self._bar.stop()
 
+    @property
+    def _task(self) -> "Task":
+        return self._bar.tasks[0]
 
-def describe(line: dict[str, Any]) -> str:
-    """The newest log line in a few words."""
-    speed = line["steps_per_sec"]
-    return f"loss {line['loss']:.4g}" + (f", {speed:.1f} steps/s" if speed else "")
+    def _tick(self, done: int, text: str) -> None:
+        now = time.monotonic()
+        if not self.bar and (now - self._last >= LINE_EVERY_SECONDS or done == self._task.total):
+            self._last = now
+            self._say(text)
+
+    def _say(self, text: str) -> None:
+        print(f"{self._label}: {text}", file=sys.stderr, flush=True)
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+class BarProgress(PlainProgress):
+    """A bar with the time left and the newest loss and speed."""
+
+    bar = True
+
+    def _say(self, text: str) -> None:
+        self._console.print(f"{self._label}: {text}", markup=False, highlight=False)

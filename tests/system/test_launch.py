@@ -223,7 +223,7 @@ def test_a_save_that_never_ends_is_ended_and_the_run_can_still_be_continued(run,
     monkeypatch.setattr(launch, "SAVE_SECONDS", 1.0)
     code, _, err = run(train(saving=60), meanwhile=signalled(signal.SIGTERM))
     assert code == 75
-    assert "process 0 of 2 did not end in time after being told to stop" in err
+    assert "process 0 of 2 did not end in time after the signal to stop" in err
     assert_all_end_within(1, tmp_path)
 
 

@@ -16,11 +16,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 from harness.system.errors import HarnessError, Interrupted, Preempted, SetupError, UsageError
 from harness.system.processes import slurm
-from harness.system.processes.slurm import number
 from harness.system.processes.world import World
 
 JOIN = timedelta(minutes=10)  # for all processes to start and meet
@@ -30,7 +28,7 @@ SAVE_SECONDS = 15 * 60.0  # from SIGTERM or SIGINT to the end: a log interval of
 FAIL_SECONDS = 3.0  # for the others to end by themselves, and say why, once one has failed
 POLL_SECONDS = 0.05
 SHOWN_LINES = 40  # of the stderr of a process that failed
-STOPPED = {signal.SIGTERM: Preempted.exit_code, signal.SIGINT: Interrupted.exit_code}
+STOPPED: dict[int, int] = {signal.SIGTERM: Preempted.exit_code, signal.SIGINT: Interrupted.exit_code}
 CONTINUES = "The same command continues from the last checkpoint."
 STORE = "harness, attempt {}"  # torchrun may try again with the same store
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -44,7 +42,7 @@ def current() -> World:
     if "RANK" in os.environ or "WORLD_SIZE" in os.environ:
         alone = os.environ.get("WORLD_SIZE") == "1"
         defaults = World() if alone else [None] * len(TORCHRUN)
-        world = World(*(number(name, default=value) for name, value in zip(TORCHRUN, defaults, strict=True)))
+        world = World(*(slurm.number(name, default=value) for name, value in zip(TORCHRUN, defaults, strict=True)))
     else:
         world = World(*(slurm.this_task() or World()))
     if 0 <= world.rank < world.size and 0 <= world.local_rank < world.local_size <= world.size:
@@ -53,6 +51,11 @@ def current() -> World:
         f"the environment says process {world.rank} of {world.size}, and {world.local_rank} of {world.local_size} on "
         f"this machine, which cannot be. {slurm.HOW_TO_START}"
     )
+
+
+def processors() -> int:
+    """How many this program may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # Meeting ---------------------------------------------------------------------------------------------------------
@@ -176,13 +179,13 @@ def run_processes(
     That is 0, or the code of the process that failed first. SIGTERM and SIGINT are passed on, and the processes have
     SAVE_SECONDS to save. stdout is the main process's; the others' stderr is shown when one of them is to blame.
 
-    The processes get torchrun's environment, but are not started by its agent: that one answers the first process that
-    ends with an error, such as one that has ended with 75 while the main one still saves, with SIGTERM to the others
-    and SIGKILL 30 seconds later; it ends with 1 whatever their codes; and its processes outlive it when it is killed.
+    The processes get torchrun's environment, but torchrun's agent does not start them. When one process ends with an
+    error, such as 75 while the main one still saves, the agent sends SIGTERM to the others and SIGKILL 30 s later. It
+    ends with 1, whatever their exit codes. When it is killed, its processes go on.
     """
     _refuse(nproc)
     with _signals_noted() as noted, tempfile.TemporaryDirectory() as folder:
-        group = _Processes([*entry, *arguments], nproc, _own_store(), noted, Path(folder))
+        group = _Processes([*entry, *arguments], nproc, noted, Path(folder))
         try:
             group.attend()
         finally:
@@ -220,25 +223,16 @@ def _signals_noted() -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
-class _End(NamedTuple):
-    rank: int
-    code: int  # below zero: the signal that killed it
-
-    @property
-    def stopped(self) -> bool:
-        """Whether it ended because it was told to."""
-        return self.code in STOPPED.values() or -self.code in STOPPED
-
-
 class _Processes:
     """The processes of a run, from their start to the last one's end."""
 
-    def __init__(self, command: list[str], nproc: int, store, noted: list[signal.Signals], folder: Path):
-        self._nproc, self._store, self._folder = nproc, store, folder
-        self._noted, self._passed_on = noted, 0
-        self._ends: list[_End] = []  # in the order of ending
-        self._deadline = float("inf")
-        self._late: list[int] = []  # killed at the deadline
+    def __init__(self, command: list[str], nproc: int, noted: list[signal.Signals], folder: Path):
+        self._nproc, self._noted, self._folder = nproc, noted, folder
+        self._store = _own_store()
+        self._ends: dict[
+            int, int
+        ] = {}  # exit code by rank, in the order of ending; below zero the signal that killed it
+        self._late: list[int] = []  # ranks that were killed at the deadline
         self._running = {rank: self._start(rank, command) for rank in range(nproc)}
 
     def _start(self, rank: int, command: list[str]) -> subprocess.Popen:
@@ -254,40 +248,37 @@ class _Processes:
 
     def attend(self) -> None:
         """Until all have ended: pass signals on, and end the run when one of its processes fails or takes too long."""
+        deadline, passed_on = float("inf"), 0
         while self._running:
             for rank, process in list(self._running.items()):
                 if process.poll() is not None:
                     del self._running[rank]
-                    self._ends.append(_End(rank, process.returncode))
-                    self._deadline = min(self._deadline, time.monotonic() + self._grace_after(self._ends[-1]))
-            self._pass_signals_on()
-            if time.monotonic() > self._deadline:
+                    self._ends[rank] = process.returncode
+                    deadline = min(deadline, time.monotonic() + self._grace_after(rank))
+            for received in self._noted[passed_on:]:
+                # A second Ctrl-C means "at once"; a second SIGTERM only that a scheduler signals more than one way.
+                if received == signal.SIGINT or received not in self._noted[:passed_on]:
+                    for process in self._running.values():
+                        process.send_signal(received)
+                passed_on += 1
+                deadline = min(deadline, time.monotonic() + SAVE_SECONDS)
+            if time.monotonic() > deadline:
                 self._late = list(self._running)
                 return
             time.sleep(POLL_SECONDS)
 
-    def _grace_after(self, end: _End) -> float:
-        """How long the others may still take."""
-        if end.rank == 0 and (end.stopped or end.code == 0):
-            return LEAVE_SECONDS
-        if end.stopped:
-            return SAVE_SECONDS
-        if end.code == 0 or (end.rank != 0 and self._stopping):
-            return float("inf")  # it was done, or it fell while the main process saves, which must not be disturbed
-        return FAIL_SECONDS
+    def _grace_after(self, rank: int) -> float:
+        """How long the others may still take after this one's end."""
+        if self._stopping:
+            return SAVE_SECONDS  # the main process saves, also if this one fell meanwhile
+        if self._ends[rank]:
+            return FAIL_SECONDS
+        return LEAVE_SECONDS if rank == 0 else float("inf")
 
     @property
     def _stopping(self) -> bool:
-        return bool(self._noted) or any(end.stopped for end in self._ends)
-
-    def _pass_signals_on(self) -> None:
-        for received in self._noted[self._passed_on :]:
-            # A second Ctrl-C means "at once"; a second SIGTERM only that a scheduler signals more than one way.
-            if received == signal.SIGINT or received not in self._noted[: self._passed_on]:
-                for process in self._running.values():
-                    process.send_signal(received)
-            self._passed_on += 1
-            self._deadline = min(self._deadline, time.monotonic() + SAVE_SECONDS)
+        """Whether the run, or one of its processes, was asked to stop."""
+        return bool(self._noted) or any(map(_is_a_stop, self._ends.values()))
 
     def kill(self) -> None:
         """End what still runs, with all that it started."""
@@ -300,54 +291,53 @@ class _Processes:
 
     def verdict(self) -> int:
         """The exit code of the run; says on stderr what the main process has not said itself."""
-        main = next((end for end in self._ends if end.rank == 0), None)
-        if self._stopping and (main is None or main.stopped):
-            return self._stopped(main)
-        failed = main if self._stopping and main and main.code else self._cause()
-        if failed is None:
-            return self._fail(f"{self._names(self._late)} did not end with the main process.") if self._late else 0
-        if failed.code < 0:
-            name = signal.Signals(-failed.code).name
-            memory = " If nobody did that, memory ran out: see --micro-batch." if name == "SIGKILL" else ""
-            return self._fail(f"{self._names([failed.rank])} was killed by {name}.{memory} {CONTINUES}")
-        if _End(0, failed.code) not in self._ends or self._lost_touch(0):  # the main process did not say it
-            self._show_error_of(failed)
-        return failed.code
+        main, late = self._ends.get(0), f"process {' and '.join(map(str, self._late))} of {self._nproc} did not end"
+        if self._stopping and (main is None or _is_a_stop(main)):
+            if self._late:
+                _say_error(f"{late} in time after the signal to stop. {CONTINUES}")
+            elif main is not None and main < 0:
+                _say_error(f"stopped before the run began. {CONTINUES}")
+            code = main if main is not None else -self._noted[0] if self._noted else Preempted.exit_code
+            return STOPPED.get(-code, code)
+        failed = [rank for rank, code in self._ends.items() if code]
+        # Not one that lost touch with another, if another failed; and only the main process if a stop was under way.
+        cause = [0] if self._stopping and main else [rank for rank in failed if not self._lost_touch(rank)] or failed
+        if cause:
+            return self._failed(cause[0], main)
+        if self._late:
+            _say_error(f"{late} with the main process.")
+        return HarnessError.exit_code if self._late else 0
 
-    def _cause(self) -> _End | None:
-        """The first that failed by itself, and not because it lost touch with one that had failed."""
-        failed = [end for end in self._ends if end.code]
-        return next((end for end in failed if not self._lost_touch(end.rank)), failed[0] if failed else None)
+    def _failed(self, rank: int, main: int | None) -> int:
+        """Say why this process failed, unless the main process has said the same; returns the exit code."""
+        code, name = self._ends[rank], f"process {rank} of {self._nproc}"
+        if code < 0:
+            killer = signal.Signals(-code).name
+            memory = " If nobody did that, memory ran out: see --micro-batch." if killer == "SIGKILL" else ""
+            _say_error(f"{name} was killed by {killer}.{memory} {CONTINUES}")
+            return HarnessError.exit_code
+        if main != code or self._lost_touch(0):
+            lines = (self._folder / str(rank)).read_text(errors="replace").splitlines()[-SHOWN_LINES:]
+            if lines and lines[-1].startswith("error: "):
+                _say_error(f"{name}: {lines[-1].removeprefix('error: ')}")
+            else:
+                print(*lines, sep="\n", file=sys.stderr)
+                _say_error(f"{name} ended with exit code {code}. {CONTINUES}")
+        return code
 
     def _lost_touch(self, rank: int) -> bool:
         from torch.distributed import PrefixStore
 
         return PrefixStore(STORE.format(0), self._store).check([f"{rank} lost touch"])
 
-    def _stopped(self, main: _End | None) -> int:
-        if self._late:
-            self._fail(f"{self._names(self._late)} did not end in time after being told to stop. {CONTINUES}")
-        elif main is not None and main.code < 0:
-            self._fail(f"stopped before the run began. {CONTINUES}")
-        code = main.code if main else -self._noted[0] if self._noted else Preempted.exit_code
-        stopped: dict[int, int] = {int(number): code for number, code in STOPPED.items()}
-        return stopped.get(-code, code)
 
-    def _names(self, ranks: list[int]) -> str:
-        return f"process {' and '.join(map(str, ranks))} of {self._nproc}"
+def _is_a_stop(code: int) -> bool:
+    """Whether a process ended so because it was asked to."""
+    return code in STOPPED.values() or -code in STOPPED
 
-    def _show_error_of(self, end: _End) -> None:
-        lines = (self._folder / str(end.rank)).read_text(errors="replace").splitlines()[-SHOWN_LINES:]
-        if lines and lines[-1].startswith("error: "):
-            self._fail(f"{self._names([end.rank])}: {lines[-1].removeprefix('error: ')}")
-        else:
-            print(*lines, sep="\n", file=sys.stderr)
-            self._fail(f"{self._names([end.rank])} ended with exit code {end.code}. {CONTINUES}")
 
-    @staticmethod
-    def _fail(message: str) -> int:
-        print(f"error: {message}", file=sys.stderr)
-        return HarnessError.exit_code
+def _say_error(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
 
 
 def _environment(rank: int, nproc: int, port: int) -> dict[str, str]:
@@ -377,8 +367,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-
-def processors() -> int:
-    """How many this program may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
