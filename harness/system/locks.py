@@ -117,8 +117,8 @@ def run_folder(
             yield Hold()
             return
         with _locked(_beside(folder, "alone"), world, note, lambda holder: _cleared(folder, holder)) as hold:
-            if used := world.agreed(_why_read(folder, note) if world.is_main else None):
-                raise DataError(used)
+            if used := world.agreed(_readers(folder, note) if world.is_main else []):
+                raise DataError(used[0])
             yield hold
 
 
@@ -135,6 +135,8 @@ def in_use(folder: Path, *, world: World = World(), note: Note) -> Iterator[None
     # First its own lock, then a look at the lock of whoever clears the folder. That one does it the other way round, so
     # at least one of the two notices the other.
     with _locked(_beside(folder, f"use-{secrets.token_hex(4)}"), world, note, cleared):
+        if world.is_main:
+            _readers(folder, note)  # removes the lock files of killed ones
         if world.agreed(world.is_main and _beside(folder, "alone").exists()):
             with _locked(_beside(folder, "alone"), world, note, cleared):
                 pass
@@ -219,18 +221,20 @@ def _beside(folder: Path, kind: str) -> Path:
     return folder.with_name(f".{folder.name}.{kind}.lock")
 
 
-def _why_read(folder: Path, note: Note) -> str | None:
-    """Which command reads the run; None where none does. Lock files that killed ones left behind are removed."""
-    folder = folder.resolve()
+def _readers(folder: Path, note: Note) -> list[str]:
+    """Why the run cannot be cleared, for each command that reads it. Files that killed ones left behind are removed."""
+    folder, why = folder.resolve(), []
     for lock in sorted(folder.parent.glob(f".{glob.escape(folder.name)}.use-*.lock")):
         hold, refused = _tried(lock, World(), note)
         if hold is None:
-            return refused or (
-                f"images are drawn or measured in {folder}: {_holder(lock)}. Nothing of it is removed meanwhile. Wait "
-                "until they are, or stop it."
+            why.append(
+                refused
+                or f"images are drawn or measured in {folder}: {_holder(lock)}. Nothing of it is removed "
+                "meanwhile. Wait until they are, or stop it."
             )
-        hold.release()
-    return None
+        else:
+            hold.release()
+    return why
 
 
 # What is said of who holds a lock ----------------------------------------------------------------------------------

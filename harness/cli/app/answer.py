@@ -95,14 +95,9 @@ def fitted(message: str) -> str:
     return "\n".join(
         part
         for line in message.splitlines()
-        for part in textwrap.wrap(line, _columns(), break_on_hyphens=False, break_long_words=False) or [""]
+        for part in textwrap.wrap(line, layout.width(sys.stderr), break_on_hyphens=False, break_long_words=False)
+        or [""]
     )
-
-
-def _columns() -> int:
-    """Of the terminal that stderr is, which need not be stdout's."""
-    told = os.environ.get("COLUMNS", "")
-    return int(told) if told.isdecimal() and int(told) else os.get_terminal_size(sys.stderr.fileno()).columns or 80
 
 
 def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], Sequence[str | Path]]) -> None:
@@ -160,5 +155,5 @@ def progress_for(label: str, *, shown: bool = True):
 
     if not shown or state.quiet:
         return progress.NoProgress()
-    bar = live() and _columns() >= NARROWEST_BAR
+    bar = live() and layout.width(sys.stderr) >= NARROWEST_BAR
     return progress.BarProgress(label) if bar else progress.PlainProgress(label)

@@ -6,7 +6,7 @@ Typer keeps its own copy of Click to itself, so only what Typer makes public is 
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -21,33 +21,27 @@ NO_SETTINGS = "--no-settings"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _set(name: str) -> Callable[[bool], bool]:
-    def callback(value: bool) -> bool:
+def _switch(name: str, *declarations: str, help: str) -> Any:
+    """An option that every command understands; it is noted in `state` and not passed to the command."""
+
+    def note(value: bool) -> bool:
         if value:
             setattr(state, name, True)
         return value
 
-    return callback
+    option = typer.Option(
+        *declarations, help=help, callback=note, is_eager=True, expose_value=False, rich_help_panel=reference.EVERYWHERE
+    )
+    return Annotated[bool, option]
 
 
-def _switch(name: str, *declarations: str, help: str) -> Any:
-    return Annotated[
-        bool,
-        typer.Option(
-            *declarations,
-            help=help,
-            callback=_set(name),
-            is_eager=True,
-            expose_value=False,
-            rich_help_panel=reference.EVERYWHERE,
-        ),
-    ]
-
-
-Quiet = _switch("quiet", "--quiet", "-q", help="Show no progress and no notes on stderr, only errors.")
-Debug = _switch("debug", "--debug", help="Show tracebacks.")
-NoSettings = _switch("no_settings", NO_SETTINGS, help="Take no option from harness.toml and HARNESS_<COMMAND>_*.")
-SWITCHES = {"quiet": Quiet, "debug": Debug, "no_settings": NoSettings}
+SWITCHES = {
+    "quiet": _switch("quiet", "--quiet", "-q", help="Show no progress and no notes on stderr, only errors."),
+    "debug": _switch("debug", "--debug", help="Show tracebacks."),
+    "no_settings": _switch(
+        "no_settings", NO_SETTINGS, help="Take no option from harness.toml and HARNESS_<COMMAND>_*."
+    ),
+}
 
 
 def with_switches(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,12 +61,6 @@ def with_switches(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _bold(ctx: typer.Context) -> bool:
-    """Whether this help has bold headings; also told to Typer, which prints it and would take them out of a pipe."""
-    ctx.color = help_text.coloured(sys.stdout)
-    return ctx.color
-
-
 class Command(TyperCommand):
     """A command whose options may have defaults from settings files and the environment."""
 
@@ -86,7 +74,7 @@ class Command(TyperCommand):
         return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        formatter.write(help_text.of(self, ctx, bold=_bold(ctx)))
+        help_text.write(self, ctx, formatter)
 
 
 class Group(TyperGroup):
@@ -105,21 +93,11 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        formatter.write(help_text.of(self, ctx, bold=_bold(ctx)))
+        help_text.write(self, ctx, formatter)
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
+    def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
         """Carry a command line out and exit; without `standalone_mode`, return its exit code or raise its error."""
-        run = functools.partial(
-            super().main, args, prog_name, complete_var, False, windows_expand_args=windows_expand_args, **extra
-        )
+        run = functools.partial(super().main, *args, standalone_mode=False, **options)  # type: ignore[misc]
         state.reset()
         try:
             if not standalone_mode:

@@ -1,11 +1,11 @@
-"""What a shell may complete: names of recipes, runs, settings and choices, without importing torch.
+"""Names that Typer's shell completion offers: recipes, runs, settings and choices. Nothing here imports torch.
 
-A completion that fails completes nothing: whatever it printed would land in the middle of what is being typed.
+A completion that fails offers nothing: what it printed would land in the middle of what is being typed.
 """
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def quietly(complete: Callable[..., Found]) -> Callable[..., Found]:
         try:
             with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
                 return complete(**given)
-        except Exception:  # see above: no error has a place there
+        except Exception:  # see above
             return []
 
     return wrapped
@@ -36,20 +36,12 @@ def quietly(complete: Callable[..., Found]) -> Callable[..., Found]:
 
 def among(*choices: str) -> Callable[[str], list[str]]:
     """A completer for one of these."""
-
-    def complete(incomplete: str) -> list[str]:
-        return [choice for choice in choices if choice.startswith(incomplete)]
-
-    return complete
+    return lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]
 
 
 def listed_among(*choices: str) -> Callable[[str], list[str]]:
     """A completer for a list like bf16,fp32, whose last member is being typed."""
-
-    def complete(incomplete: str) -> list[str]:
-        return _in_list(incomplete, choices)
-
-    return complete
+    return lambda incomplete: _in_list(incomplete, choices)
 
 
 @quietly
@@ -99,31 +91,15 @@ def run_names(ctx: typer.Context, incomplete: str) -> Found:
 
 @quietly
 def assignments(incomplete: str) -> Found:
-    """Keys of --set, of the recipes that the command names, or of all recipes."""
-    from harness.recipes.reading import load_recipe, recipe_names
+    """Keys of --set, of any recipe."""
+    from harness.recipes.config import leaves
+    from harness.recipes.reading import NAMES, load_recipe, recipe_names
 
-    if "=" in incomplete:
-        return []
-    known = recipe_names()
-    named = [word for word in _typed_words() if word in known]
-    keys = {key for name in named or known for key in _keys(load_recipe(name).document)}
-    short = {key.rpartition(".")[2] for key in keys}
-    return [f"{key}=" for key in sorted(short if "." not in incomplete else keys) if key.startswith(incomplete)]
-
-
-def _typed_words() -> list[str]:
-    """The line as the shell hands it over: Typer's own parse of it stops at an option that has no value yet."""
-    return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()
-
-
-def _keys(document: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in document.items():
-        if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{key}.")
-        elif prefix or key in ("seed", "formulation", "input"):
-            yield f"{prefix}{key}"
-    if not prefix:
-        yield from (f"knobs.{name}" for name in _knobs(document["method"]))
+    documents = [load_recipe(name).document for name in recipe_names()]
+    paths = {path for document in documents for path, _ in leaves(document)} - {*NAMES} | {"seed"}
+    paths |= {f"knobs.{name}" for method in {document["method"] for document in documents} for name in _knobs(method)}
+    keys = paths if "." in incomplete else {path.rpartition(".")[2] for path in paths}
+    return [f"{key}=" for key in sorted(keys) if key.startswith(incomplete)]
 
 
 @functools.cache

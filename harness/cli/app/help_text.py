@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import textwrap
 from collections.abc import Iterable
 from typing import Any
@@ -15,9 +16,11 @@ WIDEST_NAME = 26
 INDENT = "  "
 
 
-def of(command: Any, ctx: Any, *, bold: bool) -> str:
-    """The help of a command, as it is printed."""
-    return "\n".join(lines(reference.page(command, ctx), min(layout.width(), WIDEST), bold=bold))
+def write(command: Any, ctx: Any, formatter: Any) -> None:
+    """Write the help of a command, with bold headings where colours are."""
+    ctx.color = coloured(sys.stdout)  # Typer prints the help, and would take the headings' style out of a pipe
+    page = reference.page(command, ctx)
+    formatter.write("\n".join(lines(page, min(layout.width(), WIDEST), bold=ctx.color)))
 
 
 def coloured(stream: Any) -> bool:

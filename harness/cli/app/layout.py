@@ -1,17 +1,26 @@
 """Plain aligned text that fits the terminal, or 80 columns: how commands print tables off and on a terminal."""
 
-import shutil
+import os
+import sys
 import textwrap
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import TextIO
 
 GAP = "  "
 WIDEST_LINE = 120
 LEAST = 4  # characters that a column keeps, however narrow the terminal
 
 
-def width() -> int:
-    return min(shutil.get_terminal_size().columns, WIDEST_LINE)
+def width(stream: TextIO | None = None) -> int:
+    """Columns of the terminal that stdout, or another stream, is; 80 where none says, and at most 120."""
+    told = os.environ.get("COLUMNS", "")
+    if told.isdecimal() and int(told):
+        return min(int(told), WIDEST_LINE)
+    try:
+        return min(os.get_terminal_size((stream or sys.stdout).fileno()).columns or 80, WIDEST_LINE)
+    except (OSError, ValueError):  # no terminal, or a stream that is closed or no file
+        return 80
 
 
 def columns(rows: Sequence[Sequence[str]], *, indent: str = "") -> list[str]:
