@@ -3,8 +3,9 @@
 import os
 import shlex
 import sys
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -130,16 +131,12 @@ def bench(
     resident = default_device().type == "cuda"
     named = list(matrix.variants(recipes, varied, assignments, data=data, resident=resident))
     if estimate:
-        return _estimate(named, nproc, as_json)
+        from harness.bench.expected import expected
+        from harness.report.tables.bench import estimate_lines
+
+        documents = [expected(name, cfg, nproc) for name, cfg in named]
+        return show({"estimates": documents}, as_json, lambda _: estimate_lines(documents))
     _time(named, rounds, window, official, out if profile else None, out, as_json)
-
-
-def _estimate(named: list, nproc: int, as_json: bool) -> None:
-    from harness.bench.expected import expected
-    from harness.report.tables.bench import estimate_lines
-
-    documents = [expected(name, cfg, nproc) for name, cfg in named]
-    show({"estimates": documents}, as_json, lambda document: estimate_lines(document["estimates"]))
 
 
 def _time(
@@ -151,23 +148,18 @@ def _time(
     from harness.report.tables import bench as bench_tables
 
     _refuse_unwritable(out)
-    progress = progress_for("bench")
+    plan = joined.Plan(rounds, window, official, profile)
     try:
-        plan = joined.Plan(rounds, window, official, profile)
-        measured = joined.run(named, plan, command=shlex.join(["harness", *_said(sys.argv[1:])]), progress=progress)
+        with closing(progress_for("bench")) as progress:
+            measured = joined.run(named, plan, command=shlex.join(["harness", *_said(sys.argv[1:])]), progress=progress)
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted("interrupted; nothing was written. The same command starts over.") from None
-    finally:
-        progress.close()
     out.mkdir(parents=True, exist_ok=True)
     write_record(out / "bench.json", measured)
     write_atomically(out / "bench.md", bench_tables.markdown(measured))
     bench_figure.write(measured, out)
-
-    def lines(_: dict[str, Any]) -> list[str]:
-        return [*bench_tables.lines(measured), f"written: {out}/bench.json, .md, .png, .svg, .csv"]
-
-    show(measured.model_dump(mode="json"), as_json, lines)
+    written = f"written: {out}/bench.json, .md, .png, .svg, .csv"
+    show(measured.model_dump(mode="json"), as_json, lambda _: [*bench_tables.lines(measured), written])
 
 
 def _refuse_unwritable(out: Path) -> None:

@@ -1,5 +1,6 @@
 """harness data: encode images into latents, import those of other projects, check and describe them."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,8 +91,7 @@ def import_(
     from harness.data.latents import sets as latents
     from harness.data.latents import vae as vaes
 
-    progress = progress_for("import")
-    try:
+    with closing(progress_for("import")) as progress:
         importers.import_latents(
             format,
             source,
@@ -100,10 +100,8 @@ def import_(
             labels=labels,
             num_classes=classes,
             expected_images=images,
-            advance=lambda done: progress.note(f"{done:,} images"),  # nobody knows how many before all are read
+            advance=lambda done: progress.note(f"{done:,} images"),  # the total is unknown until all are read
         )
-    finally:
-        progress.close()
     show({"folder": str(out), **latents.info(out)}, as_json, _lines)
 
 
@@ -115,16 +113,17 @@ def verify(folder: Store, images: Images = None, as_json: Json = False) -> None:
     """Read every latent and list what is wrong: exit code 4 if anything is."""
     from harness.data.latents import sets as latents
 
-    progress = progress_for("data")
-    progress.stage("verify", _num_images(folder))
     try:
+        total = latents.read_manifest(folder).num_images
+    except DataError:  # latents.verify reports it
+        total = 0
+    with closing(progress_for("data")) as progress:
+        progress.stage("verify", total)
         problems = latents.verify(folder, expected_images=images, advance=progress.advance)
-    finally:
-        progress.close()
     document = {"folder": str(folder), "sound": not problems, "problems": problems}
     show(document, as_json, lambda _: problems or [f"{folder}: sound"])
     if problems:
-        raise DataError(f"{folder} is not sound; what was found ({len(problems)}) is listed on stdout, with its mend.")
+        raise DataError(f"{folder} is not sound; what was found ({len(problems)}) is listed on stdout, and what to do.")
 
 
 @data_app.command(
@@ -138,20 +137,8 @@ def info(folder: Store, as_json: Json = False) -> None:
     show({"folder": str(folder), **latents.info(folder)}, as_json, _lines)
 
 
-def _num_images(folder: Path) -> int:
-    from harness.data.latents import sets as latents
-
-    try:
-        return latents.read_manifest(folder).num_images
-    except DataError:  # verify says it
-        return 0
-
-
 def _lines(document: dict[str, Any]) -> list[str]:
-    return [f"{key.replace('_', ' '):<22}{_value(value)}" for key, value in document.items()]
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    shown = {float: "{:.5g}", int: "{:,}"}
+    return [
+        f"{key.replace('_', ' '):<22}{shown.get(type(value), '{}').format(value)}" for key, value in document.items()
+    ]

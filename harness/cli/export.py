@@ -1,7 +1,8 @@
 """The command that writes a run's network with its model card: export."""
 
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -47,16 +48,9 @@ def export(
     folder = listing.find_run(run, below)
     named = "-".join([*folder.resolve().parts[-2:], *([f"step{step}"] if step is not None else [])])
     target = out or EXPORTS / (named if weights == "ema" else f"{named}-raw")
-    progress = progress_for("export")
-    try:
+    with closing(progress_for("export")) as progress:
         record = exporting.export(
             folder, target, step=step, weights=weights, license=license_, force=force, progress=progress
         )
-    finally:
-        progress.close()
     facts = record.model_dump(mode="json", include={"run", "weights", "step", "weights_sha256", "license", "files"})
-    show({"folder": str(target), **facts, "evaluations": sorted(record.evaluations)}, as_json, _lines)
-
-
-def _lines(answer: dict[str, Any]) -> list[Path]:
-    return [Path(answer["folder"])]
+    show({"folder": str(target), **facts, "evaluations": sorted(record.evaluations)}, as_json, lambda _: [target])

@@ -3,7 +3,7 @@
 import json
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from harness.cli.app.answer import Json, answers, show
 from harness.cli.app.application import App
 from harness.cli.app.layout import columns, wrapped
 from harness.system.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.recipes.reading import Recipe, Setting
 
 recipes_app = App(help="Look up recipes.")
 
@@ -38,7 +41,17 @@ def recipes_list(as_json: Json = False) -> None:
 @answers
 def recipes_show(name: Name, as_json: Json = False) -> None:
     """Print each setting of a recipe with its source, then where the sources disagree."""
-    show(_description(name), as_json, _show_lines)
+    from harness.recipes.reading import load_recipe
+
+    recipe = load_recipe(name)
+    document = {
+        "recipe": name,
+        "repeats": recipe.repeats,
+        "settings": [{"setting": s.path, "value": s.value, "source": s.source} for s in _values(recipe).values()],
+        "conflicts": recipe.conflicts,
+        "run": f"harness run {name}",
+    }
+    show(document, as_json, _show_lines)
 
 
 @recipes_app.command(
@@ -108,30 +121,18 @@ def _summary(name: str) -> dict[str, Any]:
     }
 
 
-def _values(name: str) -> dict[str, Any]:
+def _values(recipe: "Recipe") -> dict[str, "Setting"]:
     import baselines
-    from harness.recipes.reading import load_recipe, settings
+    from harness.recipes.reading import settings
 
-    recipe = load_recipe(name)
     return {found.path: found for found in settings(recipe, baselines.load(recipe.document["method"]).Config)}
-
-
-def _description(name: str) -> dict[str, Any]:
-    from harness.recipes.reading import load_recipe
-
-    recipe = load_recipe(name)
-    return {
-        "recipe": name,
-        "repeats": recipe.repeats,
-        "settings": [{"setting": s.path, "value": s.value, "source": s.source} for s in _values(name).values()],
-        "conflicts": recipe.conflicts,
-        "run": f"harness run {name}",
-    }
 
 
 def _difference(a: str, b: str) -> dict[str, Any]:
     """A setting that only one recipe has is missing from the other's `values`: null is a value of its own."""
-    sides = {name: _values(name) for name in (a, b)}
+    from harness.recipes.reading import load_recipe
+
+    sides = {name: _values(load_recipe(name)) for name in (a, b)}
     paths = list(dict.fromkeys(path for side in sides.values() for path in side))
     values = {path: {name: side[path].value for name, side in sides.items() if path in side} for path in paths}
     differing = [path for path in paths if len(values[path]) < len(sides) or values[path][a] != values[path][b]]
@@ -148,11 +149,11 @@ def _difference(a: str, b: str) -> dict[str, Any]:
 
 
 def _count_lines(document: dict[str, Any]) -> list[str]:
-    lines = [f"{'recipe':<16}{'parameters':>14}{'GMAC forward':>16}{'GMAC step':>14}   per image"]
-    return lines + [
-        f"{name:<16}{of['params']:>14,}{of['gmacs_forward']:>16.4g}{of['gmacs_step']:>14.4g}"
+    rows = [
+        [name, f"{of['params']:,}", f"{of['gmacs_forward']:.4g}", f"{of['gmacs_step']:.4g}"]
         for name, of in document["recipes"].items()
     ]
+    return [*columns([["recipe", "parameters", "GMAC forward", "GMAC step"], *rows]), "", "GMAC are per image."]
 
 
 def _list_lines(document: dict[str, Any]) -> list[str]:

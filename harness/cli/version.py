@@ -1,10 +1,11 @@
 """What --version says: read from files, so that it is quick and works where torch does not."""
 
-import ast
 import platform
+import runpy
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import harness
 
@@ -38,16 +39,8 @@ def _commit() -> str | None:
     return said.stdout.strip()
 
 
-def _torch() -> dict[str, str | None]:
-    """`__version__`, `cuda` and the like from torch/version.py, which holds literals."""
+def _torch() -> dict[str, Any]:
+    """`__version__`, `cuda` and the like from torch/version.py; torch itself takes seconds to import."""
     spec = find_spec("torch")
     file = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
-    if file is None or not file.is_file():
-        return {}
-    found: dict[str, str | None] = {}
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        value = getattr(node, "value", None)
-        if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
-            found[target.id] = None if value.value is None else str(value.value)
-    return found
+    return runpy.run_path(str(file)) if file and file.is_file() else {}
