@@ -74,7 +74,7 @@ def sweep(
     if launcher not in ("local", "slurm"):
         raise UsageError(f"--launcher is {launcher!r}; it must be local or slurm.")
     refuse_of_a_job(ctx, launcher, print_sbatch)
-    from harness.recipes import sweeps
+    from harness.papers import sweeps
 
     plan = sweeps.plan(name, scale, images=images)
     chosen = _seeds(seeds)

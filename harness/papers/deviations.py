@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.papers.published import folders
+from harness.papers import folders
 from harness.recipes.config import plain_values
 
 

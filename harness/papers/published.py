@@ -13,12 +13,12 @@ import math
 import re
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
 import pandas as pd
 
+from harness.papers import folders
 from harness.records.looks import from_title
 from harness.system.errors import DataError, unknown
 
@@ -122,12 +122,6 @@ def network_title(size: str, patch: int | None) -> str:
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
-
-
-def folders() -> list[Traversable]:
-    """The folder of each paper, by name."""
-    found = [folder for folder in files("harness.papers").iterdir() if folder.is_dir() and folder.name[0] not in "._"]
-    return sorted(found, key=lambda folder: folder.name)
 
 
 def tables() -> list[Traversable]:

@@ -1,1 +1,1 @@
-"""A run as data: recipes, sweeps, settings and their validation."""
+"""A run as data: recipes, settings and their validation."""

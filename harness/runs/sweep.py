@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from harness.papers.sweeps import Plan
 from harness.planning.plan import resolve
-from harness.recipes.sweeps import Plan
 from harness.records.schema import Evaluation, Result, read_lines, read_record
 from harness.records.trials import distance_metric
 from harness.system.errors import DataError, HarnessError, Interrupted, Preempted, UsageError

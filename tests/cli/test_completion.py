@@ -13,7 +13,8 @@ import baselines
 from harness.cli import app
 from harness.cli.app import completion
 from harness.data import sources
-from harness.recipes import metric_names, sweeps
+from harness.papers import sweeps
+from harness.recipes import metric_names
 from harness.recipes.reading import load_recipe, recipe_names, settings
 from harness.report.figures import MAKERS
 

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 import baselines
 from harness.cli import app, reference
 from harness.cli.app import application, help_text
-from harness.recipes import metric_names, sweeps
+from harness.papers import sweeps
+from harness.recipes import metric_names
 from harness.recipes.config import apply_overrides
 from harness.recipes.reading import load_recipe, recipe_names
 from harness.report import figures

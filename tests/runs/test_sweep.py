@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.papers import sweeps
 from harness.planning.plan import resolve
-from harness.recipes import sweeps
 from harness.runs import sweep
 from harness.system.errors import UsageError
 

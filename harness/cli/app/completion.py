@@ -55,7 +55,7 @@ def recipes(incomplete: str) -> Found:
 @quietly
 def sweeps(incomplete: str) -> Found:
     """Sweeps, and all of them."""
-    from harness.recipes import sweeps as known
+    from harness.papers import sweeps as known
 
     return [name for name in [*known.names(), "all"] if name.startswith(incomplete)]
 

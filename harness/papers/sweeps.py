@@ -1,9 +1,9 @@
-"""The sweeps: which runs a figure or a table of the paper needs. sweeps.yaml names them, at two scales."""
+"""The sweeps: which runs a figure or a table of a paper needs. The paper's sweeps.yaml names them, at two scales."""
 
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any, NamedTuple
 
+from harness.papers import folders
 from harness.recipes.config import plain_values
 from harness.system.errors import UsageError, unknown
 
@@ -33,16 +33,16 @@ class Plan(NamedTuple):
 
 
 def names() -> list[str]:
-    return list(_document()["sweeps"])
+    return list(_sweeps())
 
 
 def scales() -> list[str]:
-    return list(_document()["scales"])
+    return list(dict.fromkeys(scale for sweep in _sweeps().values() for scale in sweep["scales"]))
 
 
 def draws(name: str) -> str:
     """What of the paper the sweep called `name` draws again."""
-    return _document()["sweeps"][name]["draws"]
+    return _sweeps()[name]["draws"]
 
 
 def plan(name: str, scale: str, *, images: str | None = None) -> Plan:
@@ -54,25 +54,23 @@ def plan(name: str, scale: str, *, images: str | None = None) -> Plan:
         raise unknown("sweep", name, [*names(), ALL])
     if scale not in scales():
         raise UsageError(f"--scale is {scale!r}; it must be {' or '.join(scales())}.")
-    chosen = _document()["scales"][scale]
+    chosen = [sweep for each, sweep in _sweeps().items() if name in (each, ALL) and scale in sweep["scales"]]
     members: dict[tuple[str, frozenset[str]], Member] = {}
     waiting = []
-    for entry in (
-        entry for each in (names() if name == ALL else [name]) for entry in _document()["sweeps"][each][scale]
-    ):
-        member = _member(entry, chosen)
-        if entry.get("images"):
-            if images is None:
-                waiting.append(member.label)
-                continue
-            member = member._replace(
-                assignments=(*member.assignments, f"data={images}"), own=(*member.own, f"data={images}")
-            )
-        key = (member.recipe, frozenset(member.own))
-        members[key] = _with_all_wanted(member, members.get(key))
-    return Plan(
-        tuple(members.values()), tuple(chosen["seeds"]), tuple(dict.fromkeys(waiting)), tuple(chosen["settings"])
-    )
+    for sweep in chosen:
+        for entry in sweep[scale]:
+            member = _member(entry, sweep["scales"][scale])
+            if entry.get("images"):
+                if images is None:
+                    waiting.append(member.label)
+                    continue
+                data = f"data={images}"
+                member = member._replace(assignments=(*member.assignments, data), own=(*member.own, data))
+            key = (member.recipe, frozenset(member.own))
+            members[key] = _with_all_wanted(member, members.get(key))
+    seeds = dict.fromkeys(seed for sweep in chosen for seed in sweep["scales"][scale]["seeds"])
+    settings = dict.fromkeys(setting for sweep in chosen for setting in sweep["scales"][scale]["settings"])
+    return Plan(tuple(members.values()), tuple(seeds), tuple(dict.fromkeys(waiting)), tuple(settings))
 
 
 def _member(entry: dict[str, Any], scale: dict[str, Any]) -> Member:
@@ -95,5 +93,11 @@ def _with_all_wanted(member: Member, other: Member | None) -> Member:
 
 
 @lru_cache
-def _document() -> dict[str, Any]:
-    return plain_values((files("harness") / "recipes" / "sweeps.yaml").read_text(encoding="utf-8"))
+def _sweeps() -> dict[str, dict[str, Any]]:
+    """Every paper's sweeps by name, each with the scales of its paper."""
+    found = {}
+    for folder in folders():
+        if (file := folder / "sweeps.yaml").is_file():
+            document = plain_values(file.read_text(encoding="utf-8"))
+            found |= {name: {**sweep, "scales": document["scales"]} for name, sweep in document["sweeps"].items()}
+    return found
