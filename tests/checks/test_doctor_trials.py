@@ -52,16 +52,22 @@ def test_weights_with_the_pinned_hash_are_fine(tmp_path, monkeypatch):
     assert weights.inception().status == "ok"
 
 
-def test_a_reference_or_latents_that_are_damaged_are_a_failure(tmp_path):
-    name, data = "VIRTUAL_imagenet256_labeled.npz", tmp_path / "HARNESS_DATA"
-    assert weights.reference(name, needed=True).status == "warning"
+def test_latents_that_are_damaged_are_a_failure(tmp_path):
     assert weights.latents("imagenet-256", needed=True).status == "warning"
-    (data / "references").mkdir()
-    (data / "references" / name).write_bytes(b"PK\x03\x04 cut off")
-    (data / "imagenet-256").mkdir()
-    for finding in (weights.reference(name, needed=True), weights.latents("imagenet-256", needed=True)):
-        assert finding.status == "failure"
-        assert str(data) in finding.advice
+    assert weights.latents("imagenet-512", needed=False).status == "ok"
+    (tmp_path / "HARNESS_DATA" / "imagenet-256").mkdir()
+    finding = weights.latents("imagenet-256", needed=True)
+    assert finding.status == "failure"
+    assert "harness data encode" in finding.advice
+
+
+def test_a_reference_that_is_not_there_comes_with_its_address_and_place():
+    absent = weights.reference("VIRTUAL_imagenet256_labeled.npz", needed=True)
+    path = Path(re.search(r"Fetch https://\S+ to (\S+)\.$", absent.advice)[1])
+    path.parent.mkdir()
+    path.write_bytes(bytes(2048))
+    assert absent.status == "warning"
+    assert weights.reference("VIRTUAL_imagenet256_labeled.npz", needed=True).found == f"{path}, 2 KiB"
 
 
 # A run in small --------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from platformdirs import user_data_path
 
@@ -83,43 +83,25 @@ def _fingerprint(path: Path, modified: int) -> str:
     return fingerprint(load_file(path))
 
 
-class Source(NamedTuple):
-    """Which data: their content, or where they are."""
-
-    name: str
-    pipeline: str
-    vae: str | None
-    shape: tuple[int, int, int] | None  # channels, side, classes
-
-
-class Content(NamedTuple):
-    """What the data are on this machine. One of `absent` and `damaged` may say why there is no content."""
-
-    sha256: str | None = None
-    num_images: int | None = None
-    absent: str = ""
-    damaged: str = ""
-
-
 def data(run: Documents) -> Finding:
     """The content's hash and the number of images, where the data are on this machine."""
     if not run.config or not run.manifest:
         return not_kept("config.yaml or manifest.json cannot be read")
-    known, protocol, asked = run.manifest.data, run.sections["protocol"], run.setting("input")
+    known, protocol, shape = run.manifest.data, run.sections["protocol"], run.setting("input")
     if len(known.sha256) != 64:
         return failure(f"manifest.json has no sha256 of {known.name}")
-    shape: Any = None
-    if isinstance(asked, dict):
-        shape = asked.get("channels"), asked.get("side"), asked.get("num_classes")
-    found = _content(Source(str(protocol.get("data")), str(protocol.get("pipeline")), protocol.get("vae"), shape))
-    if found.absent:
-        return not_kept(f"{known.name} is not on this machine: {found.absent}")
-    if found.damaged:
-        return failure(found.damaged)
-    if found.sha256 != known.sha256:
-        return failure(f"{known.name} hashes to {str(found.sha256)[:12]} here, manifest.json has {known.sha256[:12]}")
-    if found.num_images != known.num_images:
-        return failure(f"{known.name} has {found.num_images} images here, manifest.json says {known.num_images}")
+    name, pipeline = str(protocol.get("data")), str(protocol.get("pipeline"))
+    try:
+        here = _content(name, pipeline, protocol.get("vae"), tuple(shape.items()) if isinstance(shape, dict) else None)
+    except (HarnessError, ValueError, TypeError) as error:  # TypeError: a list where a name belongs
+        return not_kept(reason_of(error)) if name == "cifar10" else failure(reason_of(error))
+    if here is None:
+        return not_kept(f"{known.name} is not on this machine")
+    sha256, num_images = here
+    if sha256 != known.sha256:
+        return failure(f"{known.name} hashes to {sha256[:12]} here, manifest.json has {known.sha256[:12]}")
+    if num_images != known.num_images:
+        return failure(f"{known.name} has {num_images} images here, manifest.json says {known.num_images}")
     return ok(f"{known.name}, {known.num_images:,} images, sha256 {known.sha256[:12]}")
 
 
@@ -129,23 +111,19 @@ def data_folder() -> Path:
 
 
 @lru_cache
-def _content(source: Source) -> Content:
-    named = source.name in MADE_HERE and source.pipeline != "online-vae"
-    places = (Path(source.name), data_folder() / source.name)
-    if not named and source.name != "cifar10" and not any(place.is_dir() for place in places):
-        return Content(absent="its folder is not here")
+def _content(
+    name: str, pipeline: str, vae: str | None, shape: tuple[tuple[str, Any], ...] | None
+) -> tuple[str, int] | None:
+    """The sha256 of the data and the number of images; None where they are not on this machine.
+
+    Raises HarnessError or ValueError for data that are damaged.
+    """
+    named = name in MADE_HERE and pipeline != "online-vae"
+    places = (Path(name), data_folder() / name)
+    if not named and name != "cifar10" and not any(place.is_dir() for place in places):
+        return None
     from harness.data import sources  # imports torch, which takes seconds
 
-    try:
-        shape = (
-            None
-            if source.shape is None
-            else InputShape(**dict(zip(InputShape.model_fields, source.shape, strict=True)))
-        )
-        found = sources.load(source.name, shape=shape, pipeline=source.pipeline, vae=source.vae)
-        found.check(lambda done: None)
-        return Content(found.sha256, len(found))
-    except (HarnessError, ValueError) as error:
-        if source.name == "cifar10":
-            return Content(absent=reason_of(error))
-        return Content(damaged=reason_of(error))
+    found = sources.load(name, shape=InputShape(**dict(shape)) if shape else None, pipeline=pipeline, vae=vae)
+    found.check(lambda done: None)
+    return found.sha256, len(found)

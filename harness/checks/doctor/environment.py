@@ -2,10 +2,8 @@
 
 import os
 import platform
-import subprocess
 from difflib import get_close_matches
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import harness
@@ -34,24 +32,15 @@ def python() -> Finding:
 
 def version() -> Finding:
     """The harness's version, and the commit where it runs from a checkout."""
-    root = Path(harness.__file__).parent.parent
-    found = f"{harness.__version__}, installed as a package"
-    if (root / ".git").exists():
-        commit, changes = (_git(root, *words) for words in (("rev-parse", "--short=10", "HEAD"), ("status", "-s")))
-        found = f"{harness.__version__}, commit {commit or 'unknown'}"
-        found += ", with changes that are not committed" if changes else ""
+    from harness.records.provenance import git_state
+
+    commit, changes = git_state()
+    where = f"commit {commit[:10]}" if commit else "installed as a package"
+    found = f"{harness.__version__}, {where}{', with changes that are not committed' if changes else ''}"
     installed = metadata.version(PACKAGE)
     if installed != harness.__version__:
         return warning(f"{found}; pip says {installed}", "Install this checkout again: pip install -e . --no-deps.")
     return ok(found)
-
-
-def _git(root: Path, *words: str) -> str:
-    try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()
 
 
 def packages() -> Finding:

@@ -1,14 +1,12 @@
 """Weights, references and data: whether they are there with the right hash, and how to get them."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.checks.doctor.words import in_words
 from harness.checks.finding import Finding, failure, ok, warning
 
 if TYPE_CHECKING:
     from harness.model.pretrained import Pretrained
-
-OPTIONAL = "not there (optional)"
 
 
 def inception() -> Finding:
@@ -49,32 +47,23 @@ def _weights(published: "Pretrained", without: str, *, needed: bool = True, how:
 
 
 def reference(name: str, *, needed: bool) -> Finding:
-    """One of ADM's reference batches, read. Nobody publishes their hashes, so the finding shows the file's own."""
+    """One of ADM's reference batches. Nobody publishes their hashes, and an evaluation reads it whole."""
     from harness.data.sources import data_folder
-    from harness.evaluation import references
-    from harness.evaluation.reference_file import read_reference
-    from harness.system.errors import DataError
+    from harness.evaluation.references import PUBLISHED
 
     path = data_folder() / "references" / name
-    how = f"Fetch {references.PUBLISHED[name]} to {path}."
     if not path.is_file():
-        return _absent("no FID of ImageNet yet", how, needed=needed)
-    try:
-        file = read_reference(path)
-    except DataError as error:
-        return failure(str(error), how)
-    images = f"{len(file.images):,} images" if file.images is not None else "no images"
-    statistics = "statistics" if file.pool is not None else "no statistics"
-    return ok(f"{statistics} and {images}, sha256 {file.sha256[:12]} (nobody publishes one)")
+        return _absent("no FID of ImageNet yet", f"Fetch {PUBLISHED[name]} to {path}.", needed=needed)
+    return ok(f"{path}, {in_words(path.stat().st_size)}")
 
 
 def latents(name: str, *, needed: bool) -> Finding:
     """ImageNet's latents: every quick check that a run makes before its first step. `harness data verify` reads all."""
-    from harness.data import sources
     from harness.data.latents.sets import LatentStore
+    from harness.data.sources import data_folder
     from harness.system.errors import DataError
 
-    folder: Path = sources.data_folder() / name
+    folder = data_folder() / name
     how = f"harness data encode IMAGENET/train --size {name.rpartition('-')[2]} --out {folder}"
     if not folder.is_dir():
         return _absent("no training on ImageNet yet", f"Run: {how}", needed=needed)
@@ -86,4 +75,4 @@ def latents(name: str, *, needed: bool) -> Finding:
 
 
 def _absent(without: str, how: str, *, needed: bool) -> Finding:
-    return warning(f"not there: {without}", how) if needed else ok(OPTIONAL, how)
+    return warning(f"not there: {without}", how) if needed else ok("not there (optional)", how)

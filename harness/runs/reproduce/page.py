@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from harness.report.tables.table import Table
+from harness.report.tables.table import Table, frame_of
 from harness.runs.reproduce import comparison as tolerance
 
 Document = Mapping[str, Any]
@@ -46,10 +46,10 @@ def _section(document: Document, command: str) -> str:
         }
         for row in document["rows"]
     ]
-    parts.append(Table("rows", "", list(rows[0]), rows).markdown())
+    parts.append(Table("rows", "Comparison", frame_of(rows)).markdown())
     if document["environment"]:
         found = [{"environment": d["what"], "record": d["then"], "again": d["now"]} for d in document["environment"]]
-        parts.append(Table("environment", "", list(found[0]), found).markdown())
+        parts.append(Table("environment", "Environment", frame_of(found)).markdown())
     else:
         parts.append("The environment is the same in everything that the manifest records.")
     return "\n\n".join(part.strip() for part in parts)
