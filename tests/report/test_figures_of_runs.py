@@ -92,8 +92,9 @@ def header(width: int, height: int) -> bytes:
     [
         (None, "no samples/grid.png"),
         (b"", "cannot be read"),
-        (b"not a picture, though long enough for a header", "no PNG"),
-        (header(100_000, 100_000), "100000 x 100000 pixels; more than"),
+        (b"not a picture, though long enough for a header", "cannot be read"),
+        (header(100_000, 100_000), "more than the 33,554,432 pixels"),
+        (header(6_000, 6_000), "6000 x 6000 pixels; more than"),
         (header(541, 540), "541 x 540 pixels, its evaluation's classes 540 x 540"),
         (header(540, 540), "cannot be read"),
     ],

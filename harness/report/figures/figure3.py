@@ -8,9 +8,8 @@ paper has it: points of the ablations, and panels of another budget, are kept as
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import PurePath
-from string import ascii_lowercase
 from typing import Any, Literal
 
 from harness.papers.sddit import numbers as published
@@ -21,9 +20,11 @@ from harness.records.looks import REFERENCE, look, measured_title, order
 from harness.records.panels import LONGEST_NAME, Scalar
 from harness.records.store import LeftOut, Run
 from harness.records.trials import PAPER_METRIC, Spread, Trial, has_knobs, metric_title, trial_of
+from harness.report.figures import measured as shared
 
 BUDGET = ("protocol.steps", "protocol.batch_size")
 PIPELINES = {"cached": "no VAE in the step (cached)", "online-vae": "VAE in the step (online-vae)"}
+NOT_IN_THE_CSV = ("title", "runs", "differences", "speed_ratio", "distance_ratio")
 MOST_PANELS, MOST_POINTS = 4, 12  # that a reader can take in, measured panels and points of one
 
 
@@ -31,7 +32,8 @@ MOST_PANELS, MOST_POINTS = 4, 12  # that a reader can take in, measured panels a
 class Point:
     """One marker and line of the CSV: a method as published, or its runs in one setting that differ in the seed alone.
 
-    A deviation (sd) and a count of seeds (n) are None where they are not known.
+    A deviation (sd) and a count of seeds (n) are None where they are not known. The ratios are to DiT's mean in the
+    same panel, and None where the panel has no single DiT.
     """
 
     kind: Literal["published", "measured"]
@@ -47,14 +49,14 @@ class Point:
     source: str
     quality: str
     runs: tuple[Run, ...] = ()
+    speed_ratio: float | None = None
+    distance_ratio: float | None = None
     formulation: str | None = None
     sampler: str | None = None
     num_steps: int | None = None
     nfe: int | None = None
     differences: Mapping[str, str] = field(default_factory=dict)  # from the paper; empty: comparable with it
     drawn: bool = True
-    speed_ratio: float | None = None  # to DiT's mean in the same panel; None where the panel has no single DiT
-    distance_ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,8 @@ class Figure3:
         return [(letter, panel) for letter, panel in self.lettered() if panel.drawn]
 
     def lettered(self) -> list[tuple[str, Panel]]:
-        """The panels with the letters figure and report call them by: (a), (b), ... and (27), (28) after (z)."""
-        letters = [f"({letter})" for letter in ascii_lowercase]
-        letters += [f"({i + 1})" for i in range(len(letters), len(self.panels))]
-        return list(zip(letters, self.panels, strict=False))
+        """The panels with the letters by which figure and report call them."""
+        return [(shared.letter(i), panel) for i, panel in enumerate(self.panels)]
 
     def rows(self) -> list[dict[str, Any]]:
         """Every point, one flat row each, whether it is drawn or not: the CSV. Missing points have no row."""
@@ -269,14 +269,7 @@ def _notes(points: Sequence[Point], trials: Sequence[Trial]) -> Iterable[str]:
     if metric != PAPER_METRIC:
         yield f"{metric}: Fréchet distance of {protocol.num_images} images, {protocol.features} features; not FID-50K."
     shown, num_aside = [point for point in points if point.drawn], sum(not point.drawn for point in points)
-    numbers = {point.n for point in shown}
-    if numbers == {1}:
-        yield "n = 1: one seed per point, so no spread is known."
-    elif len(numbers) == 1:
-        yield f"Mean and standard deviation over n = {numbers.pop()} seeds of each point."
-    else:
-        counts = ", ".join(f"{point.label} n = {point.n}" for point in shown)
-        yield f"Mean and standard deviation over n seeds: {counts}."
+    yield shared.counted({point.label: point.n or 1 for point in shown})
     if num_aside:
         what = f"{num_aside} more points of these methods, with other knobs (Fig. 5, 6, Table 3)"
         yield f"Not drawn but in the CSV: {what}."
@@ -288,18 +281,14 @@ def _notes(points: Sequence[Point], trials: Sequence[Trial]) -> Iterable[str]:
         each = "; ".join(f"{', '.join(dict.fromkeys(titles))}: {how}" for how, titles in by_sampling.items())
         yield f"Formulation and sampler differ, each method has its own. {each}."
     if any(point.title == "MDT-lite" for point in shown):
-        yield "MDT-lite: MDT without its relative position bias."
+        yield shared.MDT_LITE
     if not all(trial.run.manifest.data.real for trial in trials):
         yield "The data is synthetic: the speeds mean something, the distances do not."
-    for what, versions in (
-        (
-            "versions of the code",
-            {(trial.run.manifest.git_commit, trial.run.manifest.git_diff_sha256) for trial in trials},
-        ),
-        ("versions of torch", {trial.run.manifest.packages.get("torch") for trial in trials}),
-    ):
+    commits = {(trial.run.manifest.git_commit, trial.run.manifest.git_diff_sha256) for trial in trials}
+    torches = {trial.run.manifest.packages.get("torch") for trial in trials}
+    for what, versions in (("the code", commits), ("torch", torches)):
         if len(versions) > 1:
-            yield f"The runs come from {len(versions)} {what}."
+            yield f"The runs come from {len(versions)} versions of {what}."
 
 
 # Published points and relative values ----------------------------------------------------------------------------
@@ -342,29 +331,16 @@ def _relative(points: Sequence[Point]) -> list[Point]:
 
 def row_of(panel: Panel, point: Point) -> dict[str, Any]:
     """One line of the CSV."""
+    own = {each.name: getattr(point, each.name) for each in fields(point) if each.name not in NOT_IN_THE_CSV}
     return {
         "panel": panel.name,
         "panel_title": panel.title,
-        "kind": point.kind,
-        "method": point.method,
-        "label": point.label,
-        "drawn": "yes" if panel.drawn and point.drawn else "no",
-        "input_patches": point.input_patches,
-        "steps_per_sec": point.steps_per_sec,
-        "steps_per_sec_sd": point.steps_per_sec_sd,
         "metric": panel.metric,
-        "value": point.value,
-        "value_sd": point.value_sd,
-        "n": point.n,
-        "seeds": " ".join(str(run.result.seed) for run in point.runs),
+        **own,
         "speed_relative_to_dit": point.speed_ratio,
         "value_relative_to_dit": point.distance_ratio,
-        "formulation": point.formulation,
-        "sampler": point.sampler,
-        "num_steps": point.num_steps,
-        "nfe": point.nfe,
+        "drawn": "yes" if panel.drawn and point.drawn else "no",
         "comparable_with_paper": "no" if point.differences else "yes",
-        "source": point.source,
-        "quality": point.quality,
+        "seeds": " ".join(str(run.result.seed) for run in point.runs),
         "runs": " ".join(run.name for run in point.runs),
     }

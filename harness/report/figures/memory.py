@@ -42,6 +42,7 @@ ASIDE = ("steps", "learning_rate", "betas", "weight_decay", "ema_decay", "ema_wa
 # The protocol's settings that leave memory as it is; all others must be equal on one pair of axes.
 OF_EXECUTION = ("micro_batch", "residency", "activation_checkpointing", "attention")
 
+WITHOUT_RUNS = {"seeds": "", "quality": "measured", "source": "measured", "protocol": "", "runs": ""}
 BAR = 0.2  # inches, the height of a bar and the space to the next
 LONGEST_LABEL = 30  # letters
 PALE = 0.3
@@ -149,11 +150,7 @@ def _rows(trials: Sequence[Trial]) -> list[Row]:
                     "gigabytes": columns["value"],
                     "sd": columns["value_sd"],
                     "n": columns["n"],
-                    "seeds": columns["seeds"],
-                    "quality": "measured",
-                    "source": "measured",
-                    "protocol": "",
-                    "runs": columns["runs"],
+                    **{**WITHOUT_RUNS, "seeds": columns["seeds"], "runs": columns["runs"]},
                 }
             )
     return rows
@@ -190,11 +187,7 @@ def _of_bench(bench: Bench) -> Iterator[Panel]:
                     "gigabytes": entry.peak_allocated_bytes / GIGA,
                     "sd": None,
                     "n": 1,
-                    "seeds": "",
-                    "quality": "measured",
-                    "source": "measured",
-                    "protocol": "",
-                    "runs": "",
+                    **WITHOUT_RUNS,
                 }
             )
     for _, rows in sorted(groups.items()):
@@ -224,11 +217,10 @@ def _published() -> list[Panel]:
                 "gigabytes": float(row.value),
                 "sd": None,
                 "n": None,
-                "seeds": "",
+                **WITHOUT_RUNS,
                 "quality": "digitised" if row.quality == "digitised" else "text",
                 "source": str(row.source),
                 "protocol": str(row.protocol),
-                "runs": "",
             }
         )
     return [

@@ -5,6 +5,7 @@ is not trusted: it must have the size that the evaluation's labels give it befor
 """
 
 import struct
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -39,9 +40,7 @@ SMALLEST_SIDE = 512  # pixels: tiny pictures are enlarged by a whole factor unti
 VAE_FACTORS = (8, 4, 16, 2)  # pixels to a latent's side; which one is seen from the picture's size
 
 MAX_PIXELS = 2**25  # of one grid; the largest that is written, of 512 x 512 images, has 5440 x 5440
-MAX_BYTES = 2**27
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-_IHDR = struct.Struct(">8s4x4sII")  # PNG signature, name of the first chunk, width, height
+TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 MAX_SETTINGS = 3  # drawn; the others are counted
 MAX_METHODS = 8
@@ -163,31 +162,25 @@ def _layout(trial: Trial) -> Layout:
 
 def read_grid(path: Path, layout: Layout) -> np.ndarray:  # (rows, images, side, side, 3)
     """The images of a class grid. Raises DataError when it is missing, too large, of another size or damaged."""
+    if not path.is_file():
+        raise DataError("no samples/grid.png; its final evaluation writes it, and copies of a run should keep it.")
     try:
-        if not path.is_file():
-            raise DataError("no samples/grid.png; its final evaluation writes it, and copies of a run should keep it.")
-        width, height = _size(path)
-        if width * height > MAX_PIXELS or path.stat().st_size > MAX_BYTES:
-            raise DataError(f"samples/grid.png has {width} x {height} pixels; more than {MAX_PIXELS:,} are not read.")
-        sides = [side for side in layout.sides if layout.size(side)[:2] == (width, height)]
-        if not sides:
-            expected = " or ".join("{} x {}".format(*layout.size(side)) for side in layout.sides[:1])
-            raise DataError(f"samples/grid.png has {width} x {height} pixels, its evaluation's classes {expected}.")
-        with Image.open(path, formats=("PNG",)) as picture:
+        with warnings.catch_warnings(action="error"), Image.open(path, formats=("PNG",)) as picture:
+            width, height = picture.size  # of its header: nothing is decoded yet
+            if width * height > MAX_PIXELS:
+                raise DataError(
+                    f"samples/grid.png has {width} x {height} pixels; more than {MAX_PIXELS:,} are not read."
+                )
+            sides = [side for side in layout.sides if layout.size(side)[:2] == (width, height)]
+            if not sides:
+                expected = "{} x {}".format(*layout.size(layout.sides[0]))
+                raise DataError(f"samples/grid.png has {width} x {height} pixels, its evaluation's classes {expected}.")
             pixels = np.asarray(picture.convert("RGB"))
-    except UNREADABLE as error:
+    except TOO_LARGE:
+        raise DataError(f"samples/grid.png has more than the {MAX_PIXELS:,} pixels that are read.") from None
+    except (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
         raise DataError(f"samples/grid.png cannot be read: {type(error).__name__}.") from None
     return _cut(pixels, layout, sides[0])
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels, from the first bytes."""
-    with open(path, "rb") as file:
-        head = file.read(_IHDR.size)
-    signature, chunk, width, height = _IHDR.unpack(head)
-    if signature != b"\x89PNG\r\n\x1a\n" or chunk != b"IHDR":
-        raise DataError("samples/grid.png is no PNG.")
-    return width, height
 
 
 def _cut(pixels: np.ndarray, layout: Layout, side: int) -> np.ndarray:

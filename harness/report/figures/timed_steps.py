@@ -20,45 +20,10 @@ ONLINE = "online-vae"
 ONE_RATE = ("fp32", "tf32")  # precisions of a step whose VAE computes in the same one
 
 
-def row_of(
-    source: str,
-    name: str,
-    method: str,
-    title: str,
-    *,
-    size: str,
-    batch_size: int,
-    pipeline: str,
-    precision: str,
-    compiled: bool,
-    usual: bool,
-    gmacs: float,
-    vae: float | None,
-    speed: float,
-    low: float | None,
-    high: float | None,
-    n: int | None,
-) -> dict[str, Any]:
-    """One marker: what was timed, at the arithmetic of its step."""
-    return {
-        "source": source,  # "run", "bench" or "published"
-        "name": name,
-        "method": method,
-        "title": title,  # of the method, as it ran
-        "size": size,
-        "batch_size": batch_size,
-        "pipeline": pipeline,
-        "precision": precision,
-        "compiled": compiled,
-        "usual_knobs": usual,  # whether the knobs that the papers vary have their usual values
-        "gmacs_per_image": gmacs + (vae or 0),  # of one step
-        "of_these_vae": vae,  # None: its step has none
-        "images_per_sec": speed,  # mean of runs, median of a bench's windows
-        "low": low,  # mean less one standard deviation; a bench's lowest window
-        "high": high,
-        "n": n,  # seeds of runs, windows of a bench
-        "gmacs_per_sec": (gmacs + (vae or 0)) * speed,
-    }
+# One marker: what was timed, at the arithmetic of its step, with that of its VAE, where the step has one. Its images
+# per second are the mean of runs or the median of a bench's windows; `low` and `high` are one standard deviation from it
+# or the lowest and highest window; `n` counts seeds or windows.
+Row = dict[str, Any]
 
 
 class Timed(NamedTuple):
@@ -67,7 +32,7 @@ class Timed(NamedTuple):
     machine: str  # equal where speeds may stand on the same axes: the device and the number of processes
     device: Device
     processes: int
-    row: dict[str, Any] | str
+    row: Row | str
 
 
 def measured(evidence: Evidence) -> Iterator[Timed]:
@@ -87,29 +52,29 @@ def ceilings(benches: Iterable[Bench], machine: str) -> dict[str, float]:
     return found
 
 
-def figure3(evidence: Evidence) -> tuple[list[dict[str, Any]], list[str], list[published.MissingPoint]]:
+def figure3(evidence: Evidence) -> tuple[list[Row], list[str], list[published.MissingPoint]]:
     """The published speeds whose arithmetic is counted here, the models whose is not, and those without a speed."""
     points, missing = published.figure3()
     counts = {point.method: _counted(evidence, point.method) for point in points}
     placed = [
-        row_of(
-            "published",
-            point.model,
-            point.method,
-            look(point.method).title,
-            size=PUBLISHED_SIZE,
-            batch_size=PUBLISHED_BATCH,
-            pipeline="not stated",
-            precision="fp32",
-            compiled=False,
-            usual=True,
-            gmacs=gmacs,
-            vae=None,
-            speed=point.steps_per_sec * PUBLISHED_BATCH,
-            low=None,
-            high=None,
-            n=None,
-        )
+        {
+            "source": "published",
+            "name": point.model,
+            "method": point.method,
+            "title": look(point.method).title,
+            "size": PUBLISHED_SIZE,
+            "batch_size": PUBLISHED_BATCH,
+            "pipeline": "not stated",
+            "precision": "fp32",
+            "compiled": False,
+            "usual_knobs": True,
+            "gmacs_per_image": gmacs,
+            "of_these_vae": None,
+            "images_per_sec": point.steps_per_sec * PUBLISHED_BATCH,
+            "low": None,
+            "high": None,
+            "n": None,
+        }
         for point in points
         if (gmacs := counts[point.method]) is not None
     ]
@@ -128,27 +93,27 @@ def _of_runs(runs: Iterable[Run], encoders: Mapping[tuple[str, str], float]) -> 
         else:
             groups[digest(_way(run))].append(run)
     for members in groups.values():
-        result, protocol = members[0].result, members[0].config["protocol"]
+        result, protocol, knobs = members[0].result, members[0].config["protocol"], members[0].config["knobs"]
         speed = Spread.of([run.result.steps_per_sec * protocol["batch_size"] for run in members])
         vae = encoders[_encoder_of(members[0])] if protocol.get("pipeline") == ONLINE else None
-        row = row_of(
-            "run",
-            " ".join(run.name for run in members),
-            result.method,
-            measured_title(result.method, members[0].config["knobs"]),
-            size=result.size,
-            batch_size=protocol["batch_size"],
-            pipeline=str(protocol.get("pipeline")),
-            precision=str(protocol.get("precision")),
-            compiled=protocol.get("compile") is True if result.compiled is None else result.compiled,
-            usual=has_knobs(result.method, members[0].config["knobs"]),
-            gmacs=result.gmacs_step,
-            vae=vae,
-            speed=speed.mean,
-            low=None if speed.sd is None else max(speed.mean - speed.sd, speed.mean / 100),
-            high=None if speed.sd is None else speed.mean + speed.sd,
-            n=speed.n,
-        )
+        row = {
+            "source": "run",
+            "name": " ".join(run.name for run in members),
+            "method": result.method,
+            "title": measured_title(result.method, knobs),
+            "size": result.size,
+            "batch_size": protocol["batch_size"],
+            "pipeline": str(protocol.get("pipeline")),
+            "precision": str(protocol.get("precision")),
+            "compiled": protocol.get("compile") is True if result.compiled is None else result.compiled,
+            "usual_knobs": has_knobs(result.method, knobs),
+            "gmacs_per_image": result.gmacs_step + (vae or 0),
+            "of_these_vae": vae,
+            "images_per_sec": speed.mean,
+            "low": None if speed.sd is None else max(speed.mean - speed.sd, speed.mean / 100),
+            "high": None if speed.sd is None else speed.mean + speed.sd,
+            "n": speed.n,
+        }
         yield Timed(_machine_of(members[0]), result.device, result.world_size, row)
 
 
@@ -185,31 +150,32 @@ def _of_benches(benches: Iterable[Bench]) -> Iterator[Timed]:
         for entry in bench.entries:
             made, speed = entry.conditions, entry.images_per_sec
             if entry.gmacs_step is None or made.get("code") != "harness":
-                row: dict[str, Any] | str = "contenders of other code, whose arithmetic is not modelled"
+                row: Row | str = "contenders of other code, whose arithmetic is not modelled"
             elif made.get("pipeline") == ONLINE and _vae_of(bench, entry) is None:
                 row = "contenders that encode in the step, whose record does not tell the VAE's arithmetic"
             elif not (_positive(entry.gmacs_step) and _positive(speed.lowest) and _positive(speed.median)):
                 row = "contenders without a speed or an arithmetic above zero"
             else:
                 method, knobs = str(made.get("method")), _mapping(made.get("knobs"))
-                row = row_of(
-                    "bench",
-                    entry.name,
-                    method,
-                    measured_title(method, knobs),
-                    size=_size_of(made),
-                    batch_size=entry.num_images,
-                    pipeline=str(made.get("pipeline")),
-                    precision=str(made.get("precision")),
-                    compiled=bool(made.get("compiled")),
-                    usual=has_knobs(method, knobs),
-                    gmacs=entry.gmacs_step,
-                    vae=_vae_of(bench, entry),
-                    speed=speed.median,
-                    low=speed.lowest,
-                    high=speed.highest,
-                    n=len(entry.windows),
-                )
+                vae = _vae_of(bench, entry)
+                row = {
+                    "source": "bench",
+                    "name": entry.name,
+                    "method": method,
+                    "title": measured_title(method, knobs),
+                    "size": _size_of(made),
+                    "batch_size": entry.num_images,
+                    "pipeline": str(made.get("pipeline")),
+                    "precision": str(made.get("precision")),
+                    "compiled": bool(made.get("compiled")),
+                    "usual_knobs": has_knobs(method, knobs),
+                    "gmacs_per_image": entry.gmacs_step + (vae or 0),
+                    "of_these_vae": vae,
+                    "images_per_sec": speed.median,
+                    "low": speed.lowest,
+                    "high": speed.highest,
+                    "n": len(entry.windows),
+                }
             yield Timed(_machine(bench.device, 1), bench.device, 1, row)
 
 
