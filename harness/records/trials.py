@@ -1,6 +1,6 @@
 """Finished runs as trials, and the settings within which their distances and speeds may be compared.
 
-Distances do not depend on the device, so a setting may hold runs of several machines; speeds are compared on one.
+Distances do not depend on the device, so a setting may have runs of several machines. Speeds are compared on one.
 """
 
 import math
@@ -118,7 +118,7 @@ class Trial:
     def differences_from_paper(self) -> dict[str, str]:
         """What keeps the run from standing beside SD-DiT Fig. 3 (Sec. 4.1, 4.2): a word and a phrase for each.
 
-        Empty means comparable. The paper states neither TF32 nor the input pipeline, so they are not asked for.
+        Empty means comparable. The paper states neither TF32 nor the input pipeline, so these are not compared.
         """
         config, result = self.run.config, self.run.result
         protocol, size, patch = config["protocol"], result.size, config["network"].get("patch")

@@ -1,9 +1,10 @@
 """The figures of the paper, published beside measured, and those that explain them: PNG, SVG and the CSV behind each.
 
-One module a figure, each with make(evidence) -> Drawing. They are imported when they are asked for.
+Each figure is a module with make(evidence) -> Drawing. A module is imported when its figure is drawn.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -25,14 +26,11 @@ MODULES = {
 }
 
 
-def _maker(module: str) -> Callable[[Evidence], Drawing]:
-    def make(evidence: Evidence) -> Drawing:
-        return import_module(f"harness.report.figures.{module}").make(evidence)
-
-    return make
+def _make(module: str, evidence: Evidence) -> Drawing:
+    return import_module(f"harness.report.figures.{module}").make(evidence)
 
 
-MAKERS: dict[str, Callable[[Evidence], Drawing]] = {name: _maker(module) for name, module in MODULES.items()}
+MAKERS: dict[str, Callable[[Evidence], Drawing]] = {name: partial(_make, module) for name, module in MODULES.items()}
 
 
 def named(which: str) -> list[str]:

@@ -20,16 +20,16 @@ def compare(roots: Iterable[Path], which: str, out: Path) -> dict[str, Any]:
     """
     names = figures.named(which)
     evidence = gather(roots)
-    told = {}
+    drawn = {}
     for name in names:
         drawing = figures.MAKERS[name](evidence)
-        told[name] = {**drawing.as_json(), "files": [str(path) for path in figures.write([drawing], out)]}
-    without_speed = trials_of(evidence.runs)[1] if "3" in told else []
+        drawn[name] = {**drawing.as_json(), "files": [str(path) for path in figures.write([drawing], out)]}
+    without_speed = trials_of(evidence.runs)[1] if "3" in drawn else []
     left_out = dict.fromkeys((str(item.path), item.reason) for item in [*evidence.left_out, *without_speed])
     return {
         "schema_version": SCHEMA_VERSION,
-        "figures": told,
+        "figures": drawn,
         "claims": [judgement.as_json() for judgement in claims.judge(evidence)],
         "left_out": [{"path": path, "reason": reason} for path, reason in left_out],
-        "files": [path for figure in told.values() for path in figure["files"]],
+        "files": [path for figure in drawn.values() for path in figure["files"]],
     }

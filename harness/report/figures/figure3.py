@@ -1,8 +1,8 @@
 """SD-DiT Fig. 3 as data: training speed against trial quality, published points and measured points apart.
 
-Measured runs share a panel only under equal conditions (see trials.Trial.conditions). The one view that holds all
-panels is free of scale: speed and distance relative to DiT's in the same panel. The figure asks for each method as its
-paper has it: points of the ablations, and panels of another budget, are kept as data and not drawn.
+Measured runs share a panel only under equal conditions (see trials.Trial.conditions). The last view shows all panels
+without a scale: speed and distance relative to DiT's in the same panel. The figure draws each method as its paper has
+it. Points of the ablations, and panels of another budget, are in the CSV and are not drawn.
 """
 
 import math
@@ -24,6 +24,7 @@ from harness.report.figures import measured as shared
 
 BUDGET = ("protocol.steps", "protocol.batch_size")
 PIPELINES = {"cached": "no VAE in the step (cached)", "online-vae": "VAE in the step (online-vae)"}
+WITHOUT_SPEED = "no steps per second: all its steps were warm-up, so train for more steps"
 NOT_IN_THE_CSV = ("title", "runs", "differences", "speed_ratio", "distance_ratio")
 MOST_PANELS, MOST_POINTS = 4, 12  # that a reader can take in, measured panels and points of one
 
@@ -115,26 +116,17 @@ def trials_of(runs: Iterable[Run]) -> tuple[list[Trial], list[LeftOut]]:
     """The runs that have a point in Fig. 3, and the others, each with why."""
     trials, left_out = [], []
     for run in runs:
-        found = _trial(run)
-        if isinstance(found, Trial):
-            trials.append(found)
+        trial = trial_of(run)
+        if isinstance(trial, str):
+            left_out.append(LeftOut(run.path, trial))
+        elif trial.speed is None:
+            left_out.append(LeftOut(run.path, WITHOUT_SPEED))
         else:
-            left_out.append(LeftOut(run.path, found))
+            trials.append(trial)
     return trials, left_out
 
 
 # Measured points -------------------------------------------------------------------------------------------------
-
-
-def _trial(run: Run) -> Trial | str:
-    """The run's point, or why it has none."""
-    speed = run.result.steps_per_sec
-    if speed is None or not (math.isfinite(speed) and speed > 0):
-        return "no steps per second: all its steps were warm-up, so train for more steps"
-    trial = trial_of(run)
-    if isinstance(trial, str):
-        return trial
-    return trial
 
 
 def _measured_panels(trials: Iterable[Trial]) -> tuple[Panel, ...]:
@@ -152,7 +144,7 @@ def _measured_panels(trials: Iterable[Trial]) -> tuple[Panel, ...]:
 
 
 def _other_budgets(groups: Sequence[Sequence[Trial]]) -> set[int]:
-    """Which of these panels differ from another in steps or batch alone and hold no method that the other has not.
+    """Which of these panels differ from another one in steps or batch alone and add no method to it.
 
     The other is the one with most methods, then most runs, then the smaller budget.
     """
@@ -229,7 +221,7 @@ def _as_published(groups: Sequence[list[Trial]]) -> list[list[Trial]]:
 
 
 def _measured_point(members: Sequence[Trial], among: Sequence[Sequence[Trial]]) -> Point:
-    """The point of runs that differ in their seed alone, called so that it is told from the others `among` them."""
+    """The point of runs that differ in their seed alone. Its label differs from those of the others `among` them."""
     result, protocol = members[0].run.result, members[0].evaluation.protocol
     named = (result.method, result.input_patches)
     alike = [

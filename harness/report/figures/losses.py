@@ -78,8 +78,8 @@ def _remarks(evidence: Evidence, silent: int) -> Iterator[str]:
     if evidence.settings:
         yield "A logged line is the mean over the steps since the line before."
         yield (
-            "EDM's and IDDPM's denoising losses are different quantities and stand on different axes. Even within one, "
-            "a mean over the kept patches is not one over all."
+            "EDM's and IDDPM's denoising losses are different quantities, so they have axes of their own. "
+            "Even within one, a mean over the kept patches is not one over all."
         )
 
 

@@ -55,7 +55,7 @@ class Column:
 
     trial: Trial
     classes: tuple[int, ...]  # of the rows
-    counts: tuple[int, ...]  # images of each class that the grid holds
+    counts: tuple[int, ...]  # images of each class in the grid
     images: np.ndarray  # (rows, images, side, side, 3) uint8
 
 
@@ -128,7 +128,7 @@ def _columns(setting: Setting) -> tuple[list[Column], list[str]]:
         column for column in columns if column.classes == columns[0].classes and column.counts == columns[0].counts
     ]
     if len(alike) < len(columns):
-        notes.append("Methods whose runs asked for other classes are not drawn beside the first.")
+        notes.append("Methods whose runs drew other classes are not shown beside the first.")
     return alike[:MAX_METHODS], notes
 
 
@@ -148,7 +148,7 @@ def _layout(trial: Trial) -> Layout:
     if len(sizes) < 2:
         raise DataError("its config.yaml does not say how large an image is and how many classes there are.")
     if protocol.label_rule not in ("random", "balanced") or protocol.seed is None or protocol.num_images < 1:
-        raise DataError("its evaluation does not say which labels were asked for.")
+        raise DataError("its evaluation does not say which labels it used.")
     asked = labels(protocol.label_rule, min(protocol.num_images, GRID_IMAGES), sizes[1], protocol.seed)
     counted = Counter(asked)
     classes = tuple(sorted(counted)[:GRID_SIDE])
@@ -165,16 +165,18 @@ def read_grid(path: Path, layout: Layout) -> np.ndarray:  # (rows, images, side,
     if not path.is_file():
         raise DataError("no samples/grid.png; its final evaluation writes it, and copies of a run should keep it.")
     try:
-        with warnings.catch_warnings(action="error"), Image.open(path, formats=("PNG",)) as picture:
+        with (
+            warnings.catch_warnings(action="error", category=TOO_LARGE[1]),
+            Image.open(path, formats=("PNG",)) as picture,
+        ):
             width, height = picture.size  # of its header: nothing is decoded yet
+            found = f"samples/grid.png has {width} x {height} pixels"
             if width * height > MAX_PIXELS:
-                raise DataError(
-                    f"samples/grid.png has {width} x {height} pixels; more than {MAX_PIXELS:,} are not read."
-                )
+                raise DataError(f"{found}; more than {MAX_PIXELS:,} are not read.")
             sides = [side for side in layout.sides if layout.size(side)[:2] == (width, height)]
             if not sides:
                 expected = "{} x {}".format(*layout.size(layout.sides[0]))
-                raise DataError(f"samples/grid.png has {width} x {height} pixels, its evaluation's classes {expected}.")
+                raise DataError(f"{found}, its evaluation's classes {expected}.")
             pixels = np.asarray(picture.convert("RGB"))
     except TOO_LARGE:
         raise DataError(f"samples/grid.png has more than the {MAX_PIXELS:,} pixels that are read.") from None

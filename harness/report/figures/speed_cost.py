@@ -202,7 +202,7 @@ def _mark(axes: Axes, row: Any) -> None:
 
 
 def _lines(axes: Axes, points: pd.DataFrame) -> None:
-    """Lines of equal arithmetic a second, whose rates stand on the right where they end, and the device's ceilings."""
+    """Lines of equal arithmetic a second, with a scale of their rates on the right, and the device's ceilings."""
     ends, (bottom, top) = np.array(axes.get_xlim()), axes.get_ylim()
     right = ends[1]
     rates = axes.secondary_yaxis("right", functions=(lambda y: y * right, lambda rate: rate / right))

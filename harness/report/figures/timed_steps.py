@@ -20,16 +20,16 @@ ONLINE = "online-vae"
 ONE_RATE = ("fp32", "tf32")  # precisions of a step whose VAE computes in the same one
 
 
-# One marker: what was timed, at the arithmetic of its step, with that of its VAE, where the step has one. Its images
-# per second are the mean of runs or the median of a bench's windows; `low` and `high` are one standard deviation from it
-# or the lowest and highest window; `n` counts seeds or windows.
+# One marker: what was timed, at the arithmetic of its step, with that of its VAE, where the step has one. Its speed is
+# the mean of runs or the median of a bench's windows; `low` and `high` are one standard deviation from it, or the
+# lowest and highest window; `n` counts seeds or windows.
 Row = dict[str, Any]
 
 
 class Timed(NamedTuple):
-    """What was found on a machine: a row, or why there is none."""
+    """What was timed on a machine: its row, or why it has no row."""
 
-    machine: str  # equal where speeds may stand on the same axes: the device and the number of processes
+    machine: str  # the device and the number of processes; speeds share axes where it is equal
     device: Device
     processes: int
     row: Row | str
@@ -180,9 +180,9 @@ def _of_benches(benches: Iterable[Bench]) -> Iterator[Timed]:
 
 
 def _vae_of(bench: Bench, entry: Entry) -> float | None:
-    """GMAC that encoding one image takes in this contender's step; None where it encodes none or nobody says.
+    """GMAC of encoding one image in this contender's step; None where it encodes none or the record does not say.
 
-    Records before there was a field for it hold it in the floor of their arithmetic, together with the step's own.
+    Older records have no field for it: there it is part of the arithmetic of the floor, together with the step's own.
     """
     if entry.conditions.get("pipeline") != ONLINE:
         return None
