@@ -52,7 +52,7 @@ class Yardstick:
     @property
     def with_points(self) -> bool:
         """Whether a metric needs the features of the reference's images, not their statistics alone."""
-        return any(metric in metrics.OF_POINTS for metric in self.wanted)
+        return any(metric in metric_names.OF_POINTS for metric in self.wanted)
 
 
 class StageClock:
@@ -324,7 +324,7 @@ def _measured(
     progress.note(f"computing {', '.join(yard.wanted)}")
 
     def named(values: dict[str, float]) -> dict[str, float]:
-        return {metrics.metric_name(m, yard.network.name, protocol.num_images): v for m, v in values.items()}
+        return {metric_names.metric_name(m, yard.network.name, protocol.num_images): v for m, v in values.items()}
 
     found = metrics.measure(generated, reference, yard.wanted, labels=labels, device=yard.device)
     notes = [*found.notes, *yard.source.remarks(yard.network)]

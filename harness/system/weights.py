@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from harness.system.errors import DataError, HarnessError
+from harness.system.files import new_file
 
 LARGEST_VIEW = 2**26  # bytes of a tensor that may repeat few stored values
 
@@ -72,3 +74,27 @@ def read_tensors(path: Path, *, pickled: bool = True) -> dict[str, Tensor]:
             "again, or save your own weights as .safetensors."
         )
     return found
+
+
+def write_checked(path: Path, tensors: Mapping[str, Tensor], **facts: str) -> str:
+    """Tensors and what there is to say of them, as a .safetensors file that holds their hash, which is returned.
+
+    Raises DataError when the disk refuses.
+    """
+    sha256 = fingerprint(tensors)
+    with new_file(path) as temporary:
+        temporary.write_bytes(save({n: t.contiguous() for n, t in tensors.items()}, {**facts, "sha256": sha256}))
+    return sha256
+
+
+def read_checked(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What `write_checked` wrote: the tensors and the facts. Raises OSError or ValueError when that is not there."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            facts = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
+    if facts.get("sha256") != fingerprint(tensors):
+        raise ValueError("its tensors do not have the hash that it names")
+    return tensors, facts

@@ -11,6 +11,7 @@ from harness.evaluation.metrics import measure as metrics
 from harness.evaluation.metrics import neighbours
 from harness.evaluation.metrics.statistics import FrechetFrom, gaussian_of
 from harness.evaluation.networks.base import Features
+from harness.recipes.metric_names import PAPER
 
 IMAGES = 10_000
 
@@ -26,7 +27,7 @@ def reference() -> metrics.Reference:
     return metrics.Reference(gaussian_of(pool), gaussian_of(spatial), pool[:POINTS].contiguous())
 
 
-@pytest.mark.parametrize("wanted", [*GROUPS, metrics.PAPER], ids=lambda wanted: "+".join(wanted))
+@pytest.mark.parametrize("wanted", [*GROUPS, PAPER], ids=lambda wanted: "+".join(wanted))
 def test_measure(benchmark, generated, reference, wanted):
     features, labels = generated
     benchmark.extra_info["images"] = IMAGES

@@ -5,18 +5,19 @@ import pytest
 import torch
 
 from harness.data.latents import sets as latents
+from harness.data.latents import shards
 from harness.data.order import batch_indices
 from harness.model.randomness import Draw
 
 BATCH, SHARDS, SHAPE = 256, 4, (8, 32, 32)  # ImageNet's latents at 256 x 256: 16 KiB an image
-NUM_IMAGES = SHARDS * latents.SHARD_IMAGES
+NUM_IMAGES = SHARDS * shards.SHARD_IMAGES
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> latents.LatentStore:
     """256 MiB of latents, just written and so in the page cache."""
     folder = tmp_path_factory.mktemp("latents")
-    shape = latents.Description(
+    shape = shards.Description(
         name="benchmark",
         source="random numbers",
         layout="mean,std",
@@ -24,16 +25,16 @@ def store(tmp_path_factory) -> latents.LatentStore:
         side=SHAPE[1],
         image_size=256,
         crop="adm-centre",
-        vae=latents.VaeIdentity(id="none"),
+        vae=shards.VaeIdentity(id="none"),
         num_images=NUM_IMAGES,
         num_classes=1000,
     )
-    latents.begin(folder, shape)
-    labels = np.arange(latents.SHARD_IMAGES) % 1000
+    shards.begin(folder, shape)
+    labels = np.arange(shards.SHARD_IMAGES) % 1000
     for number in range(SHARDS):
         rng = np.random.default_rng(number)
-        latents.write_shard(folder, number, rng.random((latents.SHARD_IMAGES, *SHAPE), np.float32), labels)
-    latents.finish(folder)
+        shards.write_shard(folder, number, rng.random((shards.SHARD_IMAGES, *SHAPE), np.float32), labels)
+    shards.finish(folder)
     return latents.LatentStore(folder)
 
 

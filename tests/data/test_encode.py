@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from harness.data.images import image_folder
-from harness.data.latents import encode, vae
+from harness.data.latents import encode, shards, vae
 from harness.data.latents import sets as latents
 from harness.system.errors import DataError, UsageError
 from harness.system.processes import launch
@@ -39,7 +39,7 @@ def photos(tmp_path_factory) -> Path:
     return root
 
 
-def encoded(images: Path, out: Path, **changes) -> latents.Manifest:
+def encoded(images: Path, out: Path, **changes) -> shards.Manifest:
     return encode.encode(images, out, **{**SETTINGS, "progress": NoProgress(), "shard_images": PER_SHARD, **changes})
 
 
@@ -78,7 +78,7 @@ def test_every_latent_is_the_posterior_of_its_image_and_of_its_mirror_image(phot
 
 
 def test_the_store_says_how_it_was_made_and_is_sound(whole):
-    manifest = latents.read_manifest(whole)
+    manifest = shards.read_manifest(whole)
     assert latents.verify(whole, expected_images=108) == []
     assert [shard.count for shard in manifest.shards] == [PER_SHARD] * NUM_SHARDS
     assert manifest.class_names == ["flower", "temple"]
@@ -121,7 +121,7 @@ def test_a_process_that_was_killed_and_continued_makes_the_same_bytes_as_one_tha
     process.kill()
     process.communicate(timeout=30)
     assert (out / ".encode.lock").exists()  # what the kill left holds nothing
-    finished, kept = latents.finished_shards(out), times(out)
+    finished, kept = shards.finished_shards(out), times(out)
     assert 1 < len(finished) < NUM_SHARDS
     damage(out / "shard-00001.flip.npy")  # while nobody looked
 
@@ -184,10 +184,10 @@ def test_processes_share_the_shards_out_and_make_the_same_bytes_as_one(photos, w
     out = tmp_path / "latents"
     with pytest.raises(DataError, match="lacks shard 1"):
         encoded(photos, out, world=Alone(0, 2))
-    assert latents.finished_shards(out) == {0, 2, 4, 6, 8}
+    assert shards.finished_shards(out) == {0, 2, 4, 6, 8}
     with pytest.raises(DataError, match="is not finished"):
         encoded(photos, out, world=Alone(1, 2))
-    assert latents.finished_shards(out) == set(range(NUM_SHARDS))
+    assert shards.finished_shards(out) == set(range(NUM_SHARDS))
     encoded(photos, out)
     assert content(out) == content(whole)
 
@@ -199,10 +199,10 @@ def test_a_damaged_image_ends_the_command_with_its_name_and_may_be_mended_under_
     damaged.write_bytes(intact[:700])
     with pytest.raises(DataError, match=r"temple/0003.JPEG in .* truncated"):
         encoded(images, out)
-    assert len(latents.finished_shards(out)) == PER_CLASS // PER_SHARD
+    assert len(shards.finished_shards(out)) == PER_CLASS // PER_SHARD
     damaged.write_bytes(intact)
     description = encode._description(image_folder.listing(images), vae.load("random-tiny"), out, SIZE, True)
-    latents.begin(out, description)  # the store may be continued
+    shards.begin(out, description)  # the store may be continued
 
 
 def test_a_finished_store_is_left_alone(photos, copy, monkeypatch):

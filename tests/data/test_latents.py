@@ -14,7 +14,8 @@ import torch
 from harness.data import npy
 from harness.data.latents import sets as latents
 from harness.data.latents import shards
-from harness.data.latents.sets import Description, LatentStore, VaeIdentity
+from harness.data.latents.sets import LatentStore
+from harness.data.latents.shards import Description, VaeIdentity
 from harness.model.randomness import Draw
 from harness.system.errors import DataError
 
@@ -58,10 +59,10 @@ def parts(flips=True):
 
 def make(folder, **changes):
     shape = description(**changes)
-    latents.begin(folder, shape)
+    shards.begin(folder, shape)
     for number, values, labels, flipped in parts(shape.flips == "stored"):
-        latents.write_shard(folder, number, values, labels, flipped)
-    latents.finish(folder)
+        shards.write_shard(folder, number, values, labels, flipped)
+    shards.finish(folder)
     return folder
 
 
@@ -170,10 +171,10 @@ def test_rows_of_a_batch_get_the_noise_they_have_in_the_whole(made):
 
 
 def test_a_stored_sample_is_scaled_and_draws_nothing(tmp_path):
-    latents.begin(tmp_path, description(layout="sample", flips="none", num_images=3))
+    shards.begin(tmp_path, description(layout="sample", flips="none", num_images=3))
     values = moments(3, 0)[:, :4]
-    latents.write_shard(tmp_path, 0, values, np.arange(3))
-    latents.finish(tmp_path)
+    shards.write_shard(tmp_path, 0, values, np.arange(3))
+    shards.finish(tmp_path)
     data = LatentStore(tmp_path)
     stored, _ = data.read(torch.arange(3))
     state = torch.get_rng_state()
@@ -192,7 +193,7 @@ def test_the_sha256_names_the_content_and_not_the_place(made, store, tmp_path):
 def test_the_manifest_holds_no_path(made):
     text = (made / "manifest.json").read_text()
     assert str(made.parent) not in text
-    assert latents.read_manifest(made).description == description()
+    assert shards.read_manifest(made).description == description()
 
 
 def test_info_tells_the_size_and_the_spread(made):
@@ -208,100 +209,100 @@ def test_info_tells_the_size_and_the_spread(made):
 
 def test_a_continued_store_equals_one_made_at_once_and_keeps_finished_shards(made, tmp_path):
     folder, (first, second, third) = tmp_path / "store", parts()
-    latents.begin(folder, description())
-    latents.write_shard(folder, *second)
+    shards.begin(folder, description())
+    shards.write_shard(folder, *second)
     before = (folder / "shard-00001.npy").stat().st_mtime_ns
     (folder / ".shard-00002.npy.1.tmp").write_bytes(b"killed while writing")
     (folder / "shard-00000.npy").write_bytes(b"killed before the sidecar")
     with pytest.raises(DataError, match="lacks shard 0"):
-        latents.finish(folder)
-    latents.begin(folder, description())
-    assert latents.finished_shards(folder) == {1}
+        shards.finish(folder)
+    shards.begin(folder, description())
+    assert shards.finished_shards(folder) == {1}
     for part in (first, third):
-        latents.write_shard(folder, *part)
-    latents.finish(folder)
+        shards.write_shard(folder, *part)
+    shards.finish(folder)
     assert (folder / "shard-00001.npy").stat().st_mtime_ns == before
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == {p.name: p.read_bytes() for p in made.iterdir()}
 
 
 def test_a_process_killed_while_writing_leaves_no_shard_that_counts(tmp_path):
-    latents.begin(tmp_path, description(num_images=4096, flips="none", side=16))
+    shards.begin(tmp_path, description(num_images=4096, flips="none", side=16))
     script = (
         "import sys, pathlib, numpy as np\nfrom harness.data.latents import sets as latents\n"
         "values, labels = np.ones((4096, 8, 16, 16), np.float16), np.arange(4096) % 3\nprint('ready', flush=True)\n"
-        "while True: latents.write_shard(pathlib.Path(sys.argv[1]), 0, values, labels)"
+        "while True: shards.write_shard(pathlib.Path(sys.argv[1]), 0, values, labels)"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         while process.poll() is None and not any(path.suffix == ".tmp" for path in tmp_path.iterdir()):
             pass
         process.kill()
-    for number in latents.finished_shards(tmp_path):  # a killed rewrite leaves the last whole one, or none
+    for number in shards.finished_shards(tmp_path):  # a killed rewrite leaves the last whole one, or none
         assert (np.load(tmp_path / f"shard-{number:05d}.npy") == 1).all()
 
 
 @pytest.mark.parametrize("file", ["shard-00001.npy", "shard-00001.flip.npy"])
 @pytest.mark.parametrize("damage", ["changed", "truncated", "removed"])
 def test_a_damaged_shard_of_an_unfinished_store_is_removed_to_be_made_again(tmp_path, file, damage):
-    latents.begin(tmp_path, description())
+    shards.begin(tmp_path, description())
     for part in parts():
-        latents.write_shard(tmp_path, *part)
+        shards.write_shard(tmp_path, *part)
     spoil(tmp_path / file, damage)
-    assert latents.finished_shards(tmp_path) == {0, 2}
+    assert shards.finished_shards(tmp_path) == {0, 2}
     assert not list(tmp_path.glob("shard-00001*"))
 
 
 @pytest.mark.parametrize("damage", ["changed", "truncated", "removed"])
 def test_a_damaged_shard_of_a_complete_store_is_mended_by_continuing(made, store, damage):
     spoil(store / "shard-00002.flip.npy", damage)
-    latents.begin(store, description())
-    assert latents.finished_shards(store) == {0, 1}
+    shards.begin(store, description())
+    assert shards.finished_shards(store) == {0, 1}
     with pytest.raises(DataError, match="not finished"):
         LatentStore(store)
-    latents.write_shard(store, *list(parts())[2])
-    latents.finish(store)
+    shards.write_shard(store, *list(parts())[2])
+    shards.finish(store)
     assert {p.name: p.read_bytes() for p in store.iterdir()} == {p.name: p.read_bytes() for p in made.iterdir()}
 
 
 def test_an_intact_complete_store_stays_complete(store):
-    latents.begin(store, description())
-    assert latents.finished_shards(store) == {0, 1, 2}
-    assert latents.finish(store) == latents.read_manifest(store)
+    shards.begin(store, description())
+    assert shards.finished_shards(store) == {0, 1, 2}
+    assert shards.finish(store) == shards.read_manifest(store)
 
 
 def test_damaged_labels_of_a_complete_store_have_all_shards_made_again(store):
     spoil(store / "labels.npy", "changed")
-    assert latents.finished_shards(store) == set()
+    assert shards.finished_shards(store) == set()
 
 
 def test_a_folder_with_other_latents_is_refused_with_the_fields_that_differ(store, tmp_path):
     with pytest.raises(DataError, match=r"scale \(0.18215 there\), vae .*--out"):
-        latents.begin(store, description(scale=1.0, vae=VaeIdentity(id="other")))
-    latents.begin(tmp_path / "new", description())
+        shards.begin(store, description(scale=1.0, vae=VaeIdentity(id="other")))
+    shards.begin(tmp_path / "new", description())
     with pytest.raises(DataError, match="num_images"):
-        latents.begin(tmp_path / "new", description(num_images=13))
+        shards.begin(tmp_path / "new", description(num_images=13))
 
 
 def test_a_store_with_too_few_images_is_not_finished(tmp_path):
-    latents.begin(tmp_path, description())
-    latents.write_shard(tmp_path, *next(parts()))
+    shards.begin(tmp_path, description())
+    shards.write_shard(tmp_path, *next(parts()))
     with pytest.raises(DataError, match=r"5 of 12 images.*continues"):
-        latents.finish(tmp_path)
+        shards.finish(tmp_path)
     with pytest.raises(DataError, match=r"not finished.*continues"):
-        latents.read_manifest(tmp_path)
+        shards.read_manifest(tmp_path)
 
 
 def test_a_full_disk_is_an_error_that_keeps_what_is_finished(tmp_path, monkeypatch):
-    latents.begin(tmp_path, description())
-    latents.write_shard(tmp_path, *next(parts()))
+    shards.begin(tmp_path, description())
+    shards.write_shard(tmp_path, *next(parts()))
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DataError, match="No space left"):
-        latents.write_shard(tmp_path, *list(parts())[1])
-    assert latents.finished_shards(tmp_path) == {0}
+        shards.write_shard(tmp_path, *list(parts())[1])
+    assert shards.finished_shards(tmp_path) == {0}
     assert not list(tmp_path.glob(".*"))
 
 
@@ -328,11 +329,11 @@ def spoil(path, damage):
     ],
 )
 def test_impossible_values_are_not_written(tmp_path, change, message):
-    latents.begin(tmp_path, description(flips="none"))
+    shards.begin(tmp_path, description(flips="none"))
     values = moments(5, 0)
     change(values)
     with pytest.raises(DataError, match=message):
-        latents.write_shard(tmp_path, 0, values, np.zeros(5, int))
+        shards.write_shard(tmp_path, 0, values, np.zeros(5, int))
     assert not list(tmp_path.glob("shard*"))
 
 
@@ -351,9 +352,9 @@ def test_impossible_values_are_not_written(tmp_path, change, message):
     ],
 )
 def test_arrays_that_do_not_fit_the_description_are_not_written(tmp_path, values, labels, flipped):
-    latents.begin(tmp_path, description(flips="none", num_images=5))
+    shards.begin(tmp_path, description(flips="none", num_images=5))
     with pytest.raises(DataError):
-        latents.write_shard(tmp_path, 0, values, labels, flipped)
+        shards.write_shard(tmp_path, 0, values, labels, flipped)
     assert not list(tmp_path.glob("shard*"))
 
 
@@ -528,7 +529,7 @@ def test_verify_finds_shards_that_are_there_twice(store):
 
 def test_verify_compares_the_count_only_when_asked(made):
     assert latents.verify(made, expected_images=12) == []
-    (problem,) = latents.verify(made, expected_images=latents.IMAGENET_IMAGES)
+    (problem,) = latents.verify(made, expected_images=shards.IMAGENET_IMAGES)
     assert "12 images instead of 1,281,167" in problem
 
 
@@ -551,4 +552,4 @@ def test_the_header_of_every_array_numpy_writes_is_read(tmp_path):
 
 
 def test_shard_names_sort_as_their_numbers_do():
-    assert shards.SHARD_IMAGES * 10**5 > 10 * latents.IMAGENET_IMAGES
+    assert shards.SHARD_IMAGES * 10**5 > 10 * shards.IMAGENET_IMAGES

@@ -26,6 +26,7 @@ from harness.evaluation.metrics import kernels, statistics
 from harness.evaluation.metrics import measure as metrics
 from harness.evaluation.networks.base import Features
 from harness.model.seeds import mix
+from harness.recipes.metric_names import PAPER
 from harness.system import torchvision_guard
 
 POINTS = 10_000  # of the reference, as in ADM's files
@@ -104,7 +105,7 @@ def run_harness(count: int, report: Callable[[str], None]) -> dict[str, dict[str
     values["cmmd"] = kernels.cmmd(*_for_cmmd(generated.pool, reference.points))
     seconds["cmmd"] = time.perf_counter() - started
     started = time.perf_counter()
-    metrics.measure(generated, reference, metrics.PAPER)
+    metrics.measure(generated, reference, PAPER)
     together = {"paper": time.perf_counter() - started}
     together["peak GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"values": values, "seconds": seconds, "together": together}

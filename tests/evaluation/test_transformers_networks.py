@@ -16,7 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from harness.evaluation.networks import transformers_networks
-from harness.evaluation.networks.transformers_networks import CLIP, DINOV2, WEIGHTS, TransformersNetwork
+from harness.evaluation.networks.base import TappedNetwork
+from harness.evaluation.networks.transformers_networks import CLIP, DINOV2, WEIGHTS
 from harness.system.errors import DataError
 
 pytest.importorskip("transformers", reason="the extra `vit` is not installed")
@@ -43,7 +44,7 @@ def _nowhere_to_find_weights(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def networks() -> dict[str, TransformersNetwork]:
+def networks() -> dict[str, TappedNetwork]:
     return {name: load("random") for name, load in LOADERS.items()}
 
 
@@ -126,7 +127,7 @@ def test_dinov2_sees_what_dgm_eval_shows_it(networks, height, width):
     )
     given = images(2, height, width)
     expected = torch.stack([published(Image.fromarray(image.numpy())) for image in given])
-    assert torch.equal(networks["dinov2"].encoder.pixels(given), expected)
+    assert torch.equal(networks["dinov2"].module.pixels(given), expected)
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 40), (256, 256), (300, 500), (501, 300)])
@@ -138,7 +139,7 @@ def test_clip_sees_what_cmmd_pytorch_shows_it(networks, height, width):
     squares = [Image.fromarray(image.numpy()).crop(box).resize((336, 336), Image.Resampling.BICUBIC) for image in given]
     mean, std = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
     expected = (np.stack([np.asarray(square) for square in squares]) / 255.0 - mean) / std
-    seen = networks["clip"].encoder.pixels(given).permute(0, 2, 3, 1).double().numpy()
+    seen = networks["clip"].module.pixels(given).permute(0, 2, 3, 1).double().numpy()
     assert np.abs(seen - expected).max() < 1e-6
 
 
@@ -165,7 +166,7 @@ def test_a_saved_network_gives_the_features_that_transformers_itself_gives(folde
     import transformers
 
     network = LOADERS[name](folders[name])
-    pixels = network.encoder.pixels(images())
+    pixels = network.module.pixels(images())
     with torch.no_grad():
         if name == "dinov2":
             model = transformers.Dinov2Model.from_pretrained(folders[name])

@@ -69,8 +69,7 @@ def count_pieces(folder: Path) -> Callable[[], None]:
     """For the child, ahead of its command: small pieces, and a line for each that it starts."""
 
     def install() -> None:
-        from harness.data.latents import encode
-        from harness.data.latents import sets as latents
+        from harness.data.latents import encode, shards
         from harness.evaluation import generation
         from harness.evaluation.networks import extract
         from harness.training.step import TrainStep
@@ -90,7 +89,7 @@ def count_pieces(folder: Path) -> Callable[[], None]:
         encode.encode.__kwdefaults__["shard_images"] = SHARD
         told(TrainStep, "__call__", lambda self, batch, step, **rest: f"step {step + 1}")
         told(extract, "_extract", lambda images, network, path, *bounds: _feature_part(path))
-        told(latents, "write_shard", lambda folder, number, *rest: f"shard {number}")
+        told(shards, "write_shard", lambda folder, number, *rest: f"shard {number}")
         draw_in_parts = generation.draw_in_parts
 
         def drawn_in_parts(parts: Path, number: int, size: int, shape: Any, draw: Any, **rest: Any) -> Any:

@@ -13,9 +13,9 @@ import torch
 from positions import LONG, record, try_all
 from run_folders import write_run
 
-from harness.data.latents import sets as latents
-from harness.data.latents import vae
-from harness.data.latents.sets import Description, LatentStore, VaeIdentity
+from harness.data.latents import shards, vae
+from harness.data.latents.sets import LatentStore
+from harness.data.latents.shards import Description, VaeIdentity
 from harness.evaluation import evaluate
 from harness.evaluation.images.image_sets import NpzImages, PartImages, TensorImages, content_of
 from harness.evaluation.images.npz import write_npz
@@ -130,11 +130,11 @@ def store(tmp_path) -> Path:
         name="tiny", source="a test", layout="mean,std", channels=4, side=2, image_size=16, crop="adm-centre",
         flips="stored", vae=VaeIdentity(id="random-tiny"), num_images=9, num_classes=3,
     )  # fmt: skip
-    latents.begin(folder, description)
+    shards.begin(folder, description)
     for number in range(3):
         values = np.abs(generator.normal(size=(2, 3, 8, 2, 2)))
-        latents.write_shard(folder, number, values[0], np.arange(3), values[1])
-    latents.finish(folder)
+        shards.write_shard(folder, number, values[0], np.arange(3), values[1])
+    shards.finish(folder)
     return folder
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 from positions import LONG, SEED, record
 from run_folders import write_run
 
-from harness.data.latents import sets as latents
-from harness.data.latents.sets import Description, VaeIdentity
+from harness.data.latents import shards
+from harness.data.latents.shards import Description, VaeIdentity
 from harness.records.store import load_run
 from harness.system.errors import DataError
 from harness.training import checkpoint
@@ -168,7 +168,7 @@ def a_shard_too_many(folder: str) -> None:
     """In a child: a process that may write no file as long as a shard's."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
     try:
-        latents.write_shard(Path(folder), 1, np.ones((3, 4, 2, 2)), np.arange(3))
+        shards.write_shard(Path(folder), 1, np.ones((3, 4, 2, 2)), np.arange(3))
     except DataError as error:
         sys.exit(0 if "shard-00001.npy cannot be written: " in str(error) else str(error))
     sys.exit("the disk took it")
@@ -180,16 +180,16 @@ def test_a_shard_on_a_full_disk_is_told_and_the_store_goes_on(tmp_path):
         vae=VaeIdentity(id="random-tiny"), num_images=6, num_classes=3,
     )  # fmt: skip
     values, labels = np.ones((3, 4, 2, 2)), np.arange(3)
-    latents.begin(tmp_path, description)
-    latents.write_shard(tmp_path, 0, values, labels)
+    shards.begin(tmp_path, description)
+    shards.write_shard(tmp_path, 0, values, labels)
     child = prepared().Process(target=a_shard_too_many, args=(str(tmp_path),))
     child.start()
     child.join()
     assert child.exitcode == 0
-    assert latents.finished_shards(tmp_path) == {0}
+    assert shards.finished_shards(tmp_path) == {0}
     assert not list(tmp_path.glob(".*"))
-    latents.write_shard(tmp_path, 1, 2 * values, labels)
-    assert len(latents.finish(tmp_path).shards) == 2
+    shards.write_shard(tmp_path, 1, 2 * values, labels)
+    assert len(shards.finish(tmp_path).shards) == 2
 
 
 @pytest.mark.skipif(not LONG, reason="diffusers takes ten seconds to import: HARNESS_FAULTS=long")

@@ -18,7 +18,8 @@ from tiny_runs import Notes, config, losses_of, train, weights_of
 import baselines
 from harness.data import npy, sources
 from harness.data.latents import sets as latents
-from harness.data.latents.sets import Description, VaeIdentity
+from harness.data.latents import shards
+from harness.data.latents.shards import Description, VaeIdentity
 from harness.evaluation.images.image_sets import open_images
 from harness.evaluation.images.uint8 import to_uint8
 from harness.evaluation.metrics import measure as metrics
@@ -140,11 +141,11 @@ def latents_with_nan(tmp_path) -> Path:
         vae=VaeIdentity(id="random-tiny"), num_images=16, num_classes=2,
     )  # fmt: skip
     values = generator.normal(size=(16, 4, 8, 8)).astype(np.float16)
-    latents.begin(folder, description)
-    latents.write_shard(folder, 0, values, np.arange(16) % 2)
-    latents.finish(folder)
+    shards.begin(folder, description)
+    shards.write_shard(folder, 0, values, np.arange(16) % 2)
+    shards.finish(folder)
     values[3, 1, 2, 2] = NAN
-    manifest = latents.read_manifest(folder)
+    manifest = shards.read_manifest(folder)
     (shard,) = manifest.shards
     shard = shard.model_copy(update={"sha256": npy.save(folder / shard.file, values)})
     write_record(folder / "manifest.json", manifest.model_copy(update={"shards": [shard]}))

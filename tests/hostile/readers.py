@@ -9,6 +9,7 @@ import torch
 from harness.data import npy
 from harness.data.importers import FORMATS
 from harness.data.latents import sets as latents
+from harness.data.latents import shards
 from harness.data.npz import Archive
 from harness.evaluation.images.image_sets import NpzImages
 from harness.evaluation.networks.extract import _read as read_features
@@ -75,8 +76,8 @@ def read_store(folder: Path) -> None:
 def continue_store(folder: Path) -> None:
     """An unfinished store, continued."""
     try:
-        latents.finished_shards(folder)
-        latents.finish(folder)
+        shards.finished_shards(folder)
+        shards.finish(folder)
     except HarnessError:
         pass
 

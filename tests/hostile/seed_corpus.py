@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from harness.data.latents import sets as latents
+from harness.data.latents import shards
 
 
 def npy(values: np.ndarray) -> bytes:
@@ -55,13 +55,13 @@ def safetensors() -> list[bytes]:
 def store(folder: Path) -> Path:
     """A complete store of four latents in two classes, with mirrored ones."""
     values = np.abs(np.random.default_rng(0).normal(size=(4, 8, 2, 2))).astype(np.float32)
-    description = latents.Description(
+    description = shards.Description(
         name="small", source="made in code", layout="mean,std", channels=4, side=2, image_size=16, crop="none",
-        flips="stored", vae=latents.VaeIdentity(id="random"), num_images=4, num_classes=2,
+        flips="stored", vae=shards.VaeIdentity(id="random"), num_images=4, num_classes=2,
     )  # fmt: skip
-    latents.begin(folder, description)
-    latents.write_shard(folder, 0, values, np.array([0, 0, 1, 1]), values[..., ::-1])
-    latents.finish(folder)
+    shards.begin(folder, description)
+    shards.write_shard(folder, 0, values, np.array([0, 0, 1, 1]), values[..., ::-1])
+    shards.finish(folder)
     return folder
 
 

@@ -17,7 +17,7 @@ from run_folders import write_run
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.data.latents import sets as latents
+from harness.data.latents import shards
 from harness.evaluation.networks import features
 from harness.recipes.config import digest
 from harness.recipes.reading import load_recipe
@@ -186,9 +186,9 @@ def test_in_a_store_that_is_continued(tmp_path, mark):
     store.mkdir()
     (store / "description.json").write_bytes(planted.pickled(mark))
     (store / "shard-00000.json").write_bytes(planted.pickled(mark))
-    assert latents.finished_shards(store) == set()
+    assert shards.finished_shards(store) == set()
     with pytest.raises(DataError):
-        latents.finish(store)
+        shards.finish(store)
     assert not mark.exists()
 
 

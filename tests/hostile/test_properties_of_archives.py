@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.data import npy
-from harness.data.latents import sets as latents
+from harness.data.latents import shards
 from harness.data.npz import Archive
 from harness.system.errors import DataError
 
@@ -130,12 +130,12 @@ def test_an_unfinished_store_of_changed_sidecars_is_continued_or_refused(tmp_pat
     with counted("unfinished latents whose sidecars were changed"):
         folder = tmp_path_factory.mktemp("unfinished")
         values = np.ones((2, 8, 2, 2), np.float32)
-        description = latents.Description(
+        description = shards.Description(
             name="x", source="x", layout="mean,std", channels=4, side=2, image_size=16, crop="none",
-            vae=latents.VaeIdentity(id="x"), num_images=2, num_classes=2,
+            vae=shards.VaeIdentity(id="x"), num_images=2, num_classes=2,
         )  # fmt: skip
-        latents.begin(folder, description)
-        latents.write_shard(folder, 0, values, np.array([0, 1]))
+        shards.begin(folder, description)
+        shards.write_shard(folder, 0, values, np.array([0, 1]))
         name = data.draw(st.sampled_from(["description.json", "shard-00000.json"]))
         document = json.loads((folder / name).read_text())
         document.pop("sha256", None)

@@ -12,8 +12,8 @@ import numpy as np
 from harness.data import npy
 from harness.data.importers import fast_dit, lightningdit, maskdit, repa
 from harness.data.importers.source import SD_FACTOR, SD_SCALE, Source
-from harness.data.latents import sets as latents
-from harness.data.latents.sets import Description, Manifest, VaeIdentity
+from harness.data.latents import shards
+from harness.data.latents.shards import Description, Manifest, VaeIdentity
 from harness.system.errors import DataError, unknown
 from harness.system.files import read_limited
 
@@ -54,22 +54,22 @@ def import_latents(
     with FORMATS[format](source) as found:
         found.check_count(expected_images, num_classes)
         given = _given_labels(labels, found)
-        latents.begin(out, _description(found, format, vae, name or out.resolve().name, num_classes))
+        shards.begin(out, _description(found, format, vae, name or out.resolve().name, num_classes))
         _copy(found, given, out, advance)
-    return latents.finish(out)
+    return shards.finish(out)
 
 
 def _copy(found: Source, given: np.ndarray | None, out: Path, advance: Callable[[int], None]) -> None:
     """Write the shards that are not there yet."""
-    finished = latents.finished_shards(out)
-    for number, start in enumerate(range(0, found.num_images, latents.SHARD_IMAGES)):
-        stop = min(start + latents.SHARD_IMAGES, found.num_images)
+    finished = shards.finished_shards(out)
+    for number, start in enumerate(range(0, found.num_images, shards.SHARD_IMAGES)):
+        stop = min(start + shards.SHARD_IMAGES, found.num_images)
         if number not in finished:
             part = found.read(start, stop)
             labels = part.labels if given is None else given[start:stop]
             if labels is None:
                 raise DataError("the source holds no labels. Give them as a .npy file of whole numbers with --labels.")
-            latents.write_shard(out, number, part.values, labels, part.flipped)
+            shards.write_shard(out, number, part.values, labels, part.flipped)
         advance(stop)
 
 

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from harness.data.latents.sets import IMAGENET_IMAGES
+from harness.data.latents.shards import IMAGENET_IMAGES
 from harness.system.errors import DataError
 
 SD_CHANNELS, SD_FACTOR, SD_SCALE = 4, 8, 0.18215  # of Stable Diffusion's VAE, which all of these formats were made for

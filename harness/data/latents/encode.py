@@ -17,9 +17,8 @@ from torch import Tensor
 
 from harness.data.images import image_folder
 from harness.data.images.image_folder import Decoder, Listing
-from harness.data.latents import sets as latents
-from harness.data.latents import vae
-from harness.data.latents.sets import SHARD_IMAGES, Description, Manifest
+from harness.data.latents import shards, vae
+from harness.data.latents.shards import SHARD_IMAGES, Description, Manifest
 from harness.data.latents.vae import Vae
 from harness.system import locks
 from harness.system.errors import DataError, SetupError, UsageError
@@ -77,11 +76,11 @@ def encode(
     with locks.encoding(out, world=world, note=progress.note):
         if world.is_main:
             _begin(out, description)
-        finished = world.agreed(latents.finished_shards(out) if world.is_main else None)
+        finished = world.agreed(shards.finished_shards(out) if world.is_main else None)
         total = len(listing.files)
-        shards = [slice(first, first + shard_images) for first in range(0, total, shard_images)]
-        unfinished = [number for number in range(len(shards)) if number not in finished]
-        missing = sum(len(listing.files[shards[number]]) for number in unfinished)
+        parts = [slice(first, first + shard_images) for first in range(0, total, shard_images)]
+        unfinished = [number for number in range(len(parts)) if number not in finished]
+        missing = sum(len(listing.files[parts[number]]) for number in unfinished)
         _check_room(out, description, missing)
         progress.stage("encode", total)
         progress.advance(total - missing)
@@ -98,14 +97,14 @@ def encode(
             encoder = vae.load(vae_id, device, sha256=encoder.sha256)
             decoder = Decoder(images, image_size)
             for number in unfinished[world.rank :: world.size]:
-                part = shards[number]
+                part = parts[number]
                 values, mirrored = _encoded(listing.files[part], encoder, decoder, batch_size, flips, count)
-                latents.write_shard(out, number, values, listing.labels[part].numpy(), mirrored)
+                shards.write_shard(out, number, values, listing.labels[part].numpy(), mirrored)
         world.wait()
         if world.is_main:
-            latents.finish(out)
+            shards.finish(out)
         world.wait()
-        return latents.read_manifest(out)
+        return shards.read_manifest(out)
 
 
 def _description(listing: Listing, encoder: Vae, out: Path, image_size: int, flips: bool) -> Description:
@@ -130,7 +129,7 @@ def _description(listing: Listing, encoder: Vae, out: Path, image_size: int, fli
 
 
 def _begin(out: Path, description: Description) -> None:
-    latents.begin(out, description)
+    shards.begin(out, description)
     with writing(out), tempfile.TemporaryFile(dir=out):  # a store that is continued may lie on a disk that is full
         pass
 

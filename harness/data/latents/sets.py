@@ -17,42 +17,17 @@ from harness.data import npy
 from harness.data.dataset import Dataset
 from harness.data.latents import verified
 from harness.data.latents.shards import (
-    IMAGENET_IMAGES,
     MEND,
-    SHARD_IMAGES,
-    Description,
     Manifest,
     Shard,
-    VaeIdentity,
-    begin,
     content_problem,
-    finish,
-    finished_shards,
     read_labels,
     read_manifest,
-    write_shard,
 )
 from harness.model.randomness import Draw
 from harness.recipes.config import digest
 from harness.system import files
 from harness.system.errors import DataError
-
-__all__ = [
-    "IMAGENET_IMAGES",
-    "SHARD_IMAGES",
-    "Description",
-    "LatentStore",
-    "Manifest",
-    "VaeIdentity",
-    "begin",
-    "finish",
-    "finished_shards",
-    "info",
-    "read_manifest",
-    "spot_check",
-    "verify",
-    "write_shard",
-]
 
 HALF = np.dtype(np.float16)
 KNOWN_VAE = "sd-vae-ft"  # part of the ids of the VAE whose scale makes latents of photographs have unit variance

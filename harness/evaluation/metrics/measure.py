@@ -27,7 +27,7 @@ from harness.evaluation.metrics.statistics import (
 )
 from harness.evaluation.networks.base import FeatureNetwork, Features
 from harness.model.seeds import mix
-from harness.recipes.metric_names import BEYOND, NAMED, OF_POINTS, PAPER, called, default, metric_name, require
+from harness.recipes.metric_names import OF_POINTS, default, require
 from harness.system import torchvision_guard
 from harness.system.errors import DataError
 
@@ -45,24 +45,6 @@ _FEWEST_POINTS = {
 
 _NO_IMAGES = "the reference's images are compared one by one, and this reference holds statistics alone"
 
-__all__ = [  # with the names, which are a module of their own so that light commands can ask for them
-    "BEYOND",
-    "NAMED",
-    "OF_POINTS",
-    "PAPER",
-    "CrossCheck",
-    "Measured",
-    "Reference",
-    "called",
-    "cross_check",
-    "default",
-    "measure",
-    "metric_name",
-    "refuse",
-    "require",
-    "standard_errors",
-    "unmeasurable_spread",
-]
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -165,7 +147,7 @@ def measure(
 
     What would be a wrong number is left out with a note: an inception score of images in suspicious order, a class
     accuracy without labels. `seed` is of KID's subsets, FID-infinity's and the order check's permutations. Raises
-    DataError when features are not finite, too few, missing, or not of one network; UsageError as `require`.
+    DataError when features are not finite, too few, or not of one network; UsageError as `require`.
     """
     require(wanted)
     _check(generated, reference, wanted, labels)
@@ -262,7 +244,7 @@ class _Tools:
 
 def _there(part: T | None) -> T:
     """What a metric needs of a set or a reference."""
-    assert part is not None, "_check refuses a metric whose needs are not there"
+    assert part is not None, "refuse() lets no metric through whose needs are not there"
     return part
 
 
@@ -325,17 +307,6 @@ def _check(generated: Features, reference: Reference, wanted: Sequence[str], lab
     """Raises DataError when the metrics wanted cannot be computed from these."""
     count, points = len(generated.pool), reference.points
     for metric in wanted:
-        needed = {
-            "statistics of pooled features of the reference": metric in ("fd", "fd_infinity")
-            and reference.pool is None,
-            "statistics of spatial features of the reference": metric == "sfd" and reference.spatial is None,
-            "spatial features of the generated images": metric == "sfd" and generated.spatial is None,
-            "class outputs of the generated images": metric in ("is", "class_accuracy") and generated.logits is None,
-            "features of the reference's images": metric in OF_POINTS and points is None,
-        }
-        for what, missing in needed.items():
-            if missing:
-                raise DataError(f"{metric} needs {what}, and there are none. Leave {metric} out of --metrics.")
         _check_enough(count, "generated", metric, _FEWEST_GENERATED)
         if points is not None:
             _check_enough(len(points), "reference", metric, _FEWEST_POINTS)

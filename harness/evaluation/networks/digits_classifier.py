@@ -14,17 +14,15 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from harness.data import sources
 from harness.data.dataset import Dataset, InMemory
 from harness.evaluation.images.uint8 import to_uint8
 from harness.system.errors import DataError
-from harness.system.files import cache_folder, new_file
+from harness.system.files import cache_folder
 from harness.system.threads import one_thread
-from harness.system.weights import fingerprint
+from harness.system.weights import fingerprint, read_checked, write_checked
 
 IMAGE_SHAPE = (8, 8, 1)
 POOL_SIZE = 64
@@ -180,25 +178,18 @@ def _cache_path(data: Dataset) -> Path:
 def _read(path: Path) -> Trained | None:
     """The classifier cached at `path`; None when there is none or it is damaged."""
     try:
-        with safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            metadata = file.metadata() or {}
-        if fingerprint(weights) != metadata["sha256"]:
-            raise ValueError("its weights do not match their checksum")
-        return Trained(_with_weights(weights), metadata["sha256"], float(metadata["held_out_accuracy"]))
+        weights, facts = read_checked(path)
+        return Trained(_with_weights(weights), facts["sha256"], float(facts["held_out_accuracy"]))
     except FileNotFoundError:
         return None
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
         log.warning("the cached classifier %s cannot be used (%r); training it again", path, error)
         return None
 
 
 def _write(path: Path, trained: Trained) -> None:
-    """Replace the file at once, under a name of this process until then: two processes may train at the same time."""
-    metadata = {"sha256": trained.sha256, "held_out_accuracy": repr(trained.held_out_accuracy)}
-    content = save({name: weight.float() for name, weight in trained.module.state_dict().items()}, metadata)
+    weights = {name: weight.float() for name, weight in trained.module.state_dict().items()}
     try:
-        with new_file(path) as temporary:
-            temporary.write_bytes(content)
+        write_checked(path, weights, held_out_accuracy=repr(trained.held_out_accuracy))
     except DataError as error:
         log.warning("the classifier cannot be cached (%s); it will be trained again next time", error)

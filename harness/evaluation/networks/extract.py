@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from harness.evaluation.images.image_set import ImageSet
@@ -18,9 +16,9 @@ from harness.evaluation.networks.base import FeatureNetwork, Features
 from harness.recipes.config import digest
 from harness.records.provenance import installed
 from harness.system.errors import DataError
-from harness.system.files import cache_folder, new_file
+from harness.system.files import cache_folder
 from harness.system.processes.world import World
-from harness.system.weights import fingerprint
+from harness.system.weights import read_checked, write_checked
 
 PART_IMAGES = 512  # a multiple of every network's batch; 100 MB of 256 x 256 images at once
 _THAT_COMPUTE = ("torch", "torch-fidelity", "transformers", "pillow")
@@ -119,22 +117,18 @@ def _path(folder: Path, first: int, stop: int) -> Path:
 
 def _extract(images: ImageSet, network: FeatureNetwork, path: Path, first: int, stop: int) -> Features:
     features = network(images.read(first, stop))
-    tensors = {name: values.contiguous() for name, values in features._asdict().items() if values is not None}
-    with new_file(path) as temporary:
-        temporary.write_bytes(save(tensors, {"sha256": fingerprint(tensors)}))
+    write_checked(path, {name: values for name, values in features._asdict().items() if values is not None})
     return features
 
 
 def _read(path: Path, part: tuple[int, int]) -> Features | None:
-    """The features in the file; None when it is absent or damaged."""
+    """The features kept at `path`; None when they are missing, damaged or of another part."""
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            sha256 = (file.metadata() or {}).get("sha256")
-    except (OSError, SafetensorError):
+        tensors, _ = read_checked(path)
+        whole = all(len(values) == part[1] - part[0] for values in tensors.values())
+        return Features(**tensors) if whole else None
+    except (OSError, ValueError, TypeError):
         return None
-    whole = all(len(values) == part[1] - part[0] for values in tensors.values())
-    return Features(**tensors) if tensors and whole and sha256 == fingerprint(tensors) else None
 
 
 def _joined(parts: list[Features]) -> Features:

@@ -17,14 +17,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from harness.evaluation.networks.base import RANDOM, Features
+from harness.evaluation.networks.base import RANDOM, TappedNetwork
 from harness.model.pretrained import Pretrained, checksum
 from harness.model.seeds import mix
 from harness.recipes.config import LARGEST_CONFIG
 from harness.records.schema import read_json
 from harness.system import torchvision_guard
 from harness.system.errors import DataError, HarnessError, SetupError, one_line
-from harness.system.precision import plain_fp32
 from harness.system.weights import fingerprint, read_tensors
 
 BATCH_SIZE = 32  # fixed: sums are rounded differently in batches of different size
@@ -36,22 +35,31 @@ Setting = int | float | str | bool
 
 
 class Encoder(nn.Module):
-    """A transformers model behind the resizing and normalising that it was published with."""
+    """A transformers model behind the resizing and normalising that it was published with.
+
+    (B, H, W, 3) uint8 -> pool (B, D); there is no spatial map, and there are no classes.
+    """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def __init__(self, model: nn.Module, *, side: int, size: int):
+    def __init__(self, model: Any, *, side: int, size: int):
         super().__init__()
         self.model, self.side, self.size = model, side, size  # size: D
 
-    def pixels(self, images: Tensor) -> Tensor:  # (B, H, W, 3) uint8 -> (B, 3, side, side) float32, both on the CPU
+    def forward(self, images: Tensor) -> tuple[Tensor, None, None]:
+        return self.embedded(self.pixels(images).to(images.device)), None, None
+
+    def embedded(self, pixels: Tensor) -> Tensor:  # (B, 3, side, side) float32 -> (B, D)
+        raise NotImplementedError
+
+    def pixels(self, images: Tensor) -> Tensor:  # (B, H, W, 3) uint8 -> (B, 3, side, side) float32 on the CPU
         """What the model sees: Pillow's bicubic (antialiased, rounded to uint8), then normalised.
 
         Pillow itself, as both papers' code: on noise the float bicubic of torch differs by up to 60 grey levels, since
         it may leave [0, 255].
         """
-        resized = np.stack([self._resized(image) for image in images.numpy()])
+        resized = np.stack([self._resized(image) for image in images.cpu().numpy()])
         mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (self.mean, self.std))
         return (torch.from_numpy(resized).permute(0, 3, 1, 2) / 255 - mean) / std
 
@@ -70,7 +78,7 @@ class Dinov2Encoder(Encoder):
         at_this_side = positions_at(embeddings.position_embeddings, self.side // model.config.patch_size)
         embeddings.position_embeddings = nn.Parameter(at_this_side, requires_grad=False)
 
-    def forward(self, pixels: Tensor) -> Tensor:  # -> (B, D)
+    def embedded(self, pixels: Tensor) -> Tensor:
         return self.model(pixel_values=pixels).pooler_output
 
 
@@ -82,7 +90,7 @@ class ClipEncoder(Encoder):
     def __init__(self, model: Any):
         super().__init__(model, side=model.config.image_size, size=model.config.projection_dim)
 
-    def forward(self, pixels: Tensor) -> Tensor:  # -> (B, D)
+    def embedded(self, pixels: Tensor) -> Tensor:
         return self.model(pixel_values=pixels).image_embeds
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
@@ -104,47 +112,6 @@ def positions_at(table: Tensor, patches: int) -> Tensor:  # (1, 1 + M * M, D) ->
     grid = table[:, 1:].unflatten(1, (across, across)).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, scale_factor=(patches + 0.1) / across, mode="bicubic")
     return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
-
-
-@dataclass(frozen=True)
-class TransformersNetwork:
-    """A FeatureNetwork around an Encoder: images of any size, batches always full, fp32 without TF32 or autocast."""
-
-    name: str
-    sha256: str  # of the weights' file; of the weights themselves where there is no file
-    encoder: Encoder
-    device: torch.device
-    batch_size: int = BATCH_SIZE
-    spatial_size: int | None = None
-    classes_of: str | None = None
-    precision: str = "fp32"
-
-    @property
-    def pool_size(self) -> int:
-        return self.encoder.size
-
-    def refuse(self, shape: tuple[int, ...]) -> None:
-        """Raises DataError unless images of `shape` (H, W, C) are in colour."""
-        if len(shape) != 3 or shape[2] != 3 or 0 in shape:
-            raise DataError(
-                f"the feature network {self.name!r} takes images of shape (H, W, 3); these are {tuple(shape)}. "
-                "Evaluate with the feature network that belongs to these images."
-            )
-
-    def __call__(self, images: Tensor) -> Features:  # (N, H, W, 3) uint8
-        """The features of at least one image. Raises DataError for images of another kind."""
-        self.refuse(tuple(images.shape[1:]))
-        if images.dtype != torch.uint8 or len(images) == 0:
-            raise DataError(
-                f"the feature network {self.name!r} takes at least one uint8 image; it got {len(images)} of "
-                f"{str(images.dtype).removeprefix('torch.')}. Store images as uint8, 0 to 255."
-            )
-        with plain_fp32(self.device):
-            return Features(torch.cat([self._batch(part) for part in images.cpu().split(self.batch_size)]), None, None)
-
-    def _batch(self, images: Tensor) -> Tensor:
-        full = F.pad(self.encoder.pixels(images), (0, 0) * 3 + (0, self.batch_size - len(images)))
-        return self.encoder(full.to(self.device))[: len(images)].float().cpu()
 
 
 # What is published -------------------------------------------------------------------------------------------------
@@ -209,17 +176,17 @@ _RENAMED = {
 # Loading -----------------------------------------------------------------------------------------------------------
 
 
-def load_dinov2(weights: str | Path | None = None, device: torch.device | str = "cpu") -> TransformersNetwork:
+def load_dinov2(weights: str | Path | None = None, device: torch.device | str = "cpu") -> TappedNetwork:
     """DINOv2 ViT-L/14 for FD-DINOv2, D = 1024. `weights` and the errors are those of `load`."""
     return load(DINOV2, weights, device)
 
 
-def load_clip(weights: str | Path | None = None, device: torch.device | str = "cpu") -> TransformersNetwork:
+def load_clip(weights: str | Path | None = None, device: torch.device | str = "cpu") -> TappedNetwork:
     """CLIP ViT-L/14 at 336 pixels for CMMD, D = 768. `weights` and the errors are those of `load`."""
     return load(CLIP, weights, device)
 
 
-def load(architecture: Architecture, weights: str | Path | None, device: torch.device | str) -> TransformersNetwork:
+def load(architecture: Architecture, weights: str | Path | None, device: torch.device | str) -> TappedNetwork:
     """The network with `weights`: None the published ones, "random" untrained ones, else a folder or .safetensors file.
 
     The published file is found or downloaded as `Pretrained` says. A folder is what save_pretrained writes. "random" is
@@ -243,7 +210,15 @@ def load(architecture: Architecture, weights: str | Path | None, device: torch.d
         used = {name: tensor for name, tensor in tensors.items() if not name.startswith(architecture.ignored)}
         model = _model(model_class, settings, used, path)
     encoder = architecture.encoder(model).eval().requires_grad_(False).to(device)
-    return TransformersNetwork(name, sha256, encoder, torch.device(device))
+    return TappedNetwork(
+        name=name,
+        sha256=sha256,
+        module=encoder,
+        image_shape=(None, None, 3),
+        batch_size=BATCH_SIZE,
+        pool_size=encoder.size,
+        spatial_size=None,
+    )
 
 
 def _model_class(architecture: Architecture) -> Any:  # transformers has no types
