@@ -112,9 +112,10 @@ def import_(
 def verify(folder: Store, images: Images = None, as_json: Json = False) -> None:
     """Read every latent and list what is wrong: exit code 4 if anything is."""
     from harness.data.latents import sets as latents
+    from harness.data.latents import shards
 
     try:
-        total = latents.read_manifest(folder).num_images
+        total = shards.read_manifest(folder).num_images
     except DataError:  # latents.verify reports it
         total = 0
     with closing(progress_for("data")) as progress:
