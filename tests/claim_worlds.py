@@ -1,13 +1,14 @@
 """Worlds to judge claims in: run folders with the paper's own numbers as if measured, turned round, or all alike."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import bench_records
 from run_folders import XEON, write_run
 
 from harness.papers.sddit.claims import CLAIMS, judge
-from harness.records.bench_record import Bench, Entry, Spread, Window
+from harness.records.bench_record import Bench, Window
 from harness.records.evidence import Evidence, gather
 from harness.records.schema import Device
 
@@ -62,27 +63,26 @@ AS_PUBLISHED = [
 ]
 
 
+def changed(one: dict, distance: Callable[[float], float], speed: float) -> dict:
+    """An arm with another speed, and with all its distances changed alike."""
+    new = one | {"distance": distance(one["distance"]), "speed": speed}
+    for curve in {"milestones", "guided"} & one.keys():
+        new[curve] = {step: distance(value) for step, value in one[curve].items()}
+    return new
+
+
 def reversed_world(arms: list[dict]) -> list[dict]:
     """Every order turned round: what was low is high, what was fast is slow."""
-    turned = []
-    for one in arms:
-        new = one | {"distance": 3000 / one["distance"], "speed": 50 / one["speed"]}
-        for curve in ("milestones", "guided"):
-            new |= {curve: {step: 3000 / value for step, value in one[curve].items()}} if curve in one else {}
-        without = one["knobs"].get("discriminate") is False
-        turned.append(new | {"params": 1_000_000 if without else 1_100_000})
-    return turned
+    return [
+        changed(one, lambda value: 3000 / value, 50 / one["speed"])
+        | {"params": 1_000_000 if one["knobs"].get("discriminate") is False else 1_100_000}
+        for one in arms
+    ]
 
 
 def equal_world(arms: list[dict]) -> list[dict]:
     """All the same but for the seeds."""
-    same = []
-    for one in arms:
-        new = one | {"distance": 50.0, "speed": 10.0}
-        for curve in ("milestones", "guided"):
-            new |= {curve: dict.fromkeys(one[curve], 50.0)} if curve in one else {}
-        same.append(new)
-    return same
+    return [changed(one, lambda _: 50.0, 10.0) for one in arms]
 
 
 def a_little(*what) -> float:
@@ -98,11 +98,10 @@ def write(root: Path, arms: list[dict], seeds=(0, 1, 2), wobble=a_little, **shar
     for place, one in enumerate(arms):
         for seed in seeds:
             settings = one | {name: one[name] * wobble(place, seed, name) for name in ("distance", "speed")}
-            for curve in ("milestones", "guided"):
-                if curve in one:
-                    settings[curve] = {
-                        step: value * wobble(place, seed, f"{curve} {step}") for step, value in one[curve].items()
-                    }
+            for curve in {"milestones", "guided"} & one.keys():
+                settings[curve] = {
+                    step: value * wobble(place, seed, f"{curve} {step}") for step, value in one[curve].items()
+                }
             write_run(root, seed=seed, **settings, **shared)
     return root
 
@@ -111,10 +110,7 @@ def judged(*roots: Path, extra: Evidence | None = None) -> dict[str, list]:
     evidence = gather(roots)
     if extra is not None:
         evidence = Evidence(evidence.runs, evidence.settings, extra.benches, extra.counts)
-    found: dict[str, list] = {}
-    for judgement in judge(evidence):
-        found.setdefault(judgement.claim, []).append(judgement)
-    return found
+    return by_claim(evidence)
 
 
 def full(method: str, size: str, distance: float, speed: float = 9.0, steps: int = 400_000, **more) -> dict:
@@ -130,45 +126,25 @@ def bench(
     entries = []
     for place, ((method, pipeline), speed) in enumerate(speeds.items()):
         rates = [speed * (1 + 0.3 * (i % 2)) * a_little(place, i) for i in range(rounds)]
-        plain = Spread(median=speed, lowest=speed, highest=speed)
-        entries.append(
-            Entry(
-                name=f"{method}-{size} {pipeline}",
-                conditions={
-                    "code": "harness",
-                    "recipe": f"{method}-{size}",
-                    "method": method,
-                    "knobs": PAPERS.get(method, KNOBS[method]),
-                    "precision": "fp32",
-                    "compiled": False,
-                    "pipeline": pipeline,
-                    "attention": "math" if method == "mdt" else "flash",
-                    "notes": [],
-                },
-                num_images=images,
-                first_step_seconds=1,
-                warmup_steps=2,
-                warmup_seconds=1,
-                windows=[Window(steps=2, seconds=2 / rate, data_seconds=0) for rate in rates],
-                steps_per_sec=plain,
-                images_per_sec=plain,
-                ratio=plain,
-                data_wait_share=0,
-                peak_allocated_bytes=(memory or {}).get(method),
-                peak_reserved_bytes=None,
-                gmacs_step=1,
-                bytes_step=1,
-                floors=[],
-                over_floor=None,
-                mfu=None,
-                joules_per_image=None,
-            )
+        entry = bench_records.contender(
+            f"{method}-{size}",
+            pipeline=pipeline,
+            num_images=images,
+            windows=[Window(steps=2, seconds=2 / rate, data_seconds=0) for rate in rates],
+            peak_allocated_bytes=(memory or {}).get(method),
         )
+        attention = "math" if method == "mdt" else "flash"
+        entry.conditions.update(knobs=PAPERS.get(method, KNOBS[method]), attention=attention)
+        entries.append(entry)
     return bench_records.bench(device, tuple(entries)).model_copy(update={"rounds": rounds})
 
 
-def of_benches(*benches: Bench) -> dict[str, list]:
+def by_claim(evidence: Evidence) -> dict[str, list]:
     found: dict[str, list] = {}
-    for judgement in judge(Evidence(benches=benches)):
+    for judgement in judge(evidence):
         found.setdefault(judgement.claim, []).append(judgement)
     return found
+
+
+def of_benches(*benches: Bench) -> dict[str, list]:
+    return by_claim(Evidence(benches=benches))

@@ -95,7 +95,7 @@ def _with_all_wanted(member: Member, other: Member | None) -> Member:
 @lru_cache
 def _sweeps() -> dict[str, dict[str, Any]]:
     """Every paper's sweeps by name, each with the scales of its paper."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for folder in folders():
         if (file := folder / "sweeps.yaml").is_file():
             document = plain_values(file.read_text(encoding="utf-8"))

@@ -18,6 +18,13 @@ XL = [
 ]
 
 
+OF_THE_PAPERS_SIZES = [
+    "fid-order", "fid-order-b", "fid-order-xl", "fid-final-xl", "mdt-1300k-matched",
+    "mdt-3500k-matched", "five-times-faster-progress", "ahead-at-every-step", "faster-than-mdt", "faster-than-dit",
+    "faster-and-better-than-dit", "parameters", "guidance-helps", "guided-better-than-maskdit", "large-batch",
+]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def paper_scale(tmp_path_factory) -> dict[str, list]:
     root = tmp_path_factory.mktemp("paper")
@@ -37,26 +44,7 @@ def paper_scale(tmp_path_factory) -> dict[str, list]:
     return judged(*roots, extra=Evidence(counts=(counts,)))
 
 
-@pytest.mark.parametrize(
-    "claim",
-    [
-        "fid-order",
-        "fid-order-b",
-        "fid-order-xl",
-        "fid-final-xl",
-        "mdt-1300k-matched",
-        "mdt-3500k-matched",
-        "five-times-faster-progress",
-        "ahead-at-every-step",
-        "faster-than-mdt",
-        "faster-than-dit",
-        "faster-and-better-than-dit",
-        "parameters",
-        "guidance-helps",
-        "guided-better-than-maskdit",
-        "large-batch",
-    ],
-)
+@pytest.mark.parametrize("claim", OF_THE_PAPERS_SIZES)
 def test_the_papers_own_numbers_reproduce_its_claims_at_its_scale(paper_scale, claim):
     judgements = [judgement for judgement in paper_scale[claim] if judgement.scale == "paper"]
     assert [judgement.verdict for judgement in judgements] == [REPRODUCED], judgements

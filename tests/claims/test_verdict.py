@@ -75,22 +75,32 @@ def test_swapping_the_arms_mirrors_the_verdict():
     assert seen == {REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE}
 
 
-def test_comparable_means_the_whole_interval_within_the_bound():
-    within = {"claimed": "within", "bound": 1.08}
-    assert conclude([compared(0.010, 0.012, 0.014, **within)]) == REPRODUCED
-    assert conclude([compared(-0.30, -0.31, -0.32, **within)]) == NOT_REPRODUCED
-    assert conclude([compared(0.30, 0.31, 0.32, **within)]) == NOT_REPRODUCED
-    assert conclude([compared(0.05, 0.08, 0.11, **within)]) == INCONCLUSIVE
+@pytest.mark.parametrize(
+    ("logs", "verdict"),
+    [
+        ((0.010, 0.012, 0.014), REPRODUCED),
+        ((-0.30, -0.31, -0.32), NOT_REPRODUCED),
+        ((0.30, 0.31, 0.32), NOT_REPRODUCED),
+        ((0.05, 0.08, 0.11), INCONCLUSIVE),
+    ],
+)
+def test_comparable_means_the_whole_interval_within_the_bound(logs, verdict):
+    assert conclude([compared(*logs, claimed="within", bound=1.08)]) == verdict
 
 
-def test_an_exact_quantity_is_decided_by_one_pair_and_its_margin():
-    assert conclude([compared(0.0, claimed="within", exact=True)]) == REPRODUCED
-    assert conclude([compared(1e-6, claimed="within", exact=True)]) == NOT_REPRODUCED
-    memory = {"exact": True, "margin": 0.02}
-    assert conclude([compared(-0.1, **memory)]) == REPRODUCED
-    assert conclude([compared(0.1, **memory)]) == NOT_REPRODUCED
-    assert conclude([compared(0.01, **memory)]) == INCONCLUSIVE
-    assert conclude([compared(-0.1, 0.1, **memory)]) == INCONCLUSIVE
+@pytest.mark.parametrize(
+    ("logs", "how", "verdict"),
+    [
+        ((0.0,), {"claimed": "within"}, REPRODUCED),
+        ((1e-6,), {"claimed": "within"}, NOT_REPRODUCED),
+        ((-0.1,), {"margin": 0.02}, REPRODUCED),
+        ((0.1,), {"margin": 0.02}, NOT_REPRODUCED),
+        ((0.01,), {"margin": 0.02}, INCONCLUSIVE),
+        ((-0.1, 0.1), {"margin": 0.02}, INCONCLUSIVE),
+    ],
+)
+def test_an_exact_quantity_is_decided_by_one_pair_and_its_margin(logs, how, verdict):
+    assert conclude([compared(*logs, exact=True, **how)]) == verdict
 
 
 # Claims of several comparisons -----------------------------------------------------------------------------------
@@ -98,36 +108,35 @@ def test_an_exact_quantity_is_decided_by_one_pair_and_its_margin():
 GOOD, BAD, OPEN = compared(-0.2, -0.21, -0.19), compared(0.2, 0.21, 0.19), compared(-0.1, 0.3, 0.05)
 
 
-def test_a_conjunction_holds_when_all_its_parts_do():
-    assert conclude([GOOD, GOOD]) == REPRODUCED
-    assert conclude([GOOD, OPEN]) == INCONCLUSIVE
-    assert conclude([GOOD, BAD]) == NOT_REPRODUCED
-    assert conclude([GOOD, OPEN, BAD]) == NOT_REPRODUCED
+BARELY = (0.08, 0.10, 0.15)  # the 95% interval lies just above 1, that of 99% does not
 
 
-def test_what_is_lacking_leaves_a_claim_untested_unless_a_measured_part_fails():
-    assert conclude([]) == NOT_TESTED
-    assert conclude([GOOD], ["a part"]) == NOT_TESTED
-    assert conclude([BAD], ["a part"]) == NOT_REPRODUCED
+@pytest.mark.parametrize(
+    ("parts", "lacking", "verdict"),
+    [
+        ([GOOD, GOOD], [], REPRODUCED),
+        ([GOOD, OPEN], [], INCONCLUSIVE),
+        ([GOOD, BAD], [], NOT_REPRODUCED),
+        ([GOOD, OPEN, BAD], [], NOT_REPRODUCED),
+        ([], [], NOT_TESTED),
+        ([GOOD], ["a part"], NOT_TESTED),
+        ([BAD], ["a part"], NOT_REPRODUCED),  # a measured part that fails decides
+    ],
+)
+def test_a_claim_holds_when_all_its_parts_were_measured_and_do(parts, lacking, verdict):
+    assert conclude(parts, lacking) == verdict
 
 
 def test_a_failure_among_many_comparisons_needs_a_wider_interval():
-    barely = compared(0.08, 0.10, 0.15)  # its 95% interval lies just above 1, that of 99% does not
+    barely = compared(*BARELY)
     assert conclude([barely]) == NOT_REPRODUCED
     assert conclude([barely, *[GOOD] * 4]) == INCONCLUSIVE
     assert confidence_of_failure([barely, *[GOOD] * 4]) == pytest.approx(0.99)
-
-
-def test_a_comparison_chosen_among_many_counts_as_many():
-    barely = (0.08, 0.10, 0.15)
-    assert conclude([compared(*barely, among=5)]) == INCONCLUSIVE
-    assert conclude([compared(*barely, among=1)]) == NOT_REPRODUCED
+    assert conclude([compared(*BARELY, among=5)]) == INCONCLUSIVE  # chosen as the worst of five
 
 
 def test_success_needs_no_correction_since_every_part_has_to_pass():
-    barely = compared(-0.08, -0.10, -0.15)
-    assert conclude([barely]) == REPRODUCED
-    assert conclude([barely] * 8) == REPRODUCED
+    assert conclude([compared(*(-log for log in BARELY))] * 8) == REPRODUCED
 
 
 def test_chance_alone_rarely_refutes_a_best_of_six():
@@ -171,18 +180,7 @@ def test_extreme_ratios_neither_overflow_nor_become_json_that_is_none():
 
 def test_a_judgement_as_json_holds_what_its_text_says():
     judgement = Judgement(
-        claim="a-claim",
-        place="Table 1",
-        statement="A is lower.",
-        published="A 1, B 2",
-        scale="demo",
-        setting="digits",
-        setting_name="abc",
-        verdict=REPRODUCED,
-        effect="text",
-        decisive=GOOD,
-        comparisons=(GOOD,),
-        to_test="harness sweep figure3",
+        "a-claim", "Table 1", "A is lower.", "A 1, B 2", "demo", "digits", "abc", REPRODUCED, "text", GOOD, (GOOD,)
     )
     document = judgement.as_json()
     assert (document["claim"], document["scale"], document["verdict"]) == ("a-claim", "demo", "reproduced")
