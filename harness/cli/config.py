@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 import typer
+from platformdirs import user_cache_path, user_data_path
 
 from harness.cli.app import defaults
 from harness.cli.app.answer import Json, answers, show
@@ -12,7 +13,6 @@ from harness.cli.app.state import state
 from harness.system import settings
 
 config_app = App(help="Look up which defaults hold here.")
-FOLDERS = "folders"
 NOT_SET = "default"
 
 
@@ -34,59 +34,39 @@ def config_show(
     them before a recipe. A file has a table for each command, [run] or [data.encode], with the long names of its
     options; [run.set] holds what --set changes, and [folders] the keys data, cache, features and vae.
     """
-    root, found = ctx.find_root().command, state.found
+    found = state.found
     assert found is not None  # read before any command begins
-    rows = [_row(FOLDERS, key, *_folder(found, key)) for key in settings.FOLDERS]
-    for name, command in defaults.commands(root):
+    usual = {"data": user_data_path, "cache": user_cache_path}  # where the harness looks when nothing is set
+    rows = []
+    for key, variable in settings.FOLDERS.items():
+        default = settings.shown(usual[key]("dit-harness")) if key in usual else None
+        value = found.folders.get(key, settings.Value(default, NOT_SET))
+        rows.append({"setting": f"folders.{key}", **value._asdict(), "variable": variable})
+    for name, command in defaults.commands(ctx.find_root().command):
         for option in defaults.options_of(command):
             key = defaults.key_of(option)
-            value = found.options.get(name, {}).get(key)
-            if value is not None:
-                rows.append(_row(name, key, value.value, value.origin))
-            elif all_ and key not in settings.TYPED_ALONE:
-                rows.append(_row(name, key, _default(option), NOT_SET))
-    weaker, stronger = settings.files()
-    document = {
-        "settings": rows,
-        "files": [{"path": settings.shown(path), "exists": path.is_file()} for path in (stronger, weaker)],
-    }
-    show(document, as_json, lambda answer: _lines(answer, origin))
+            unset = settings.Value(_as_json(option.default), NOT_SET)
+            value = found.options.get(name, {}).get(key, unset)
+            if value is not unset or (all_ and key not in settings.TYPED_ALONE):
+                setting, variable = f"{name}.{key}".replace(" ", "."), settings.variable(name, key)
+                rows.append({"setting": setting, **value._asdict(), "variable": variable})
+    places = [{"path": settings.shown(path), "exists": path.is_file()} for path in reversed(settings.files())]
+    show({"settings": rows, "files": places}, as_json, lambda answer: _lines(answer, origin))
 
 
-def _row(command: str, key: str, value: Any, origin: str) -> dict[str, Any]:
-    name = settings.FOLDERS[key] if command == FOLDERS else settings.variable(command, key)
-    return {"setting": f"{command}.{key}".replace(" ", "."), "value": value, "origin": origin, "variable": name}
-
-
-def _folder(found: settings.Settings, key: str) -> tuple[str | None, str]:
-    if key in found.folders:
-        return str(found.folders[key].value), found.folders[key].origin
-    return _usual(key), NOT_SET
-
-
-def _usual(key: str) -> str | None:
-    """Where the harness looks when nothing is set; None where it has no folder of its own for that."""
-    from platformdirs import user_cache_path, user_data_path
-
-    usual = {"data": user_data_path, "cache": user_cache_path}
-    return settings.shown(usual[key]("dit-harness")) if key in usual else None
-
-
-def _default(option: Any) -> Any:
-    value = option.default
+def _as_json(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
 def _lines(document: dict[str, Any], origin: bool) -> list[str]:
-    rows = [[row["setting"], *([row["origin"]] if origin else []), _text(row["value"])] for row in document["settings"]]
-    heads = ["setting", *(["from"] if origin else []), "value"]
+    heads = ("setting", "from", "value") if origin else ("setting", "value")
+    rows = [{**row, "from": row["origin"], "value": _text(row["value"])} for row in document["settings"]]
     places = ", ".join(f"{file['path']}{'' if file['exists'] else ' (absent)'}" for file in document["files"])
-    return [*columns([heads, *rows]), "", *wrapped(f"Files, the stronger first: {places}")]
+    table = columns([heads, *([row[head] for head in heads] for row in rows)])
+    return [*table, "", *wrapped(f"Files, the stronger first: {places}")]
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return "-"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return " ".join(value) if isinstance(value, list) else str(value)
+    return "-" if value is None else " ".join(value) if isinstance(value, list) else str(value)
