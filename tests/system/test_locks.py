@@ -4,7 +4,6 @@ files that somebody else put there or owns."""
 import errno
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -80,33 +79,24 @@ def finished(tmp_path_factory):
 # The hold itself -----------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_process_leaves_nothing_locked(tmp_path):
-    with trains(tmp_path / "dit-tiny" / "seed0-1") as holder:
+def test_a_killed_process_leaves_nothing_locked_and_is_not_named_as_the_holder(tmp_path):
+    folder, lock = tmp_path / "dit-tiny" / "seed0-1", tmp_path / "dit-tiny" / ".seed0-1.run.lock"
+    with trains(folder) as holder:
         with (
-            pytest.raises(DataError, match=f"another command works on .*: process {holder.pid}, since 20"),
-            locks.run_folder(tmp_path / "dit-tiny" / "seed0-1", "wait", note=silent),
+            pytest.raises(DataError, match=rf"works on .*: process {holder.pid}, since 20.* \(/.*\). Two would"),
+            locks.run_folder(folder, "wait", note=silent),
         ):
             pass
-        holder.send_signal(signal.SIGKILL)
+        holder.kill()
         holder.wait()
-    assert lock_files(tmp_path) == [".seed0-1.run.lock"]
-    with locks.run_folder(tmp_path / "dit-tiny" / "seed0-1", "wait", note=silent):
-        pass
-    assert lock_files(tmp_path) == []
-
-
-def test_the_word_of_a_process_that_was_killed_is_not_taken_for_the_holders(tmp_path):
-    lock = tmp_path / ".run.run.lock"
-    with trains(tmp_path / "run") as dead:
-        assert locks._holder(lock).startswith(f"process {dead.pid}, since 20")
-        assert "(/" in locks._holder(lock)  # the command
-        dead.kill()
-        dead.wait()
-    assert json.loads(lock.read_text())["process"] == dead.pid
+    assert json.loads(lock.read_text())["process"] == holder.pid
     assert locks._holder(lock) == locks.UNKNOWN
     for damaged in ("", "[1]", '{"process": "1e999"}', '{"process": -1, "since": "2026-01-01"}', "\0" * 5000):
         lock.write_text(damaged)
         assert locks._holder(lock) == locks.UNKNOWN
+    with locks.run_folder(folder, "wait", note=silent):
+        pass
+    assert lock_files(tmp_path) == []
 
 
 def test_readers_keep_out_whoever_wants_the_folder_alone_until_the_last_has_gone(tmp_path):
@@ -346,27 +336,20 @@ def test_a_run_that_is_trained_can_be_sampled_and_measured(finished):
     assert lock_files(folder.parent) == []
 
 
-def test_nothing_is_removed_while_images_are_drawn_or_measured(finished):
-    root, folder = finished
-    with draws(folder) as holder:
-        with pytest.raises(UsageError, match=f"images are drawn or measured in .*: process {holder.pid}"):
-            removal.plan(folder, root, force=True)
-        with pytest.raises(DataError, match="Nothing of it is removed meanwhile"):
-            run(root, *EVALUATED, force=True)
-        assert (folder / "result.json").exists()
-        assert list(folder.glob("checkpoints/*/ema.safetensors"))
-
-
-def test_a_run_that_is_trained_is_not_removed(finished):
+def test_nothing_is_removed_of_a_run_that_is_trained_or_read(finished):
     root, folder = finished
     plan = removal.plan(folder, root)
-    with trains(folder) as holder:
-        with pytest.raises(UsageError, match=f"process {holder.pid}"):
-            removal.plan(folder, root, force=True)
-        outcome = removal.remove(plan, root)  # planned before the training began
-    assert outcome.bytes == 0
-    assert f"process {holder.pid}" in outcome.error
+    for hold, says in ((draws, "images are drawn or measured in"), (trains, "another command works on")):
+        with hold(folder) as holder:
+            with pytest.raises(UsageError, match=f"{says} .*: process {holder.pid}"):
+                removal.plan(folder, root, force=True)
+            outcome = removal.remove(plan, root)  # planned before
+            assert outcome.bytes == 0
+            assert f"process {holder.pid}" in outcome.error
+            with pytest.raises(DataError, match=says):
+                run(root, *EVALUATED, force=True)
     assert (folder / "result.json").exists()
+    assert list(folder.glob("checkpoints/*/ema.safetensors"))
 
 
 def test_a_run_that_finishes_between_the_look_and_the_removal_stays_whole(tmp_path):
@@ -381,8 +364,12 @@ def test_a_run_that_finishes_between_the_look_and_the_removal_stays_whole(tmp_pa
     assert "was unfinished and is finished now: nothing of it was removed" in outcome.error
 
 
-def test_what_came_between_the_look_and_the_removal_goes_too(tmp_path):
+def test_what_came_between_the_look_and_the_removal_goes_too_and_so_do_the_locks_of_the_dead(tmp_path):
     folder = write_run(tmp_path, "dit")
+    for hold in (trains, draws):
+        with hold(folder) as holder:
+            holder.kill()
+    assert len(lock_files(tmp_path)) == 2
     plan = removal.plan(folder, tmp_path)
     (folder / "samples" / "late").mkdir(parents=True)
     (folder / "samples" / "late" / "samples.npz").write_bytes(b"12345")
@@ -462,12 +449,3 @@ def test_locks_make_nothing_look_like_a_run(tmp_path):
         runs, left_out = find_runs([tmp_path])
         assert (len(runs), left_out) == (1, [])
         assert [entry.state for entry in survey([tmp_path])] == ["finished"]
-
-
-def test_a_removed_run_takes_its_locks_and_its_recipes_folder_along(tmp_path):
-    folder = write_run(tmp_path, "dit")
-    with trains(folder) as holder:
-        holder.kill()
-    assert lock_files(tmp_path)
-    assert removal.remove(removal.plan(folder, tmp_path), tmp_path).error is None
-    assert list(tmp_path.iterdir()) == []
