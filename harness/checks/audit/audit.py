@@ -23,8 +23,7 @@ VERDICTS = (VERIFIED, AS_KEPT, UNFINISHED, FAILED)
 # What each check of a single run verifies, and its function.
 CHECKS: dict[str, tuple[str, Callable[[Documents], Finding]]] = {
     "records": ("documents parse, of a known schema version", identity.records),
-    "agreement": ("config, manifest and result say the same", identity.agreement),
-    "id": ("the run's id is the hash of its configuration", identity.run_id),
+    "agreement": ("documents state the same, and the id is the hash of the configuration", identity.agreement),
     "recipe": ("configuration against the recipe as it is now", identity.recipe),
     "checkpoints": ("checkpoint files against their sha256", files.checkpoints),
     "weights": ("evaluated weights are those of the checkpoint", files.weights),
@@ -32,10 +31,8 @@ CHECKS: dict[str, tuple[str, Callable[[Documents], Finding]]] = {
     "names": ("each metric's name says how it was measured", evaluated.names),
     "features": ("feature network against its pinned hash", evaluated.features),
     "data": ("data as they are now against the manifest", files.data),
-    "precision": ("precision and determinism are recorded", machine.precision),
     "code": ("the code's commit and changes are recorded", machine.code),
-    "versions": ("package versions are recorded", machine.versions),
-    "device": ("hardware and number of processes are recorded", machine.device),
+    "environment": ("precision, package versions and hardware are recorded", machine.environment),
     "timing": ("warm-up left out, timed window and wait for data add up", clock.timing),
     "log": ("metrics.jsonl is whole, in order and finite", clock.log),
     "privacy": ("no host, user or absolute path", privacy.privacy),

@@ -41,66 +41,51 @@ def records(run: Documents) -> Finding:
 
 
 def agreement(run: Documents) -> Finding:
-    """Whatever two documents state is the same in both: recipe, method, size, seed, steps, device, evaluations."""
-    if not run.config or not (run.manifest or run.result):
+    """Whatever two documents state is the same in both, and the run's id is the hash of its configuration."""
+    if not run.config or not (run.manifest or run.result or run.imported):
         return not_kept("fewer than two documents can be read")
-    facts = list(_stated_twice(run))
-    problems = [problem for same, problem in facts if not same]
+    try:
+        facts = list(_stated_twice(run))
+    except (TypeError, ValueError):
+        return failure("config.yaml holds a value that cannot be hashed")
+    problems = [
+        f"{what} is {ours!r} in {document} and {theirs!r} in {other}"
+        for what, document, ours, other, theirs in facts
+        if ours != theirs
+    ]
     return judged(problems, f"{len(facts)} facts are the same in two documents")
 
 
-def _stated_twice(run: Documents) -> Iterator[tuple[bool, str]]:
-    """Each fact that two documents state: whether they agree, and the problem if they do not."""
-    steps, batch = run.setting("protocol.steps"), run.setting("protocol.batch_size")
-    precision = run.setting("protocol.precision")
-    facts: list[tuple[str, Any, str, Any]] = []
-    if result := run.result:
-        facts += [
-            (name, run.sections.get(name), "result.json", getattr(result, name))
-            for name in ("recipe", "method", "size", "seed")
-        ]
-        facts.append(("protocol.steps", steps, "result.json", result.steps))
-        if isinstance(steps, int) and isinstance(batch, int):
-            facts.append(("images (steps x batch)", steps * batch, "result.json", result.images_seen))
-    if manifest := run.manifest:
-        facts.append(("seed", run.sections.get("seed"), "manifest.json", manifest.seed))
-        recorded = manifest.precision.get("precision", precision)
-        facts.append(("protocol.precision", precision, "manifest.json", recorded))
-    for what, ours, document, theirs in facts:
-        yield ours == theirs, f"{what} is {ours!r} in config.yaml and {theirs!r} in {document}"
-    if result and manifest:
-        for name in ("device", "world_size"):
-            same = getattr(manifest, name) == getattr(result, name)
-            yield same, f"{name} differs between manifest.json and result.json"
-    for name, evaluation in (result.evaluations if result else {}).items():
-        if name in run.evaluations:
-            same = run.evaluations[name] == evaluation
-            yield same, f"evaluations/{name}.json is not the evaluation in result.json"
-
-
-def run_id(run: Documents) -> Finding:
-    """The hash of config.yaml is manifest.json's, the id in result.json, and the folder's name where that is an id."""
-    if not run.config:
-        return not_kept("config.yaml cannot be read")
-    if not run.manifest and not run.imported:
-        return not_kept("manifest.json cannot be read")
-    try:
-        sha256 = identity(run.config)
-    except (TypeError, ValueError):
-        return failure("config.yaml holds a value that cannot be hashed")
+def _stated_twice(run: Documents) -> Iterator[tuple[str, str, Any, str, Any]]:
+    """Each fact that two documents state: what it is, and for each document its name and value."""
+    config, manifest, result = run.sections, run.manifest, run.result
+    sha256 = identity(config)
+    run_id = f"seed{config['seed']}-{sha256[:DIGEST_LENGTH]}"
     if run.imported:
-        same = sha256 == run.imported.config_sha256
-        return judged([] if same else ["config.yaml's hash is not import.json's"], sha256[:DIGEST_LENGTH])
-    assert run.manifest is not None
-    expected = f"seed{run.sections['seed']}-{sha256[:DIGEST_LENGTH]}"
-    problems = []
-    if sha256 != run.manifest.config_sha256:
-        problems.append(f"config.yaml hashes to {sha256[:12]}, manifest.json has {run.manifest.config_sha256[:12]}")
-    if run.result and run.result.run_id != expected:
-        problems.append(f"result.json is of {run.result.run_id}, config.yaml of {expected}")
-    if RUN_ID.fullmatch(run.folder.name) and run.folder.name != expected:
-        problems.append(f"the folder is called {run.folder.name}, and its configuration is {expected}")
-    return judged(problems, expected)
+        yield "hash", "config.yaml", sha256, "import.json", run.imported.config_sha256
+    elif RUN_ID.fullmatch(run.folder.name):
+        yield "id", "config.yaml", run_id, "the folder's name", run.folder.name
+    if manifest:
+        precision = run.setting("protocol.precision")
+        yield "hash", "config.yaml", sha256, "manifest.json", manifest.config_sha256
+        yield "seed", "config.yaml", config["seed"], "manifest.json", manifest.seed
+        recorded = manifest.precision.get("precision", precision)
+        yield "protocol.precision", "config.yaml", precision, "manifest.json", recorded
+    if result:
+        steps, batch = run.setting("protocol.steps"), run.setting("protocol.batch_size")
+        yield "id", "config.yaml", run_id, "result.json", result.run_id
+        for name in ("recipe", "method", "size", "seed"):
+            yield name, "config.yaml", config.get(name), "result.json", getattr(result, name)
+        yield "protocol.steps", "config.yaml", steps, "result.json", result.steps
+        if isinstance(steps, int) and isinstance(batch, int):
+            yield "images (steps x batch)", "config.yaml", steps * batch, "result.json", result.images_seen
+        for name, evaluation in result.evaluations.items():
+            if name in run.evaluations:
+                theirs = "one" if run.evaluations[name] == evaluation else "another one"
+                yield f"evaluation {name}", "result.json", "one", f"evaluations/{name}.json", theirs
+    if manifest and result:
+        for name in ("device", "world_size"):
+            yield name, "manifest.json", getattr(manifest, name), "result.json", getattr(result, name)
 
 
 def recipe(run: Documents) -> Finding:

@@ -1,4 +1,4 @@
-"""What a run was carried out with: precision, code, packages, hardware."""
+"""What a run was carried out with: code, precision, packages, hardware."""
 
 import re
 import subprocess
@@ -13,19 +13,6 @@ COMMIT, HASH = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 FLAGS = ("precision", "float32_matmul_precision", "cudnn_allow_tf32", "deterministic_algorithms")
 DECISIVE = ("torch", "numpy")  # packages without whose versions no number can be had again
 NO_MANIFEST = "manifest.json is not there, or cannot be read"
-
-
-def precision(run: Documents) -> Finding:
-    """The flags that decide rounding, and whether deterministic algorithms were asked for."""
-    if not run.manifest:
-        return not_kept(NO_MANIFEST)
-    flags = run.manifest.precision
-    problems = [f"manifest.json does not say {name}" for name in FLAGS if name not in flags]
-    asked = flags.get("precision")
-    if asked == "fp32" and (flags.get("float32_matmul_precision") != "highest" or flags.get("cudnn_allow_tf32")):
-        problems.append("it says fp32, and lets products round to TF32")
-    how = "asked for" if flags.get("deterministic_algorithms") else "not asked for"
-    return judged(problems, f"{asked}; deterministic algorithms {how}")
 
 
 def code(run: Documents) -> Finding:
@@ -57,24 +44,25 @@ def _in_this_repository(commit: str) -> bool | None:
         return None
 
 
-def versions(run: Documents) -> Finding:
-    """Those of Python, the harness, and the packages that decide numbers."""
+def environment(run: Documents) -> Finding:
+    """The flags that decide rounding, the versions that decide numbers, and the hardware."""
     if not run.manifest:
         return not_kept(NO_MANIFEST)
-    packages = run.manifest.packages
-    problems = [f"no version of {name}" for name in DECISIVE if not packages.get(name)]
+    flags, packages, device = run.manifest.precision, run.manifest.packages, run.manifest.device
+    problems = [f"manifest.json does not say {name}" for name in FLAGS if name not in flags]
+    rounded = flags.get("float32_matmul_precision") != "highest" or flags.get("cudnn_allow_tf32")
+    if flags.get("precision") == "fp32" and rounded:
+        problems.append("it says fp32, and lets products round to TF32")
+    problems += [f"no version of {name}" for name in DECISIVE if not packages.get(name)]
     problems += [f"no version of {what}" for what in ("python", "harness_version") if not getattr(run.manifest, what)]
-    return judged(problems, f"Python {run.manifest.python}, torch {packages.get('torch')}")
-
-
-def device(run: Documents) -> Finding:
-    """Its name, its counts, and a GPU's memory and CUDA version."""
-    if not run.manifest:
-        return not_kept(NO_MANIFEST)
-    found, processes = run.manifest.device, run.manifest.world_size
-    counts = {"count": found.count, "threads": found.threads, "world_size": processes}
-    problems = [] if found.name.strip() else ["the device has no name"]
+    problems += [] if device.name.strip() else ["the device has no name"]
+    counts = {"count": device.count, "threads": device.threads, "world_size": run.manifest.world_size}
     problems += [f"{what} is {value}" for what, value in counts.items() if value < 1]
-    if found.kind == "cuda" and not (found.cuda and found.memory_bytes):
+    if device.kind == "cuda" and not (device.cuda and device.memory_bytes):
         problems.append("a GPU without its memory or CUDA version")
-    return judged(problems, f"{found.name}, {found.threads} threads, {processes} process(es)")
+    how = "asked for" if flags.get("deterministic_algorithms") else "not asked for"
+    return judged(
+        problems,
+        f"{flags.get('precision')}, deterministic algorithms {how}; Python {run.manifest.python}, torch "
+        f"{packages.get('torch')}; {device.name}, {device.threads} threads, {run.manifest.world_size} process(es)",
+    )

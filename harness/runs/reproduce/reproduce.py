@@ -1,6 +1,5 @@
 """A run carried out again into a new folder, and compared with its record."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from harness.records import documents, machine
 from harness.records.documents import Documents
 from harness.records.folders.listing import last_step, lines_in
 from harness.records.folders.newer_settings import complete
-from harness.records.schema import SCHEMA_VERSION, Manifest, read_json, read_record, write_atomically
+from harness.records.schema import SCHEMA_VERSION, Manifest, read_record
 from harness.records.store import read_sections, reason_of
 from harness.runs import training_run
 from harness.runs.reproduce import comparison
@@ -25,7 +24,6 @@ from harness.system.processes.world import World
 from harness.system.progress import Progress
 
 WEIGHT_FILES = {"raw": "method.safetensors", "averaged": "ema.safetensors"}
-MARKER = "reproduction.json"
 REPRODUCED, NOT_REPRODUCED = "reproduced", "NOT reproduced"
 UNTOLD = "cannot tell by losses: nothing differs by more than allowed, and a run of another seed might not either"
 
@@ -69,8 +67,8 @@ def reproduce(
     "reproduced" is None where nothing differs by more than allowed, and nothing would tell another seed from it.
 
     Raises DataError when the data are not those of the record, SetupError when this version or machine cannot carry it
-    out, UsageError when `steps` or the number of processes does not fit it, or when what lies at the re-run's place was
-    not made by a re-run of this record.
+    out, UsageError when `steps` or the number of processes does not fit it, or when a copy of the record lies at the
+    re-run's place.
     """
     then = restored(folder)
     record = documents.read(folder, f"{folder.resolve().parent.name}/{folder.resolve().name}")
@@ -82,12 +80,8 @@ def reproduce(
     place = out / then.cfg.recipe / then.cfg.run_id
     if place.resolve() == folder.resolve():
         raise UsageError(f"{out} is where the record itself lies; choose another --out.")
-    sha256 = sha256_of(folder / "manifest.json")
-    refused = world.agreed(None if force or not world.is_main else _foreign(place, sha256))
-    if refused:
-        raise UsageError(refused)
-    if world.is_main:
-        _mark(place, sha256)
+    if not force:
+        _refuse_a_copy(place, then.manifest)
     if force or last is None or (last_step(lines_in(place, "metrics.jsonl")) or 0) < last:
         try:
             training_run.run(
@@ -175,35 +169,17 @@ def _last_step(record: Documents, then: Restored, steps: int | None, world: Worl
     return min(later)
 
 
-def _marker(place: Path) -> Path:
-    return place.with_name(f"{place.name}.{MARKER}")  # beside the folder: --force removes the folder
-
-
-def _mark(place: Path, manifest_sha256: str) -> None:
-    """Note beside `place` that the run there is a re-run of the record with this manifest."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    document = {"schema_version": SCHEMA_VERSION, "record_manifest_sha256": manifest_sha256}
-    write_atomically(_marker(place), json.dumps(document) + "\n")
-
-
-def _foreign(place: Path, manifest_sha256: str) -> str | None:
-    """Why the run at `place` cannot be continued or compared as a re-run; None where it can, or nothing is there."""
-    if not (place.is_dir() and any(place.iterdir())):
-        return None
-    advice = "Choose another --out, or start the re-run over with --force."
+def _refuse_a_copy(place: Path, then: Manifest) -> None:
+    """Raises UsageError when the run at `place` is a copy of the record: it would be compared with itself."""
     try:
-        marker = read_json(_marker(place))
-    except (OSError, ValueError, RecursionError):
-        marker = None
-    known = marker.get("record_manifest_sha256") if isinstance(marker, dict) else None
-    if known is None:
-        return (
-            f"{place} was not made by a re-run, and may be a copy of the record: {_marker(place).name} beside it is "
-            f"missing or damaged. {advice}"
+        found = read_record(place / "manifest.json", Manifest)
+    except DataError:
+        return  # nothing is there yet; the run itself refuses what is damaged
+    if found.started_at == then.started_at:
+        raise UsageError(
+            f"{place} is a copy of the record, started at the same time, and no re-run. Choose another --out, or start "
+            "the re-run over with --force."
         )
-    return (
-        None if known == manifest_sha256 else f"{place} is a re-run of another record of this configuration. {advice}"
-    )
 
 
 # After it --------------------------------------------------------------------------------------------------------
