@@ -17,7 +17,11 @@ def resolved(recipe: str, formulation: str | None = None) -> dict:
 
 @pytest.mark.parametrize("method", baselines.names())
 def test_the_defaults_read_from_a_method_are_those_it_has(method):
-    assert knob_defaults(method) == baselines.load(method).Config().model_dump(mode="json")
+    config, found = baselines.load(method).Config, knob_defaults(method)
+    assert {name: value for name, (value, _) in found.items()} == config().model_dump(mode="json")
+    assert {name: words for name, (_, words) in found.items()} == {
+        name: field.description or "" for name, field in config.model_fields.items()
+    }
 
 
 @pytest.mark.parametrize("name", recipe_names())

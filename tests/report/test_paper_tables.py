@@ -7,26 +7,26 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from pydantic import ConfigDict
+from claim_worlds import A100
+from run_folders import XEON, write_run
 
-import baselines
 from harness.papers.sddit import numbers as published
-from harness.recipes.config import Knobs, RunConfig
 from harness.recipes.reading import load_recipe
 from harness.records.evidence import Evidence, gather
-from harness.records.schema import DataIdentity, Device, Evaluation, EvaluationProtocol, Manifest, Result
-from harness.records.store import Run
+from harness.records.folders.departures import knob_defaults
+from harness.records.store import Run, load_run
 from harness.records.trials import settings
 from harness.report.tables import paper_settings
 from harness.report.tables.paper_tables import context, tables
 from harness.report.tables.table import Table
 
-A100 = Device(name="NVIDIA A100-SXM4-80GB", kind="cuda", count=8, threads=16)
 NUMBER = count()
+OF_DIGITS = ("fd-digits@1k", "sfd-digits@1k", "is-digits@1k", "precision-digits@1k")
 
 
-class AnyKnobs(Knobs):
-    model_config = ConfigDict(extra="allow", frozen=True)
+@pytest.fixture(scope="module", autouse=True)
+def root(tmp_path_factory) -> Path:
+    run.root = tmp_path_factory.mktemp("runs")
 
 
 def run(
@@ -42,81 +42,23 @@ def run(
     sampling: Mapping[str, object] | None = None,
 ) -> Run:
     """A finished run as its recipe makes it; `at` are FIDs of evaluations before the last step."""
-    document = load_recipe(f"{method}-{size}").document
-    shape = {"channels": 1, "side": 8, "num_classes": 10} if size == "tiny" else document["input"]
-    defaults = {name: value for name, (value, _) in paper_settings.knob_defaults(method).items()}
-    config = RunConfig(
-        **document
-        | {
-            "seed": seed,
-            "input": shape,
-            "knobs": AnyKnobs(**{**defaults, **document["knobs"], **(knobs or {})}),
-            "protocol": {**document["protocol"], **(protocol or {})},
-            "sampling": {**document["sampling"], **(sampling or {})},
-        }
-    ).model_dump(mode="json")
-    digits, steps = size == "tiny", config["protocol"]["steps"]
-    name = "fd-digits@1k" if digits else "fid50k"
-    condition = EvaluationProtocol(
-        formulation=config["formulation"],
-        nfe=None,
-        num_images=1000 if digits else 50_000,
-        label_rule="random",
-        uint8_rule="round",
-        vae=None,
-        features="digits" if digits else "inception",
-        features_sha256="f" * 64,
-        reference="data",
-        reference_sha256="e" * 64,
-        reference_images=None,
-        seed=0,
-        **config["sampling"],
-    )
-
-    def evaluation(label: str, step: int, found: Mapping[str, float]) -> Evaluation:
-        return Evaluation(name=label, step=step, weights="ema", metrics=found, protocol=condition, seconds=1)
-
-    final = evaluation("final", steps, {name: fid} if metrics is None else metrics)
-    device = Device(name="Xeon", kind="cpu", count=1, threads=2) if digits else A100
-    result = Result(
-        recipe=config["recipe"],
-        run_id=f"seed{seed}-{next(NUMBER)}",
-        method=method,
+    recipe = load_recipe(f"{method}-{size}").document
+    defaults = {name: value for name, (value, _) in knob_defaults(method).items()}
+    folder = write_run(
+        run.root / str(next(NUMBER)),
+        method,
         size=size,
         seed=seed,
-        steps=steps,
-        images_seen=steps * config["protocol"]["batch_size"],
-        input_patches="80%",
-        steps_per_sec=9.0,
-        steps_per_sec_sd=None,
-        timed_steps=steps,
-        peak_memory_bytes=None,
-        peak_memory_kind="device allocated",
-        params=1,
-        gmacs_forward=1,
-        gmacs_step=1,
-        evaluations={"final": final},
-        wall_seconds=1,
-        device=device,
-        world_size=device.count,
+        distance=fid,
+        metrics=metrics,
+        milestones=at,
+        knobs={**defaults, **recipe["knobs"], **(knobs or {})},
+        protocol={**recipe["protocol"], **(protocol or {})},
+        evaluation={**recipe["sampling"], **(sampling or {})},
+        device=XEON if size == "tiny" else A100,
+        world_size=1 if size == "tiny" else 8,
     )
-    manifest = Manifest(
-        harness_version="0.1.0",
-        git_commit=None,
-        git_diff_sha256=None,
-        python="3.11",
-        platform="Linux",
-        packages={},
-        device=device,
-        precision={"tf32": False},
-        seed=seed,
-        config_sha256="",
-        data=DataIdentity(name=config["protocol"]["data"], sha256="d" * 64, num_images=1, real=True),
-        command="",
-        started_at="",
-    )
-    earlier = {f"step-{step}": evaluation(f"step-{step}", step, {name: value}) for step, value in (at or {}).items()}
-    return Run(Path(result.run_id), config, manifest, result, [], 0, evaluations={"final": final, **earlier})
+    return load_run(folder)
 
 
 def evidence(*runs: Run) -> Evidence:
@@ -234,7 +176,7 @@ def test_another_data_set_and_metric_keep_their_name_and_are_subtracted_from_not
         assert not {"Published", "Difference", "Difference, %"} & row.keys()
         assert row["Comparable"].startswith("no: data digits instead of ImageNet 256; also metric, network, steps")
     assert "data digits instead of ImageNet 256" in table1.caption
-    assert {row["Metric"] for row in rows(table2) if "Measured" in row} == {"fd-digits@1k"}
+    assert {row["Metric"] for row in rows(table2) if "Measured" in row} == set(OF_DIGITS)
 
 
 def test_runs_that_differ_in_more_than_their_seed_are_never_averaged():
@@ -279,7 +221,7 @@ def test_each_metric_of_table_2_is_compared_with_its_own():
 def test_like_metrics_stand_together_in_table_2():
     metrics = [row["Metric"] for row in rows(tables(evidence(run("dit", "tiny")))[1])]
     blocks = [metric for i, metric in enumerate(metrics) if i == 0 or metrics[i - 1] != metric]
-    assert blocks == ["FID-50K", "sFID", "IS", "Precision", "Recall", "fd-digits@1k"]
+    assert blocks == ["FID-50K", "sFID", "IS", "Precision", "Recall", *OF_DIGITS]
 
 
 def test_mdt_without_its_relative_positions_is_not_the_papers_mdt():
@@ -389,16 +331,6 @@ def test_runs_tell_their_own_values_and_why_they_are_not_the_papers():
 )
 def test_a_printed_text_and_a_value_are_compared_by_number_or_by_word(printed, value, verdict):
     assert paper_settings.agreement(printed, value) == verdict
-
-
-@pytest.mark.parametrize("method", baselines.names())
-def test_knob_defaults_read_from_the_text_are_those_of_the_class(method):
-    config = baselines.load(method).Config
-    found = paper_settings.knob_defaults(method)
-    assert {name: value for name, (value, _) in found.items()} == config().model_dump()
-    assert {name: words for name, (_, words) in found.items()} == {
-        name: field.description or "" for name, field in config.model_fields.items()
-    }
 
 
 # Context and the whole -------------------------------------------------------------------------------------------

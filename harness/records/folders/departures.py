@@ -54,7 +54,7 @@ def departures(config: Mapping[str, Any], command: str = "") -> Departures:
     if found is None:
         return Departures(None)
     recipe = _settings(found.document)
-    recipe = {f"knobs.{knob}": value for knob, value in knob_defaults(found.document["method"]).items()} | recipe
+    recipe = {f"knobs.{knob}": value for knob, (value, _) in knob_defaults(found.document["method"]).items()} | recipe
     usual = _recipe(name, None) or found
     recipe["formulation"] = usual.document["formulation"]
     left_open = tuple(f"{path}." for path, value in recipe.items() if path in config and value is None)
@@ -76,8 +76,11 @@ def as_text(value: Any) -> str:
 
 
 @cache
-def knob_defaults(method: str) -> dict[str, Any]:
-    """Defaults of the method's knobs that are written out in baselines/<method>.py; none for an unknown method."""
+def knob_defaults(method: str) -> dict[str, tuple[Any, str]]:
+    """Default and description of the method's knobs, read in the text of baselines/<method>.py without importing it.
+
+    An unknown method has none, and a default that the text computes is left out.
+    """
     path = files("baselines") / f"{method}.py"
     if not method.isidentifier() or not path.is_file():
         return {}
@@ -88,10 +91,15 @@ def knob_defaults(method: str) -> dict[str, Any]:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
             value = node.value.args[0] if isinstance(node.value, ast.Call) and node.value.args else node.value
             try:
-                found[node.target.id] = _as_yaml_has_it(ast.literal_eval(value))
+                found[node.target.id] = (_as_yaml_has_it(ast.literal_eval(value)), _description(node.value))
             except ValueError:
                 continue  # computed: it cannot be told without importing the method
     return found
+
+
+def _description(value: ast.expr) -> str:
+    words = value.keywords if isinstance(value, ast.Call) else []
+    return next((ast.literal_eval(word.value) for word in words if word.arg == "description"), "")
 
 
 @cache

@@ -1,22 +1,20 @@
 """Table 4 of the SD-DiT paper and what its text adds: each setting beside the recipe's value and that of the runs."""
 
-import ast
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from harness.papers.published import SIZES, network_title
 from harness.papers.sddit import numbers as published
 from harness.recipes.reading import load_recipe, recipe_names
+from harness.records.folders.departures import knob_defaults
 from harness.records.store import Run
+from harness.report.pages.render import count
 from harness.report.tables.table import NOTHING, Cell, Table, frame_of
-from harness.system.errors import UsageError
 
 METHOD = "sddit"
 NOT_STATED, NOT_A_SETTING, WORDED = "not stated", "not a setting", "worded otherwise"
@@ -66,13 +64,12 @@ def table4(runs: Iterable[Run]) -> Table:
 
 
 def _entries() -> list[Entry]:
-    """The paper's settings; one that its text repeats with the same value is told once."""
+    """The paper's settings; one that its text repeats with the same value appears once."""
     found: dict[tuple[Any, ...], Entry] = {}
     for record in published.settings().to_dict("records"):
         size = _size_of(record["model"])
         entry = Entry(record, [size] if size else [])
-        told = [other for other in found.values() if (other.path, other.printed) == (entry.path, entry.printed)]
-        if not size and told:
+        if not size and any((other.path, other.printed) == (entry.path, entry.printed) for other in found.values()):
             continue
         key = (record["series"], entry.path, entry.printed, repr(entry.recipe))
         if key in found and size:
@@ -104,7 +101,7 @@ def _row(entry: Entry, runs: Sequence[Run]) -> dict[str, Cell]:
         "Recipe": NOT_A_SETTING if recipe is ABSENT else _words(recipe),
         "Recipe as paper": entry.verdict,
         "Recipe's source": source or None,
-        "Runs": "; ".join(f"{size}: {value} ({_runs(number)})" for (size, value), number in counts.items()) or None,
+        "Runs": "; ".join(f"{size}: {value} ({count(n, 'run')})" for (size, value), n in counts.items()) or None,
         "Runs as paper": _runs_verdict(entry, values) if values else None,
         "Source": f"{entry.record['source']} ({entry.record['quality']})",
     }
@@ -150,23 +147,6 @@ def recipe_settings(name: str) -> dict[str, tuple[Value, str]]:
     return defaults | {path: (_at(recipe.document, path), source) for path, source in recipe.sources.items()}
 
 
-@cache
-def knob_defaults(method: str) -> dict[str, tuple[Value, str]]:
-    """Default and description of each knob, read in the text of baselines/<method>.py: to import it imports torch."""
-    spec = find_spec(f"baselines.{method}")
-    if spec is None or spec.origin is None:
-        raise UsageError(f"there is no baselines/{method}.py to read the knobs of {method} from.")
-    module = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    config = next(node for node in module.body if isinstance(node, ast.ClassDef) and node.name == "Config")
-    found = {}
-    for line in config.body:
-        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and isinstance(line.value, ast.Call):
-            words = {word.arg: word.value for word in line.value.keywords}
-            default = ast.literal_eval(line.value.args[0])
-            found[line.target.id] = (default, ast.literal_eval(words["description"]) if "description" in words else "")
-    return found
-
-
 def _at(document: Mapping[str, Any], path: str) -> Value:
     for part in path.split("."):
         if not isinstance(document, Mapping) or part not in document:
@@ -189,11 +169,8 @@ def agreement(printed: str, value: Value) -> str:
 
 def _numbers(value: Value) -> list[float]:
     values = value if isinstance(value, list | tuple) else [value]
-    return (
-        [float(v) for v in values]
-        if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-        else []
-    )
+    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    return numbers if len(numbers) == len(values) else []
 
 
 def _printed_numbers(text: str) -> list[float]:
@@ -213,10 +190,6 @@ def _words(value: Value) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _runs(number: int) -> str:
-    return f"{number} run" if number == 1 else f"{number} runs"
 
 
 def _size_of(model: str) -> str | None:
