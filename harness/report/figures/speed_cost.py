@@ -18,7 +18,7 @@ from harness.records.evidence import Evidence
 from harness.records.looks import REFERENCE, look, order
 from harness.records.panels import device_title
 from harness.report.drawing.scales import fit, log_ticks, short
-from harness.report.drawing.sheet import DASHES, RULE_COLOUR, TEXT_COLOUR, Drawing, Panel, Row, drawing
+from harness.report.drawing.sheet import DASHES, NOTE_SIZE, RULE_COLOUR, TEXT_COLOUR, Drawing, Panel, Row, drawing
 from harness.report.figures import timed_steps
 from harness.report.figures.timed_steps import ONLINE, PUBLISHED_BATCH, Timed
 
@@ -30,8 +30,7 @@ SUBHEADING = (
 )
 PUBLISHED_DEVICE = "8 x A100"
 MAX_LABELS = 8  # of one pair of axes
-APART = 30.0  # points whose arithmetic differs by a larger factor, with none between, have axes of their own
-ROOM = 1.15  # factor between the ends of the points and those of the axes
+WIDE, ROOM = 1.5, 1.15  # factors between the ends of the points and those of the x-axis and the y-axis
 MARKER, SMALL = 5.5, 3.5  # points of 1/72 inch
 HALO = withStroke(linewidth=2, foreground="white")
 
@@ -69,8 +68,7 @@ def _panel(title: str, rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str,
         }
         for row in rows
     ]
-    groups = _near([row["gmacs_per_image"] for row in rows])
-    return Panel(title, rows, _draw, notes, grid=(len(groups), 1), height=1.9)
+    return Panel(title, rows, _draw, notes)
 
 
 # Measured --------------------------------------------------------------------------------------------------------
@@ -155,29 +153,16 @@ def _against_reference(rows: Sequence[Row]) -> Iterator[str]:
 # Drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _near(gmacs: Sequence[float]) -> list[tuple[float, float]]:
-    """The ends of groups of points that fit on one pair of axes by their arithmetic."""
-    groups: list[tuple[float, float]] = []
-    for value in sorted(gmacs):
-        if groups and value <= APART * groups[-1][1]:
-            groups[-1] = (groups[-1][0], value)
-        else:
-            groups.append((value, value))
-    return groups
-
-
 def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
-    for axes, (least, most) in zip(grid, _near(list(frame["gmacs_per_image"])), strict=False):
-        points = frame[frame["gmacs_per_image"].between(least, most)]
-        speeds = [*points["images_per_sec"], *points["low"].dropna(), *points["high"].dropna()]
-        fit(axes, "x", [(least / ROOM, None), (most * ROOM, None)], log=True, most=4)
-        fit(axes, "y", [(min(speeds) / ROOM, None), (max(speeds) * ROOM, None)], log=True, most=4)
-        axes.set_ylabel("Images/s (higher is better)")
-        _lines(axes, points)
-        for row in points.sort_values("usual_knobs", ascending=False, kind="stable").itertuples():
-            _mark(axes, row)
-        _label(axes, points[points["usual_knobs"] == True])  # noqa: E712, the column is of objects
-    grid[-1].set_xlabel("GMAC per image and step")
+    (axes,) = grid
+    gmacs, speeds = frame["gmacs_per_image"], frame[["images_per_sec", "low", "high"]].stack().dropna()
+    fit(axes, "x", [(gmacs.min() / WIDE, None), (gmacs.max() * WIDE, None)], log=True, most=4)
+    fit(axes, "y", [(speeds.min() / ROOM, None), (speeds.max() * ROOM, None)], log=True, most=4)
+    axes.set(xlabel="GMAC per image and step", ylabel="Images/s (higher is better)")
+    _lines(axes, frame)
+    for row in frame.sort_values("usual_knobs", ascending=False, kind="stable").itertuples():
+        _mark(axes, row)
+    _label(axes, frame[frame["usual_knobs"].astype(bool)])
 
 
 def _mark(axes: Axes, row: Any) -> None:
@@ -233,6 +218,7 @@ def _label(axes: Axes, points: pd.DataFrame) -> None:
             (6, 3) if number % 2 else (-6, 3),
             textcoords="offset points",
             ha="left" if number % 2 else "right",
+            size=NOTE_SIZE,
             color=TEXT_COLOUR,
             path_effects=[HALO],
             zorder=4,
