@@ -12,8 +12,9 @@ from itertools import product
 from typing import Any
 
 from harness.claims.verdict import Claimed, Comparison
+from harness.recipes.reading import printed_knobs
 from harness.records.looks import measured_title
-from harness.records.panels import FINAL, PAPER_KNOBS
+from harness.records.panels import FINAL
 from harness.records.trials import VARIED, Trial, has_knobs
 
 MDT_LITE = measured_title("mdt", {})
@@ -172,7 +173,7 @@ def own_differences(trial: Trial) -> list[str]:
 def knob_differences(method: str, knobs: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} {knobs[name]} instead of {printed}"
-        for name, printed in PAPER_KNOBS.get(method, {}).items()
+        for name, printed in printed_knobs(method).items()
         if name not in VARIED and name in knobs and knobs[name] != printed
     ]
 

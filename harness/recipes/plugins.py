@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from harness.recipes.about import About
 from harness.recipes.config import Settings, plain_values
 from harness.system.errors import SetupError
 
@@ -74,6 +75,7 @@ class Conflict(Settings):
 class Family(Settings):
     """What a plug-in's <name>.yaml holds, as the built-in methods' do."""
 
+    about: About | None = None
     formulation: Leaf  # that the method is published with
     sizes: dict[Literal["tiny", "s", "b", "l", "xl", "xl-512"], Size | None]
     conflicts: list[Conflict] = Field(default_factory=list)

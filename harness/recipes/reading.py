@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from harness.recipes import plugins
+from harness.recipes.about import About
 from harness.recipes.config import Knobs, RunConfig, leaves, plain_values
 from harness.system.errors import SetupError, UsageError, unknown
 
@@ -52,6 +53,38 @@ def families() -> list[str]:
 def origin(method: str) -> str:
     """Where a method comes from: "harness", or a distribution and its version."""
     return "harness" if method in plugins.built_in() else plugins.named(method).origin
+
+
+def about(method: str) -> About:
+    """What the method's recipes say of it; of a method that is not on this machine, its name."""
+    if method in plugins.built_in():
+        return _own_about(method)
+    try:
+        said = _family(method).get("about") if method in plugins.found() else None
+    except SetupError:  # of a package that is broken, which `broken` says
+        said = None
+    return About.model_validate(said or {"title": method})
+
+
+@lru_cache
+def _own_about(method: str) -> About:
+    return About.model_validate(_read(f"{method}.yaml")["about"])
+
+
+def printed_knobs(method: str) -> dict[str, Any]:
+    """The knobs that the method's paper prints."""
+    return about(method).printed_knobs
+
+
+def published_formulation(method: str) -> str | None:
+    """The formulation that the method is published with; None for one that is not on this machine."""
+    return _family(method)["formulation"]["value"] if method in families() and method not in broken() else None
+
+
+def published_steps(sampler: str | None) -> int | None:
+    """The steps of the sampler at paper scale."""
+    sections = (section["base"] for section in _read(SHARED)["sampling"].values())
+    return next((base["num_steps"]["value"] for base in sections if base["sampler"]["value"] == sampler), None)
 
 
 def broken() -> dict[str, str]:

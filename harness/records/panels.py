@@ -2,35 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from harness.records.schema import Device
 
 OF_THE_METHOD = {"formulation", "sampler", "num_steps", "nfe"}  # part of the method as published: these may differ
-PAPER_SAMPLER_STEPS = {"ddpm": 250, "heun": 40}
-# Only what the papers print, each with its place; a run that differs is not the paper's method.
-PAPER_KNOBS: dict[str, dict[str, Any]] = {
-    "maskdit": {  # MaskDiT Sec. 5 and its configurations
-        "mask_ratio": 0.5,
-        "mae_weight": 0.1,
-        "decoder_width": 512,
-        "decoder_depth": 8,
-        "decoder_heads": 16,
-    },
-    "mdt": {"mask_ratio": 0.3, "decoder_depth": 2, "relative_position": True},  # MDT Sec. 3.3, branch mdtv1
-    "sddit": {  # SD-DiT Sec. 4.1, Table 4
-        "mask_ratio": 0.2,
-        "discriminate": True,
-        "teacher_sigma": 0.002,
-        "num_prototypes": 8192,
-        "decoder_depth": 8,
-        "student_temperature": 0.1,
-        "teacher_temperature": [0.09, 0.099],
-        "teacher_temperature_epochs": 5,
-        "teacher_momentum": [0.996, 0.999],
-    },
-}
-PAPER_FORMULATIONS = {"dit": "iddpm", "mdt": "iddpm", "maskdit": "edm", "sddit": "edm"}
 FINAL = "final"  # the name of the evaluation after the last step
 SHORT_HASH = 8
 LONGEST_NAME = 40

@@ -13,8 +13,9 @@ from functools import cached_property
 from typing import Any, Literal
 
 from harness.recipes.config import digest
+from harness.recipes.reading import printed_knobs, published_formulation, published_steps
 from harness.records import panels
-from harness.records.panels import FINAL, OF_THE_METHOD, PAPER_KNOBS, Scalar, device_title, flat
+from harness.records.panels import FINAL, OF_THE_METHOD, Scalar, device_title, flat
 from harness.records.schema import Evaluation
 from harness.records.store import LeftOut, Run
 
@@ -142,13 +143,13 @@ class Trial:
         sampling = self.evaluation.protocol
         found = {
             name: f"{name} {self.knobs[name]} instead of {printed}"
-            for name, printed in PAPER_KNOBS.get(self.method, {}).items()
+            for name, printed in printed_knobs(self.method).items()
             if name in self.knobs and self.knobs[name] != printed
         }
-        formulation = panels.PAPER_FORMULATIONS.get(self.method, sampling.formulation)
+        formulation = published_formulation(self.method) or sampling.formulation
         if sampling.formulation != formulation:
             found["formulation"] = f"formulation {sampling.formulation} instead of {formulation}"
-        steps = panels.PAPER_SAMPLER_STEPS.get(str(sampling.sampler))
+        steps = published_steps(sampling.sampler)
         if sampling.num_steps != steps:
             found["sampler steps"] = f"sampler steps {sampling.num_steps} instead of {steps or 'another sampler'}"
         return found
@@ -199,7 +200,7 @@ class Trial:
         final = self.run.result.evaluations.get(FINAL)
         formulation = final.protocol.formulation if final else self.run.config["formulation"]
         guided = final is not None and final.protocol.guidance_scale not in (None, 1)
-        return formulation == panels.PAPER_FORMULATIONS.get(self.method, formulation) and not guided
+        return formulation == (published_formulation(self.method) or formulation) and not guided
 
     @property
     def num_devices(self) -> int:
@@ -286,7 +287,7 @@ class Setting:
 
 def has_knobs(method: str, knobs: Mapping[str, Any], chosen: Mapping[str, Any] | None = None) -> bool:
     """Whether `knobs` are as `chosen`, and the paper's where its ablations vary them and nothing else was chosen."""
-    paper = {name: value for name, value in PAPER_KNOBS.get(method, {}).items() if name in VARIED and name in knobs}
+    paper = {name: value for name, value in printed_knobs(method).items() if name in VARIED and name in knobs}
     return all(name in knobs and knobs[name] == value for name, value in {**paper, **(chosen or {})}.items())
 
 

@@ -5,16 +5,16 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from harness.papers.deviations import DEVIATIONS, Deviation
-from harness.recipes.reading import load_recipe
+from harness.recipes.reading import about, families, load_recipe
 from harness.records.evidence import Evidence
 from harness.records.export_record import Export
 from harness.records.folders.departures import departures
-from harness.records.looks import LOOKS, measured_title
+from harness.records.looks import look, measured_title
 from harness.records.store import Run
 from harness.records.trials import settings
 from harness.report.pages.render import render as rendered
@@ -26,25 +26,6 @@ NOT_RECORDED = "not recorded"
 TASK = "class-conditional-image-generation"
 Shapes = Mapping[str, Sequence[int]]  # of the weights, by name
 
-
-class Paper(NamedTuple):
-    authors: str
-    title: str
-    year: int
-    arxiv: str
-
-
-PAPERS = {
-    "dit": Paper("Peebles and Xie", "Scalable Diffusion Models with Transformers", 2022, "2212.09748"),
-    "maskdit": Paper("Zheng et al.", "Fast Training of Diffusion Models with Masked Transformers", 2023, "2306.09305"),
-    "mdt": Paper("Gao et al.", "Masked Diffusion Transformer is a Strong Image Synthesizer", 2023, "2303.14389"),
-    "sddit": Paper(
-        "Zhu et al.",
-        "SD-DiT: Unleashing the Power of Self-supervised Discrimination in Diffusion Transformer",
-        2024,
-        "2403.17004",
-    ),
-}
 
 IMAGENET_TERMS = (
     "ImageNet is given for non-commercial research and education only, under the terms of access at image-net.org; "
@@ -80,7 +61,7 @@ def render(record: Export, config: Mapping[str, Any], shapes: Shapes, run: Run |
         "device": record.manifest and record.manifest.device,
         "result": record.result,
         "method": measured_title(config["method"], config["knobs"]),
-        "title": LOOKS[config["method"]].title,
+        "title": look(config["method"]).title,
         "averaged": "averaged (EMA)" if record.weights == "ema" else "raw, not averaged",
         "num_weights": sum(map(math.prod, shapes.values())),
         "weights": _weights(shapes),
@@ -92,7 +73,7 @@ def render(record: Export, config: Mapping[str, Any], shapes: Shapes, run: Run |
         "not_beside": not_beside,
         "how_to_read": HOW_TO_READ,
         "deviations": deviations_of(config),
-        "paper": PAPERS.get(config["method"]),
+        "paper": about(config["method"]).paper,
     }
     card = rendered("model_card.md.j2", context, missing=NOT_RECORDED)
     return f"---\n{front_matter(record, config).strip()}\n---\n\n{card}"
@@ -130,7 +111,7 @@ def deviations_of(config: Mapping[str, Any]) -> list[Deviation]:
 
     def concerns(deviation: Deviation) -> bool:
         words = set(re.findall(r"[\w-]+", deviation.concerns))
-        named = {name for name, known in LOOKS.items() if known.title in words}
+        named = {name for name in families() if about(name).title in words}
         elsewhere = (
             ("tiny" in words and config["size"] != "tiny")
             or ("iDDPM" in words and config["formulation"] != "iddpm")

@@ -22,6 +22,7 @@ from torch import Tensor
 
 import harness
 from harness.recipes.config import RunConfig
+from harness.recipes.reading import about
 from harness.records import documents
 from harness.records.export_record import CARD, CONFIG, RECORD, WEIGHTS, Export
 from harness.records.schema import Evaluation, Import, Manifest, Result, read_record, write_atomically, write_record
@@ -38,7 +39,6 @@ from harness.training import checkpoint
 FORMAT = "dit-harness-export-1"
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 UNKNOWN_LICENCE = "unknown"
-OFFICIAL_LICENCES = {"dit": "cc-by-nc-4.0", "maskdit": "mit", "mdt": "apache-2.0"}  # of the official repositories
 # Where a place begins: a file system, a drive, a share, somebody's home, the folder one is in; or a URL.
 ROOT = r"(?:~[\w.-]*|[A-Za-z]:|\.{1,2})?[/\\](?=\S)"
 SCHEME = r"[A-Za-z][\w+.-]*:[/\\]{2,}"
@@ -236,7 +236,7 @@ def _licence(asked: str | None, imported: Import | None) -> str:
         return asked or UNKNOWN_LICENCE
     if asked is not None:
         raise UsageError("--license is for networks trained here; an imported one keeps its own. Leave it out.")
-    return OFFICIAL_LICENCES.get(imported.method, UNKNOWN_LICENCE)
+    return about(imported.method).licence or UNKNOWN_LICENCE
 
 
 # Writing --------------------------------------------------------------------------------------------------------------

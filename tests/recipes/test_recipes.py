@@ -10,7 +10,7 @@ from small import DIGITS
 import baselines
 from harness.model.shape import shape_of
 from harness.recipes.config import RunConfig, validate
-from harness.recipes.reading import NAMES, Recipe, families, load_recipe, recipe_names, settings
+from harness.recipes.reading import NAMES, Recipe, about, families, load_recipe, recipe_names, settings
 from harness.system.errors import UsageError
 
 FORMULATIONS = {"dit": "iddpm", "maskdit": "edm", "mdt": "iddpm", "sddit": "edm"}  # as published
@@ -228,3 +228,15 @@ def test_the_knobs_of_sddit_are_the_published_ones():
 def test_512_pixels_are_1024_tokens():
     shape = shape_of(resolved(load_recipe("dit-xl-512")))
     assert (shape.side, shape.num_tokens) == (64, 1024)
+
+
+def test_every_method_says_how_it_is_called_and_drawn_and_no_two_alike():
+    said = [about(method) for method in families()]
+    for field in ("title", "colour", "marker"):
+        assert len({getattr(each, field) for each in said} - {None}) == len(said)
+    for method in families():
+        assert about(method).printed_knobs.keys() <= knobs_of(load_recipe(f"{method}-s")).model_fields.keys()
+
+
+def test_a_method_that_is_not_on_this_machine_is_called_by_its_name():
+    assert about("tread").title == "tread"

@@ -7,12 +7,14 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from harness.recipes.about import LossPart
+from harness.recipes.reading import about
 from harness.records.evidence import Evidence
 from harness.records.looks import look, order
 from harness.records.trials import Setting, Spread, Trial
@@ -31,30 +33,18 @@ MAX_POINTS = 150  # of one curve
 MARKERS = 5  # of a curve
 
 
-class Part(NamedTuple):
-    """A part of a loss as it is logged."""
-
-    quantity: str  # parts of different quantities never share axes
-    title: str
-    line: str | tuple = "-"
-
-
 DENOISING, DISCRIMINATIVE = "denoising", "discriminative"
-PARTS = {
-    "loss/generate": Part(DENOISING, "all patches"),
-    "loss/denoise": Part(DENOISING, "the patches it keeps"),
-    "loss/full": Part(DENOISING, "whole image"),
-    "loss/masked": Part(DENOISING, "masked image", DASHES),
-    "loss/cls": Part(DISCRIMINATIVE, "[CLS]"),
-    "loss/patches": Part(DISCRIMINATIVE, "patches", DASHES),
-    "loss/mae": Part("reconstruction", "patches it hides"),
-}
-WHOLE = Part(DENOISING, "")  # the loss of a method without a known denoising part
+WHOLE = LossPart(quantity=DENOISING, title="")  # the loss of a method without a known denoising part
 QUANTITIES = {
     DENOISING: "Denoising loss",
     DISCRIMINATIVE: "Discriminative loss: cross-entropy to the teacher, nats",
     "reconstruction": "Reconstruction of hidden patches, before its weight",
 }
+
+
+def _part(method: str, name: str) -> LossPart:
+    """The part of the method's loss that is logged as `name`: "loss/cls"."""
+    return about(method).losses.get(name.removeprefix("loss/"), WHOLE)
 
 
 def make(evidence: Evidence) -> Drawing:
@@ -111,19 +101,24 @@ def _panels(setting: Setting) -> list[Panel]:
         damaged = sum(trial.run.damaged_lines for trial in alike)
         if damaged:
             notes.append(f"{title}: {damaged} damaged lines of metrics.jsonl are left out.")
-    ordered = sorted(groups.items(), key=lambda item: (list(QUANTITIES).index(item[0][0]), item[0][1]))
+    ordered = sorted(groups.items(), key=lambda item: (_place(item[0][0]), item[0][1]))
     panels = [_panel(setting, quantity, owner, rows) for (quantity, owner), rows in ordered]
     return [*panels[:-1], *(replace(panel, notes=(*panel.notes, *notes)) for panel in panels[-1:])]
+
+
+def _place(quantity: str) -> int:
+    return list(QUANTITIES).index(quantity) if quantity in QUANTITIES else len(QUANTITIES)
 
 
 def _rows(setting: Setting, trials: Sequence[Trial], formulation: str) -> Iterator[dict[str, Any]]:
     """The points of each known part that is logged; of a method without a known denoising part, the loss itself."""
     logged = {name for trial in trials for line in trial.run.metrics for name in line}
-    names = [name for name in PARTS if name in logged]
-    if not any(PARTS[name].quantity == DENOISING for name in names):
+    method = trials[0].method
+    names = [name for part in about(method).losses if (name := f"loss/{part}") in logged]
+    if not any(_part(method, name).quantity == DENOISING for name in names):
         names = ["loss", *names]
     for name in names:
-        part = PARTS.get(name, WHOLE)
+        part = _part(method, name)
         curves = [(trial, curve) for trial in trials if (curve := _logged(trial, name))]
         common = sorted(set.intersection(*(set(curve) for _, curve in curves))) if curves else []
         title = shared.title_of_runs(trials)
@@ -134,7 +129,7 @@ def _rows(setting: Setting, trials: Sequence[Trial], formulation: str) -> Iterat
                 "setting_title": setting.title,
                 "quantity": part.quantity,
                 "formulation": formulation,
-                "method": trials[0].method,
+                "method": method,
                 "label": f"{title}, {part.title}" if part.title else title,
                 "part": name,
                 "step": steps[-1],
@@ -176,7 +171,7 @@ def _guess(trial: Trial) -> float | None:
 
 def _panel(setting: Setting, quantity: str, owner: str, rows: Sequence[Row]) -> Panel:
     whose = owner.upper() if quantity == DENOISING else look(owner).title
-    title = f"{QUANTITIES[quantity]}, {whose}: {setting.title}, batch {rows[0]['batch_size']}"
+    title = f"{QUANTITIES.get(quantity, quantity)}, {whose}: {setting.title}, batch {rows[0]['batch_size']}"
     return Panel(title, rows, _draw, tuple(_notes(rows)), height=1.45)
 
 
@@ -193,7 +188,8 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
     guess = rows[0]["uniform_guess"]
     if guess is not None:
         last = {row["part"]: row["mean"] for row in rows}
-        ends = ", ".join(f"{PARTS[part].title} {mean / guess:.1%}" for part, mean in last.items())
+        method = rows[0]["method"]
+        ends = ", ".join(f"{_part(method, part).title} {mean / guess:.1%}" for part, mean in last.items())
         yield f"Dotted: ln K = {guess:.3f}, a uniform guess among K prototypes. Last points, of it: {ends}."
 
 
@@ -201,7 +197,7 @@ def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
     (axes,) = grid
     curves = frame.groupby(["method", "part"], sort=False)
     for number, ((method, part), curve) in enumerate(curves):
-        style, line = look(method), PARTS.get(part, WHOLE).line
+        style, line = look(method), DASHES if _part(method, part).dashed else "-"
         every = max(1, len(curve) // MARKERS)
         axes.plot(
             curve["step"],
