@@ -3,8 +3,6 @@
 import json
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,16 +13,12 @@ from small import small_config
 from typer.testing import CliRunner
 
 from harness.checks.audit import audit as auditing
-from harness.checks.audit import clock, evaluated, files, privacy
+from harness.checks.audit import privacy
 from harness.checks.audit.audit import WHAT
 from harness.cli import app
-from harness.data import sources
-from harness.evaluation.networks import inception
-from harness.model import samplers
 from harness.runs import training_run as experiment
 from harness.system.errors import DataError
 from harness.system.progress import NoProgress
-from harness.training import telemetry
 
 COMMITTED = Path(__file__).parents[2] / "reports"
 
@@ -147,15 +141,6 @@ def test_where_there_is_no_run_it_ends_with_4(tmp_path):
     assert CliRunner().invoke(app, ["audit", str(tmp_path)]).exit_code == 4
 
 
-def test_what_is_stated_twice_is_stated_alike():
-    """So that an audit need not import torch, it has these by itself."""
-    assert clock.WARMUP_STEPS == telemetry.WARMUP_STEPS
-    for sampler, calls in evaluated.CALLS.items():
-        assert calls(18) == samplers.SAMPLERS[sampler].nfe(18)
-    assert files.data_folder() == sources.data_folder()
-    assert len(inception.PUBLISHED.sha256) == 64
-
-
 def test_a_thousand_records_take_well_under_a_minute(tmp_path):
     """Counted at fifty, on whatever this machine does beside."""
     for seed in range(50):
@@ -163,15 +148,6 @@ def test_a_thousand_records_take_well_under_a_minute(tmp_path):
     begun = time.process_time()
     assert auditing.audit([tmp_path])["num_runs"] == 50
     assert (time.process_time() - begun) * 20 < 60
-
-
-def test_records_of_absent_data_are_audited_without_torch(tmp_path):
-    write_run(tmp_path, "dit", size="s", distance=None)
-    code = (
-        "import sys; from pathlib import Path; from harness.checks.audit.audit import audit; "
-        f"audit([Path({str(tmp_path)!r})]); assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
 
 
 def test_a_command_may_write_a_number_as_yaml_does(run):

@@ -13,10 +13,8 @@ import yaml
 from small import small_config
 from typer.testing import CliRunner
 
-import baselines
 from harness.cli import app
 from harness.cli import reproduce as cli_reproduce
-from harness.data import sources
 from harness.recipes.config import digest
 from harness.records import documents, provenance
 from harness.records.folders.listing import found_below
@@ -29,7 +27,6 @@ from harness.runs.reproduce.reproduce import reproduce, restored
 from harness.system.errors import DataError, SetupError, UsageError
 from harness.system.processes.world import World
 from harness.system.progress import NoProgress
-from harness.training import engine
 
 REPORTS = Path(__file__).parents[2] / "reports"
 CPU = torch.device("cpu")
@@ -119,29 +116,6 @@ def test_the_first_steps_are_those_of_the_whole_run_whatever_the_method_makes_of
     assert (document["steps"], document["of_steps"], document["comparison"]) == (4, 6, EXACT)
     assert document["reproduced"]
     assert again(record, steps=4)["reproduced"], "repeated, it compares what is there"
-
-
-@pytest.mark.parametrize("name", baselines.names())
-def test_only_sddit_depends_on_the_length_of_the_budget(name, tmp_path):
-    """What --steps has to know of a method: whether a shorter run is the beginning of a longer one."""
-
-    def weights(steps: int) -> dict:
-        cfg = small_config(name, f"steps={steps}", "log_every=4", "checkpoint_every=4")
-        method = baselines.build(cfg)
-
-        def stop(line: dict) -> None:
-            if line["step"] == 4:
-                raise StopIteration
-
-        folder = tmp_path / str(steps)
-        folder.mkdir()
-        with pytest.raises(StopIteration):
-            engine.train(method, cfg, sources.load("digits"), folder, device=CPU, report=stop, note=lambda text: None)
-        return method.state_dict()
-
-    short, long = weights(4), weights(40)
-    same = all(torch.equal(short[key], long[key]) for key in short)
-    assert same == (name != "sddit")
 
 
 def test_other_data_are_refused(record):

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from harness.checks.finding import Finding, judged, not_kept
 from harness.records.documents import Documents
 from harness.records.folders.listing import as_time
+from harness.training.telemetry import WARMUP_STEPS
 
-WARMUP_STEPS = 10  # untimed after every start
 ROUNDING = 1e-6  # relative, of sums of seconds
 WHOLE_SECONDS = 2  # events are written to the second, each rounded down
 NO_LOG = "there is no metrics.jsonl"

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from functools import cache
 
 from harness.checks.finding import Finding, judged, not_kept
+from harness.evaluation.networks import digits_classifier
+from harness.evaluation.networks.inception import PUBLISHED
+from harness.model.samplers import SAMPLERS
 from harness.recipes.metric_names import NAMED, metric_name
 from harness.records.documents import Documents
 from harness.records.schema import Evaluation, EvaluationProtocol
@@ -17,7 +20,6 @@ HASH = re.compile(r"[0-9a-f]{64}")
 INCEPTION = "inception"
 FID = re.compile(r"s?fid")
 OF_A_RUN = ("final", "untrained", "step-")  # evaluations by `harness run`, made as its configuration says
-CALLS = {"heun": lambda steps: 2 * steps - 1, "ddpm": lambda steps: steps}  # network evaluations by sampling steps
 CONFIGURED = {  # conditions that the configuration fixes, and where
     "formulation": "formulation",
     **{name: f"sampling.{name}" for name in ("sampler", "num_steps", "guidance_scale")},
@@ -53,8 +55,8 @@ def _impossible(protocol: EvaluationProtocol) -> Iterator[str]:
     for field in ("features_sha256", "reference_sha256"):
         if not HASH.fullmatch(getattr(protocol, field)):
             yield f"{field} is no sha256"
-    calls = CALLS.get(protocol.sampler or "")
-    if calls and protocol.num_steps and protocol.nfe != calls(protocol.num_steps):
+    sampler = SAMPLERS.get(protocol.sampler or "")
+    if sampler and protocol.num_steps and protocol.nfe != sampler.nfe(protocol.num_steps):
         yield f"{protocol.num_steps} steps of {protocol.sampler} are not {protocol.nfe} network evaluations"
     if protocol.vae and not protocol.vae_sha256:
         yield "it names a VAE and no hash of its weights"
@@ -104,7 +106,7 @@ def features(run: Documents) -> Finding:
         network, sha256 = evaluation.protocol.features, evaluation.protocol.features_sha256
         seen.add(f"{network} {sha256[:12]}")
         if _called_fid(evaluation):
-            if sha256 != _published():
+            if sha256 != PUBLISHED.sha256:
                 problems.append(f"{name} is called FID, and its network has the hash {sha256[:12]}")
         elif network == "digits" and sha256 != _digits():
             remarks.append(f"{name}: the digits network made here has another hash, {_digits()[:12]}")
@@ -117,14 +119,5 @@ def _called_fid(evaluation: Evaluation) -> bool:
 
 
 @cache
-def _published() -> str:
-    from harness.evaluation.networks.inception import PUBLISHED  # imports torch, which takes seconds
-
-    return PUBLISHED.sha256
-
-
-@cache
 def _digits() -> str:
-    from harness.evaluation.networks import digits_classifier
-
     return digits_classifier.load().sha256

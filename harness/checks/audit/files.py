@@ -1,19 +1,20 @@
 """Files and data against their hashes: checkpoints, the weights behind an evaluation, the data set as it is now."""
 
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_data_path
+from safetensors.torch import load_file
 
 from harness.checks.finding import Finding, failure, judged, not_kept, ok
+from harness.data import sources
 from harness.recipes.config import DIGEST_LENGTH, InputShape, digest, identity
 from harness.records.documents import Documents
 from harness.records.schema import read_json
 from harness.records.store import reason_of
 from harness.system.errors import HarnessError
 from harness.system.files import sha256_of
+from harness.system.weights import fingerprint
 
 EMA = "ema.safetensors"
 MADE_HERE = ("digits", "synthetic")  # data sets that every machine has
@@ -76,10 +77,6 @@ def weights(run: Documents) -> Finding:
 
 @lru_cache
 def _fingerprint(path: Path, modified: int) -> str:
-    from safetensors.torch import load_file  # torch takes seconds to import, and records without weights need none
-
-    from harness.system.weights import fingerprint
-
     return fingerprint(load_file(path))
 
 
@@ -105,11 +102,6 @@ def data(run: Documents) -> Finding:
     return ok(f"{known.name}, {known.num_images:,} images, sha256 {known.sha256[:12]}")
 
 
-def data_folder() -> Path:
-    """The folder of harness.data.sources, which imports torch."""
-    return Path(os.environ.get("HARNESS_DATA") or user_data_path("dit-harness"))
-
-
 @lru_cache
 def _content(
     name: str, pipeline: str, vae: str | None, shape: tuple[tuple[str, Any], ...] | None
@@ -119,11 +111,9 @@ def _content(
     Raises HarnessError or ValueError for data that are damaged.
     """
     named = name in MADE_HERE and pipeline != "online-vae"
-    places = (Path(name), data_folder() / name)
+    places = (Path(name), sources.data_folder() / name)
     if not named and name != "cifar10" and not any(place.is_dir() for place in places):
         return None
-    from harness.data import sources  # imports torch, which takes seconds
-
     found = sources.load(name, shape=InputShape(**dict(shape)) if shape else None, pipeline=pipeline, vae=vae)
     found.check(lambda done: None)
     return found.sha256, len(found)

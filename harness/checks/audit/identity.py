@@ -26,7 +26,9 @@ def records(run: Documents) -> Finding:
     problems = [f"{name}: {why}" for name, why in run.damaged.items()]
     remarks = []
     if run.unsealed:
-        remarks.append(f"without a hash of itself, so that a change would not show: {', '.join(run.unsealed)}")
+        count = len(run.evaluations) + sum(record is not None for record in (run.manifest, run.result, run.imported))
+        which = "every record" if len(run.unsealed) == count else ", ".join(run.unsealed)
+        remarks.append(f"without a hash of itself, so that a change would not show: {which}")
     if run.imported:
         return judged(problems, "an imported checkpoint: its training is not known here", remarks=remarks)
     absent = [name for name in NEEDED if not (run.folder / name).is_file()]
