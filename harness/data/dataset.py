@@ -29,7 +29,7 @@ class Dataset(ABC):
     channels: int  # of what the network sees
     side: int
     real: bool  # False: random numbers, for speed only; their metrics would mean nothing
-    in_memory: bool = False  # reading costs nothing, so nobody reads ahead
+    in_memory: bool = False  # reading costs nothing, so the loader does not read ahead
     has_flips: bool = False
     vae: str | None = None  # the VAE between pixels and latents, by its id; None: the network sees pixels
     vae_sha256: str | None = None  # of its weights, where known
@@ -58,9 +58,9 @@ class Dataset(ABC):
         return {}
 
     def check(self, advance: Callable[[int], None]) -> None:
-        """What is too slow for opening and must be known before the first step. Raises DataError.
+        """Checks that are too slow for opening, made before the first step. Raises DataError.
 
-        `advance` is told how many of num_files are done.
+        `advance` gets how many of num_files are done.
         """
         return
 

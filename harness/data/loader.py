@@ -16,7 +16,7 @@ from harness.recipes.config import RunConfig
 from harness.system.errors import UsageError
 from harness.system.processes.world import World
 
-AHEAD = 2  # batches: one in the hands of the reader, one ready
+AHEAD = 2  # batches: one being read, one ready
 LARGEST_SHARE = 0.8  # of the GPU's free memory that a resident data set may take
 
 

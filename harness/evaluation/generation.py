@@ -26,9 +26,9 @@ from harness.recipes.config import InputShape, RunConfig, Sampling
 from harness.system.errors import SetupError, one_line
 from harness.system.processes.world import World
 
-Advance = Callable[[int], None]  # told how many images are done
+Advance = Callable[[int], None]  # gets the number of images done
 Decode = Callable[[Tensor], Tensor]  # what the network made (B, C, S, S) -> pixels (B, 1 or 3, H, W) in about [-1, 1]
-Timed = Callable[[str], AbstractContextManager]  # told a stage's name, times what is done in it
+Timed = Callable[[str], AbstractContextManager]  # times what is done inside, under a stage's name
 
 WORTH_A_THREAD = 1024  # random numbers of an image: with fewer, Python takes longer to ask for them than they take
 
@@ -99,7 +99,7 @@ def generate(
     """An image of `image_shape` (C, S, S) for each label (N,), sampled as `sampling` says: images first, first + 1, ...
 
     With `whole_batches` the last one is filled up, with images that are thrown away: a compiled network would be
-    compiled once more for a smaller one. `decode` turns what was made into pixels. `timed` is told of the stages
+    compiled once more for a smaller one. `decode` turns what was made into pixels. `timed` gets the stages
     "drawing" and "decoding".
     """
     draw, batches = SAMPLERS[sampling.sampler].draw, []

@@ -1,4 +1,4 @@
-"""References in files like ADM's: statistics of features, images, or both; read with care and written.
+"""What images are measured against: statistics of features, images, or both; read from files like ADM's and written.
 
 R images behind the statistics, D features of one.
 """
@@ -16,30 +16,67 @@ from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.image_sets import NpzImages
 from harness.evaluation.images.npz import write_npz
 from harness.evaluation.metrics.statistics import Gaussian
+from harness.evaluation.networks.base import FeatureNetwork
+from harness.model.pretrained import checksum
 from harness.system.errors import DataError
-from harness.system.files import sha256_of
 
 PROVENANCE = "provenance"  # the member that says, as JSON, where the statistics come from
 PROVENANCE_BYTES = 2**20
 SYMMETRY = 1e-5  # of a covariance's largest entry: sums in float32 leave about 1e-7
 
 
+_MAKE = "Make one for this network with `harness evaluate DATA --make-reference FILE.npz`."
+
+
 @dataclass(frozen=True, eq=False)
-class ReferenceFile:
-    """What a reference file holds. ADM's own do not say what their statistics were made with."""
+class Source:
+    """A reference that was found and judged, before features are extracted from it."""
 
     name: str
-    sha256: str  # of the file
-    pool: Gaussian | None  # mu, sigma
-    spatial: Gaussian | None  # mu_s, sigma_s
-    images: ImageSet | None  # arr_0
-    features: str | None  # the feature network of the statistics
-    features_sha256: str | None  # of its weights
-    num_images: int | None  # R
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str  # of the file, or of the data set
+    images: ImageSet | None  # None: the file holds statistics alone
+    pool: Gaussian | None = None  # given with it; None: to be computed from its images
+    spatial: Gaussian | None = None
+    features_sha256: str | None = None  # of the network its statistics were made with; None: it does not say
+    num_images: int | None = None  # behind its statistics; None: it does not say
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # what a file says of itself; ADM's say nothing
+
+    @property
+    def features(self) -> str | None:
+        """The feature network of the statistics in a file."""
+        return self.provenance.get("features")
+
+    @property
+    def has_spatial(self) -> bool:
+        return self.spatial is not None or self.pool is None
+
+    def refuse(self, network: FeatureNetwork) -> None:
+        """Raises DataError when its statistics are of another feature network."""
+        if self.pool is None:
+            return
+        if self.features_sha256 not in (None, network.sha256):
+            raise DataError(
+                f"the statistics in {self.name} were made with another feature network ({self.features_sha256[:8]}) "
+                f"than {network.name} ({network.sha256[:8]}). {_MAKE}"
+            )
+        for kind, own, size in (
+            ("mu", self.pool, network.pool_size),
+            ("mu_s", self.spatial, network.spatial_size),
+        ):
+            if own is not None and size is not None and len(own.mean) != size:
+                raise DataError(
+                    f"{kind} in {self.name} has {len(own.mean)} numbers, and {network.name} gives {size}: it was made "
+                    f"with another feature network. {_MAKE}"
+                )
+
+    def remarks(self, network: FeatureNetwork) -> list[str]:
+        """What cannot be checked, for the record."""
+        if self.pool is None or self.features_sha256 is not None:
+            return []
+        return [f"{self.name} does not say which network its statistics are of; they are taken for {network.name}'s."]
 
 
-def read_reference(path: Path) -> ReferenceFile:
+def read_reference(path: Path) -> Source:
     """The reference in an .npz: the keys of ADM's evaluator, all judged, images left in the file.
 
     Raises DataError when the file is missing, damaged, holds neither statistics nor images, or statistics that cannot
@@ -58,19 +95,16 @@ def read_reference(path: Path) -> ReferenceFile:
         spatial = _gaussian(archive, "mu_s", "sigma_s", num_images)
         if spatial is not None and pool is None:
             raise DataError(f"{path} has mu_s and sigma_s without mu and sigma. Fetch it again, or make another.")
-    try:
-        sha256 = sha256_of(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}. Check the file.") from None
-    return ReferenceFile(
+    sha256 = checksum(path)
+    images = NpzImages(path) if "arr_0" in names else None
+    return Source(
         name=path.name,
         sha256=sha256,
+        images=images,
         pool=pool,
         spatial=spatial,
-        images=NpzImages(path) if "arr_0" in names else None,
-        features=provenance.get("features"),
         features_sha256=provenance.get("features_sha256"),
-        num_images=num_images,
+        num_images=num_images or (len(images) if images is not None and pool is None else None),
         provenance=provenance,
     )
 

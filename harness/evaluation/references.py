@@ -4,7 +4,6 @@ R images of the reference, D features of one.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.image_sets import Subset, TensorImages, content_of, refuse_unusable
 from harness.evaluation.images.uint8 import to_uint8
 from harness.evaluation.metrics import measure as metrics
-from harness.evaluation.metrics.statistics import Gaussian, Moments, gaussian_of
+from harness.evaluation.metrics.statistics import Moments, gaussian_of
 from harness.evaluation.networks import extract
 from harness.evaluation.networks.base import FeatureNetwork
-from harness.evaluation.reference_file import ReferenceFile, read_reference, write_reference
+from harness.evaluation.reference_file import Source, read_reference, write_reference
 from harness.model.seeds import mix
 from harness.recipes.config import digest
 from harness.system.errors import DataError
@@ -35,51 +34,6 @@ PUBLISHED = {  # ADM's reference batches by the name of their file; nobody publi
     "VIRTUAL_imagenet256_labeled.npz": f"{_ADM}256/VIRTUAL_imagenet256_labeled.npz",
     "VIRTUAL_imagenet512.npz": f"{_ADM}512/VIRTUAL_imagenet512.npz",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """A reference that was found and judged, before features are extracted from it."""
-
-    name: str
-    sha256: str  # of the file, or of the data set
-    images: ImageSet | None  # None: the file holds statistics alone
-    pool: Gaussian | None = None  # given with it; None: to be computed from its images
-    spatial: Gaussian | None = None
-    features_sha256: str | None = None  # of the network its statistics were made with; None: it does not say
-    num_images: int | None = None  # behind its statistics; None: it does not say
-
-    @property
-    def has_spatial(self) -> bool:
-        return self.spatial is not None or self.pool is None
-
-    def refuse(self, network: FeatureNetwork) -> None:
-        """Raises DataError when its statistics are of another feature network."""
-        if self.pool is None:
-            return
-        if self.features_sha256 not in (None, network.sha256):
-            raise DataError(
-                f"the statistics in {self.name} were made with another feature network ({self.features_sha256[:8]}) "
-                f"than {network.name} ({network.sha256[:8]}). {_MAKE}"
-            )
-        for kind, own, size in (
-            ("mu", self.pool, network.pool_size),
-            ("mu_s", self.spatial, network.spatial_size),
-        ):
-            if own is not None and size is not None and len(own.mean) != size:
-                raise DataError(
-                    f"{kind} in {self.name} has {len(own.mean)} numbers, and {network.name} gives {size}: it was made "
-                    f"with another feature network. {_MAKE}"
-                )
-
-    def remarks(self, network: FeatureNetwork) -> list[str]:
-        """What cannot be checked, for the record."""
-        if self.pool is None or self.features_sha256 is not None:
-            return []
-        return [f"{self.name} does not say which network its statistics are of; they are taken for {network.name}'s."]
-
-
-_MAKE = "Make one for this network with `harness evaluate DATA --make-reference FILE.npz`."
 
 
 def of_data(data: Dataset) -> Source:
@@ -106,8 +60,7 @@ def open_reference(name: str, data: Dataset | None = None) -> Source:
     path = find(name)
     if path is None:
         return of_data(sources.load(name))
-    file = read_reference(path)
-    return _of_file(file)
+    return read_reference(path)
 
 
 def find(name: str) -> Path | None:
@@ -125,18 +78,6 @@ def find(name: str) -> Path | None:
         address = f"Fetch {PUBLISHED[Path(name).name]} into {folder}" if Path(name).name in PUBLISHED else "Check it"
         raise DataError(f"there is no reference {name}, here or in {folder}. {address}, or name another --reference.")
     return None
-
-
-def _of_file(file: ReferenceFile) -> Source:
-    return Source(
-        file.name,
-        file.sha256,
-        file.images,
-        file.pool,
-        file.spatial,
-        file.features_sha256,
-        file.num_images or (len(file.images) if file.images is not None and file.pool is None else None),
-    )
 
 
 def prepare(

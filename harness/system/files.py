@@ -55,7 +55,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or f"the disk took a part of it ({error})"  # numpy's own error has no reason
-        raise DataError(f"{path} cannot be written: {reason}. Mend that and repeat.") from None
+        raise DataError(f"{path} cannot be written: {reason}. Correct that and repeat the command.") from None
 
 
 @contextmanager

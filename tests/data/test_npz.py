@@ -1,10 +1,8 @@
 """Archives of arrays: whatever is wrong with one is told in a line, and whatever is right is read as numpy reads it."""
 
-import contextlib
 import io
 import json
 import os
-import resource
 import struct
 import tracemalloc
 import zipfile
@@ -160,20 +158,11 @@ def test_after_a_failed_read_no_wrong_rows_are_given(archive, monkeypatch):
         assert np.array_equal(rows.read(3, 5), IMAGES[3:5])
 
 
-@pytest.mark.parametrize("share", [0.2, 0.99])
-def test_an_array_that_ends_before_its_shape_says_is_refused(share, tmp_path):
-    content = npy(IMAGES)
-    path = packed(tmp_path / "a.npz", {"arr_0": content[: int(share * len(content))]})
+@pytest.mark.parametrize("content", [npy(IMAGES)[:800], npy(IMAGES)[:-1], npy(IMAGES) + b"more"])
+def test_an_array_that_ends_elsewhere_than_its_shape_says_is_refused(content, tmp_path):
+    path = packed(tmp_path / "a.npz", {"arr_0": content})
     with Archive(path) as opened, pytest.raises(DataError, match="bytes instead of the"):
         opened.array("arr_0")
-
-
-def test_an_array_longer_than_its_shape_says_is_refused(tmp_path):
-    with (
-        Archive(packed(tmp_path / "a.npz", {"arr_0": npy(IMAGES) + b"more"})) as opened,
-        pytest.raises(DataError, match="instead of the"),
-    ):
-        opened.array("arr_0").whole()
 
 
 class Exploding:
@@ -223,16 +212,6 @@ def test_a_header_that_describes_no_plain_array_is_refused(content, tmp_path):
         opened.array("x").whole()
     assert len(str(caught.value)) < 600
     assert "\n" not in str(caught.value)
-
-
-def test_a_header_longer_than_any_array_needs_is_not_read(tmp_path):
-    text = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }".ljust(20_000)
-    content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(8)
-    with (
-        Archive(packed(tmp_path / "a.npz", {"x": content})) as opened,
-        pytest.raises(DataError, match="is longer than any needs"),
-    ):
-        opened.array("x").whole()
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
@@ -312,23 +291,6 @@ def test_columns_first_cannot_be_read_by_rows(tmp_path):
         opened.array("x").refuse_columns()
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_any_damage_ends_in_sound_values_or_in_an_error_that_a_user_can_mend(seed, tmp_path):
-    generator = np.random.default_rng(seed)
-    path = tmp_path / "a.npz"
-    (np.savez if seed % 2 else np.savez_compressed)(path, arr_0=IMAGES[:3], mu=np.arange(5.0))
-    content = bytearray(path.read_bytes())
-    for _ in range(3):
-        content[generator.integers(len(content))] = generator.integers(256)
-    path.write_bytes(content)
-    with contextlib.suppress(DataError), Archive(path) as opened:  # any other error fails the test
-        for name in opened.names:
-            array = opened.array(name)
-            array.whole()
-            array.refuse_columns()
-            array.read(0, 2)
-
-
 # Writing ---------------------------------------------------------------------------------------------------------
 
 
@@ -405,18 +367,5 @@ def test_an_interruption_while_writing_leaves_nothing_or_what_was_there(images, 
 
 def test_a_place_that_cannot_be_written_is_told(images, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"a\.npz cannot be written: .*Mend that and repeat"):
+    with pytest.raises(DataError, match=r"a\.npz cannot be written: .*Correct that and repeat"):
         write_npz(tmp_path / "file" / "a.npz", {}, images)
-
-
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
-    """Files of this process may not be longer than 1 MB meanwhile."""
-    images = TensorImages("images", torch.zeros(100, 64, 64, 3, dtype=torch.uint8))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, before[1]))
-    try:
-        with pytest.raises(DataError, match=r"a\.npz cannot be written: File too large\. Mend that"):
-            write_npz(tmp_path / "a.npz", {}, images)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert not list(tmp_path.iterdir())

@@ -108,9 +108,3 @@ def test_a_folder_that_cannot_be_written_is_told(images, network, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be written"):
         extract.features_of(images, network, tmp_path / "file")
-
-
-def test_images_of_another_shape_are_refused_before_anything_is_written(network, tmp_path):
-    with pytest.raises(DataError):
-        extract.features_of(TensorImages("wide", torch.zeros(3, 8, 9, 1, dtype=torch.uint8)), network, tmp_path / "f")
-    assert not (tmp_path / "f").exists()

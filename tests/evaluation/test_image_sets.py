@@ -236,12 +236,6 @@ def test_pngs_are_sorted_by_their_paths_and_folders_by_their_names(tmp_path):
     assert np.array_equal(PngFolder(tmp_path).read(0, 4).numpy(), COLOUR[[1, 0, 2, 3]])
 
 
-def test_pngs_directly_in_the_folder_come_before_those_in_folders(tmp_path):
-    save_pngs(tmp_path / "inner", COLOUR)
-    save_pngs(tmp_path, COLOUR[:2])
-    assert len(PngFolder(tmp_path)) == 2
-
-
 def test_a_file_is_judged_by_its_content_and_not_by_its_name(tmp_path):
     save_pngs(tmp_path, COLOUR, "{:03d}.jpg")
     (tmp_path / "log.txt").write_text("not an image")

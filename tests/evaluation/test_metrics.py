@@ -119,10 +119,6 @@ def test_adm_s_float16_is_used_for_the_metrics_named_so_and_no_others(halves, mo
     assert values == {"precision_adm_fp16": 1, "recall_adm_fp16": 1, **plain}
 
 
-def test_cmmd_is_measured_on_the_points(halves):
-    assert abs(measure(*halves, ["cmmd"]).values["cmmd"]) < 1
-
-
 # Standard errors -------------------------------------------------------------------------------------------------
 
 

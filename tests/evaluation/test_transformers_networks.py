@@ -92,27 +92,6 @@ def test_features_are_the_same_every_time_and_tell_images_apart(networks, name):
     assert first.std(dim=0).mean() > 0.1
 
 
-@BOTH
-def test_features_do_not_depend_on_how_the_caller_cuts_the_images(networks, name):
-    whole = networks[name](images(35, 16, 16)).pool
-    parts = [networks[name](part).pool for part in images(35, 16, 16).split(12)]
-    assert torch.equal(torch.cat(parts), whole)
-
-
-@BOTH
-def test_the_precision_around_it_changes_nothing_and_is_left_as_it_was(networks, name):
-    before = networks[name](images()).pool, torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            within = networks[name](images()).pool
-            assert torch.is_autocast_enabled("cpu")
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision(before[1])
-    assert torch.equal(within, before[0])
-
-
 @pytest.mark.parametrize(("height", "width"), [(40, 40), (256, 256), (300, 500), (500, 300)])
 def test_dinov2_sees_what_dgm_eval_shows_it(networks, height, width):
     """Its transform, in torchvision's own words: Resize((224, 224), BICUBIC), ToTensor, Normalize."""
@@ -180,21 +159,6 @@ def test_a_saved_network_gives_the_features_that_transformers_itself_gives(folde
     assert torch.allclose(network(images()).pool, direct, atol=1e-5)
     digest = hashlib.sha256((folders[name] / WEIGHTS).read_bytes()).hexdigest()
     assert (network.sha256, network.name) == (digest, f"{name}-{digest[:8]}")
-
-
-@BOTH
-@pytest.mark.parametrize("shape", [(8, 8, 1), (3, 8, 8), (8, 8, 4), (0, 8, 3)])
-def test_images_that_are_not_in_colour_are_refused(networks, name, shape):
-    with pytest.raises(DataError, match=r"takes images of shape \(H, W, 3\)"):
-        networks[name].refuse(shape)
-    with pytest.raises(DataError, match=r"takes images of shape \(H, W, 3\)"):
-        networks[name](torch.zeros(2, *shape, dtype=torch.uint8))
-
-
-@pytest.mark.parametrize("given", [torch.zeros(2, 8, 8, 3), torch.zeros(0, 8, 8, 3, dtype=torch.uint8)])
-def test_floats_and_no_images_are_refused(networks, given):
-    with pytest.raises(DataError, match="takes at least one uint8 image"):
-        networks["clip"](given)
 
 
 # Weights -----------------------------------------------------------------------------------------------------------

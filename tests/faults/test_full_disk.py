@@ -28,7 +28,7 @@ SMALL = ["width=16", "depth=3", "num_heads=2", "batch_size=8", "log_every=2", "c
 QUICK = ["num_images=60", "sampling.num_steps=3", "untrained=false", "metrics=[fd,class_accuracy]"]
 SETTINGS = [part for setting in (*SMALL, *QUICK) for part in ("--set", setting)]
 RUN = ["run", "dit-tiny", "--steps", "6", *SETTINGS, "--out"]
-MENDS = ("Free some space", "Mend that and repeat", "Choose another folder", "choose another")
+MENDS = ("Free some space", "Correct that and repeat", "Choose another folder", "choose another")
 
 
 @pytest.fixture(scope="module")

@@ -139,7 +139,7 @@ class ImageFolder(EncodedInStep):
     has_flips = True
 
     def __init__(self, folder: Path, *, vae_id: str, image_size: int = 256):
-        class_names(folder)  # a wrong folder is told at once,
+        class_names(folder)  # refuse a wrong folder at once,
         encoder = vae.load(vae_id)  # and a missing VAE before ImageNet is listed, which takes a while
         if image_size % encoder.factor:
             raise UsageError(f"image size {image_size} is no multiple of {encoder.factor}, as the VAE {vae_id} needs.")

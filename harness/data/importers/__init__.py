@@ -43,7 +43,7 @@ def import_latents(
 
     `vae` is who made them, which no format records. `labels` is a .npy file of (N,) whole numbers in the source's
     order, for sources without labels; those of a source that has them are never replaced. `expected_images` is how many
-    there must be; without it, any number of the format's is taken. `advance` is told how many images are done.
+    there must be; without it, any number of the format's is taken. `advance` gets the number of images done.
     Raises UsageError for an unknown format, DataError when the source is not what its format says, SetupError when a
     package is missing.
     """

@@ -25,7 +25,7 @@ class Files:
         self.path, self._archive = path, archive
 
     def numbered(self, pattern: re.Pattern[str], program: str) -> list[str]:
-        """The .npy files in the order of their numbers, 0, 1, 2, ... each once; `pattern` says where a number stands.
+        """The .npy files in the order of their numbers, 0, 1, 2, ... each once; `pattern` has one group, the number.
 
         Raises DataError when one is missing, there twice, or called as `program` calls none.
         """

@@ -1,4 +1,4 @@
-"""From a folder of images to a store of latents: processes share the shards out, each shard all or nothing.
+"""Encode a folder of images into a store of latents. Processes share the shards, each whole or not there.
 
 N images, n of one shard, B of a batch, C latent channels, S side in pixels, s side of a latent.
 """
@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,19 +24,12 @@ from harness.system.errors import DataError, SetupError, UsageError
 from harness.system.files import writing
 from harness.system.processes import launch
 from harness.system.processes.world import World
+from harness.system.progress import Progress
 from harness.system.threads import one_thread
 
 FLOAT16 = 2  # bytes
 SPARE = 1.01  # of the space that the values take: labels, manifest, headers
 CPU_PROCESSES = 8  # unless asked for more: each holds a VAE and its activations
-
-
-class Progress(Protocol):
-    """Told how many images are done, of how many, and what else there is to say."""
-
-    def note(self, text: str) -> None: ...
-    def stage(self, name: str, total: int) -> None: ...
-    def advance(self, done: int) -> None: ...
 
 
 def usual_processes(images: Path) -> int:
@@ -93,7 +85,8 @@ def encode(
 
         device = f"cuda:{world.local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
         # Sums are taken in one order whatever the number of processes: one thread, or the same algorithm in every call.
-        with one_thread(), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        with one_thread():
             encoder = vae.load(vae_id, device, sha256=encoder.sha256)
             decoder = Decoder(images, image_size)
             for number in unfinished[world.rank :: world.size]:

@@ -17,7 +17,7 @@ from harness.data import npy
 from harness.data.dataset import Dataset
 from harness.data.latents import verified
 from harness.data.latents.shards import (
-    MEND,
+    REMAKE,
     Manifest,
     Shard,
     content_problem,
@@ -80,7 +80,7 @@ class LatentStore(Dataset):
             more = f" and {len(wrong) - 1} more shards" if len(wrong) > 1 else ""
             raise DataError(
                 f"{self._folder}: {wrong[0]}{more} does not have the hash of the manifest: it was changed or damaged. "
-                f"{MEND}"
+                f"{REMAKE}"
             )
 
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:  # (B,) -> (B, V, S, S) float16, (B,) int64
@@ -114,7 +114,7 @@ class LatentStore(Dataset):
 def verify(
     folder: Path, *, expected_images: int | None = None, advance: Callable[[int], None] = lambda done: None
 ) -> list[str]:
-    """Every problem of a store, each with its mend; reads all of it. `advance` is told how many images are done.
+    """Every problem of a store, each with what to do; reads all of it. `advance` gets the number of images done.
 
     expected_images is the size of the set that was to be encoded, like IMAGENET_IMAGES.
     """
@@ -165,7 +165,7 @@ def info(folder: Path) -> dict[str, Any]:
 
 def _shape_problems(folder: Path, shard: Shard, manifest: Manifest) -> list[str]:
     problems = {file: npy.problem(folder / file, (shard.count, *manifest.shape), HALF) for file in shard.files}
-    return [f"{file} {problem}. {MEND}" for file, problem in problems.items() if problem]
+    return [f"{file} {problem}. {REMAKE}" for file, problem in problems.items() if problem]
 
 
 def _shard_problems(folder: Path, shard: Shard, manifest: Manifest) -> list[str]:
@@ -173,7 +173,7 @@ def _shard_problems(folder: Path, shard: Shard, manifest: Manifest) -> list[str]
         return problems
     for file, sha256 in shard.files.items():
         if files.sha256_of(folder / file) != sha256:
-            problems.append(f"{file} does not have the hash of the manifest: it was changed or damaged. {MEND}")
+            problems.append(f"{file} does not have the hash of the manifest: it was changed or damaged. {REMAKE}")
         if problem := content_problem(npy.mapped(folder / file, (shard.count, *manifest.shape)), manifest):
             problems.append(f"{file} holds {problem}. Remove the folder and make it anew.")
     return problems

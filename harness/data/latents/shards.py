@@ -21,7 +21,7 @@ from harness.system.errors import DataError
 SHARD_IMAGES = 4096
 IMAGENET_IMAGES = 1_281_167  # of the ILSVRC2012 training set
 CONTINUE = "Repeat the command that makes the store (`harness data encode` or `harness data import`): it continues."
-MEND = "Repeat the command that made the store: it makes the damaged parts again."
+REMAKE = "Repeat the command that made the store: it makes the damaged parts again."
 LAYOUTS = ("mean,std", "sample")
 SIDECARS = "shard-[0-9][0-9][0-9][0-9][0-9].json"
 SHA256 = r"^[0-9a-f]{64}$"
@@ -283,14 +283,14 @@ def read_labels(folder: Path, manifest: Manifest) -> np.ndarray:  # (N,) int64
     """Every image's class. Raises DataError unless the file is the one the manifest names and fits it."""
     path = folder / "labels.npy"
     if problem := npy.problem(path, (manifest.num_images,), np.dtype(np.int64)):
-        raise DataError(f"{path} {problem}. {MEND}")
+        raise DataError(f"{path} {problem}. {REMAKE}")
     if files.sha256_of(path) != manifest.labels_sha256:
-        raise DataError(f"{path} does not have the hash of the manifest: it was changed or damaged. {MEND}")
+        raise DataError(f"{path} does not have the hash of the manifest: it was changed or damaged. {REMAKE}")
     labels = np.load(path, allow_pickle=False)
     if labels.min() < 0 or labels.max() >= manifest.num_classes:
-        raise DataError(f"{path} holds labels outside 0 to {manifest.num_classes - 1}. {MEND}")
+        raise DataError(f"{path} holds labels outside 0 to {manifest.num_classes - 1}. {REMAKE}")
     if np.bincount(labels, minlength=manifest.num_classes).tolist() != manifest.class_counts:
-        raise DataError(f"{path} holds other numbers of images per class than the manifest. {MEND}")
+        raise DataError(f"{path} holds other numbers of images per class than the manifest. {REMAKE}")
     return labels
 
 

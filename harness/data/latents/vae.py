@@ -78,7 +78,7 @@ _RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_
 
 @dataclass(frozen=True, eq=False)
 class Vae:
-    """A loaded VAE. Computes without gradients, in fp32 without TF32 or autocast unless told otherwise."""
+    """A loaded VAE. Computes without gradients, in fp32 without TF32 or autocast by default."""
 
     id: str
     revision: str | None

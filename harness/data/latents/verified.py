@@ -1,4 +1,4 @@
-"""Files that were hashed and have not changed since, so that a run need not read 21 GB before its first step again."""
+"""Remembers files that were hashed and have not changed, so that a run does not read 21 GB again at its start."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from harness.system import files
 
 
 def damaged(folder: Path, expected: Mapping[str, str], advance: Callable[[int], None] = lambda done: None) -> list[str]:
-    """Those of the files `expected`, name -> sha256, that have another hash. `advance` is told how many are done.
+    """Those of the files `expected`, name -> sha256, that have another hash. `advance` gets the number of files done.
 
     A file of the size and times of change it had when it last had that hash is not read again, be it of its content or,
     which nobody can set back, of its entry on the disk. That is remembered in the harness cache; `harness data verify`
@@ -48,4 +48,4 @@ def _write(path: Path, found: dict[str, list]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(found))
     except OSError:
-        return  # a cache that cannot be written costs the next start time, and no trust
+        return  # without this cache the next start hashes everything again, which is slower but safe

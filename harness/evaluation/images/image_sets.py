@@ -166,7 +166,7 @@ def open_images(path: Path) -> ImageSet:
 
 @dataclass(frozen=True)
 class Content:
-    """What one pass over all images tells."""
+    """What one pass over all images finds."""
 
     sha256: str  # of shape and pixels in order: the same whatever file the images came in
     num_distinct: int  # different images

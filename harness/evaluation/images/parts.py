@@ -46,7 +46,7 @@ def draw_in_parts(
                 images = draw(first, stop)
                 assert images.shape == expected, f"drew images of shape {tuple(images.shape)}, expected {expected}"
                 if written:
-                    written.result()  # what failed is told now, and no more than two parts are held
+                    written.result()  # raise its error now, and keep at most two parts in memory
                 written = writer.submit(_save, path, images.contiguous().numpy())
             advance(stop)
         if written:

@@ -50,7 +50,7 @@ def grid(images: Tensor, rows: int) -> Tensor:  # (N, H, W, C) -> (rows * H, N /
 def class_grid(images: Tensor, labels: Tensor) -> Tensor:  # (N, H, W, C), (N,) -> (rows * H, columns * W, C)
     """One row for each class, in the order of the labels: its first images, at most 10 of at most 10 classes.
 
-    A grey line ends every image, or neighbours could not be told apart. A class with fewer images than its neighbours
+    A grey line ends every image, or neighbours would look like one. A class with fewer images than its neighbours
     ends in black.
     """
     line = max(1, images.shape[2] // 16)

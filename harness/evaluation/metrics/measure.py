@@ -96,10 +96,10 @@ def refuse(wanted: Sequence[str], *, has_points: bool, has_spatial_statistics: b
     reasons: dict[str, list[str]] = {}
     for metric, why in refused.items():
         reasons.setdefault(why, []).append(metric)
-    told = "; ".join(f"{' and '.join(names)} cannot be had: {why}" for why, names in reasons.items())
+    refusals = "; ".join(f"{' and '.join(names)} cannot be had: {why}" for why, names in reasons.items())
     advice = f"Ask for what remains, --metrics {','.join(remaining)}" if remaining else "Nothing else remains"
     where = ", or give a reference with images (arr_0)" if _NO_IMAGES in reasons else ""
-    raise DataError(f"{told}. {advice}{where}.")
+    raise DataError(f"{refusals}. {advice}{where}.")
 
 
 def _reason(metric: str, has_points: bool, has_spatial_statistics: bool, network: FeatureNetwork) -> str | None:

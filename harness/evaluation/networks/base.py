@@ -31,7 +31,7 @@ class Features(NamedTuple):
 
     @classmethod
     def of_kinds(cls, kinds: Iterable[Sequence[Tensor | None]]) -> "Features":
-        """Of each kind's parts one tensor. A kind's parts may be let go while the next is asked for."""
+        """One tensor for each kind, of its parts. `kinds` is read one by one, so that parts can be freed between."""
         pool, spatial, logits = (
             None if kind[0] is None else torch.cat([part for part in kind if part is not None]) for kind in kinds
         )

@@ -132,7 +132,7 @@ def _read(path: Path, part: tuple[int, int]) -> Features | None:
 
 
 def _joined(parts: list[Features]) -> Features:
-    """One tensor a kind; each kind's parts are let go as soon as they are copied, or memory would hold them twice."""
+    """One tensor a kind; the parts of each kind are freed once copied, so that memory never holds all of them twice."""
     kinds: list[list[Tensor | None]] = [list(kind) for kind in zip(*parts, strict=True)]
     parts.clear()
     return Features.of_kinds(kinds.pop(0) for _ in range(len(kinds)))
