@@ -197,7 +197,7 @@ def test_a_damaged_image_ends_the_command_with_its_name_and_may_be_mended_under_
     damaged, out = images / "temple" / "0003.JPEG", tmp_path / "latents"
     intact = damaged.read_bytes()
     damaged.write_bytes(intact[:700])
-    with pytest.raises(DataError, match=r"temple/0003.JPEG in .* truncated"):
+    with pytest.raises(DataError, match=r"temple/0003.JPEG is damaged .* truncated"):
         encoded(images, out)
     assert len(shards.finished_shards(out)) == PER_CLASS // PER_SHARD
     damaged.write_bytes(intact)

@@ -7,8 +7,6 @@ import hashlib
 import logging
 import os
 import re
-import struct
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,22 +18,16 @@ from PIL import Image
 from torch import Tensor
 
 from harness.data.dataset import Dataset
+from harness.data.images import reading
 from harness.data.latents import vae
 from harness.model.randomness import Draw
 from harness.system.errors import DataError, UsageError
 from harness.system.processes import launch
 
 VAE_FACTOR = 8  # pixels per latent position of the Stable Diffusion VAE, along one side
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # nothing else is even tried, whatever a file is called
-SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".webp", ".bmp"})
 SYNSET = re.compile(r"n\d{8}")
 IMAGENET = {1_281_167: "training", 50_000: "validation"}  # images of ILSVRC2012's sets
 
-# What Pillow raises for files that are damaged, cut short, or something else than an image.
-UNREADABLE = (
-    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
-    Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
 LARGEST_PIXELS = 2**26  # of one image, before or after it is brought to size; ImageNet's largest has 61 million
 
 log = logging.getLogger(__name__)
@@ -101,16 +93,9 @@ class Decoder:
         return images
 
     def _decode(self, file: str) -> np.ndarray:  # (S, S, 3)
-        try:
-            with Image.open(self._folder / file, formats=FORMATS) as image:
-                _refuse_pixels(image, self._size)
-                return np.array(adm_centre_crop(image.convert("RGB"), self._size))
-        except UNREADABLE as error:
-            reason = str(error).replace(str(self._folder), "").strip() or type(error).__name__
-            raise DataError(
-                f"{file} in {self._folder} is no image that can be read ({reason}). "
-                "Fetch it again or remove it, and repeat the command."
-            ) from error
+        with reading.opened(self._folder / file) as image:
+            _refuse_pixels(image, self._size)
+            return np.array(adm_centre_crop(image.convert("RGB"), self._size))
 
 
 def _refuse_pixels(image: Image.Image, size: int) -> None:
@@ -194,14 +179,14 @@ def _images_in(folder: Path) -> list[tuple[str, int]]:
 
 
 def _is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in reading.SUFFIXES
 
 
 def _empty(folder: Path, name: str) -> DataError:
     if any(entry.is_dir() for entry in (folder / name).iterdir()):
         return DataError(f"{folder / name} holds folders instead of images. Is {folder / name} the folder to give?")
     return DataError(
-        f"the class {name} of {folder} holds no image ({', '.join(sorted(SUFFIXES))}). "
+        f"the class {name} of {folder} holds no image ({', '.join(sorted(reading.SUFFIXES))}). "
         "Fetch its images, or remove the folder; without it, the classes after it are numbered otherwise."
     )
 

@@ -9,9 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from harness.data.images.image_folder import SUFFIXES, UNREADABLE
+from harness.data.images import reading
 from harness.system.errors import DataError
 
 MAX_PIXELS = 2**24  # of one image, 4096 x 4096: a larger one is a mistake, or meant to fill the memory
@@ -50,13 +49,10 @@ def judged(folder: Path, pool: ThreadPoolExecutor) -> tuple[list[Path], tuple[in
 
 def decode(file: Path, shape: tuple[int, int, int]) -> np.ndarray:  # (H, W, C)
     """The pixels of a PNG that was judged. Raises DataError when they are damaged, transparent or of another shape."""
-    try:
-        with Image.open(file, formats=("PNG",)) as image:
-            if image.size != (shape[1], shape[0]):  # a second header, behind the one that was judged
-                raise ValueError(f"it unpacks to {image.size[0]} x {image.size[1]} pixels")
-            pixels = np.array(image)
-    except UNREADABLE as error:
-        raise DataError(f"{file} is damaged: {error}. Save it again, or remove it.") from None
+    with reading.opened(file, ("PNG",)) as image:
+        if image.size != (shape[1], shape[0]):  # a second header, behind the one that was judged
+            raise ValueError(f"it unpacks to {image.size[0]} x {image.size[1]} pixels")
+        pixels = np.array(image)
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     if pixels.shape[2] == 4:
         if pixels[..., 3].min() < 255:
@@ -112,7 +108,7 @@ def _png_shape(file: Path) -> tuple[int, int, int] | None:
 
 def _refuse_other_format(file: Path, start: bytes) -> None:
     kind = next((kind for magic, kind in _OTHERS.items() if start.startswith(magic)), None)
-    if kind is None and file.suffix.lower() not in SUFFIXES:
+    if kind is None and file.suffix.lower() not in reading.SUFFIXES:
         return  # a text or a table beside the images
     why = "Lossy compression changes FID by several points (2.50 became 5.80 for one set)" if kind == "JPEG" else ""
     raise DataError(
