@@ -23,6 +23,20 @@ def cache(tmp_path_factory):
         yield folder
 
 
+@pytest.fixture
+def no_weights(monkeypatch, tmp_path) -> None:
+    """A machine without published weights and without a network: caches are folders of tmp_path."""
+    from huggingface_hub import constants as hub
+
+    for variable in ("HARNESS_FEATURES", "HARNESS_VAE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+
+
 @pytest.fixture(scope="session")
 def digits() -> sources.Dataset:
     return sources.load("digits")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants as hub
 from safetensors.torch import load_file, save_file
 
 from harness.data.latents import vae
@@ -23,12 +22,7 @@ def images(count: int = 3, side: int = 64) -> torch.Tensor:
     return torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(autouse=True)
-def _nowhere_to_find_weights(monkeypatch, tmp_path):
-    monkeypatch.delenv("HARNESS_VAE", raising=False)
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+pytestmark = pytest.mark.usefixtures("no_weights")
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,7 @@ from harness.system.errors import DataError
 
 
 @pytest.fixture(autouse=True)
-def _nowhere_to_find_weights(monkeypatch, tmp_path):
-    monkeypatch.delenv("HARNESS_FEATURES", raising=False)
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("no_proxy", "*")
+def _nowhere_to_find_weights(monkeypatch, no_weights):
     monkeypatch.setattr(inception, "PUBLISHED", replace(inception.PUBLISHED, url="http://127.0.0.1:9/refused.pth"))
 
 

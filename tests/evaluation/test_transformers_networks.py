@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import constants as hub
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -35,12 +34,7 @@ def images(count: int = 5, height: int = 40, width: int = 40) -> torch.Tensor:
     return noise
 
 
-@pytest.fixture(autouse=True)
-def _nowhere_to_find_weights(monkeypatch, tmp_path):
-    monkeypatch.delenv("HARNESS_FEATURES", raising=False)
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+pytestmark = pytest.mark.usefixtures("no_weights")
 
 
 @pytest.fixture(scope="module")

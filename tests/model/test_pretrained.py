@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants as hub
 
 from harness.data.latents import vae
 from harness.evaluation.networks import inception, transformers_networks
@@ -30,14 +29,7 @@ OF_THE_HUB = replace(transformers_networks.DINOV2.published, sha256=SHA256)
 EACH = pytest.mark.parametrize("published", [BY_URL, OF_THE_HUB], ids=["by url", "of the hub"])
 
 
-@pytest.fixture(autouse=True)
-def _nowhere_to_find_weights(monkeypatch, tmp_path):
-    monkeypatch.delenv("HARNESS_FEATURES", raising=False)
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+pytestmark = pytest.mark.usefixtures("no_weights")
 
 
 def placed(path: Path, content: bytes = CONTENT) -> Path:
