@@ -1,14 +1,25 @@
-"""The papers, one folder each: published numbers, and for the paper under test its claims, deviations and figures.
+"""The papers, one folder each: published numbers, and for the paper under test its claims, deviations and sweeps.
 
 A folder has CSV files of published numbers and `protocols.csv`, the conditions under which they were obtained. It may
-have `deviations.yaml` and `sweeps.yaml`. A new paper is a new folder: what reads these files reads every folder.
+have `deviations.yaml` and `sweeps.yaml`. A new paper is a new folder: there is no list of them.
 """
 
+from collections.abc import Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import Any
+
+from harness.recipes.config import plain_values
 
 
 def folders() -> list[Traversable]:
     """The folder of each paper, by name."""
     found = [folder for folder in files("harness.papers").iterdir() if folder.is_dir() and folder.name[0] not in "._"]
     return sorted(found, key=lambda folder: folder.name)
+
+
+def documents(name: str) -> Iterator[tuple[str, Any]]:
+    """The YAML file called `name` of each paper that has one, with the name of the paper's folder."""
+    for folder in folders():
+        if (file := folder / name).is_file():
+            yield folder.name, plain_values(file.read_text(encoding="utf-8"))

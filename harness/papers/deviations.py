@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.papers import folders
-from harness.recipes.config import plain_values
+from harness.papers import documents
 
 
 @dataclass(frozen=True)
@@ -17,9 +16,4 @@ class Deviation:
     here: str
 
 
-DEVIATIONS = tuple(
-    Deviation(**entry)
-    for folder in folders()
-    if (file := folder / "deviations.yaml").is_file()
-    for entry in plain_values(file.read_text(encoding="utf-8"))
-)
+DEVIATIONS = tuple(Deviation(**entry) for _, entries in documents("deviations.yaml") for entry in entries)

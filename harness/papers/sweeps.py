@@ -3,8 +3,7 @@
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from harness.papers import folders
-from harness.recipes.config import plain_values
+from harness.papers import documents
 from harness.system.errors import UsageError, unknown
 
 ALL = "all"
@@ -95,9 +94,8 @@ def _with_all_wanted(member: Member, other: Member | None) -> Member:
 @lru_cache
 def _sweeps() -> dict[str, dict[str, Any]]:
     """Every paper's sweeps by name, each with the scales of its paper."""
-    found: dict[str, dict[str, Any]] = {}
-    for folder in folders():
-        if (file := folder / "sweeps.yaml").is_file():
-            document = plain_values(file.read_text(encoding="utf-8"))
-            found |= {name: {**sweep, "scales": document["scales"]} for name, sweep in document["sweeps"].items()}
-    return found
+    return {
+        name: {**sweep, "scales": document["scales"]}
+        for _, document in documents("sweeps.yaml")
+        for name, sweep in document["sweeps"].items()
+    }

@@ -13,6 +13,7 @@ from harness.claims.comparison import Arm, Side, distance_at, own_differences
 from harness.claims.verdict import NOT_REPRODUCED, Judgement
 from harness.papers import published
 from harness.papers.published import Target, target_of
+from harness.papers.sddit.numbers import COMPONENTS
 from harness.recipes.reading import printed_knobs
 from harness.records.evidence import Evidence
 from harness.records.trials import Setting
@@ -22,11 +23,6 @@ FID_WITHIN = 0.12
 steps 33.0 published, 36.2 to 36.8 in three papers that trained it again (11.5%); DiT-XL/2 19.5 in JAX and 18.1 in
 PyTorch (7%), DiT-B/4 68.4 against 68.9 and 68.3 (DiT README)."""
 
-KNOBS_BY_SERIES = {  # of SD-DiT, where a row of a table stands for other knobs than the paper's usual ones
-    "full (mask 50%)": {"mask_ratio": 0.5},
-    "w/o L_D (mask 50%)": {"mask_ratio": 0.5, "discriminate": False},
-    "w/o mask (ratio 0)": {"mask_ratio": 0.0},
-}
 PLACES = ("SD-DiT Tab.1", "SD-DiT Tab.2", "SD-DiT Tab.3", "SD-DiT Fig.5", "SD-DiT Fig.6", "SD-DiT App.B")
 
 
@@ -93,7 +89,7 @@ def _knobs(row: Mapping[str, Any]) -> dict[str, Any] | None:
     """The knobs that a row stands for; None where it is guided, or its conditions are not stated."""
     place, series = row["figure_or_table"], row["series"]
     if place == "SD-DiT Tab.3":
-        return KNOBS_BY_SERIES.get(series)
+        return COMPONENTS.get(series)
     if row["method"] != "SD-DiT" or place in ("SD-DiT Tab.1", "SD-DiT Tab.2"):
         return {}
     if place == "SD-DiT App.B":

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.papers.published import Target, target_of
 from harness.papers.sddit import numbers as published
+from harness.papers.sddit.numbers import COMPONENTS
 from harness.recipes.config import digest
 from harness.records.evidence import Evidence
 from harness.records.panels import FINAL, describe, differing
@@ -53,11 +54,6 @@ HOW_TO_READ = (
     "and in % of the published value. Comparable: whether the runs were made as the published ones, or what differs."
 )
 
-COMPONENTS: dict[str, Mapping[str, float | bool]] = {  # as the published rows of Table 3 call them
-    "full (mask 50%)": {"mask_ratio": 0.5, "discriminate": True},
-    "w/o L_D (mask 50%)": {"mask_ratio": 0.5, "discriminate": False},
-    "w/o mask (ratio 0)": {"mask_ratio": 0.0, "discriminate": True},
-}
 FULL = next(iter(COMPONENTS))
 ABLATED = ("mask_ratio", "discriminate")
 
