@@ -1,8 +1,13 @@
-"""The command line in a process of its own, as a user starts it."""
+"""The command line: in a process of its own, as a user starts it, or in this one."""
 
+import contextlib
 import os
 import subprocess
 import sys
+
+from typer.testing import CliRunner, Result
+
+from harness.cli import app
 
 QUICK_EVALUATION = ["--set", "num_images=60", "--set", "sampling.num_steps=3"]
 
@@ -17,3 +22,11 @@ def harness(*arguments, cwd, **options):
         text=True,
         **options,
     )
+
+
+def invoke(*arguments, cwd, columns: int = 80) -> Result:
+    """A command in this process. One that is refused ends with SystemExit, never with another exception."""
+    with contextlib.chdir(cwd):
+        done = CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": str(columns)})
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done

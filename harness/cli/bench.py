@@ -11,6 +11,7 @@ import typer
 
 from harness.cli.app import completion
 from harness.cli.app.answer import Assignments, Json, answers, compile_modes, listed, progress_for, show
+from harness.cli.app.options import COMPILE, PIPELINES, PRECISIONS, choice
 from harness.system.errors import DataError, Interrupted, UsageError
 
 EXAMPLES = (
@@ -37,31 +38,24 @@ def bench(
     ],
     precision: Annotated[
         str,
-        typer.Option(
-            metavar="LIST",
-            help="fp32, tf32, bf16. Default: as the recipe has it.",
-            autocompletion=completion.listed_among("fp32", "tf32", "bf16"),
-            rich_help_panel=VARIED,
-        ),
+        choice(PRECISIONS, listed=True, help="fp32, tf32, bf16. Default: as the recipe has it.", panel=VARIED),
     ] = "",
     compile_: Annotated[
         str,
-        typer.Option(
-            "--compile",
+        choice(
+            COMPILE,
+            name="--compile",
+            listed=True,
             parser=compile_modes,
             metavar="LIST",
             help="on, off, auto: eager where it fails. Default: off.",
-            autocompletion=completion.listed_among("on", "off", "auto"),
-            rich_help_panel=VARIED,
+            panel=VARIED,
         ),
     ] = "",
     pipeline: Annotated[
         str,
-        typer.Option(
-            metavar="LIST",
-            help="cached, online-vae: the VAE inside the step. Default: cached.",
-            autocompletion=completion.listed_among("cached", "online-vae"),
-            rich_help_panel=VARIED,
+        choice(
+            PIPELINES, listed=True, help="cached, online-vae: the VAE inside the step. Default: cached.", panel=VARIED
         ),
     ] = "",
     batch: Annotated[
@@ -70,11 +64,11 @@ def bench(
     ] = "",
     deterministic: Annotated[
         str,
-        typer.Option(
-            metavar="LIST",
+        choice(
+            ("on", "off"),
+            listed=True,
             help="on, off: only operations that give the same bits every time. Default: off.",
-            autocompletion=completion.listed_among("on", "off"),
-            rich_help_panel=VARIED,
+            panel=VARIED,
         ),
     ] = "",
     micro_batch: Annotated[
@@ -114,7 +108,7 @@ def bench(
     from harness.recipes import reading as known
 
     for recipe in recipes:
-        known.load_recipe(recipe)  # a wrong name is told before torch is imported
+        known.load_recipe(recipe)  # refuse a wrong name before importing torch, which takes seconds
 
     from harness.bench import matrix
     from harness.recipes.config import parse_count
@@ -163,12 +157,12 @@ def _time(
 
 
 def _refuse_unwritable(out: Path) -> None:
-    """Now, and not when all is timed; nothing is made yet, in case the bench is refused for another reason."""
+    """Raises DataError before anything is timed. Creates nothing: the bench may be refused for another reason."""
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise DataError(f"cannot write to {out}: {there} is no folder that can be written. Choose another --out.")
 
 
 def _said(arguments: list[str]) -> list[str]:
-    """The command as it was typed, without paths: they tell whose machine it was."""
+    """The command as it was typed, with the last part of each path: the folders would identify a person."""
     return [Path(argument).name if "/" in argument else argument for argument in arguments]

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.app import completion
 from harness.cli.app.answer import Json, answers, count, progress_for, show
 from harness.cli.app.application import App
+from harness.cli.app.options import choice
 from harness.cli.app.processes import start_all, together
 from harness.system.errors import DataError
 
@@ -32,10 +32,10 @@ def encode(
     out: Out,
     vae: Annotated[
         str,
-        typer.Option(
+        choice(
+            (VAE, "stabilityai/sd-vae-ft-mse", "random"),
             metavar="ID",
             help="stabilityai/sd-vae-ft-ema or -mse, looked for in $HARNESS_VAE and $HARNESS_CACHE; a folder; random.",
-            autocompletion=completion.among(VAE, "stabilityai/sd-vae-ft-mse", "random"),
         ),
     ] = VAE,
     size: Annotated[int, typer.Option(metavar="PIXELS", help="Of the square cut out of each image.")] = 256,
@@ -46,7 +46,7 @@ def encode(
     batch: Annotated[int, typer.Option(metavar="N", help="Images a process reads at once.")] = 32,
     as_json: Json = False,
 ) -> None:
-    """Encode a folder of images with a VAE. The same command again continues, and mends damaged shards."""
+    """Encode a folder of images with a VAE. The same command again continues, and replaces damaged shards."""
     from harness.data.latents import encode
     from harness.data.latents import sets as latents
 
@@ -70,11 +70,11 @@ def import_(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Latents that another project made.")],
     format: Annotated[
         str,
-        typer.Option(
-            "--from",
+        choice(
+            ("maskdit-lmdb", "fast-dit", "repa-zip", "safetensors"),
+            name="--from",
             metavar="FORMAT",
             help="maskdit-lmdb, fast-dit, repa-zip or safetensors.",
-            autocompletion=completion.among("maskdit-lmdb", "fast-dit", "repa-zip", "safetensors"),
         ),
     ],
     out: Out,

@@ -8,6 +8,7 @@ import typer
 from harness.cli.app import completion, defaults
 from harness.cli.app.answer import Json, answers, show
 from harness.cli.app.layout import wrapped
+from harness.cli.app.options import choice
 from harness.cli.app.processes import Nproc, start_all, together
 from harness.recipes.metric_names import FEATURE_NETWORKS
 from harness.system.errors import OutOfTolerance, UsageError
@@ -49,11 +50,11 @@ Settings = Annotated[
 ]
 Labels = Annotated[
     str,
-    typer.Option(
+    choice(
+        ("balanced", "random"),
         metavar="RULE",
         help="balanced: every class in turn; random: as ADM and DiT draw.",
-        autocompletion=completion.among("balanced", "random"),
-        rich_help_panel=OF_A_RUN,
+        panel=OF_A_RUN,
     ),
 ]
 
@@ -124,11 +125,8 @@ def evaluate(
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="inception, digits, dinov2 or clip. Default: the run's, or inception.",
-            autocompletion=completion.among(*FEATURE_NETWORKS),
-            rich_help_panel=METRICS,
+        choice(
+            FEATURE_NETWORKS, help="inception, digits, dinov2 or clip. Default: the run's, or inception.", panel=METRICS
         ),
     ] = None,
     weights: Annotated[

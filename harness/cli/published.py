@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.app import completion, layout
+from harness.cli.app import layout
 from harness.cli.app.answer import Json, answers, show
 from harness.cli.app.application import App
+from harness.cli.app.options import choice
 from harness.system.errors import UsageError
 
 published_app = App(help="Look up published numbers.")
@@ -25,17 +26,11 @@ DIGITISED = "*"
 def published_list(
     figure: Annotated[
         str | None,
-        typer.Option(
-            metavar="N",
-            help="Of one figure of the SD-DiT paper: 3 to 7.",
-            autocompletion=completion.among("3", "4", "5", "6", "7"),
-        ),
+        choice(("3", "4", "5", "6", "7"), metavar="N", help="Of one figure of the SD-DiT paper: 3 to 7."),
     ] = None,
     table: Annotated[
         str | None,
-        typer.Option(
-            metavar="N", help="Of one table of it: 1 to 4.", autocompletion=completion.among("1", "2", "3", "4")
-        ),
+        choice(("1", "2", "3", "4"), metavar="N", help="Of one table of it: 1 to 4."),
     ] = None,
     method: Annotated[str | None, typer.Option(metavar="NAME", help="Of one method: sddit, MaskDiT, REPA.")] = None,
     missing: Annotated[bool, typer.Option("--missing", help="Only what no text prints, and why.")] = False,

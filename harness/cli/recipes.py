@@ -82,7 +82,7 @@ def recipes_count(
 
     chosen = recipes or recipe_names()
     for name in chosen:
-        load_recipe(name)  # a wrong name is told before torch is imported
+        load_recipe(name)  # refuse a wrong name before importing torch, which takes seconds
     if out is not None and out.name != COUNTS:
         raise UsageError(f"--out is {out}; compare and report look for a file called {COUNTS}.")
 

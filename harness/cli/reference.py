@@ -33,7 +33,7 @@ class Page(NamedTuple):
     options: tuple[tuple[str, tuple[Item, ...]], ...]  # under their headings, "Options" first, "Everywhere" last
     commands: tuple[tuple[str, str], ...]  # of a group: name and summary
     examples: tuple[str, ...]  # commands as they are typed
-    closing: str  # what else stands at the end
+    closing: str  # the other text of the epilog
 
 
 def pages() -> list[Page]:
@@ -120,7 +120,7 @@ def _help(parameter: Any) -> str:
 
 
 def _default(parameter: Any) -> str:
-    """As text, where a value is set whose help does not say what stands for it."""
+    """The default as text; empty where there is none, or where the help describes it."""
     value = parameter.default
     nothing = value is None or isinstance(value, bool) or value in ("", [])
     return "" if nothing or not parameter.show_default else str(value)

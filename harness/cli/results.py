@@ -7,6 +7,7 @@ import typer
 
 from harness.cli.app import completion, defaults
 from harness.cli.app.answer import Assignments, Json, Roots, answers, count, listed, show
+from harness.cli.app.options import choice
 from harness.cli.app.state import state
 from harness.system.errors import OutOfTolerance, UsageError
 
@@ -29,11 +30,7 @@ def compare(
     runs: Roots = None,
     figure: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="3, 4, 5, 6 or 7 of the paper; losses, memory or cost; or all of them.",
-            autocompletion=completion.among(*completion.FIGURES),
-        ),
+        choice(completion.FIGURES, help="3, 4, 5, 6 or 7 of the paper; losses, memory or cost; or all of them."),
     ] = "all",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the figures go.")] = Path("reports/latest"),
     as_json: Json = False,
@@ -52,11 +49,7 @@ def report(
     ),
     format: Annotated[
         str,
-        typer.Option(
-            metavar="LIST",
-            help="md, html, or both: md,html.",
-            autocompletion=completion.listed_among("md", "html"),
-        ),
+        choice(("md", "html"), listed=True, help="md, html, or both: md,html."),
     ] = "md,html",
     records: Annotated[
         bool, typer.Option("--records", help="Also copy the runs' small records there, so that anyone can redraw it.")

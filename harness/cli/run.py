@@ -8,6 +8,7 @@ import typer
 
 from harness.cli.app import completion, defaults
 from harness.cli.app.answer import Assignments, Json, answers, compile_modes, count, note, show
+from harness.cli.app.options import COMPILE, PIPELINES, PRECISIONS, choice
 from harness.cli.app.processes import (
     EXECUTION,
     Launcher,
@@ -72,31 +73,25 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Start over, even if the run is finished.")] = False,
     pipeline: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
+        choice(
+            PIPELINES,
             help="cached, or online-vae: encode the images of --data in every step. Default: the recipe's.",
-            autocompletion=completion.among("cached", "online-vae"),
-            rich_help_panel=EXECUTION,
+            panel=EXECUTION,
         ),
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="fp32, tf32 or bf16. Default: the recipe's.",
-            autocompletion=completion.among("fp32", "tf32", "bf16"),
-            rich_help_panel=EXECUTION,
-        ),
+        choice(PRECISIONS, help="fp32, tf32 or bf16. Default: the recipe's.", panel=EXECUTION),
     ] = None,
     compile_: Annotated[
         str | None,
-        typer.Option(
-            "--compile",
+        choice(
+            COMPILE,
+            name="--compile",
             parser=compile_modes,
             metavar="MODE",
             help="on, off, or auto: eager where it fails. Default: the recipe's.",
-            autocompletion=completion.among("on", "off", "auto"),
-            rich_help_panel=EXECUTION,
+            panel=EXECUTION,
         ),
     ] = None,
     micro_batch: Annotated[
@@ -109,11 +104,11 @@ def run(
     ] = None,
     data_residency: Annotated[
         str | None,
-        typer.Option(
+        choice(
+            ("host", "gpu"),
             metavar="PLACE",
             help="host, or gpu: hold the whole set there. Default: the recipe's.",
-            autocompletion=completion.among("host", "gpu"),
-            rich_help_panel=EXECUTION,
+            panel=EXECUTION,
         ),
     ] = None,
     deterministic: Annotated[
@@ -151,7 +146,7 @@ def run(
     from harness.recipes import reading as recipes
 
     if recipe:
-        recipes.load_recipe(recipe)  # a wrong name is told before torch is imported
+        recipes.load_recipe(recipe)  # refuse a wrong name before importing torch, which takes seconds
     if print_sbatch or launcher == "slurm":
         from harness.system.processes.slurm import Job
 

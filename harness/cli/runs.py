@@ -1,4 +1,4 @@
-"""`harness runs`: what lies on the disk, one run in full, removing runs, and their histories for other programs."""
+"""`harness runs`: list, show, remove and export run folders."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +8,7 @@ import typer
 from harness.cli.app import completion
 from harness.cli.app.answer import Json, Roots, answers, show
 from harness.cli.app.application import App
+from harness.cli.app.options import choice
 from harness.system.errors import DataError, UsageError
 
 runs_app = App(help="List, look into, remove and export run folders.")
@@ -132,11 +133,11 @@ def runs_export(
     ],
     to: Annotated[
         str,
-        typer.Option(
-            "--to",
+        choice(
+            ("csv", "tensorboard", "wandb", "trackio"),
+            name="--to",
             metavar="FORMAT",
             help="csv, tensorboard, wandb or trackio.",
-            autocompletion=completion.among("csv", "tensorboard", "wandb", "trackio"),
         ),
     ],
     out: Annotated[

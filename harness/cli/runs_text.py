@@ -44,7 +44,7 @@ def of_the_list(document: Document) -> list[str]:
 
 
 def _configuration(run: Document) -> tuple[str, str, tuple[str, ...]]:
-    """Runs of one configuration but for their seeds stand together."""
+    """The key by which runs are grouped: runs that differ in their seed alone have the same."""
     return run["run"].rpartition("/")[0] or run["recipe"] or "", run["method"] or "", tuple(run["settings"])
 
 

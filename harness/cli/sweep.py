@@ -14,6 +14,7 @@ import typer
 from harness.cli.app import completion, defaults
 from harness.cli.app.answer import Assignments, Json, answers, listed, live, note, show
 from harness.cli.app.layout import columns, wrapped
+from harness.cli.app.options import choice
 from harness.cli.app.processes import SLURM, Launcher, Nodes, Nproc, Partition, PrintSbatch, Time, refuse_of_a_job
 from harness.cli.app.state import state
 from harness.system.errors import UsageError
@@ -46,11 +47,7 @@ def sweep(
     ],
     scale: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="paper, or tiny: the same on the embedded digits.",
-            autocompletion=completion.among("paper", "tiny"),
-        ),
+        choice(("paper", "tiny"), help="paper, or tiny: the same on the embedded digits."),
     ] = "paper",
     seeds: Annotated[str | None, typer.Option(metavar="LIST", help="Like 0,1,2. Default: the scale's.")] = None,
     images: Annotated[
@@ -161,10 +158,10 @@ def _distance(members: Sequence["Outcome"]) -> str:
 
 def _state(members: Sequence["Outcome"]) -> str:
     states = [outcome.state for outcome in members]
-    for telling in ("failed", "begun", "to evaluate"):
-        if telling in states:
-            step = max(outcome.step for outcome in members if outcome.state == telling)
-            return f"{telling} at step {step:,}" if telling == "begun" else telling
+    for notable in ("failed", "begun", "to evaluate"):
+        if notable in states:
+            step = max(outcome.step for outcome in members if outcome.state == notable)
+            return f"{notable} at step {step:,}" if notable == "begun" else notable
     return "waiting" if "waiting" in states else "finished"
 
 

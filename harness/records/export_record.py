@@ -15,10 +15,10 @@ class Export(Record):
     run: str  # "<recipe>/<run id>"
     weights: Literal["ema", "raw"]
     step: int  # training steps behind the weights; 0 for an imported network, whose training is not known
-    weights_sha256: str  # of names and values, in whatever file they lie: what evaluations call weights_sha256
+    weights_sha256: str  # of names and values, as evaluations record it; independent of the file format
     config_sha256: str  # of config.yaml beside it
     run_config_sha256: str  # of the run's: another one where that named folders of the machine it ran on
-    license: str  # an identifier, "unknown" where nobody chose one
+    license: str  # an identifier; "unknown" if none was chosen
     manifest: Manifest | None = None
     imported: Import | None = None
     result: Result | None = None  # without its evaluations

@@ -1,9 +1,9 @@
 """The documents of a run folder as types. Everything that writes or reads one goes through here.
 
 runs/<recipe>/<run-id>/ holds config.yaml (see recipes.config.RunConfig), manifest.json, metrics.jsonl, events.jsonl,
-checkpoints/, samples/, evaluations/<name>.json and, written last, result.json. A record ends with the sha256 of all
-else in it: a digit that changed on the disk would otherwise be read as another measurement. Records of older versions
-have none and are read as they are; whoever changes one by hand leaves it out.
+checkpoints/, samples/, evaluations/<name>.json and, written last, result.json. A record ends with the sha256 of the
+rest of it: a digit that changed on the disk would otherwise be read as another measurement. Records of older versions
+have no hash and are read as they are. To change a record by hand, remove its hash.
 """
 
 import json
@@ -143,7 +143,7 @@ class Evaluation(Record):
     step: int | None  # training steps behind the network; None: the images came in a file
     weights: Literal["ema", "raw"] | None
     weights_sha256: str | None = None
-    samples_sha256: str | None = None  # of the images' pixels, whatever file or parts they lay in
+    samples_sha256: str | None = None  # of the images' pixels, independent of their file format
     metrics: dict[str, float]
     standard_errors: dict[str, float] = {}
     cross_checks: list[CrossCheck] = []
@@ -232,6 +232,14 @@ def read_record(path: Path, kind: type[R]) -> R:
     if sha256 not in (None, digest(document)):
         raise DataError(f"{path} was changed or damaged: it differs from the sha256 written with it.")
     return record
+
+
+def record_or_none(path: Path, kind: type[R]) -> R | None:
+    """The document at `path`; None where it is missing or damaged."""
+    try:
+        return read_record(path, kind)
+    except DataError:
+        return None
 
 
 def read_json(path: Path, most: int = LARGEST_RECORD) -> Any:

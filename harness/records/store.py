@@ -127,7 +127,7 @@ def _candidates(roots: Sequence[Path], left_out: list[LeftOut]) -> Iterator[Path
             if not any(marker in names for marker in MARKERS):
                 continue
             found = True
-            folders.clear()  # what lies inside a run belongs to it
+            folders.clear()  # do not search inside a run
             folder = Path(parent)
             if folder.resolve() not in seen:
                 seen.add(folder.resolve())

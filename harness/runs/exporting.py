@@ -25,7 +25,7 @@ from harness.recipes.config import RunConfig
 from harness.recipes.reading import about
 from harness.records import documents
 from harness.records.export_record import CARD, CONFIG, RECORD, WEIGHTS, Export
-from harness.records.schema import Evaluation, Import, Manifest, Result, read_record, write_atomically, write_record
+from harness.records.schema import Evaluation, Import, Manifest, read_record, write_atomically, write_record
 from harness.records.store import Run, load_run
 from harness.runs import folder as run_folder
 from harness.runs.importing import RECORD as IMPORT_RECORD
@@ -92,52 +92,46 @@ def export(
     if weights not in KINDS:
         raise UsageError(f"--weights is {weights!r}; it must be {' or '.join(KINDS)}.")
     kind = KINDS[weights]
-    _refuse_occupied(out, force)  # before a lock lies beside it
+    _refuse_occupied(out, force)  # before a lock file is made beside it
     with ExitStack() as holds:
         if folder.is_dir():
             holds.enter_context(locks.in_use(folder, note=progress.note))
         if out.resolve() != folder.resolve():
             holds.enter_context(locks.run_folder(out, "choose another --out", alone=True, note=progress.note))
-        return _exported(folder, out, step, kind, license, force, progress)
-
-
-def _exported(
-    folder: Path, out: Path, step: int | None, kind: Weights, license: str | None, force: bool, progress: Progress
-) -> Export:
-    """`export`, while nobody removes the one folder or works in the other."""
-    _refuse_occupied(out, force)
-    if (folder / RECORD).is_file():
-        raise UsageError(f"{folder} is an export already; copy it, or export its run again.")
-    cfg = run_folder.configuration(folder)
-    imported = read_record(folder / IMPORT_RECORD, Import) if (folder / IMPORT_RECORD).is_file() else None
-    chosen = _licence(license, imported)
-    found_step, tensors = _weights_of(folder, cfg, step, kind, progress)
-    run_folder.network(cfg, tensors, folder)  # refuses weights that are not of this configuration
-    run = _finished(folder)
-    portable = _without_places(cfg)
-    sha256 = fingerprint(tensors)
-    record = Export(
-        harness_version=harness.__version__,
-        run=f"{cfg.recipe}/{folder.resolve().name}",
-        weights=kind,
-        step=found_step,
-        weights_sha256=sha256,
-        config_sha256=portable.sha256,
-        run_config_sha256=cfg.sha256,
-        license=chosen,
-        manifest=_manifest(folder) if imported is None else None,
-        imported=imported,
-        result=run.result.model_copy(update={"evaluations": {}}) if run else _result(folder),
-        evaluations={
-            evaluation.name: Evaluation.model_validate(_everywhere(evaluation.model_dump(mode="json")))
-            for evaluation in documents.read(folder, folder.name).all_evaluations.values()
+        _refuse_occupied(out, force)
+        if (folder / RECORD).is_file():
+            raise UsageError(f"{folder} is an export already; copy it, or export its run again.")
+        cfg = run_folder.configuration(folder)
+        found = documents.read(folder, folder.name)
+        if found.imported is None and found.manifest is None:
+            file = folder / (IMPORT_RECORD if IMPORT_RECORD in found.damaged else "manifest.json")
+            raise DataError(f"{file}: {found.damaged.get(file.name, 'it is missing')}.")
+        found_step, tensors = _weights_of(folder, cfg, step, kind, progress)
+        run_folder.network(cfg, tensors, folder)  # refuses weights that are not of this configuration
+        portable, sha256 = _without_places(cfg), fingerprint(tensors)
+        of_these = [
+            evaluation
+            for evaluation in found.all_evaluations.values()
             if (evaluation.step, evaluation.weights) == (found_step, kind)
             and evaluation.weights_sha256 in (None, sha256)
-        },
-        files={},
-    )
-    whole = run if run and found_step == run.result.steps else None
-    return _write(out, record, portable, tensors, whole)
+        ]
+        record = Export(
+            harness_version=harness.__version__,
+            run=f"{cfg.recipe}/{folder.resolve().name}",
+            weights=kind,
+            step=found_step,
+            weights_sha256=sha256,
+            config_sha256=portable.sha256,
+            run_config_sha256=cfg.sha256,
+            license=_licence(license, found.imported),
+            manifest=found.manifest and _manifest_without_places(found.manifest),
+            imported=found.imported,
+            result=found.result and found.result.model_copy(update={"evaluations": {}}),
+            evaluations={e.name: Evaluation.model_validate(_everywhere(e.model_dump(mode="json"))) for e in of_these},
+            files={},
+        )
+        whole = _whole_run(folder) if found.result and found_step == found.result.steps else None
+        return _write(out, record, portable, tensors, whole)
 
 
 def load(folder: Path) -> Exported:
@@ -177,29 +171,21 @@ def _weights_of(
     return found
 
 
-def _finished(folder: Path) -> Run | None:
-    """The run, where it is whole. An unfinished or imported one has no result to tell."""
+def _whole_run(folder: Path) -> Run | None:
+    """The run, where it is finished and undamaged."""
     try:
         return load_run(folder)
     except DataError:
         return None
 
 
-def _result(folder: Path) -> Result | None:
-    try:
-        return read_record(folder / "result.json", Result).model_copy(update={"evaluations": {}})
-    except DataError:
-        return None
-
-
-def _manifest(folder: Path) -> Manifest:
-    manifest = read_record(folder / "manifest.json", Manifest)
+def _manifest_without_places(manifest: Manifest) -> Manifest:
     data = manifest.data.model_copy(update={"name": _name_of(manifest.data.name)})
     return manifest.model_copy(update={"command": without_places(manifest.command), "data": data})
 
 
 def without_places(text: str) -> str:
-    """`text` with the last part alone of every path and URL: where a file lay on one machine is nobody's need."""
+    """`text` with the last part alone of every path and URL: folders of one machine would identify a person."""
     return FOLDERS.sub("", text)
 
 
@@ -296,7 +282,7 @@ def _replace(temporary: Path, out: Path) -> None:
 
 
 def _header(record: Export, cfg: RunConfig) -> dict[str, str]:
-    """What the safetensors file says of itself, so that it can stand alone. "format" is what other loaders ask for."""
+    """What the safetensors file says of itself, so that it can be used alone. Other loaders ask for "format"."""
     return {
         "format": "pt",
         "harness_format": FORMAT,

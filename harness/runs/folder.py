@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import baselines
 from harness.recipes.config import RunConfig, read_config
 from harness.records.provenance import PACKAGES
-from harness.records.schema import Manifest, Result, read_record, write_atomically, write_record
+from harness.records.schema import Manifest, Result, read_record, record_or_none, write_atomically, write_record
 from harness.system.errors import DataError, SetupError, UsageError
 from harness.system.locks import Hold
 from harness.system.progress import Progress
@@ -21,7 +21,7 @@ EVALUATIONS = ("untrained", "step-*", "final")  # a run's own; `harness evaluate
 
 
 def configuration(folder: Path) -> RunConfig:
-    """The configuration of the run that lies in `folder`.
+    """The configuration of the run in `folder`.
 
     Raises DataError where there is none or it is damaged, SetupError where the package is absent that its method is of.
     """
@@ -52,10 +52,8 @@ def _require_method(name: str, folder: Path) -> None:
     """SetupError for a method that is not there, with the packages that the manifest names beside the harness's own."""
     if name in baselines.names():
         return
-    try:
-        packages = read_record(folder / "manifest.json", Manifest).packages
-    except DataError:
-        packages = {}
+    manifest = record_or_none(folder / "manifest.json", Manifest)
+    packages = manifest.packages if manifest else {}
     brought = [f"{package} {version}" for package, version in packages.items() if package not in PACKAGES]
     whose = f"came from {' or '.join(brought)}" if brought else "came from a package that the run does not name"
     raise SetupError(
@@ -66,10 +64,9 @@ def _require_method(name: str, folder: Path) -> None:
 
 def finished(folder: Path, cfg: RunConfig, *, needs_evaluation: bool) -> Result | None:
     """The result of a run that has nothing left to do; `needs_evaluation`, its milestones' that are there included."""
-    try:
-        result = read_record(folder / "result.json", Result)
-    except DataError:
-        return None  # absent or damaged: the run goes on from its checkpoints and writes it anew
+    result = record_or_none(folder / "result.json", Result)
+    if result is None:
+        return None  # the run continues from its checkpoints and writes a new one
     there = checkpoint.steps(folder / "checkpoints")
     asked = {milestone_name(step) for step in milestones(cfg) if step in there} if result.evaluations else {"final"}
     return result if not needs_evaluation or asked <= result.evaluations.keys() else None
@@ -98,7 +95,7 @@ def make_ready(
     Raises DataError when the disk refuses or is too small, or the run was begun otherwise.
     """
     _find_room(folder, needed)
-    if force:  # now that nothing stands against the new run
+    if force:  # only now, when the new run can begin
         shutil.rmtree(folder)
         (folder / "checkpoints").mkdir(parents=True)
         hold.release()
@@ -129,7 +126,7 @@ def _find_room(folder: Path, needed: int) -> None:
 
 
 def _clear_leftovers(folder: Path) -> None:
-    """What a kill left half written: nobody else writes these while this command holds the folder."""
+    """Remove what a kill left half written. This command holds the lock, so no other writes these files."""
     of_the_run = (".*.tmp", "samples/.grid.png.*.tmp", *(f"evaluations/.{name}.json.*.tmp" for name in EVALUATIONS))
     for unfinished in (path for pattern in of_the_run for path in folder.glob(pattern)):
         unfinished.unlink()
@@ -140,7 +137,7 @@ def _clear_leftovers(folder: Path) -> None:
 def _keep_manifest(folder: Path, manifest: Manifest, progress: Progress) -> None:
     """Write the manifest of a run that starts; a run that continues keeps its own, and must be on the same hardware.
 
-    One number for the speed of two machines would be nobody's. Raises DataError on other hardware.
+    A record has one speed, which must be of one machine. Raises DataError on other hardware.
     """
     path = folder / "manifest.json"
     if not begun(folder):
@@ -154,8 +151,8 @@ def _keep_manifest(folder: Path, manifest: Manifest, progress: Progress) -> None
         return
     if (kept.device, kept.world_size) != (manifest.device, manifest.world_size):
         raise DataError(
-            f"{folder} was begun on {_hardware(kept)}; this is {_hardware(manifest)}, and one speed for both would be "
-            "nobody's. Continue it there, or start over with --force."
+            f"{folder} was begun on {_hardware(kept)}; this is {_hardware(manifest)}. Its record has one speed, so "
+            "continue it there, or start over with --force."
         )
     if kept.precision != manifest.precision:
         raise DataError(

@@ -75,12 +75,12 @@ def _no_checkpoint(folder: Path, step: int | None) -> DataError:
     which = "no whole checkpoint" if step is None else f"no whole checkpoint of step {step}"
     there = ", ".join(map(str, checkpoint.steps(folder / "checkpoints"))) or "none"
     if not (folder / "result.json").is_file():
-        mend = "`harness run` continues the run"
+        advice = "`harness run` continues the run"
     elif step is None or there == "none":
-        mend = "the run is finished; the same `harness run` with --force trains it anew"
+        advice = "the run is finished; the same `harness run` with --force trains it anew"
     else:
-        mend = "the run is finished, so take one of these"
-    return DataError(f"{folder} holds {which} of its configuration. Steps there: {there}; {mend}.")
+        advice = "the run is finished, so take one of these"
+    return DataError(f"{folder} holds {which} of its configuration. Steps there: {there}; {advice}.")
 
 
 def _open_export(folder: Path, device: torch.device, step: int | None) -> Opened:
@@ -215,6 +215,6 @@ def _written(target: Path, document: dict[str, Any], wanted: Sequence[str]) -> d
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    shutil.rmtree(target / "parts", ignore_errors=True)  # a kill may have come before they were gone
+    shutil.rmtree(target / "parts", ignore_errors=True)  # a kill may have come before they were removed
     extract.clear_leftovers(target)
     return record

@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 
 from harness.papers.sweeps import Plan
 from harness.planning.plan import resolve
-from harness.records.schema import Evaluation, Result, read_lines, read_record
+from harness.records.schema import Evaluation, Result, read_lines, record_or_none
 from harness.records.trials import distance_metric
-from harness.system.errors import DataError, HarnessError, Interrupted, Preempted, UsageError
+from harness.system.errors import HarnessError, Interrupted, Preempted, UsageError
 from harness.system.processes.children import exit_code, started
 
 State = Literal["finished", "to evaluate", "begun", "waiting", "failed"]
@@ -91,9 +91,8 @@ def tasks(plan: Plan, out: Path, *, seeds: Sequence[int] | None = None, assignme
 
 def outcome_of(task: Task) -> Outcome:
     """How far a task has come, from the files of its run folder alone."""
-    try:
-        result = read_record(task.folder / "result.json", Result)
-    except DataError:
+    result = record_or_none(task.folder / "result.json", Result)
+    if result is None:
         step = _reached(task.folder)
         return Outcome("begun" if step else "waiting", step)
     final = result.evaluations.get("final")
@@ -166,14 +165,9 @@ def _reached(folder: Path) -> int:
 
 def _unmeasured(task: Task) -> set[float]:
     """The guidance scales that the last step has not been evaluated with."""
-    found = set()
-    for path in (task.folder / "evaluations").glob("*.json"):
-        try:
-            evaluation = read_record(path, Evaluation)
-        except DataError:
-            continue  # it is made again
-        if evaluation.step == task.steps:
-            found.add(evaluation.protocol.guidance_scale)
+    paths = (task.folder / "evaluations").glob("*.json")
+    measured = [evaluation for path in paths if (evaluation := record_or_none(path, Evaluation))]
+    found = {e.protocol.guidance_scale for e in measured if e.step == task.steps}
     return set(task.guided) - found
 
 

@@ -19,7 +19,7 @@ from harness.planning.estimate import fitting_micro_batch
 from harness.planning.plan import USABLE_MEMORY, cost_of, estimate_of, identity_of, on_shapes, too_large
 from harness.recipes.config import Execution, RunConfig, read_config
 from harness.records import machine, provenance
-from harness.records.schema import Device, Evaluation, Result, read_record, write_record
+from harness.records.schema import Device, Evaluation, Result, record_or_none, write_record
 from harness.runs import folder as run_folder
 from harness.system import locks
 from harness.system.errors import DataError, HarnessError, UsageError
@@ -237,7 +237,7 @@ def _evaluate_all(
     evaluations = {}
     for name, (step, make) in networks.items():
         path = folder / "evaluations" / f"{name}.json"
-        known = world.agreed(_known_evaluation(path) if world.is_main else None)
+        known = world.agreed(record_or_none(path, Evaluation) if world.is_main else None)
         if known is None or known.protocol != wanted:
             measured = make()
             if not world.agreed(measured is not None):
@@ -271,10 +271,3 @@ def _vae(data: Dataset, device: torch.device) -> "Vae | None":
     from harness.data.latents import vae  # diffusers takes seconds to import
 
     return vae.load(data.vae, device, sha256=data.vae_sha256)
-
-
-def _known_evaluation(path: Path) -> Evaluation | None:
-    try:
-        return read_record(path, Evaluation)
-    except DataError:
-        return None  # absent or damaged: it is made again

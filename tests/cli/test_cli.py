@@ -10,31 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import QUICK_EVALUATION, harness
+from command_line import QUICK_EVALUATION, harness, invoke
 
 from harness.records.schema import Result, read_record
 
 SMALL = ["--set", "width=16", "--set", "depth=3", "--set", "num_heads=2", "--set", "batch_size=8"]
-
-
-def test_help_is_quick_because_it_imports_nothing_heavy(tmp_path):
-    code = (
-        "import sys; from typer.testing import CliRunner; from harness.cli import app;"
-        "done = CliRunner().invoke(app, ['--help']); assert done.exit_code == 0, done.output;"
-        "print([m for m in ('torch', 'pandas', 'matplotlib', 'sklearn', 'scipy', 'numpy') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_compare_and_report_never_import_torch(tmp_path):
-    code = (
-        "import sys; from harness.report import figures, report; from harness.report.figures import figure3;"
-        "from harness.papers import published;"
-        "print([m for m in ('torch', 'sklearn', 'torch_fidelity') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
@@ -57,11 +37,10 @@ def test_compare_and_report_never_import_torch(tmp_path):
         (["nonsense"], 2, "no command is called 'nonsense'"),
     ],
 )
-def test_a_wrong_command_says_what_why_and_how_to_mend_it(arguments, exit_code, says, tmp_path):
-    done = harness(*arguments, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (exit_code, "")
+def test_a_wrong_command_says_what_why_and_what_to_do(arguments, exit_code, says, tmp_path):
+    done = invoke(*arguments, cwd=tmp_path)
+    assert (done.exit_code, done.stdout) == (exit_code, "")
     assert says in done.stderr
-    assert "Traceback" not in done.stderr
     assert list(tmp_path.rglob("*.json")) == []
 
 
@@ -105,16 +84,8 @@ def test_a_step_that_does_not_fit_into_memory_ends_with_3_and_the_pieces_that_wo
 
 
 LONG = [
-    "run",
-    "dit-tiny",
-    "--steps",
-    "400",
-    *SMALL,
-    "--no-eval",
-    "--set",
-    "log_every=1",
-    "--set",
-    "checkpoint_every=50",
+    *("run", "dit-tiny", "--steps", "400", *SMALL, "--no-eval"),
+    *("--set", "log_every=1", "--set", "checkpoint_every=50"),
 ]
 
 

@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -60,33 +58,21 @@ def test_what_was_measured_from_a_drawing_is_marked():
     assert "*" not in answer("--figure", "3")
 
 
-def test_only_missing_values_can_be_asked_for():
-    rows = json.loads(answer("--missing", "--json"))["published"]
-    assert len(rows) == len(published.missing())
-    assert {row["quality"] for row in rows} == {"missing"}
-    assert all(row["value"] is None and row["value_text"] == "" for row in rows)
-
-
-def test_json_holds_every_column_of_every_row():
+def test_json_and_csv_hold_every_column_of_every_row_and_missing_ones_can_be_asked_for():
     rows = json.loads(answer("--json"))["published"]
     assert len(rows) == len(published.rows())
     assert set(rows[0]) == set(published.rows().columns)
     table = json.loads(answer("--table", "2", "--method", "sddit", "--json"))["published"]
-    assert [(row["metric"], row["value"]) for row in table] == [
-        ("FID-50K", 7.21),
-        ("sFID", 5.17),
-        ("IS", 144.68),
-        ("Precision", 0.72),
-        ("Recall", 0.61),
-    ]
-
-
-def test_csv_holds_every_column_of_every_row():
-    rows = list(csv.DictReader(answer("--csv").splitlines()))
-    assert len(rows) == len(published.rows())
-    own = next(row for row in rows if row["figure_or_table"] == "SD-DiT Fig.3")
+    values = {"FID-50K": 7.21, "sFID": 5.17, "IS": 144.68, "Precision": 0.72, "Recall": 0.61}
+    assert {row["metric"]: row["value"] for row in table} == values
+    as_csv = list(csv.DictReader(answer("--csv").splitlines()))
+    assert len(as_csv) == len(rows)
+    own = next(row for row in as_csv if row["figure_or_table"] == "SD-DiT Fig.3")
     assert own["value"] == "48.39"
     assert own["protocol"].startswith("400k steps, batch 256, without guidance")
+    missing = json.loads(answer("--missing", "--json"))["published"]
+    assert len(missing) == len(published.missing())
+    assert all((row["quality"], row["value"], row["value_text"]) == ("missing", None, "") for row in missing)
 
 
 def test_nothing_found_is_said_and_is_no_error():
@@ -108,15 +94,3 @@ def test_a_wrong_question_says_what_can_be_asked(arguments, says):
     done = ask(*arguments)
     assert (done.exit_code, done.stdout) == (2, "")
     assert says in done.stderr
-
-
-def test_help_has_examples_and_needs_no_pandas():
-    code = (
-        "import sys; from typer.testing import CliRunner; from harness.cli import app;"
-        "done = CliRunner().invoke(app, ['published', 'list', '--help']); assert done.exit_code == 0, done.output;"
-        "print(' '.join(done.output.split())); print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    shown, heavy = done.stdout.splitlines()
-    assert heavy == "[]"
-    assert "harness published list --figure 3" in shown

@@ -60,38 +60,25 @@ def table(path: Path) -> list[dict[str, str]]:
 # TensorBoard --------------------------------------------------------------------------------------------------------
 
 
-def test_tensorboard_reads_every_logged_value_at_its_step_and_time(tmp_path):
-    folder = logged(tmp_path / "runs")
+def test_tensorboard_reads_every_value_at_its_step_and_time_guided_evaluations_apart_and_the_settings(tmp_path):
+    folder = logged(tmp_path / "runs", knobs={"mask_ratio": 0.5}, milestones={150: 40.0, 300: 20.0}, guided={1.5: 4.0})
     back = read_back(exported(folder, "tensorboard", tmp_path / "out"))
-    losses = back.Scalars("loss")
-    assert [(e.step, e.value) for e in losses] == [(step, pytest.approx(1 / step)) for step in range(100, 601, 100)]
-    assert [e.wall_time - START for e in losses] == [10, 20, 30, 40, 50, 60]  # even ones recorded, others between
-    assert [e.step for e in back.Scalars("loss/denoise")] == list(range(100, 601, 100))
+
+    def curve(tag):
+        return [(e.step, pytest.approx(e.value), e.wall_time - START) for e in back.Scalars(tag)]
+
+    assert curve("loss") == [(step, 1 / step, step / 10) for step in range(100, 601, 100)]  # every 200 recorded
+    assert [step for step, _, _ in curve("loss/denoise")] == list(range(100, 601, 100))
     assert "mfu" not in back.Tags()["scalars"]  # null: not known
-
-
-def test_tensorboard_reads_evaluations_at_their_steps_and_guided_ones_apart(tmp_path):
-    folder = logged(tmp_path / "runs", milestones={150: 40.0, 300: 20.0}, guided={1.5: 4.0}, distance=5.0)
-    back = read_back(exported(folder, "tensorboard", tmp_path / "out"))
-    curve = back.Scalars("evaluation/fd-digits@1k")
-    assert [(e.step, e.value) for e in curve] == [(0, 300), (150, 40), (300, 20), (600, 5)]
-    assert [e.wall_time - START for e in curve] == [0, 15, 30, 60]
-    guided = back.Scalars("evaluation (guidance_scale 1.5)/fd-digits@1k")
-    assert [(e.step, e.value) for e in guided] == [(600, 4)]
+    assert curve("evaluation/fd-digits@1k") == [(0, 300, 0), (150, 40, 15), (300, 20, 30), (600, 5, 60)]
+    assert curve("evaluation (guidance_scale 1.5)/fd-digits@1k") == [(600, 4, 60)]
     assert len(back.Scalars("evaluation/is-digits@1k")) == 1
 
-
-def test_tensorboard_gets_the_settings_as_hyperparameters_and_as_text(tmp_path):
-    folder = logged(tmp_path / "runs", knobs={"mask_ratio": 0.5})
-    back = read_back(exported(folder, "tensorboard", tmp_path / "out"))
     content = back.SummaryMetadata(hparams.SESSION_START_INFO_TAG).plugin_data.content
     start = hparams.parse_session_start_info_plugin_data(content)
     values = {name: getattr(value, value.WhichOneof("kind")) for name, value in start.hparams.items()}
-    config = read_config(folder / "config.yaml")
-    assert values["knobs.mask_ratio"] == 0.5
-    assert values["protocol.steps"] == 600
-    assert values["protocol.ema_warmup"] == "true"
-    assert json.loads(values["protocol.betas"]) == config["protocol"]["betas"]
+    assert (values["knobs.mask_ratio"], values["protocol.steps"], values["protocol.ema_warmup"]) == (0.5, 600, "true")
+    assert json.loads(values["protocol.betas"]) == read_config(folder / "config.yaml")["protocol"]["betas"]
     assert values["sampling.guidance_scale"] == "null"
     (text,) = back.Tensors("config/text_summary")
     assert "| knobs.mask_ratio | `0.5` |" in text.tensor_proto.string_val[0].decode()
@@ -261,7 +248,7 @@ def wandb(monkeypatch) -> list:
     return calls
 
 
-def test_wandb_gets_an_offline_run_of_the_runs_own_id_with_steps_in_order(wandb, tmp_path):
+def test_wandb_gets_an_offline_run_of_the_runs_own_id_with_steps_in_order(wandb, tmp_path, monkeypatch):
     folder = logged(tmp_path / "runs", guided={1.5: 4.0})
     path = exported(folder, "wandb", tmp_path / "out")
     ((_, options),) = [call for call in wandb if call[0] == "init"]
@@ -275,12 +262,9 @@ def test_wandb_gets_an_offline_run_of_the_runs_own_id_with_steps_in_order(wandb,
     assert (last["loss"], last["evaluation/fd-digits@1k"], last["wall_time"]) == (1 / 600, 5.0, START + 60)
     assert [call[0] for call in wandb[-2:]] == ["finish", "teardown"]
     assert path.name.startswith("offline-run-")
-
-
-def test_wandb_goes_online_only_when_the_user_says_so(wandb, tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "online")
-    exported(logged(tmp_path / "runs"), "wandb", tmp_path / "out")
-    assert wandb[0][1]["mode"] == "online"
+    monkeypatch.setenv("WANDB_MODE", "online")  # only where the user says so
+    exported(folder, "wandb", tmp_path / "online")
+    assert [call[1]["mode"] for call in wandb if call[0] == "init"] == ["offline", "online"]
 
 
 def test_a_second_wandb_export_replaces_the_first_and_no_other_run(wandb, tmp_path):

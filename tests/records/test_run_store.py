@@ -1,3 +1,5 @@
+"""Finished runs found below roots; everything else is listed with its reason and stops nothing."""
+
 import shutil
 
 import pytest
@@ -7,21 +9,14 @@ from harness.records.store import load_runs
 from harness.system.errors import DataError
 
 
-def test_a_finished_run_is_found_below_a_root_and_as_a_root_itself(run_folder, tmp_path):
+def test_a_finished_run_is_found_once_below_a_root_as_a_root_and_through_several(run_folder, tmp_path):
     folder = run_folder("dit", speed=7.5)
-    for root in (tmp_path, folder):
-        runs, left_out = load_runs([root])
+    for roots in ([tmp_path], [folder], [tmp_path, folder, folder.parent]):
+        runs, left_out = load_runs(roots)
         assert [run.path for run in runs] == [folder]
         assert runs[0].result.steps_per_sec == 7.5
         assert runs[0].metrics[-1]["step"] == 40
         assert left_out == []
-
-
-def test_a_run_reached_through_two_roots_is_loaded_once(run_folder, tmp_path):
-    folder = run_folder("dit")
-    runs, left_out = load_runs([tmp_path, folder, folder.parent])
-    assert len(runs) == 1
-    assert left_out == []
 
 
 @pytest.mark.parametrize(
@@ -34,48 +29,30 @@ def test_a_run_reached_through_two_roots_is_loaded_once(run_folder, tmp_path):
         ("result.json", "9" * 5000, "cannot be read"),
         ("result.json", "[" * 100_000, "cannot be read"),
         ("manifest.json", "\x00", "manifest.json cannot be read"),
+        ("manifest.json", None, "damaged: manifest.json is missing"),
         ("config.yaml", "a: [", "config.yaml is missing or not a run's configuration"),
         ("config.yaml", "method: dit\nprotocol: 3\n", "no valid"),
         ("config.yaml", "[" * 5000, "config.yaml is missing or not a run's configuration"),
+        ("config.yaml", ("learning_rate: 0.001", "learning_rate: 0.0001"), "hash differs"),
+        ("result.json", ('"schema_version": 1', '"schema_version": 7'), "schema version 7"),
+        ("result.json", None, "unfinished: no result.json, last logged step 40"),
     ],
 )
-def test_a_damaged_folder_is_listed_in_one_line_beside_the_good_ones(run_folder, tmp_path, name, text, reason):
-    good, damaged = run_folder("dit"), run_folder("mdt")
-    (damaged / name).write_text(text, encoding="utf-8")
-    runs, left_out = load_runs([tmp_path])
+def test_a_damaged_or_unfinished_folder_is_listed_in_one_line_beside_the_good_ones(
+    run_folder, tmp_path, name, text, reason
+):
+    good, other = run_folder("dit"), run_folder("mdt")
+    if text is None:
+        (other / name).unlink()
+    else:
+        content = (other / name).read_text(encoding="utf-8")
+        (other / name).write_text(text if isinstance(text, str) else content.replace(*text, 1), encoding="utf-8")
+    runs, (left_out,) = load_runs([tmp_path])
     assert [run.path for run in runs] == [good]
-    assert [item.path for item in left_out] == [damaged]
-    assert reason in left_out[0].reason
-    assert "\n" not in left_out[0].reason
-    assert str(tmp_path) not in left_out[0].reason
-
-
-def test_a_missing_document_leaves_the_run_out(run_folder, tmp_path):
-    run_folder("dit")
-    damaged = run_folder("mdt")
-    (damaged / "manifest.json").unlink()
-    _, left_out = load_runs([tmp_path])
-    assert left_out[0].reason == "damaged: manifest.json is missing"
-
-
-def test_a_configuration_changed_after_the_run_is_noticed(run_folder, tmp_path):
-    run_folder("dit")
-    changed = run_folder("mdt")
-    text = (changed / "config.yaml").read_text(encoding="utf-8")
-    (changed / "config.yaml").write_text(
-        text.replace("learning_rate: 0.001", "learning_rate: 0.0001"), encoding="utf-8"
-    )
-    _, left_out = load_runs([tmp_path])
-    assert "hash differs" in left_out[0].reason
-
-
-def test_an_unfinished_run_is_listed_with_the_step_it_reached(run_folder, tmp_path):
-    run_folder("dit")
-    run_folder("mdt", finished=False)
-    runs, left_out = load_runs([tmp_path])
-    assert len(runs) == 1
-    assert "unfinished" in left_out[0].reason
-    assert "step 40" in left_out[0].reason
+    assert left_out.path == other
+    assert reason in left_out.reason
+    assert "\n" not in left_out.reason
+    assert str(tmp_path) not in left_out.reason
 
 
 def test_a_run_that_diverged_is_listed_as_failed(run_folder, tmp_path):
@@ -94,25 +71,17 @@ def test_a_result_of_another_run_is_not_taken_for_this_one_s(run_folder, tmp_pat
     assert "another run" in left_out[0].reason
 
 
-def test_a_run_of_another_schema_version_is_refused_by_name(run_folder, tmp_path):
-    run_folder("dit")
-    folder = run_folder("mdt")
-    text = (folder / "result.json").read_text(encoding="utf-8")
-    (folder / "result.json").write_text(text.replace('"schema_version": 1', '"schema_version": 7', 1), encoding="utf-8")
-    _, left_out = load_runs([tmp_path])
-    assert left_out[0].path == folder
-    assert "schema version 7" in left_out[0].reason
-
-
-def test_evaluations_made_later_belong_to_the_run_and_a_damaged_one_does_not_leave_it_out(run_folder, tmp_path):
+def test_later_evaluations_belong_to_the_run_and_damaged_ones_and_lines_do_not_leave_it_out(run_folder, tmp_path):
     folder = run_folder("dit")
     final = load_runs([tmp_path])[0][0].result.evaluations["final"]
     (folder / "evaluations").mkdir(exist_ok=True)
     write_record(folder / "evaluations" / "guided.json", final.model_copy(update={"name": "guided"}))
     (folder / "evaluations" / "torn.json").write_text('{"schema_ver')
-    runs, left_out = load_runs([tmp_path])
-    assert set(runs[0].evaluations) == {*runs[0].result.evaluations, "guided"}
-    assert not left_out
+    with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"step": 60, "lo')
+    (run,), left_out = load_runs([tmp_path])
+    assert set(run.evaluations) == {*run.result.evaluations, "guided"}
+    assert (run.damaged_evaluations, run.damaged_lines, left_out) == (("torn.json",), 1, [])
 
 
 def test_a_foreign_folder_and_an_empty_root_are_listed(run_folder, tmp_path):
@@ -127,20 +96,11 @@ def test_a_foreign_folder_and_an_empty_root_are_listed(run_folder, tmp_path):
     assert reasons[empty] == "holds no run folder"
 
 
-def test_damaged_metric_lines_are_counted_and_the_run_is_used(run_folder, tmp_path):
-    folder = run_folder("dit")
-    with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-        file.write('{"step": 60, "lo')
-    runs, _ = load_runs([tmp_path])
-    assert runs[0].damaged_lines == 1
-
-
-@pytest.mark.parametrize("last_bytes", [20, 21, 45, 1000, None])
-def test_the_last_lines_of_a_log_are_read_whole_and_a_cut_one_is_none(last_bytes, tmp_path):
+@pytest.mark.parametrize(("last_bytes", "number"), [(20, 1), (21, 1), (45, 3), (1000, 71), (None, 100)])
+def test_the_last_lines_of_a_log_are_read_whole_and_a_cut_one_is_none(last_bytes, number, tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(f'{{"step": {step}}}\n' for step in range(100, 200)))  # of 14 bytes each
     lines, damaged = read_lines(path, last_bytes=last_bytes)
-    number = {20: 1, 21: 1, 45: 3, 1000: 71, None: 100}[last_bytes]
     assert lines == [{"step": step} for step in range(200 - number, 200)]
     assert damaged == 0
 
@@ -153,16 +113,12 @@ def test_a_copy_of_a_run_is_no_second_seed(run_folder, tmp_path):
     assert "same configuration, seed and machine" in left_out[0].reason
 
 
-def test_no_finished_run_is_an_error_that_says_what_to_do(run_folder, tmp_path):
-    run_folder("dit", finished=False)
-    with pytest.raises(DataError, match=r"unfinished.*harness demo.*harness run dit-tiny") as caught:
-        load_runs([tmp_path])
-    assert caught.value.exit_code == 4
-
-
-def test_a_root_that_does_not_exist_or_is_a_file_is_an_error(run_folder, tmp_path):
-    folder = run_folder("dit")
-    with pytest.raises(DataError, match="does not exist"):
-        load_runs([folder, tmp_path / "elsewhere"])
-    with pytest.raises(DataError, match="is a file"):
-        load_runs([folder / "result.json"])
+def test_no_finished_run_or_no_root_is_an_error_that_says_what_to_do(run_folder, tmp_path):
+    folder = run_folder("dit", finished=False)
+    for roots, says in (
+        ([tmp_path], r"unfinished.*harness demo.*harness run dit-tiny"),
+        ([folder, tmp_path / "elsewhere"], "does not exist"),
+        ([folder / "config.yaml"], "is a file"),
+    ):
+        with pytest.raises(DataError, match=says):
+            load_runs(roots)

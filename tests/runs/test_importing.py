@@ -2,12 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from command_line import invoke
 from official import official_state
 from small import small_config
 
@@ -25,21 +24,12 @@ from harness.training import checkpoint
 SMALL = {  # the tiny recipes with the sizes that tests/official.py has, on the digits
     "dit": ["width=16", "depth=4", "num_heads=2"],
     "maskdit": ["width=16", "depth=4", "num_heads=2", "decoder_width=8", "decoder_depth=2", "decoder_heads=4"],
-    "mdt": [
-        "width=16",
-        "depth=4",
-        "num_heads=2",
-        "relative_position=true",
-    ],
+    "mdt": ["width=16", "depth=4", "num_heads=2", "relative_position=true"],
 }
 SAMPLED = {
-    "seed": 0,
-    "label_rule": "balanced",
-    "assignments": ["sampling.num_steps=3"],
-    "npz": True,
-    "progress": NoProgress(),
-    "world": World(),
-}
+    "seed": 0, "label_rule": "balanced", "assignments": ["sampling.num_steps=3"], "npz": True,
+    "progress": NoProgress(), "world": World(),
+}  # fmt: skip
 GUIDED = ["sampling.num_steps=3", "guidance_scale=2"]
 
 
@@ -81,12 +71,12 @@ def test_an_imported_checkpoint_is_evaluated_like_a_run(tmp_path):
 def test_the_command_line_imports_and_names_the_folder(tmp_path):
     _, _, file = imported("maskdit", tmp_path)
     settings = [part for assignment in SMALL["maskdit"] for part in ("--set", assignment)]
-    command = [sys.executable, "-m", "harness", "import-checkpoint", str(file), "--as", "maskdit-tiny", *settings]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    command = ["import-checkpoint", file, "--as", "maskdit-tiny", *settings]
+    done = invoke(*command, cwd=tmp_path)
+    assert done.exit_code == 0, done.stderr
     assert (tmp_path / done.stdout.strip() / "import.json").is_file()
-    wrong = subprocess.run([*command, "--set", "depth=5"], cwd=tmp_path, capture_output=True, text=True)
-    assert wrong.returncode == 4
+    wrong = invoke(*command, "--set", "depth=5", cwd=tmp_path)
+    assert wrong.exit_code == 4
     assert wrong.stderr.startswith("error: ")
 
 
@@ -106,7 +96,7 @@ def test_a_checkpoint_of_another_size_is_refused_and_nothing_is_written(tmp_path
     assert not (tmp_path / "other").exists()
 
 
-def test_the_same_images_come_again_and_more_of_them_begin_with_the_same(tmp_path):
+def test_the_same_images_come_again_more_begin_with_the_same_and_their_conditions_are_recorded(tmp_path):
     folder, _, _ = imported("dit", tmp_path)
 
     def images(num, **changes):
@@ -118,10 +108,6 @@ def test_the_same_images_come_again_and_more_of_them_begin_with_the_same(tmp_pat
     assert np.array_equal(few, many[:4])
     assert not np.array_equal(few, images(4, seed=1))
     assert not np.array_equal(few, images(4, assignments=GUIDED))
-
-
-def test_the_conditions_stand_beside_the_images(tmp_path):
-    folder, _, _ = imported("dit", tmp_path)
     answer = sampling.sample(folder, 4, **SAMPLED | {"assignments": GUIDED})
     with open(answer["files"][1]) as file:
         assert json.load(file) == {key: value for key, value in answer.items() if key != "files"}

@@ -1,1 +1,1 @@
-"""What lies in a folder of runs: listed, shown, removed, exported."""
+"""Folders of runs: listing, showing, removing and exporting them."""

@@ -93,7 +93,7 @@ def knob_defaults(method: str) -> dict[str, tuple[Any, str]]:
             try:
                 found[node.target.id] = (_as_yaml_has_it(ast.literal_eval(value)), _description(node.value))
             except ValueError:
-                continue  # computed: it cannot be told without importing the method
+                continue  # computed: unknown without importing the method
     return found
 
 

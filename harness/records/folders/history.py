@@ -33,7 +33,7 @@ class Point:
 
     step: int
     time: float | None  # seconds since 1970 at which the step was done
-    known: bool  # whether an event recorded that time; else it lies between two that were
+    known: bool  # whether an event recorded that time; otherwise it is interpolated
     values: dict[str, float]
 
 
@@ -200,7 +200,7 @@ def _short(key: str, value: Any) -> str:
 def write_csv(history: History, out: Path) -> Path:
     """history.csv, evaluations.csv and config.csv in a folder of the run's name below `out`, which is returned.
 
-    history.csv has a row a step. `time` is in UTC; `time_is` says whether an event recorded it or it lies between two.
+    history.csv has a row a step. `time` is in UTC; `time_is` says whether an event recorded it or it is interpolated.
     """
     folder = out / history.name
     folder.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,7 @@ def in_order(found: Documents) -> list[Evaluation]:
 
 
 def files_of(folder: Path) -> list[dict[str, Any]]:
-    """What lies in the folder, with the files and bytes below each; links are counted and not followed."""
+    """The entries of the folder, with the files and bytes below each; links are counted and not followed."""
     found = []
     for path in sorted(folder.iterdir()):
         files = list(files_below(path))

@@ -19,7 +19,7 @@ from harness.records.export_record import Export
 from harness.records.folders.departures import departures
 from harness.records.looks import measured_title
 from harness.records.panels import FINAL
-from harness.records.schema import Import, Manifest, read_lines, read_record
+from harness.records.schema import Import, Manifest, read_lines, read_record, record_or_none
 from harness.records.store import MAKE_ONE, load_run, read_sections, reason_of
 from harness.records.trials import distance_metric
 from harness.system.errors import DataError, UsageError
@@ -95,7 +95,7 @@ def _entry(folder: Path, name: str) -> Entry:
         config = read_sections(folder)
     except DataError:
         config = None
-    manifest = _manifest_in(folder)
+    manifest = record_or_none(folder / "manifest.json", Manifest)
     known = _of_the_config(config, manifest.command if manifest else "")
     if (folder / "import.json").exists():
         known |= {"steps_asked": None, "seed": None}  # of a training that was not here
@@ -166,13 +166,6 @@ def _finite(value: float | None) -> float | None:
 
 
 # Reading: each of these gives nothing where a document is missing or damaged ------------------------------------------
-
-
-def _manifest_in(folder: Path) -> Manifest | None:
-    try:
-        return read_record(folder / "manifest.json", Manifest)
-    except (DataError, ValueError, RecursionError):
-        return None
 
 
 def lines_in(folder: Path, name: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from harness.system.errors import UsageError
 def complete(document: dict[str, Any], command: str = "") -> dict[str, Any]:
     """Puts the settings of today's recipe that `document`, a config.yaml's, does not have into it.
 
-    Returns them by path, {"evaluation.reference": "data"}: whoever carries the run out must say so. `command` is the
+    Returns them by path, {"evaluation.reference": "data"}: the caller must report them. `command` is the
     manifest's. A whole section that is missing is not made up, and validating says so.
     """
     try:

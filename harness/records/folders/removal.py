@@ -65,7 +65,7 @@ def plan(folder: Path, root: Path, *, keep_records: bool = False, force: bool = 
 
     The folder is locked for a moment, to see whether a command uses it; `remove` looks again. Raises UsageError for a
     link, for a folder outside `root` or that is no run's, for a run that a command uses, and, unless `force`, for one
-    that may still be going on, where the file system has no locks to tell.
+    that may still be running, since some file systems have no locks.
     """
     if folder.is_symlink():
         raise UsageError(f"{folder} is a link to {os.readlink(folder)}; name the run folder itself.")
