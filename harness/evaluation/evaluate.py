@@ -28,9 +28,10 @@ from harness.model.samplers import SAMPLERS
 from harness.recipes import metric_names
 from harness.recipes.config import RunConfig, digest
 from harness.records.provenance import installed
-from harness.records.schema import CrossCheck, Evaluation, EvaluationProtocol, write_atomically
+from harness.records.schema import CrossCheck, Evaluation, EvaluationProtocol
 from harness.system import locks
 from harness.system.errors import DataError
+from harness.system.files import new_file
 from harness.system.processes.world import World
 from harness.system.progress import Progress
 from harness.system.weights import fingerprint
@@ -280,11 +281,8 @@ def _keep_record(path: Path, images: ImageSet, grid: Path | None, labels: Tensor
         first = images.read(0, min(len(images), GRID_IMAGES))
         save_png(grid, class_grid(first, labels[: len(first)]))
     document = {"sha256": content_of(images).sha256, **_of_the_images(protocol)}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({**document, "document_sha256": digest(document)}, indent=2) + "\n")
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}. Free some space and repeat.") from None
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps({**document, "document_sha256": digest(document)}, indent=2) + "\n")
 
 
 def _known_pixels(record: Path) -> str:
@@ -292,7 +290,7 @@ def _known_pixels(record: Path) -> str:
     sha256 = _pixels_of(record)
     if sha256 is None:
         raise DataError(
-            f"{record} is gone or was damaged while these images were measured, so that nobody could tell which they "
+            f"{record} is gone or was damaged while these images were measured, so that it is not known which they "
             "were. Repeat the command: it draws them again."
         )
     return sha256

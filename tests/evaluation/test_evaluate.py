@@ -233,7 +233,7 @@ def test_a_file_that_changes_while_it_is_measured_leaves_no_features(digits, net
 
 def test_guidance_that_is_off_is_recorded_as_off(digits):
     yard = yardstick("digits", "data", FIVE, device=CPU, data=digits)
-    plain, powered = tiny_config("dit"), tiny_config("dit", "guidance_power=4", "guidance_channels=3")
+    plain, powered = tiny_config("dit"), tiny_config("dit", "guidance_power=4", "guidance_channels=1")
     assert module.protocol_of(plain, yard, None) == module.protocol_of(powered, yard, None)
     with pytest.raises(UsageError, match="without a guidance scale nothing is guided"):
         tiny_config("dit", "guidance_interval=[0.3, 5]")
