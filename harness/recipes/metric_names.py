@@ -35,7 +35,6 @@ _EVERYTHING = {
     "clip": ("cmmd", *_NO_CLASSES, *BEYOND),
 }
 _INCEPTION = "inception"
-NETWORKS = (_INCEPTION, "digits", "dinov2", "clip")  # the feature networks
 _INCEPTION_NAMES = {"fd": "fid", "sfd": "sfid", "fd_infinity": "fid_infinity"}
 _KEYS = {name: metric for metric, name in _INCEPTION_NAMES.items()}
 
@@ -86,5 +85,5 @@ def _count(n: int) -> str:
 
 def require_network(name: str) -> None:
     """Raises UsageError with the nearest names when there is no feature network called `name`."""
-    if name not in NETWORKS:
-        raise unknown("feature network", name, NETWORKS)
+    if name not in FEATURE_NETWORKS:
+        raise unknown("feature network", name, FEATURE_NETWORKS)

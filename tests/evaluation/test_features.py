@@ -108,7 +108,7 @@ def test_floats_and_no_images_are_refused(network, images):
         network(images)
 
 
-@pytest.mark.parametrize("call", [features.load, features.require])
+@pytest.mark.parametrize("call", [features.load, metric_names.require_network])
 def test_an_unknown_feature_network_is_answered_with_the_known_ones(call):
     with pytest.raises(UsageError, match=r"no feature network is called 'digit'. Did you mean digits\?"):
         call("digit")
@@ -117,7 +117,7 @@ def test_an_unknown_feature_network_is_answered_with_the_known_ones(call):
 def test_every_feature_network_has_a_name_that_can_be_asked_for_without_loading_it():
     assert set(features._LOADERS) == set(metric_names.FEATURE_NETWORKS)
     for name in metric_names.FEATURE_NETWORKS:
-        features.require(name)
+        metric_names.require_network(name)
 
 
 def test_a_network_is_loaded_once_a_process(network):

@@ -8,8 +8,8 @@ import torch
 
 from harness.evaluation.networks import digits_classifier, inception, transformers_networks
 from harness.evaluation.networks.base import FeatureNetwork, TappedNetwork
-from harness.recipes.metric_names import FEATURE_NETWORKS
-from harness.system.errors import UsageError, unknown
+from harness.recipes.metric_names import require_network
+from harness.system.errors import UsageError
 
 
 def _digits(weights: str | Path | None, device: torch.device) -> FeatureNetwork:
@@ -39,12 +39,6 @@ _LOADERS: dict[str, Callable[[str | Path | None, torch.device], FeatureNetwork]]
 }
 
 
-def require(name: str) -> None:
-    """Raises UsageError with the nearest names when there is no feature network called `name`. Loads nothing."""
-    if name not in FEATURE_NETWORKS:
-        raise unknown("feature network", name, FEATURE_NETWORKS)
-
-
 def load(name: str, weights: str | Path | None = None, device: torch.device | str = "cpu") -> FeatureNetwork:
     """The feature network called `name`, loaded once a process.
 
@@ -52,7 +46,7 @@ def load(name: str, weights: str | Path | None = None, device: torch.device | st
     such network, SetupError when its published weights cannot be had, DataError when a file is damaged or of another
     network.
     """
-    require(name)
+    require_network(name)
     return _loaded(name, None if weights is None else str(weights), torch.device(device))
 
 
