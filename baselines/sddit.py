@@ -21,6 +21,7 @@ from harness.model.nn.asymmetric import Decoder, Encoder
 from harness.model.nn.embeddings import Condition
 from harness.model.nn.heads import ProjectionHead
 from harness.model.nn.soft_cross_entropy import Logits, soft_cross_entropy
+from harness.model.passes import Head, Step, asymmetric
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
 from harness.recipes.config import Knobs
@@ -70,13 +71,8 @@ class Network(nn.Module):
         super().__init__()
         self.condition = Condition(shape.width, shape.num_classes)
         self.encoder = Encoder(shape, cls_token=True)
-        self.decoder = Decoder(
-            shape,
-            out_channels,
-            width=cfg.decoder_width or shape.width // 2,
-            depth=cfg.decoder_depth,
-            num_heads=cfg.decoder_heads,
-        )
+        width = cfg.decoder_width or shape.width // 2
+        self.decoder = Decoder(shape, out_channels, width=width, depth=cfg.decoder_depth, num_heads=cfg.decoder_heads)
 
     def forward(self, net_input: Tensor, net_noise: Tensor, labels: Tensor) -> Tensor:
         return self.encode_decode(net_input, net_noise, labels, None)[1]
@@ -113,12 +109,9 @@ class Method(method.Method):
         if not cfg.discriminate:
             return
         self.head = ProjectionHead(
-            shape.width,
-            hidden=cfg.head_hidden,
-            bottleneck=cfg.head_bottleneck,
-            num_prototypes=cfg.num_prototypes,
-            shared_prototypes=cfg.shared_prototypes,
-        )
+            shape.width, hidden=cfg.head_hidden, bottleneck=cfg.head_bottleneck,
+            num_prototypes=cfg.num_prototypes, shared_prototypes=cfg.shared_prototypes,
+        )  # fmt: skip
         self.teacher = copy.deepcopy(self._student()).requires_grad_(False)
         self.register_buffer("centre", torch.zeros(2, cfg.num_prototypes))  # of [CLS], of patches
         # Of the teacher's logits, gathered over micro-batches from one after_step to the next.
@@ -191,3 +184,16 @@ class Method(method.Method):
             dist.all_reduce(self.batch_mean)  # every process has its share of the mean
         self.centre.lerp_(self.batch_mean, 1 - self.cfg.centre_momentum)
         self.batch_mean.zero_()
+
+    @staticmethod
+    def passes(knobs: Config, shape: Shape, outputs: int) -> Step:
+        """The student sees [CLS] and the visible tokens, the teacher's encoder and head all of them."""
+        length = shape.num_tokens
+        visible = 1 + tokens.num_kept(length, knobs.mask_ratio)
+        sampled = asymmetric(shape, knobs, outputs, encoded=1 + length, projected=length)
+        student = asymmetric(shape, knobs, outputs, encoded=visible, projected=length)
+        if not knobs.discriminate:
+            return Step(shape, sampled, (student,))
+        head = Head(visible, visible, shape.width, knobs.head_hidden, knobs.head_bottleneck, knobs.num_prototypes)
+        teacher, teacher_head = student.encoder._replace(tokens=1 + length), head._replace(tokens=1 + length)
+        return Step(shape, sampled, (student,), head, teacher, teacher_head)

@@ -51,7 +51,7 @@ def count(method: Method, shape: Shape) -> Cost:
 
 def step_cost(cfg: RunConfig, method: Method) -> StepCost:
     """Cost of a step from the formulas of the method; without formulas, `method` on the meta device is counted."""
-    known = formulas.macs(cfg)
+    known = formulas.macs(cfg, method)
     if known is None:
         counted = count(method, shape_of(cfg))
         return StepCost("counted", {"step": counted.gmacs_step}, 0.0)

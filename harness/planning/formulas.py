@@ -13,9 +13,10 @@ n tokens, L tokens of an image, D width, E width of the conditioning, Z bottlene
 
 from typing import NamedTuple
 
+from harness.model.method import Method
 from harness.model.nn.embeddings import SINUSOID_WIDTH
-from harness.model.shape import Shape
-from harness.planning.passes import Blocks, Head, ModulatedLinear, Pass, Step, step_of
+from harness.model.passes import Blocks, Head, ModulatedLinear, Pass, Step
+from harness.model.shape import Shape, shape_of
 from harness.recipes.config import RunConfig
 
 ONE, TWO, THREE = 1, 2, 3
@@ -43,9 +44,15 @@ class Macs(NamedTuple):
     recomputed: int  # by activation checkpointing, besides the step: the trained blocks' forward once more
 
 
-def macs(cfg: RunConfig) -> Macs | None:
-    """MACs of one image; None for a method without a formula: harness.planning.cost counts that one."""
-    step = step_of(cfg)
+def step_of(cfg: RunConfig, method: Method) -> Step | None:
+    """What a step of this run's method does for one image; None for a method that does not say."""
+    outputs = method.formulation.out_channels(cfg.input.channels) * cfg.network.patch**2
+    return method.passes(cfg.knobs, shape_of(cfg), outputs)
+
+
+def macs(cfg: RunConfig, method: Method) -> Macs | None:
+    """MACs of one image; None for a method that does not describe its passes: harness.planning.cost counts that one."""
+    step = step_of(cfg, method)
     if step is None:
         return None
     width = step.shape.width

@@ -15,7 +15,8 @@ from typing import NamedTuple
 from torch import nn
 
 from harness.model.method import Method
-from harness.planning.passes import Blocks, Head, ModulatedLinear, Pass, Step, step_of
+from harness.model.passes import Blocks, Head, ModulatedLinear, Pass, Step
+from harness.planning.formulas import step_of
 from harness.planning.vae_cost import EncoderCost
 from harness.recipes.config import RunConfig
 
@@ -50,7 +51,7 @@ class Traffic(NamedTuple):
     teacher: int  # weights read for its forward pass; its own average read and written
     vae: int  # weights read, where the step encodes its images
     batch: int
-    activations: int | None  # None: of a method that harness.planning.passes does not describe
+    activations: int | None  # None: of a method that does not describe its passes
 
     @property
     def total(self) -> int:
@@ -143,7 +144,7 @@ def traffic(cfg: RunConfig, method: Method, *, encoder: EncoderCost | None = Non
         teacher=round(fixed * (copied + pieces * product + 2 * FLOAT)),
         vae=round(encoder.weights * pieces * FLOAT) if encoder else 0,
         batch=round(images * _image_bytes(cfg, encoder)),
-        activations=_activations(cfg, images),
+        activations=_activations(cfg, method, images),
     )
 
 
@@ -161,10 +162,10 @@ def _image_bytes(cfg: RunConfig, encoder: EncoderCost | None) -> int:
     return stored + LABEL + 2 * values * FLOAT
 
 
-def _activations(cfg: RunConfig, images: float) -> int | None:
+def _activations(cfg: RunConfig, method: Method, images: float) -> int | None:
     """Written and read. Checkpointing saves room and no traffic: what is inside a block is written and read when it is
     computed again, and the block's input is read once more for that."""
-    step = step_of(cfg)
+    step = step_of(cfg, method)
     if step is None:
         return None
     image = kept(step, cfg.protocol.precision)

@@ -4,16 +4,21 @@ import pytest
 from counted import configured
 
 import baselines
+from harness.model.method import Method
+from harness.model.passes import Step
 from harness.model.shape import shape_of
-from harness.planning import passes
+from harness.planning import formulas
 from harness.planning.activations import kept_bytes
-from harness.planning.passes import step_of
 from harness.planning.traffic import Traffic, kept, traffic
 from harness.planning.vae_cost import online_encoder
 from harness.recipes.config import RunConfig
 
 METHODS = baselines.names()
 OF_IMAGES = {"batch", "activations"}
+
+
+def step_of(cfg: RunConfig) -> Step:
+    return formulas.step_of(cfg, baselines.build(cfg, device="meta"))
 
 
 def traffic_of(cfg: RunConfig, *, world_size: int = 1) -> Traffic:
@@ -130,6 +135,6 @@ def test_what_a_block_keeps_is_the_list_of_its_tensors():
 def test_a_method_that_is_not_described_has_its_state_alone(monkeypatch):
     cfg = configured("dit-tiny")
     known = traffic_of(cfg)
-    monkeypatch.setattr(passes, "STEPS", {})
+    monkeypatch.setattr(baselines.load("dit").Method, "passes", Method.passes)
     assert traffic_of(cfg) == known._replace(activations=None)
     assert traffic_of(cfg).total == known.total - known.activations
