@@ -9,6 +9,7 @@ from harness.model import method
 from harness.model.formulations import Formulation
 from harness.model.method import Batch, Progress
 from harness.model.nn.dit import DiT
+from harness.model.official import CONDITION, MODULATED, Names, Official, Tables, blocks, under
 from harness.model.passes import Blocks, ModulatedLinear, Pass, Step
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
@@ -19,7 +20,19 @@ class Config(Knobs):
     """DiT has no knobs of its own."""
 
 
+def _official_names(network: DiT) -> tuple[Names, Tables]:
+    names = {
+        "patches.proj": "x_embedder.proj",
+        **CONDITION,
+        **blocks("blocks", "blocks", len(network.blocks)),
+        **under(MODULATED, "readout", "final_layer"),
+    }
+    return names, {"pos_embed": network.position}
+
+
 class Method(method.Method):
+    official = Official(settings=("sampling.guidance_channels=3",), names=_official_names)
+
     def __init__(self, cfg: Config, shape: Shape, formulation: Formulation):
         super().__init__()
         self.formulation = formulation

@@ -13,6 +13,7 @@ from harness.model.method import Batch, Progress
 from harness.model.nn import tokens
 from harness.model.nn.asymmetric import Decoder, Encoder
 from harness.model.nn.embeddings import Condition, patchify
+from harness.model.official import CONDITION, MODULATED, Names, Official, Tables, blocks, under
 from harness.model.passes import Step, asymmetric
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
@@ -58,7 +59,21 @@ class Network(nn.Module):
         return self.decoder(x, cond)  # (B, C, S, S)
 
 
+def _official_names(network: Network) -> tuple[Names, Tables]:
+    names = {
+        "encoder.patches.proj": "x_embedder.proj",
+        "mask_token": "mask_token",
+        **CONDITION,
+        **blocks("encoder.blocks", "blocks", len(network.encoder.blocks)),
+        **under(MODULATED, "decoder.project", "decoder_layer"),
+        **blocks("decoder.blocks", "decoder_blocks", len(network.decoder.blocks)),
+        **under(MODULATED, "decoder.readout", "final_layer"),
+    }
+    return names, {"pos_embed": network.encoder.position, "decoder_pos_embed": network.decoder.position}
+
+
 class Method(method.Method):
+    official = Official(settings=(), names=_official_names)
     formulations = ("edm",)  # its reconstruction compares denoised images: IDDPM's are 157 times the noise at step 999
 
     def __init__(self, cfg: Config, shape: Shape, formulation: Formulation):

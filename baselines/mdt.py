@@ -4,6 +4,8 @@
 B batch, L tokens, K kept tokens, D width, H heads.
 """
 
+from typing import Any
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from harness.model.nn import tokens
 from harness.model.nn.blocks import DiTBlock, through
 from harness.model.nn.dit import DiT
 from harness.model.nn.embeddings import sincos_positions
+from harness.model.official import BLOCK, CONDITION, MODULATED, Names, Official, Tables, under
 from harness.model.passes import Blocks, ModulatedLinear, Pass, Step
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
@@ -104,7 +107,35 @@ class Network(DiT):
         return torch.where(kept, x, self.interpolator(x, cond, None))
 
 
+def _official_names(network: Any) -> tuple[Names, Tables]:
+    """The official blocks are one list, whose last ones are the decoder; each has its own copy of the same index."""
+    names = {
+        "patches.proj": "x_embedder.proj",
+        "position": "pos_embed",
+        "decoder_position": "decoder_pos_embed",
+        "mask_token": "mask_token",
+        **CONDITION,
+        **under(MODULATED, "readout", "final_layer"),
+    }
+    places = [f"encoder.{i}" for i in range(len(network.encoder))]
+    places += [f"decoder.{i}" for i in range(len(network.decoder))]
+    tables: Tables = {}
+    pairs = [(place, f"blocks.{i}") for i, place in enumerate(places)]
+    for ours, official in [*pairs, ("interpolator", "sideblocks.0")]:
+        names |= under(BLOCK, f"{ours}.block", official)
+        names[f"{ours}.bias.table"] = f"{official}.attn.rel_pos_bias.relative_position_bias_table"
+        bias = network.get_submodule(ours).bias
+        if bias is not None:
+            tables[f"{official}.attn.rel_pos_bias.relative_position_index"] = bias.index
+    return names, tables
+
+
 class Method(method.Method):
+    official = Official(
+        settings=("relative_position=true", "sampling.guidance_channels=3", "sampling.guidance_power=4"),
+        names=_official_names,
+    )
+
     def __init__(self, cfg: Config, shape: Shape, formulation: Formulation):
         super().__init__()
         self.shape, self.formulation = shape, formulation

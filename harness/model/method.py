@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from harness.model.formulations import Formulation
 from harness.model.frozen import Frozen
+from harness.model.official import Official
 from harness.model.passes import Step
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
@@ -65,6 +66,7 @@ class Method(nn.Module):
     """
 
     formulations: ClassVar[tuple[str, ...]] = ("edm", "iddpm")  # those it can be trained with
+    official: ClassVar[Official | None] = None  # its official checkpoints, where they can be imported
     formulation: Formulation
     network: nn.Module
     frozen: Mapping[str, Frozen] = {}

@@ -9,7 +9,7 @@ from harness.recipes.config import RunConfig
 from harness.records.schema import Import, write_atomically, write_record
 from harness.runs import published_weights
 from harness.system import locks
-from harness.system.errors import DataError, unknown
+from harness.system.errors import DataError
 from harness.system.files import sha256_of
 from harness.system.progress import PlainProgress
 from harness.training import checkpoint
@@ -22,9 +22,7 @@ def as_published(method: str) -> list[str]:
 
     Raises UsageError for a method of which no checkpoint can be read.
     """
-    if method not in published_weights.AS_PUBLISHED:
-        raise unknown("published checkpoint's method", method, published_weights.AS_PUBLISHED)
-    return published_weights.AS_PUBLISHED[method]
+    return list(published_weights.official_of(method).settings)
 
 
 def import_checkpoint(file: Path, cfg: RunConfig, out: Path) -> Path:

@@ -19,7 +19,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+import baselines
 from harness.model.nn.embeddings import PatchEmbed
+from harness.model.official import Names, Official
+from harness.recipes import plugins
 from harness.system.errors import DataError, unknown
 from harness.system.weights import load_saved, refuse_views
 
@@ -81,87 +84,13 @@ def _load(path: Path) -> object:
         ) from None
 
 
-# Names: this project's modules and parameters -> the official ones ---------------------------------------------------
-
-Names = dict[str, str]
-Tables = dict[str, Tensor]  # official name -> the table that our network computes
-
-_BLOCK = {
-    "attn.qkv": "attn.qkv",
-    "attn.out": "attn.proj",
-    "mlp.0": "mlp.fc1",
-    "mlp.2": "mlp.fc2",
-    "adaln": "adaLN_modulation.1",
-}
-_MODULATED = {"adaln": "adaLN_modulation.1", "out": "linear"}
-_CONDITION = {
-    "condition.noise.0": "t_embedder.mlp.0",
-    "condition.noise.2": "t_embedder.mlp.2",
-    "condition.label": "y_embedder.embedding_table",
-}
-
-
-def _under(names: Names, ours: str, official: str) -> Names:
-    return {f"{ours}.{mine}": f"{official}.{theirs}" for mine, theirs in names.items()}
-
-
-def _blocks(ours: str, official: str, depth: int) -> Names:
-    return {k: v for i in range(depth) for k, v in _under(_BLOCK, f"{ours}.{i}", f"{official}.{i}").items()}
-
-
-def _dit(network: Any) -> tuple[Names, Tables]:
-    names = {
-        "patches.proj": "x_embedder.proj",
-        **_CONDITION,
-        **_blocks("blocks", "blocks", len(network.blocks)),
-        **_under(_MODULATED, "readout", "final_layer"),
-    }
-    return names, {"pos_embed": network.position}
-
-
-def _maskdit(network: Any) -> tuple[Names, Tables]:
-    names = {
-        "encoder.patches.proj": "x_embedder.proj",
-        "mask_token": "mask_token",
-        **_CONDITION,
-        **_blocks("encoder.blocks", "blocks", len(network.encoder.blocks)),
-        **_under(_MODULATED, "decoder.project", "decoder_layer"),
-        **_blocks("decoder.blocks", "decoder_blocks", len(network.decoder.blocks)),
-        **_under(_MODULATED, "decoder.readout", "final_layer"),
-    }
-    return names, {"pos_embed": network.encoder.position, "decoder_pos_embed": network.decoder.position}
-
-
-def _mdt(network: Any) -> tuple[Names, Tables]:
-    """The official blocks are one list, whose last ones are the decoder; each has its own copy of the same index."""
-    names = {
-        "patches.proj": "x_embedder.proj",
-        "position": "pos_embed",
-        "decoder_position": "decoder_pos_embed",
-        "mask_token": "mask_token",
-        **_CONDITION,
-        **_under(_MODULATED, "readout", "final_layer"),
-    }
-    places = [f"encoder.{i}" for i in range(len(network.encoder))]
-    places += [f"decoder.{i}" for i in range(len(network.decoder))]
-    tables: Tables = {}
-    pairs = [(place, f"blocks.{i}") for i, place in enumerate(places)]
-    for ours, official in [*pairs, ("interpolator", "sideblocks.0")]:
-        names |= _under(_BLOCK, f"{ours}.block", official)
-        names[f"{ours}.bias.table"] = f"{official}.attn.rel_pos_bias.relative_position_bias_table"
-        bias = network.get_submodule(ours).bias
-        if bias is not None:
-            tables[f"{official}.attn.rel_pos_bias.relative_position_index"] = bias.index
-    return names, tables
-
-
-# How the official code uses the weights where a recipe does otherwise; `harness import-checkpoint` sets these.
-AS_PUBLISHED = {
-    "dit": ["sampling.guidance_channels=3"],
-    "maskdit": [],
-    "mdt": ["relative_position=true", "sampling.guidance_channels=3", "sampling.guidance_power=4"],
-}
-METHODS: dict[str, Callable[[Any], tuple[Names, Tables]]] = {"dit": _dit, "maskdit": _maskdit, "mdt": _mdt}
+def official_of(method: str) -> Official:
+    """Raises UsageError for a method of which no official checkpoint can be read."""
+    found = baselines.load(method).Method.official if method in baselines.names() else None
+    if found is None:
+        known = [name for name in plugins.built_in() if baselines.load(name).Method.official]
+        raise unknown("method with official weights", method, known)
+    return found
 
 
 # Layouts -----------------------------------------------------------------------------------------------------------
@@ -219,9 +148,7 @@ def convert(method: str, network: nn.Module, official: Mapping[str, Tensor]) -> 
     may share memory with `official`. Raises DataError when the two are not the same network: it lists the names that
     are unexpected, missing or of another shape, or the fixed table that differs.
     """
-    if method not in METHODS:
-        raise unknown("method with official weights", method, METHODS)
-    names, tables = METHODS[method](network)
+    names, tables = official_of(method).names(network)
     weights = _weights(network, names)
     found = _unwrapped(official)
     expected = {w.official: w.shape for w in weights} | {name: tuple(table.shape) for name, table in tables.items()}

@@ -1,0 +1,45 @@
+"""How a method names the weights of its official checkpoints, which harness.runs.published_weights reads.
+
+A method's `names` maps this project's modules and parameters to the official ones, and names the fixed tables that the
+official files store, each with the table that our network computes.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+Names = dict[str, str]  # ours -> official
+Tables = dict[str, Tensor]  # official name -> the table that our network computes
+
+
+class Official(NamedTuple):
+    """The official checkpoints of a method."""
+
+    settings: tuple[str, ...]  # how the official code uses the weights where a recipe does otherwise, key=value
+    names: Callable[[Any], tuple[Names, Tables]]  # of the method's network
+
+
+BLOCK = {
+    "attn.qkv": "attn.qkv",
+    "attn.out": "attn.proj",
+    "mlp.0": "mlp.fc1",
+    "mlp.2": "mlp.fc2",
+    "adaln": "adaLN_modulation.1",
+}
+MODULATED = {"adaln": "adaLN_modulation.1", "out": "linear"}
+CONDITION = {
+    "condition.noise.0": "t_embedder.mlp.0",
+    "condition.noise.2": "t_embedder.mlp.2",
+    "condition.label": "y_embedder.embedding_table",
+}
+
+
+def under(names: Names, ours: str, official: str) -> Names:
+    """The names of modules within `ours` and `official`."""
+    return {f"{ours}.{mine}": f"{official}.{theirs}" for mine, theirs in names.items()}
+
+
+def blocks(ours: str, official: str, depth: int) -> Names:
+    """The names of `depth` DiT blocks."""
+    return {k: v for i in range(depth) for k, v in under(BLOCK, f"{ours}.{i}", f"{official}.{i}").items()}
