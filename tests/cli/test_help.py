@@ -165,6 +165,7 @@ def runnable(words: list[str]) -> list[str] | None:
     return None
 
 
+@pytest.mark.slow
 def test_what_is_shown_and_needs_nothing_else_really_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))

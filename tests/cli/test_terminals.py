@@ -135,6 +135,7 @@ def test_the_table_of_a_sweep_fits_a_narrow_terminal_and_ends_with_the_cursor_sh
     assert shown.raw.rstrip().endswith("\x1b[?25h")
 
 
+@pytest.mark.slow
 def test_a_run_and_its_report_fit_a_terminal_of_40_columns(tmp_path):
     small = ["width=16", "depth=3", "num_heads=2", "batch_size=8", "num_images=50", "sampling.num_steps=3"]
     settings = [part for one in [*small, "untrained=false"] for part in ("--set", one)]
