@@ -1,4 +1,4 @@
-"""The face: commands that parse, call and print, nothing else.
+"""The command line: commands that parse, call and print, nothing else.
 
 stdout carries the answer, stderr the progress. Heavy imports wait until a command needs them, so that --help is quick.
 """

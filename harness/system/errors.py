@@ -1,6 +1,6 @@
-"""Errors a user can mend, each with the exit code that the command ends with.
+"""Errors that a user can correct, each with the exit code that the command ends with.
 
-A message says what is wrong, why, and how to mend it. Anything that is not a HarnessError is a bug and ends with 1.
+A message says what is wrong, why, and what to do. Anything that is not a HarnessError is a bug and ends with 1.
 """
 
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 
 class HarnessError(Exception):
-    """What a user can mend. `exit_code` is what the command ends with."""
+    """An error that a user can correct. `exit_code` is what the command ends with."""
 
     exit_code = 1
 

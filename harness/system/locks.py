@@ -37,7 +37,7 @@ RETRY_SECONDS = 1.0  # before a refusal: a process that is just releasing the lo
 RETRY_EVERY_SECONDS = 0.01
 TEXT_BYTES = 1000  # of a lock file that are read: other users may have written it
 COMMAND_LETTERS = 100
-UNKNOWN = "a process that has left no word of itself"
+UNKNOWN = "a process that did not write who it is"
 
 
 class Hold:
@@ -51,7 +51,7 @@ class Hold:
         if self._lock is None:
             return
         with suppress(OSError):  # somebody has removed it, or its folder
-            os.unlink(self._lock.lock_file)  # before the release: whoever locks it afterwards notices and tries again
+            os.unlink(self._lock.lock_file)  # before the release: FileLock tries again where it locked a removed file
         self._lock.release()
         self._lock = None
         with suppress(OSError):  # not empty
@@ -237,7 +237,7 @@ def _readers(folder: Path, note: Note) -> list[str]:
     return why
 
 
-# What is said of who holds a lock ----------------------------------------------------------------------------------
+# Who holds a lock --------------------------------------------------------------------------------------------------
 
 
 def _cleared(folder: Path, holder: str) -> str:
@@ -270,7 +270,7 @@ def _holder(lock: Path) -> str:
         return f"a process on another machine or in another container, since {since}"
     try:
         command = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
-    except OSError:  # it was killed: its word says nothing of who holds the file now
+    except OSError:  # the process was killed, so what it wrote does not name the present holder
         return UNKNOWN
     return f"process {process}, since {since} ({one_line(command, COMMAND_LETTERS)})"
 

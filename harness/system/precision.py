@@ -47,7 +47,7 @@ NO_SUCH_FORM = re.compile(r"(\S+) does not have a deterministic implementation")
 def deterministic(asked: bool, device: torch.device) -> Iterator[None]:
     """Where `asked`, only operations that give the same bits every time, for the whole process; else as it was.
 
-    Raises SetupError where the device can no longer be told so, and for an operation that has no such form.
+    Raises SetupError where it is too late to configure the device, and for an operation without a deterministic form.
     """
     if not asked:
         yield

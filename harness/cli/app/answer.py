@@ -36,7 +36,7 @@ Assignments = Annotated[
 
 
 def answers(command: Callable[..., None]) -> Callable[..., None]:
-    """Ends a command with the exit code of its error and one line that says what, why and how to mend it."""
+    """Ends a command with the exit code of its error and one line that says what is wrong, why, and what to do."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -62,12 +62,12 @@ def ending() -> Iterator[None]:
     except KeyboardInterrupt:
         _fail("interrupted. The same command continues from the last checkpoint.", Interrupted.exit_code)
     except BrokenPipeError:
-        # The reader of our output has gone. What Python still flushes at exit must not fail a second time.
+        # The reader of our output has ended. What Python still flushes at exit must not fail a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
-    except OSError as error:  # files are all this program opens: a disk that is full, read-only or gone
-        mend = "Free some space or choose another folder with --out, then repeat the command."
-        _fail(f"{error}. {mend}", DataError.exit_code)
+    except OSError as error:  # this program opens nothing but files: the disk is full, read-only or missing
+        advice = "Free some space or choose another folder with --out, then repeat the command."
+        _fail(f"{error}. {advice}", DataError.exit_code)
     except Exception as error:
         hint = "" if state.debug else " This is a bug in the harness; --debug shows the traceback."
         _fail(f"{type(error).__name__}: {error}.{hint}", HarnessError.exit_code)

@@ -104,7 +104,7 @@ class Group(TyperGroup):
                 return run()
             with answer.ending():
                 code = _in_our_words(run)
-                sys.stdout.flush()  # a reader that has gone is noticed here, not while the interpreter ends
+                sys.stdout.flush()  # a closed pipe is noticed here, not while the interpreter ends
         except typer.Exit as end:
             code = end.exit_code
         finally:
@@ -117,7 +117,7 @@ def _in_our_words(run: Callable[[], Any]) -> Any:
     try:
         return run()
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # Typer's end of a reader that has gone is 1
+        if isinstance(end.__context__, BrokenPipeError):  # Typer ends with 1 where the reader has closed the pipe
             raise end.__context__ from None
         raise
     except mistyped.Mistyped as error:

@@ -15,7 +15,7 @@ from harness.system import settings
 from harness.system.errors import UsageError
 
 UNSET = ("help", "quiet", "debug", "no_settings")  # said anew with each command
-NO_SETTINGS = "HARNESS_NO_SETTINGS"  # set for the commands that a command starts, which are told everything
+NO_SETTINGS = "HARNESS_NO_SETTINGS"  # set for the commands that a command starts: it passes them every option
 
 
 def apply(ctx: Any) -> None:
@@ -79,7 +79,7 @@ def named(given: Mapping[str, tuple[str, Any]]) -> Iterator[None]:
 def replayed(typed: Sequence[str], leaving_out: Collection[str] = ()) -> list[str]:
     """This command's arguments with what is set written out, for a job that starts later and elsewhere.
 
-    `leaving_out` are options of the start itself. What is set stands before what was typed, so that this goes first.
+    `leaving_out` are options of the start itself. What is set comes before what was typed, which then wins.
     """
     if not state.taken:
         return list(typed)
@@ -101,7 +101,7 @@ def _as_typed(option: str, value: Any) -> list[str]:
 
 @contextmanager
 def told_everything() -> Iterator[None]:
-    """The commands started in this block take no option from settings: they are told all of them."""
+    """Commands that are started in this block take no option from settings: they get all of them as arguments."""
     state.set_variable(NO_SETTINGS, "1")
     yield
 

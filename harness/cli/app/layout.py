@@ -14,9 +14,9 @@ LEAST = 4  # characters that a column keeps, however narrow the terminal
 
 def width(stream: TextIO | None = None) -> int:
     """Columns of the terminal that stdout, or another stream, is; 80 where none says, and at most 120."""
-    told = os.environ.get("COLUMNS", "")
-    if told.isdecimal() and int(told):
-        return min(int(told), WIDEST_LINE)
+    chosen = os.environ.get("COLUMNS", "")
+    if chosen.isdecimal() and int(chosen):
+        return min(int(chosen), WIDEST_LINE)
     try:
         return min(os.get_terminal_size((stream or sys.stdout).fileno()).columns or 80, WIDEST_LINE)
     except (OSError, ValueError):  # no terminal, or a stream that is closed or no file

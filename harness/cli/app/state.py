@@ -1,4 +1,4 @@
-"""What holds for the command that is being carried out: its switches, and what it takes from settings."""
+"""The state of the command that is being carried out: its switches, and the options that settings set."""
 
 import os
 

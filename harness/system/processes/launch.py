@@ -22,7 +22,7 @@ from harness.system.processes import slurm
 from harness.system.processes.world import World
 
 JOIN = timedelta(minutes=10)  # for all processes to start and meet
-PATIENCE = timedelta(hours=2)  # of a collective: the main process measures images while the others wait
+PATIENCE = timedelta(hours=2)  # timeout of a collective: the main process measures images while the others wait
 LEAVE_SECONDS = 60.0  # for the others to end once the main process has
 SAVE_SECONDS = 15 * 60.0  # from SIGTERM or SIGINT to the end: a log interval of steps, then gigabytes to a slow disk
 FAIL_SECONDS = 3.0  # for the others to end by themselves, and say why, once one has failed
@@ -139,14 +139,14 @@ def _own_device(world: World):
 
 
 def _until_main_has_left(store, world: World) -> None:
-    """Schedulers end a run soon after the first of its processes: the main one may still write a checkpoint."""
+    """Wait, since schedulers end a run soon after its first process ends, and the main one may still save."""
     if not world.is_main:
         with suppress(RuntimeError):  # it went without a word, and the store with it
             store.wait(["main has left"], PATIENCE)
 
 
 def _say(store, word: str) -> None:
-    with suppress(RuntimeError):  # nobody listens: the store has gone with the process that kept it
+    with suppress(RuntimeError):  # the process that kept the store has ended
         store.set(word, "")
 
 
@@ -155,7 +155,7 @@ def _leave(store, world: World) -> None:
 
     if world.is_main:
         _say(store, "main has left")
-    # After an error, NCCL may wait for a process that has gone; this one must still end.
+    # After an error, NCCL may wait for a process that has ended; this one must still end.
     leaving = threading.Thread(target=dist.destroy_process_group, daemon=True)
     leaving.start()
     leaving.join(LEAVE_SECONDS / 2)
@@ -361,7 +361,7 @@ def main() -> None:
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
         if os.getppid() != int(parent):
-            sys.exit(f"error: process {parent}, which started this one, has gone.")
+            sys.exit(f"error: process {parent}, which started this one, has ended.")
     os.execvp(command[0], command)
 
 

@@ -19,7 +19,7 @@ class Inbox:
 
 
 def error(received: Signal, step: int) -> HarnessError:
-    """What a run ends with that was told to stop and has saved."""
+    """The error of a run that was asked to stop and has saved."""
     return WATCHED[received](f"{received.name} at step {step}: saved. The same command continues from there.")
 
 
@@ -47,18 +47,18 @@ def deferred() -> Iterator[Inbox]:
 def preemption_raises() -> Iterator[None]:
     """SIGTERM raises Preempted wherever the program is, as Ctrl-C raises KeyboardInterrupt.
 
-    Where that is in the middle of something that then fails in another way, such as a call into C that drops what was
-    raised, or a thread that is joined before it has started, the block still ends with what was asked for.
+    Code that is interrupted may fail in another way: a call into C may drop the exception, and a thread may be joined
+    before it has started. The block then still ends with the exception of the signal.
     """
-    told: list[BaseException] = []
+    asked: list[BaseException] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        told.append(Preempted("SIGTERM: stopped. The same command continues from the last checkpoint."))
-        raise told[-1]
+        asked.append(Preempted("SIGTERM: stopped. The same command continues from the last checkpoint."))
+        raise asked[-1]
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        told.append(KeyboardInterrupt())
-        raise told[-1]
+        asked.append(KeyboardInterrupt())
+        raise asked[-1]
 
     previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, or somebody else's
@@ -66,9 +66,9 @@ def preemption_raises() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not told or isinstance(error, Preempted | Interrupted):
+        if not asked or isinstance(error, Preempted | Interrupted):
             raise
-        raise told[-1] from error
+        raise asked[-1] from error
     finally:
         for watched, handler in previous.items():
             signal.signal(watched, handler)
