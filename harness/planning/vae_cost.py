@@ -1,7 +1,4 @@
-"""What encoding images adds to a training step that does it itself (pipeline online-vae), as DiT and MDT published.
-
-S side of an image in pixels, D width of a level.
-"""
+"""What encoding images adds to a training step that does it itself (pipeline online-vae), as DiT and MDT published."""
 
 import copy
 from typing import Any, NamedTuple
@@ -26,7 +23,7 @@ class EncoderCost(NamedTuple):
 
 
 def online_encoder(cfg: RunConfig) -> EncoderCost | None:
-    """The encoder inside a step of this run; None where latents are read. A VAE in a folder is loaded and counted.
+    """The encoder inside a step of this run; None where latents are read. It is run on shapes and counted.
 
     Raises UsageError for a run that should encode and names no VAE; as harness.data.latents.vae.load for a folder.
     """
@@ -37,56 +34,13 @@ def online_encoder(cfg: RunConfig) -> EncoderCost | None:
         raise UsageError(
             f"{cfg.recipe} has pipeline online-vae and no VAE; name it with --set vae=stabilityai/sd-vae-ft-ema."
         )
-    known: dict[str, Any] | None = vae.SD_VAE if protocol.vae in vae.PUBLISHED else vae.RANDOM.get(protocol.vae)
-    if known is None:
-        return counted_encoder(vae.load(protocol.vae).model, cfg.input.side)
-    channels = tuple(known["block_out_channels"])
-    return sd_encoder(
-        channels, known["layers_per_block"], known["latent_channels"], cfg.input.side * 2 ** (len(channels) - 1)
-    )
-
-
-class Convolution(NamedTuple):
-    kernel: int
-    inputs: int
-    outputs: int
-    side: int  # of its output
-
-
-def sd_encoder(channels: tuple[int, ...], layers_per_block: int, latent_channels: int, side: int) -> EncoderCost:
-    """The Stable Diffusion VAE's encoder on an image of `side` x `side` pixels, as diffusers' AutoencoderKL builds it.
-
-    Rombach et al. 2022 (arXiv:2112.10752): at each level residual blocks of two 3 x 3 convolutions, halved after each
-    level but the last; then two more blocks around one attention. 136.4 GMAC at 256 x 256.
-    """
-    pixels, width = side, channels[0]
-    layers = [Convolution(3, 3, width, side)]
-    for level, outputs in enumerate(channels):
-        for _ in range(layers_per_block):
-            layers += _residual_block(width, outputs, side)
-            width = outputs
-        if level < len(channels) - 1:
-            side //= 2
-            layers.append(Convolution(3, width, width, side))
-    layers += 2 * _residual_block(width, width, side)
-    layers += 4 * [Convolution(1, width, width, side)]  # queries, keys, values, output
-    layers += [Convolution(3, width, 2 * latent_channels, side)]
-    layers += [Convolution(1, 2 * latent_channels, 2 * latent_channels, side)]
-    attention = 2 * side**4 * width  # one head over side^2 places
-    return EncoderCost(
-        macs=sum(c.kernel**2 * c.inputs * c.outputs * c.side**2 for c in layers) + attention,
-        weights=sum(c.kernel**2 * c.inputs * c.outputs for c in layers),
-        side=pixels,
-    )
-
-
-def _residual_block(inputs: int, outputs: int, side: int) -> list[Convolution]:
-    both = [Convolution(3, inputs, outputs, side), Convolution(3, outputs, outputs, side)]
-    return both if inputs == outputs else [*both, Convolution(1, inputs, outputs, side)]
+    known = vae.SD_VAE if protocol.vae in vae.PUBLISHED else vae.RANDOM.get(protocol.vae)
+    model = vae.load(protocol.vae).model if known is None else vae.on_shapes(known)
+    return counted_encoder(model, cfg.input.side)
 
 
 def counted_encoder(model: Any, latent_side: int) -> EncoderCost:
-    """The same of any diffusers AutoencoderKL, run on shapes alone."""
+    """Of a diffusers AutoencoderKL whose latents have this side, run on shapes alone."""
     side = latent_side * 2 ** (len(model.config.block_out_channels) - 1)
     shapes = copy.deepcopy(model).to("meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():

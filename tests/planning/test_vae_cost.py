@@ -1,24 +1,12 @@
-"""The VAE inside a step: its formula against the FLOP counter."""
+"""What the VAE inside a step costs."""
 
 import pytest
-import torch
 from counted import configured
 
 from harness.data.latents import vae
 from harness.planning.cost import GIGA
-from harness.planning.vae_cost import counted_encoder, online_encoder, sd_encoder
+from harness.planning.vae_cost import counted_encoder, online_encoder
 from harness.system.errors import UsageError
-
-
-@pytest.fixture(scope="module")
-def sd_vae() -> torch.nn.Module:
-    with torch.device("meta"):
-        return vae._autoencoder()(**vae.SD_VAE)
-
-
-@pytest.mark.parametrize("latent_side", [8, 32, 64])
-def test_the_formula_is_what_the_counter_says_of_the_stable_diffusion_vae(sd_vae, latent_side):
-    assert sd_encoder((128, 256, 512, 512), 2, 4, latent_side * 8) == counted_encoder(sd_vae, latent_side)
 
 
 def test_an_image_of_256_pixels_takes_22_forward_passes_of_dit_s():

@@ -215,6 +215,12 @@ def _folder_of(id: str) -> Path:
     )
 
 
+def on_shapes(config: dict[str, Any]) -> Any:
+    """The model that a configuration describes, on the meta device: shapes without weights."""
+    with torch.device("meta"):
+        return _autoencoder()(**config)
+
+
 def _random(id: str) -> Vae:
     """Reproducible untrained weights; neither reads nor changes the caller's random state.
 
