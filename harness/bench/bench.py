@@ -34,7 +34,6 @@ from harness.system.precision import default_device
 from harness.system.progress import Progress
 
 Maker = Callable[[], Contender]
-CHECKOUTS = {"dit": "DiT", "maskdit": "MaskDiT", "mdt": "MDT"}  # folders of the official codes, by method
 
 
 class Plan(NamedTuple):
@@ -117,9 +116,8 @@ def _refuse_equal_names(names: Sequence[str]) -> None:
 
 def _refuse_absent(folder: Path, methods: set[str]) -> None:
     """Before anything is built. What is in the folders is found out when they are imported."""
-    absent = [
-        CHECKOUTS[method] for method in sorted(methods & CHECKOUTS.keys()) if not (folder / CHECKOUTS[method]).is_dir()
-    ]
+    wanted = [OFFICIAL_STEPS[method].project.name for method in sorted(methods & OFFICIAL_STEPS.keys())]
+    absent = [name for name in wanted if not (folder / name).is_dir()]
     if absent:
         raise UsageError(
             f"--official takes the folder that holds the official codes, and {folder} holds no "
@@ -161,7 +159,7 @@ def _officials(
         if device.type == "cuda" and own != cfg.protocol.precision:
             precisions.insert(0, own)
         for asked in precisions:
-            name = f"official {CHECKOUTS[cfg.method]} {cfg.size} {asked}"
+            name = f"official {OFFICIAL_STEPS[cfg.method].project.name} {cfg.size} {asked}"
             yield name, cfg, partial(_official, name, cfg, folder, device, None if asked == own else asked)
 
 
@@ -170,7 +168,7 @@ def _official(name: str, cfg: RunConfig, folder: Path, device: torch.device, pre
     clean, labels = data.read(torch.arange(max(cfg.protocol.batch_size, len(data))) % len(data))
     return official(
         cfg.method,
-        folder / CHECKOUTS[cfg.method],
+        folder / OFFICIAL_STEPS[cfg.method].project.name,
         shape=shape_of(cfg),
         batch_size=cfg.protocol.batch_size,
         device=device,
