@@ -10,7 +10,6 @@ from harness.model.formulations import Formulation
 from harness.model.method import Batch, Progress
 from harness.model.nn.dit import DiT
 from harness.model.official import CONDITION, MODULATED, Names, Official, Tables, blocks, under
-from harness.model.passes import Blocks, ModulatedLinear, Pass, Step
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
 from harness.recipes.config import Knobs
@@ -42,15 +41,3 @@ class Method(method.Method):
         noised = self.formulation.noised(batch.clean, draw)
         raw = self.network(noised.net_input, noised.net_noise, batch.labels)
         return {"loss": self.formulation.loss_map(raw, noised).mean()}
-
-    @staticmethod
-    def passes(knobs: Config, shape: Shape, outputs: int) -> Step:
-        """One pass over all tokens."""
-        length, width = shape.num_tokens, shape.width
-        whole = Pass(
-            encoder=Blocks(shape.depth, length, width, shape.num_heads),
-            projection=None,
-            decoder=None,
-            readout=ModulatedLinear(length, width, outputs),
-        )
-        return Step(shape, whole, (whole,))

@@ -14,7 +14,6 @@ from harness.model.nn import tokens
 from harness.model.nn.asymmetric import Decoder, Encoder
 from harness.model.nn.embeddings import Condition, patchify
 from harness.model.official import CONDITION, MODULATED, Names, Official, Tables, blocks, under
-from harness.model.passes import Step, asymmetric
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
 from harness.recipes.config import Knobs
@@ -104,11 +103,3 @@ class Method(method.Method):
         target = patchify(noised.noisy, self.shape.patch)  # (B, L, P)
         target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
         return (patchify(self.formulation.denoised(raw, noised), self.shape.patch) - target).square().mean(-1)
-
-    @staticmethod
-    def passes(knobs: Config, shape: Shape, outputs: int) -> Step:
-        """The kept tokens in the encoder, all of them in the decoder."""
-        length = shape.num_tokens
-        kept = tokens.num_kept(length, knobs.mask_ratio)
-        sampled = asymmetric(shape, knobs, outputs, encoded=length, projected=length)
-        return Step(shape, sampled, (asymmetric(shape, knobs, outputs, encoded=kept, projected=kept),))

@@ -18,7 +18,6 @@ from harness.model.nn.blocks import DiTBlock, through
 from harness.model.nn.dit import DiT
 from harness.model.nn.embeddings import sincos_positions
 from harness.model.official import BLOCK, CONDITION, MODULATED, Names, Official, Tables, under
-from harness.model.passes import Blocks, ModulatedLinear, Pass, Step
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
 from harness.recipes.config import Knobs
@@ -149,20 +148,3 @@ class Method(method.Method):
         full = self.formulation.loss_map(self.network(*inputs), noised).mean()
         masked = self.formulation.loss_map(self.network(*inputs, keep), noised).mean()
         return {"loss": full + masked, "loss/full": full.detach(), "loss/masked": masked.detach()}
-
-    @staticmethod
-    def passes(knobs: Config, shape: Shape, outputs: int) -> Step:
-        """All tokens; then the kept ones, and all of them in the side-interpolator and in the blocks after it."""
-        length, width, heads = shape.num_tokens, shape.width, shape.num_heads
-        encoder_depth = shape.depth - knobs.decoder_depth
-        full = Pass(
-            encoder=Blocks(encoder_depth, length, width, heads),
-            projection=None,
-            decoder=Blocks(knobs.decoder_depth, length, width, heads),
-            readout=ModulatedLinear(length, width, outputs),
-        )
-        masked = full._replace(
-            encoder=Blocks(encoder_depth, tokens.num_kept(length, knobs.mask_ratio), width, heads),
-            decoder=Blocks(1 + knobs.decoder_depth, length, width, heads),
-        )
-        return Step(shape, full, (full, masked))

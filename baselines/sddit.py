@@ -21,7 +21,6 @@ from harness.model.nn.asymmetric import Decoder, Encoder
 from harness.model.nn.embeddings import Condition
 from harness.model.nn.heads import ProjectionHead
 from harness.model.nn.soft_cross_entropy import Logits, soft_cross_entropy
-from harness.model.passes import Head, Step, asymmetric
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
 from harness.recipes.config import Knobs
@@ -184,16 +183,3 @@ class Method(method.Method):
             dist.all_reduce(self.batch_mean)  # every process has its share of the mean
         self.centre.lerp_(self.batch_mean, 1 - self.cfg.centre_momentum)
         self.batch_mean.zero_()
-
-    @staticmethod
-    def passes(knobs: Config, shape: Shape, outputs: int) -> Step:
-        """The student sees [CLS] and the visible tokens, the teacher's encoder and head all of them."""
-        length = shape.num_tokens
-        visible = 1 + tokens.num_kept(length, knobs.mask_ratio)
-        sampled = asymmetric(shape, knobs, outputs, encoded=1 + length, projected=length)
-        student = asymmetric(shape, knobs, outputs, encoded=visible, projected=length)
-        if not knobs.discriminate:
-            return Step(shape, sampled, (student,))
-        head = Head(visible, visible, shape.width, knobs.head_hidden, knobs.head_bottleneck, knobs.num_prototypes)
-        teacher, teacher_head = student.encoder._replace(tokens=1 + length), head._replace(tokens=1 + length)
-        return Step(shape, sampled, (student,), head, teacher, teacher_head)

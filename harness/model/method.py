@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from harness.model.formulations import Formulation
 from harness.model.frozen import Frozen
 from harness.model.official import Official
-from harness.model.passes import Step
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
 
@@ -78,11 +77,6 @@ class Method(nn.Module):
 
     def after_step(self, progress: Progress) -> None:
         """Called once after every optimizer step, without gradient. The default does nothing."""
-
-    @staticmethod
-    def passes(knobs: Any, shape: Shape, outputs: int) -> Step | None:
-        """What a step runs, for costs by formula; None: the harness counts it instead. `outputs`: values of a patch."""
-        return None
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Every weight that is trained, once, in groups as torch.optim takes them; by default in one.

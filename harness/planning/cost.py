@@ -1,17 +1,20 @@
-"""Arithmetic of a method: counted by running it on shapes alone, and from formulas where it has them.
+"""Arithmetic of a method, counted by running it on shapes alone.
 
 The papers' "Gflops" are multiply-accumulates; so are the numbers here (one MAC is two FLOPs).
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.model.method import Method, Progress, batch_of_shapes
+from harness.model.nn.blocks import DiTBlock
 from harness.model.randomness import Draw
 from harness.model.shape import Shape, shape_of
-from harness.planning import formulas
 from harness.recipes.config import RunConfig
 
 GIGA = 1e9
@@ -24,15 +27,11 @@ class Cost(NamedTuple):
 
 
 class StepCost(NamedTuple):
-    """GMACs of one image's training step, by part."""
+    """GMACs of one image's training step."""
 
-    source: Literal["formulas", "counted"]  # counted: of a method without a formula, whose parts are not known
-    parts: dict[str, float]  # formulas.StepMacs, or the "step" as one
-    recomputed: float  # besides the step, by activation checkpointing; 0 also where that is not known
-
-    @property
-    def total(self) -> float:
-        return sum(self.parts.values())
+    total: float  # forward and backward, each product once
+    forward_parts: dict[str, float]  # of the forward pass, by module: network.encoder, teacher, head, ...
+    recomputed: float  # besides the total: what activation checkpointing computes again
 
 
 def count(method: Method, shape: Shape) -> Cost:
@@ -43,21 +42,50 @@ def count(method: Method, shape: Shape) -> Cost:
     batch = batch_of_shapes(method, shape, 1)
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         method.network(batch.clean, torch.zeros(1, device="meta"), batch.labels)
-    with FlopCounterMode(display=False) as step:
-        method(batch, Progress(0.0, 0.0), Draw.all_of(batch.clean))["loss"].backward()
     params = sum(p.numel() for p in method.network.parameters() if p.requires_grad)
-    return Cost(params, forward.get_total_flops() / 2 / GIGA, step.get_total_flops() / 2 / GIGA)
+    return Cost(params, forward.get_total_flops() / 2 / GIGA, _count_step(method, shape))
 
 
 def step_cost(cfg: RunConfig, method: Method) -> StepCost:
-    """Cost of a step from the formulas of the method; without formulas, `method` on the meta device is counted."""
-    known = formulas.macs(cfg, method)
-    if known is None:
-        counted = count(method, shape_of(cfg))
-        return StepCost("counted", {"step": counted.gmacs_step}, 0.0)
-    recomputed = known.recomputed if cfg.execution.activation_checkpointing else 0
-    return StepCost(
-        "formulas",
-        {name: part / GIGA for name, part in known.step._asdict().items()},
-        recomputed / GIGA,
-    )
+    """Cost of a step of this run. `method` is the run's, on the meta device."""
+    shape = shape_of(cfg)
+    step = _count_step(method, shape)
+    again = 0.0
+    if cfg.execution.activation_checkpointing:
+        with checkpointed(method.network):
+            again = _count_step(method, shape) - step
+    return StepCost(step, _forward_parts(method, shape), again)
+
+
+def _count_step(method: Method, shape: Shape) -> float:
+    """GMACs of one image, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        _loss(method, shape).backward()
+    return counter.get_total_flops() / 2 / GIGA
+
+
+def _forward_parts(method: Method, shape: Shape) -> dict[str, float]:
+    """GMACs of one image's forward pass by module, two levels deep; what no module has is under "other"."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        _loss(method, shape)
+    modules = {name.partition(".")[2]: sum(flops.values()) for name, flops in counter.get_flop_counts().items()}
+    parts = {name: flops / 2 / GIGA for name, flops in modules.items() if name.count(".") == 1 and flops}
+    return parts | {"other": counter.get_total_flops() / 2 / GIGA - sum(parts.values())}
+
+
+def _loss(method: Method, shape: Shape) -> Tensor:
+    batch = batch_of_shapes(method, shape, 1)
+    return method(batch, Progress(0.0, 0.0), Draw.all_of(batch.clean))["loss"]
+
+
+@contextmanager
+def checkpointed(network: nn.Module) -> Iterator[None]:
+    """Let the network's blocks compute their insides again in the backward pass, as activation checkpointing does."""
+    blocks = [module for module in network.modules() if isinstance(module, DiTBlock) and not module.checkpointed]
+    for block in blocks:
+        block.checkpointed = True
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block.checkpointed = False

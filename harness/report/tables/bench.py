@@ -64,15 +64,17 @@ def estimate_lines(documents: Sequence[dict[str, Any]]) -> list[str]:
     for document in documents:
         work = document["work"]
         ratio = work["gmacs_step"] / first["work"]["gmacs_step"]
-        parts = ", ".join(f"{name} {gmacs:.3g}" for name, gmacs in work["gmacs_parts"].items() if gmacs)
+        parts = ", ".join(
+            f"{name} {gmacs:.3g}" for name, gmacs in work["gmacs_forward_parts"].items() if gmacs >= 0.001
+        )
         found += [
             f"{document['recipe']}, {work['precision']}, batch {document['batch_size']}, {document['pipeline']}, "
             f"{document['params'] / 1e6:.2f} M parameters",
-            f"  arithmetic  {work['gmacs_step']:.4g} GMAC an image, from {work['gmacs_source']}"
+            f"  arithmetic  {work['gmacs_step']:.4g} GMAC an image"
             + (f", {ratio:.3g} times {first['recipe']}'s" if document["recipe"] != first["recipe"] else "")
             + ("," if work["gmacs_vae"] else ""),
             *([f"              and {work['gmacs_vae']:.4g} of the VAE in the step"] if work["gmacs_vae"] else []),
-            *textwrap.wrap(parts, COLUMNS, initial_indent=" " * 14, subsequent_indent=" " * 14),
+            *textwrap.wrap(f"forward: {parts}", COLUMNS, initial_indent=" " * 14, subsequent_indent=" " * 14),
             f"  traffic     {work['traffic_bytes'] / 1e9:.3g} GB a step at least",
             f"  memory      {document['memory_bytes'] / 1e9:.3g} GB",
             f"  {'floor of a step on':<24}{'ms':>9}{'steps/s':>10}  bound by",
