@@ -117,6 +117,10 @@ def read_into(path: Path, target: np.ndarray, *, first: int = 0) -> None:
 def save(path: Path, array: np.ndarray) -> str:
     """Write the array, whole or not at all. Returns its file's sha256. Raises DataError when the disk refuses."""
     with new_file(path) as temporary:
-        with open(temporary, "wb") as file:
-            np.save(file, array, allow_pickle=False)
+        array = np.asarray(array, order="C")
+        with open(
+            temporary, "wb"
+        ) as file:  # not by np.save, which does not notice when the disk refuses the last bytes
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+            file.write(array.data)
         return sha256_of(temporary)
