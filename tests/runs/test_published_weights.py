@@ -16,9 +16,10 @@ from small import trained_a_little
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines import dit, maskdit, mdt
+from baselines import maskdit, mdt
 from harness.model.formulations import EDM, IDDPM
 from harness.model.guidance import guided, power_cosine
+from harness.model.nn.dit import DiT
 from harness.model.shape import Shape
 from harness.runs import published_weights
 from harness.system.errors import DataError, UsageError
@@ -29,7 +30,7 @@ METHODS = ("dit", "maskdit", "mdt")
 def network_of(method: str, shape: Shape = SHAPE, *, relative_position: bool = True, learned_variance: bool = True):
     """This project's network, with other weights than the official ones on every layer."""
     if method == "dit":
-        network = dit.Network(shape, shape.channels * (1 + learned_variance))
+        network = DiT(shape, shape.channels * (1 + learned_variance))
     elif method == "maskdit":
         network = maskdit.Network(maskdit.Config(**DECODER), shape, shape.channels)
     else:
