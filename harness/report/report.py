@@ -1,7 +1,7 @@
 """The report: what the paper says and prints beside what was measured, and everything needed to judge the difference.
 
-Written as one Markdown file and one page, with the figures, tables and verdicts beside them as files of their own. It
-holds no date: the same evidence gives the same bytes.
+report.md and report.html have the same content. The figures, tables and verdicts are also written as files of their
+own. No file has a date in it: the same evidence gives the same bytes.
 """
 
 import json
@@ -94,7 +94,7 @@ def earlier_claims(path: Path) -> list[dict[str, Any]]:
         why = error.strerror if isinstance(error, OSError) else "it is not JSON"
         raise DataError(f"{path} cannot be read: {why}. Name the claims.json beside an earlier report.") from None
     if not isinstance(found, list) or not all(isinstance(each, dict) and "claim" in each for each in found):
-        raise DataError(f"{path} holds no verdicts. Name the claims.json beside an earlier report.")
+        raise DataError(f"{path} is no list of verdicts. Name the claims.json beside an earlier report.")
     return found
 
 

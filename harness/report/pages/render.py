@@ -44,7 +44,7 @@ def environment(form: Form, missing: str | None = None) -> jinja2.Environment:
         if missing is not None and (value is None or isinstance(value, jinja2.Undefined)):
             return Markup(missing)
         text = shown(value) if isinstance(value, bool | int | float) else str(value)
-        # A space at either end separates it from what stands beside it.
+        # A space at either end is kept: it separates the text from its neighbours.
         return Markup(" " * text[:1].isspace() + escape(one_line(text)) + " " * text[-1:].isspace())
 
     def commands(text: str) -> Markup:
@@ -106,7 +106,7 @@ def _asset(name: str) -> Markup:
 
 
 def _picture(path: Path) -> str:
-    """An SVG file as an address that holds the whole of it. In an <img> nothing of it can run or load."""
+    """An SVG file as a data URI. In an <img>, nothing in it can run or load."""
     try:
         return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
     except OSError as error:

@@ -81,7 +81,7 @@ def _entries() -> list[Entry]:
 
 
 def _runs_of(entry: Entry, entries: Sequence[Entry], runs: Sequence[Run]) -> list[Run]:
-    """The runs of the entry's sizes; those of a size that the paper has not stand with the first entry of its key."""
+    """The runs of the entry's sizes. Runs of a size that the paper does not have go to the first entry of its key."""
     if not entry.sizes:
         return list(runs)
     first = next(other for other in entries if other.path == entry.path) is entry

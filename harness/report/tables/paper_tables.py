@@ -1,8 +1,8 @@
 """Tables 1 to 3 of the SD-DiT paper, each published value beside what was measured, and later methods for context.
 
-A measured value stands in a published row where method, size, steps and metric are the same. Runs of any other setting
-have rows of their own below, under their own metric: nothing is subtracted from a number of another kind. Where
-something else differs, precision or a knob, the row names the difference.
+A measured value is in the row of a published one where method, size, steps and metric are the same. Runs of any other
+setting have rows of their own below, under their own metric, and no difference is computed for them. Where something
+else differs, precision or a knob, the row names the difference.
 """
 
 import math

@@ -42,7 +42,7 @@ DIFFERS = "Differs from the paper in"
 def paper_against_measured(figure: Figure3) -> Table:
     """One row per measured point, and one per point of the paper that was not measured.
 
-    A measured point stands beside the paper's only where both read the same share of the patches.
+    A measured point shares a row with the paper's only where both read the same share of the patches.
     """
     paper: dict[tuple[str, str], Point | None] = {(p.method, p.input_patches): p for p in figure.published.points}
     paper |= {(point.method, point.input_patches): None for point in figure.missing}
@@ -63,7 +63,7 @@ def paper_against_measured(figure: Figure3) -> Table:
 
 
 def conditions(figure: Figure3) -> Table:
-    """How the points of each measured panel were made, and what keeps them from standing beside the paper's."""
+    """How the points of each measured panel were made, and what differs from the paper's."""
     rows: list[Row] = []
     for letter, panel in _measured_panels(figure):
         differences = "; ".join(panel.differences.values())
