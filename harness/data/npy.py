@@ -118,9 +118,8 @@ def save(path: Path, array: np.ndarray) -> str:
     """Write the array, whole or not at all. Returns its file's sha256. Raises DataError when the disk refuses."""
     with new_file(path) as temporary:
         array = np.asarray(array, order="C")
-        with open(
-            temporary, "wb"
-        ) as file:  # not by np.save, which does not notice when the disk refuses the last bytes
+        # np.save would not notice that the disk refuses the last bytes.
+        with open(temporary, "wb") as file:
             np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
             file.write(array.data)
         return sha256_of(temporary)
