@@ -123,6 +123,17 @@ def test_numbers_and_times_are_written_as_people_do():
     assert [unit_of_time(hours)[0] for hours in (200.0, 0.5, 0.001)] == ["hours", "minutes", "seconds"]
 
 
+def test_a_key_of_many_differences_is_broken_into_lines(run_folder, tmp_path):
+    for number in (256, 512):
+        knobs = {"num_prototypes": number, "student_temperature": number / 1e5, "teacher_momentum": [0.9, number / 1e3]}
+        run_folder("sddit", knobs=knobs)
+    figure = speed_quality.drawing(figure3(find_runs([tmp_path])[0])[0]).figure
+    page = figure.get_window_extent()
+    for part in figure.subfigs:
+        box = part.legends[0].get_window_extent(figure.canvas.get_renderer())
+        assert page.x0 <= box.x0 <= box.x1 <= page.x1
+
+
 def test_names_with_markup_are_drawn_as_they_are_and_a_bad_folder_is_an_error_with_advice(run_folder, tmp_path):
     run_folder("dit", protocol={"data": r"$\broken{"})
     drawing = speed_quality.drawing(figure3(find_runs([tmp_path])[0])[0])

@@ -28,7 +28,7 @@ WIDTH = 4.0  # inches. One column of a two-column page is 3.3 inches wide: the l
 MOST_PANELS = 8  # of one figure, that a reader can take in
 LINE = 0.138  # inches, height of a line of text
 UNDER_AXES = 0.42  # inches, for the ticks and the label of an x-axis
-HEADING, TITLE, KEY, NOTE = 50, 54, 60, 70  # letters in a line of each kind of text
+HEADING, TITLE, KEY, NOTE = 50, 54, 56, 70  # letters in a line of each kind of text
 HEADING_SIZE, TITLE_SIZE, KEY_SIZE, NOTE_SIZE = 9.5, 8.5, 7.5, 7.2  # points
 NOTE_COLOUR, RULE_COLOUR, TEXT_COLOUR = "#505050", "#b0b0b0", "#202020"
 DASHES = (0, (4, 3))
@@ -131,8 +131,8 @@ def _draw(part: SubFigure, panel: Panel) -> float:
     artists: dict[str, Any] = {}
     for axes in grid:
         for artist, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            artists.setdefault(label, artist)
-    keys_a_line = max(1, KEY // (max(map(len, artists), default=KEY) + 8))
+            artists.setdefault(lines_of(label, KEY), artist)
+    keys_a_line = max(1, KEY // (max(map(len, artists), default=KEY) + 6))
     title = lines_of(panel.title, TITLE)
     part.legend(
         list(artists.values()),
@@ -149,7 +149,7 @@ def _draw(part: SubFigure, panel: Panel) -> float:
         handletextpad=0.6,
         labelspacing=0.3,
     )
-    lines = 1.3 * len(title.splitlines()) + 1.1 * math.ceil(len(artists) / keys_a_line) + 1
+    lines = 1.3 * len(title.splitlines()) + 1.1 * math.ceil(len("\n".join(artists).splitlines()) / keys_a_line) + 1
     return LINE * lines + rows * (panel.height + UNDER_AXES) + _note(part, panel.notes)
 
 
