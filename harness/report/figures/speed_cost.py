@@ -196,7 +196,7 @@ def _lines(axes: Axes, points: pd.DataFrame) -> None:
     rates.yaxis.set_minor_locator(NullLocator())
     rates.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: short(rate)))
     rates.set_ylabel("GMAC/s on the grey line")
-    rates.grid(visible=False)
+    rates.grid(visible=False, which="both")
     for rate in ticks:
         axes.plot(ends, rate / ends, color=RULE_COLOUR, linewidth=0.6, zorder=1)
     ceilings = points[["precision", "ceiling_gmacs_per_sec"]].dropna().drop_duplicates()
