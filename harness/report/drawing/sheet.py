@@ -14,12 +14,14 @@ from textwrap import TextWrapper
 from typing import Any
 
 import matplotlib.style
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import GridSpec
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.transforms import Bbox
 
 from harness.records.schema import write_atomically
 from harness.system.errors import DataError
@@ -119,6 +121,10 @@ def drawing(
         figure.set_size_inches(WIDTH, height)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # every file shows the same layout
+        for part in figure.subfigs:  # the last digits that the solver finds are not always the same
+            part.bbox_relative.set_points(np.round(part.bbox_relative.get_points(), 6))
+        for axes in figure.axes:
+            axes.set_position(Bbox(np.round(axes.get_position(original=True).get_points(), 6)))
     every_note = dict.fromkeys([*(note for panel in panels for note in panel.notes), *notes])
     return Drawing(name, title, alternative, figure, frame_of(rows), tuple(every_note), details or {})
 
