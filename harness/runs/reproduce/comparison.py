@@ -11,12 +11,11 @@ relative difference of any logged part of the loss, over lines of 20 steps:
     MaskDiT    0.0001%      0.13%          3.0%
     SD-DiT     0.07%        1.9%           2.8%
 
-FIRST, EARLY and LATE are about two to three times the worst of each. The first lines are what tells a re-run from
-another experiment: there a run of another seed, whose noise, labels and masks all differ, is more than FIRST away in
-every committed run (a test checks this), while after hundreds of steps the averaged losses of two seeds come closer: of
-lines of 100 steps, those of different seeds often lie within EARLY and LATE. So where a record has no line up to
-FIRST_STEPS, as with the log_every of the larger recipes, its losses can refute a re-run and cannot confirm it. A re-run
-that logged more often would not help: each line is the mean since the one before it, and the record has only its own.
+FIRST, EARLY and LATE are about two to three times the worst of each. Up to FIRST_STEPS a run of another seed is more
+than FIRST away in every committed run (a test checks this). After hundreds of steps the averaged losses of two seeds
+come closer, often within EARLY and LATE. So where a record has no line up to FIRST_STEPS, as with the log_every of the
+larger recipes, its losses can refute a re-run and cannot confirm it. Logging more often in the re-run would not help:
+each line is the mean since the line before it, and the record has only its own.
 
 Of the DiT run the images were drawn and measured again too. Untrained, where the weights are the seed's, its distances
 agreed to 4e-15 and its shares to 1e-10; trained, to 5.4% (fd), 3.5% (sfd), 0.2% (is) and 0.004 of a share.
