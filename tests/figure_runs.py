@@ -12,7 +12,7 @@ from run_folders import write_run
 
 from harness.records.evidence import Evidence, gather
 from harness.records.schema import Result, read_record, write_record
-from harness.report.drawing.sheet import Drawing
+from harness.reporting.drawing.sheet import Drawing
 
 METHODS = ("dit", "maskdit", "mdt", "sddit")
 LOSSES = {

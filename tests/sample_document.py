@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.claims.verdict import Comparison, Judgement, conclude, decisive, effect
-from harness.report import report
-from harness.report.tables.table import Table, frame_of
+from harness.reporting import report
+from harness.reporting.tables.table import Table, frame_of
 
 HOSTILE = (
     "\"'><script>alert(1)</script><img src=x onerror=alert(2)><!-- --> ]]> &lt;b&gt; <svg onload=alert(3)> "

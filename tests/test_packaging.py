@@ -68,7 +68,7 @@ def test_the_command_runs_from_the_wheel(wheel, tmp_path):
     assert "sddit-tiny" in python("-m", "harness", "recipes", "list")
     code = (
         "import harness; from importlib.resources import files; from harness.papers import published; "
-        "assert (files('harness.report') / 'pages' / 'model_card.md.j2').is_file(); "
+        "assert (files('harness.reporting') / 'pages' / 'model_card.md.j2').is_file(); "
         "print(harness.__file__, len(published.rows()))"
     )
     where, rows = python("-c", code).split()

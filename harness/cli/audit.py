@@ -49,7 +49,7 @@ def audit(
 def _write(document: dict[str, Any], roots: list[Path], out: Path) -> None:
     import json
 
-    from harness.checks.audit.page import page
+    from harness.cli.audit_page import page
     from harness.records.schema import write_atomically
 
     out.mkdir(parents=True, exist_ok=True)
@@ -60,9 +60,9 @@ def _write(document: dict[str, Any], roots: list[Path], out: Path) -> None:
 
 def _lines(document: dict[str, Any]) -> list[str]:
     """How many runs pass each check, what failed or needs a warning, and the verdict."""
-    from harness.checks.audit.page import counts
     from harness.checks.finding import FAILURE, WARNING
     from harness.cli.app.layout import columns, wrapped
+    from harness.cli.audit_page import counts
 
     total = document["num_runs"]
     lines = [f"Checks of {total} run{'s' if total > 1 else ''}"]

@@ -126,7 +126,7 @@ def bench(
     named = list(matrix.variants(recipes, varied, assignments, data=data, resident=resident))
     if estimate:
         from harness.bench.expected import expected
-        from harness.report.tables.bench import estimate_lines
+        from harness.reporting.tables.bench import estimate_lines
 
         documents = [expected(name, cfg, nproc) for name, cfg in named]
         return show({"estimates": documents}, as_json, lambda _: estimate_lines(documents))
@@ -138,8 +138,8 @@ def _time(
 ) -> None:
     from harness.bench import bench as joined
     from harness.records.schema import write_atomically, write_record
-    from harness.report.figures import bench as bench_figure
-    from harness.report.tables import bench as bench_tables
+    from harness.reporting.figures import bench as bench_figure
+    from harness.reporting.tables import bench as bench_tables
 
     _refuse_unwritable(out)
     plan = joined.Plan(rounds, window, official, profile)

@@ -8,8 +8,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from harness.report import report
-from harness.report.archive import copy_records
+from harness.reporting import report
+from harness.reporting.archive import copy_records
 from harness.system.errors import HarnessError
 from harness.system.processes.children import exit_code, started
 

@@ -43,6 +43,7 @@ def export(
     An imported checkpoint keeps the licence of its official repository.
     """
     from harness.records.folders import listing
+    from harness.reporting import model_card
     from harness.runs import exporting
 
     folder = listing.find_run(run, below)
@@ -50,7 +51,14 @@ def export(
     target = out or EXPORTS / (named if weights == "ema" else f"{named}-raw")
     with closing(progress_for("export")) as progress:
         record = exporting.export(
-            folder, target, step=step, weights=weights, license=license_, force=force, progress=progress
+            folder,
+            target,
+            card=model_card.render,
+            step=step,
+            weights=weights,
+            license=license_,
+            force=force,
+            progress=progress,
         )
     facts = record.model_dump(mode="json", include={"run", "weights", "step", "weights_sha256", "license", "files"})
     show({"folder": str(target), **facts, "evaluations": sorted(record.evaluations)}, as_json, lambda _: [target])

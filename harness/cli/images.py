@@ -91,11 +91,11 @@ def sample(
 ) -> None:
     """Draw images from a run or an imported checkpoint, into its samples/ folder."""
     start_all(nproc)
-    from harness.runs import public
+    import harness
 
     given = {"sampling.guidance_scale": ("--cfg-scale", cfg_scale), "sampling.num_steps": ("--steps", steps)}
     with defaults.named(given), together("sample") as (world, progress):
-        document = public.sample(
+        document = harness.sample(
             run, num, defaults.in_order(given, set_),
             seed=seed, labels=labels, npz=npz, step=step, progress=progress, world=world,
         )  # fmt: skip
@@ -208,9 +208,9 @@ def evaluate(
         raise UsageError(f"--out {out}: there is no folder {out.parent}.")
     start_all(nproc)
 
+    import harness
     from harness.recipes import metric_names
     from harness.records.schema import write_record
-    from harness.runs import public
 
     sampled = {
         "evaluation.num_images": ("--num", num),
@@ -226,7 +226,7 @@ def evaluate(
     given = sampled | {f"evaluation.{name}": (f"--{name}", value) for name, value in measured.items()}
     of_a_run = (Path(images) / "config.yaml").is_file()
     with defaults.named(given), together("evaluate") as (world, progress):
-        evaluation = public.evaluate(
+        evaluation = harness.evaluate(
             images, defaults.in_order(given if of_a_run else sampled, set_), **({} if of_a_run else measured),
             weights=weights, spread=spread, cross_check=cross_check, step=step, progress=progress, world=world,
         )  # fmt: skip

@@ -66,8 +66,8 @@ def reproduce(
 
 
 def _add(document: dict[str, Any], page: Path, steps: int | None) -> None:
+    from harness.cli.reproduce_page import added
     from harness.records.schema import write_atomically
-    from harness.runs.reproduce.page import added
 
     page.parent.mkdir(parents=True, exist_ok=True)
     text = page.read_text(encoding="utf-8") if page.exists() else ""
@@ -78,7 +78,7 @@ def _add(document: dict[str, Any], page: Path, steps: int | None) -> None:
 def _lines(document: dict[str, Any]) -> list[str]:
     """What was compared and how, what differs in the environment, and the verdict."""
     from harness.cli.app.layout import columns, wrapped
-    from harness.runs.reproduce.page import mark, share
+    from harness.cli.reproduce_page import mark, share
 
     part = "" if document["steps"] == document["of_steps"] else f" of {document['of_steps']:,}"
     lines = [f"{document['run']} again, {document['steps']:,}{part} steps"]

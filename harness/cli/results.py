@@ -36,9 +36,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Draw the paper's figures with the published points beside the measured ones: PNG, SVG and the CSV behind each."""
-    from harness.runs import public
+    import harness
 
-    show(public.compare(runs or "runs", figure, out=out), as_json, lambda document: document["files"])
+    show(harness.compare(runs or "runs", figure, out=out), as_json, lambda document: document["files"])
 
 
 @answers
@@ -66,17 +66,12 @@ def report(
     """Write which of the paper's claims hold, its figures and tables beside what was measured: Markdown and a page."""
     if against is not None and not check:
         raise UsageError("--against says what to check against: add --check.")
-    from harness.claims.verdict import agreement
-    from harness.papers.sddit.tolerance import outside_tolerance
-    from harness.report.report import earlier_claims
-    from harness.runs import public
+    import harness
+    from harness.reporting.report import earlier_claims, outside_tolerance
 
     earlier = earlier_claims(against) if against is not None else []  # a wrong file is refused before the work
-    written = public.report(runs or "runs", out=out, formats=listed(format), records=records)
-    failed = []
-    if check:
-        failed = [*outside_tolerance(written.evidence, written.judgements)]
-        failed += agreement(written.judgements, earlier)
+    written = harness.report(runs or "runs", out=out, formats=listed(format), records=records)
+    failed = outside_tolerance(written, earlier) if check else []
     document = {
         "files": [str(file) for file in written.files],
         "verdicts": written.tally,

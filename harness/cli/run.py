@@ -165,11 +165,11 @@ def run(
             cfg = resolve(recipe or config or "", assignments, note)
         return show(plan(cfg, nproc or 1), as_json, _plan_lines)
 
-    from harness.runs import public
+    import harness
 
     label = recipe or (config.absolute().parent.parent.name if config else "run")
     with defaults.named(given), together(label) as (world, progress):
-        result = public.run(
+        result = harness.run(
             recipe or config or "", assignments,
             out=out, evaluate=not no_eval, force=force, progress=progress, world=world,
         )  # fmt: skip

@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from harness.model.seeds import mix
+from harness.recipes.seeds import mix
 
 
 @lru_cache(maxsize=2)  # a batch spans at most two epochs unless it is larger than the set

@@ -21,8 +21,8 @@ from harness.evaluation.images.uint8 import to_uint8
 from harness.model.formulations import FORMULATIONS, Formulation, Network
 from harness.model.guidance import guided, power_cosine, within
 from harness.model.samplers import SAMPLERS, Denoise
-from harness.model.seeds import labels, mix
 from harness.recipes.config import InputShape, RunConfig, Sampling
+from harness.recipes.seeds import labels, mix
 from harness.system.errors import SetupError, one_line
 from harness.system.processes.world import World
 
@@ -39,7 +39,7 @@ class Generated(NamedTuple):
 
 
 def choose_labels(rule: str, num_images: int, num_classes: int, seed: int) -> Tensor:
-    """Labels to ask for, by harness.model.seeds.labels.   (N,)"""
+    """Labels to ask for, by harness.recipes.seeds.labels.   (N,)"""
     return torch.tensor(labels(rule, num_images, num_classes, seed))
 
 

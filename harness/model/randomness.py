@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from harness.model.seeds import mix
+from harness.recipes.seeds import mix
 
 
 def seed_step(seed: int, step: int) -> None:

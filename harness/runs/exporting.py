@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -72,6 +72,10 @@ Weights = Literal["ema", "raw"]
 KINDS: dict[str, Weights] = {"ema": "ema", "raw": "raw"}
 
 
+# Writes the model card from the record, the configuration, the shapes of the weights and the run.
+Card = Callable[[Export, dict[str, Any], dict[str, tuple[int, ...]], Run | None], str]
+
+
 class Exported(NamedTuple):
     """An exported network, read again: on the CPU, ready to be sampled."""
 
@@ -81,7 +85,15 @@ class Exported(NamedTuple):
 
 
 def export(
-    folder: Path, out: Path, *, step: int | None, weights: str, license: str | None, force: bool, progress: Progress
+    folder: Path,
+    out: Path,
+    *,
+    card: Card,
+    step: int | None,
+    weights: str,
+    license: str | None,
+    force: bool,
+    progress: Progress,
 ) -> Export:
     """Write the network of the run in `folder` after `step` steps, the newest by default, as the new folder `out`.
 
@@ -131,7 +143,7 @@ def export(
             files={},
         )
         whole = _whole_run(folder) if found.result and found_step == found.result.steps else None
-        return _write(out, record, portable, tensors, whole)
+        return _write(out, record, portable, tensors, whole, card)
 
 
 def load(folder: Path) -> Exported:
@@ -237,9 +249,9 @@ def _refuse_occupied(out: Path, force: bool) -> None:
         raise UsageError(f"{out} is an export already. --force replaces it; --out writes another one.")
 
 
-def _write(out: Path, record: Export, cfg: RunConfig, tensors: Mapping[str, Tensor], run: Run | None) -> Export:
-    from harness.report import model_card  # pandas takes a second to import
-
+def _write(
+    out: Path, record: Export, cfg: RunConfig, tensors: Mapping[str, Tensor], run: Run | None, card: Card
+) -> Export:
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
@@ -249,8 +261,7 @@ def _write(out: Path, record: Export, cfg: RunConfig, tensors: Mapping[str, Tens
         hashes = {name: sha256_of(temporary / name) for name in (WEIGHTS, CONFIG)}
         record = record.model_copy(update={"files": hashes})
         shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-        card = model_card.render(record, cfg.model_dump(mode="json"), shapes, run)
-        write_atomically(temporary / CARD, card)
+        write_atomically(temporary / CARD, card(record, cfg.model_dump(mode="json"), shapes, run))
         record = record.model_copy(update={"files": {**hashes, CARD: sha256_of(temporary / CARD)}})
         write_record(temporary / RECORD, record)
         for path in [*temporary.iterdir(), temporary]:

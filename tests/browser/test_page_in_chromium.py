@@ -3,8 +3,8 @@
 import pytest
 from sample_document import hostile, sample
 
-from harness.report.pages.render import render
-from harness.report.tables.table import Table, frame_of
+from harness.reporting.pages.render import render
+from harness.reporting.tables.table import Table, frame_of
 
 WIDTHS = (1280, 375)  # a laptop's window and a phone's, in pixels
 MANY = 2000  # rows

@@ -7,9 +7,9 @@ from command_line import harness, invoke
 
 from harness.records.bench_record import Bench
 from harness.records.schema import read_record
-from harness.report.drawing.sheet import csv_of
-from harness.report.figures import bench as bench_figure
-from harness.report.tables import bench as bench_tables
+from harness.reporting.drawing.sheet import csv_of
+from harness.reporting.figures import bench as bench_figure
+from harness.reporting.tables import bench as bench_tables
 
 SMALL = [
     *("--set", "width=16", "--set", "depth=3", "--set", "num_heads=2", "--set", "batch_size=8"),

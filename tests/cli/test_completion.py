@@ -16,7 +16,7 @@ from harness.data import sources
 from harness.papers import sweeps
 from harness.recipes import metric_names
 from harness.recipes.reading import load_recipe, recipe_names, settings
-from harness.report.figures import MAKERS
+from harness.reporting.figures import MAKERS
 
 
 def offered(line: str) -> list[str]:

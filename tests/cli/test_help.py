@@ -15,7 +15,7 @@ from harness.papers import sweeps
 from harness.recipes import metric_names
 from harness.recipes.config import apply_overrides
 from harness.recipes.reading import load_recipe, recipe_names
-from harness.report import figures
+from harness.reporting import figures
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]

@@ -16,7 +16,7 @@ RUNS = [
     ["recipes", "list"],
 ]
 HELP = [["--help"], ["data", "encode", "--help"], ["published", "list", "--help"], ["run", "--help"]]
-FIGURES = "from harness.report import figures, report; from harness.report.figures import figure3; "
+FIGURES = "from harness.reporting import figures, report; from harness.reporting.figures import figure3; "
 
 
 def imported(code: str, names: tuple[str, ...], cwd) -> list[str]:
@@ -35,7 +35,7 @@ def test_help_and_looking_at_runs_import_nothing_heavy(commands, tmp_path):
 
 
 def test_figures_and_reports_never_import_torch(tmp_path):
-    code = FIGURES + "from harness.papers import published; from harness.runs import public"
+    code = FIGURES + "from harness.papers import published; import harness"
     assert imported(code, ("torch", "sklearn", "torch_fidelity"), tmp_path) == "[]"
 
 

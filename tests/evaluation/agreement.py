@@ -25,8 +25,8 @@ from torch import Tensor
 from harness.evaluation.metrics import kernels, statistics
 from harness.evaluation.metrics import measure as metrics
 from harness.evaluation.networks.base import Features
-from harness.model.seeds import mix
 from harness.recipes.metric_names import PAPER
+from harness.recipes.seeds import mix
 from harness.system import torchvision_guard
 
 POINTS = 10_000  # of the reference, as in ADM's files

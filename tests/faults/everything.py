@@ -6,8 +6,8 @@ import torch
 
 from harness.cli import app  # noqa: F401
 from harness.evaluation.networks import digits_classifier
-from harness.report import report  # noqa: F401
-from harness.report.figures import comparison  # noqa: F401
+from harness.reporting import report  # noqa: F401
+from harness.reporting.figures import comparison  # noqa: F401
 from harness.system import torchvision_guard
 
 torchvision_guard.install()

@@ -13,7 +13,7 @@ from tiny_runs import losses_of, train, weights_of
 from harness.records.folders import history, inspection, listing
 from harness.records.schema import read_lines
 from harness.records.store import find_runs, load_run
-from harness.report import report
+from harness.reporting import report
 from harness.system.errors import DataError
 
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_folders import XEON, write_run
 
-from harness.report import report
-from harness.report.pages.render import environment
-from harness.report.tables.table import Table, escape_latex, frame_of
+from harness.reporting import report
+from harness.reporting.pages.render import environment
+from harness.reporting.tables.table import Table, escape_latex, frame_of
 
 MARK = "<script>alert(1)</script>'\"><img src=x onerror=alert(2)>=cmd|' /C calc'!A0[x](javascript:alert(3))$\\frac{"
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph")  # a letter that no font has is drawn as a box

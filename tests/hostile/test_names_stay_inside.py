@@ -16,7 +16,7 @@ from harness.cli import app
 from harness.recipes.config import RunConfig, validate
 from harness.records.folders import removal
 from harness.records.store import load_run
-from harness.report import archive
+from harness.reporting import archive
 from harness.system.errors import DataError, UsageError
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"

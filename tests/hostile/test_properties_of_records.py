@@ -21,7 +21,7 @@ from harness.records.bench_record import Bench
 from harness.records.folders import inspection, listing
 from harness.records.schema import Evaluation, Manifest, Record, Result, read_lines, read_record
 from harness.records.store import find_runs
-from harness.report.report import earlier_claims
+from harness.reporting.report import earlier_claims
 from harness.system.errors import HarnessError
 
 RECORDS = {"manifest.json": Manifest, "result.json": Result, "evaluations/final.json": Evaluation}

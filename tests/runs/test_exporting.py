@@ -27,7 +27,7 @@ from harness.records.folders import removal
 from harness.records.folders.listing import survey
 from harness.records.schema import Evaluation, EvaluationProtocol, Manifest, read_record, write_record
 from harness.records.store import find_runs, load_run
-from harness.report import model_card
+from harness.reporting import model_card
 from harness.runs import exporting, importing, sampling
 from harness.runs import training_run as experiment
 from harness.runs.exporting import without_places
@@ -66,7 +66,7 @@ def evaluate(run, name, **changes):
 
 def export(run, out, **changes):
     asked = {"step": None, "weights": "ema", "license": None, "force": False, "progress": NoProgress()}
-    return exporting.export(run, out, **{**asked, **changes})
+    return exporting.export(run, out, card=model_card.render, **{**asked, **changes})
 
 
 @pytest.mark.parametrize("method", baselines.names())

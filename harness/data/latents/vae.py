@@ -14,8 +14,8 @@ from torch import Tensor
 
 from harness.data.latents.shards import VaeIdentity
 from harness.model.pretrained import Pretrained, checksum, folders
-from harness.model.seeds import mix
 from harness.recipes.config import LARGEST_CONFIG
+from harness.recipes.seeds import mix
 from harness.records.schema import read_json
 from harness.system import torchvision_guard
 from harness.system.errors import DataError, one_line, unknown

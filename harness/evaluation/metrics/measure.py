@@ -26,8 +26,8 @@ from harness.evaluation.metrics.statistics import (
     gaussian_of,
 )
 from harness.evaluation.networks.base import FeatureNetwork, Features
-from harness.model.seeds import mix
 from harness.recipes.metric_names import OF_POINTS, default, require
+from harness.recipes.seeds import mix
 from harness.system import torchvision_guard
 from harness.system.errors import DataError
 

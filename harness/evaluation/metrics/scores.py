@@ -6,7 +6,7 @@ N images, K classes, B images of a block, S shuffles.
 import torch
 from torch import Tensor
 
-from harness.model.seeds import mix
+from harness.recipes.seeds import mix
 
 SCORE_BLOCK = 5_000  # images of one inception score; a set's score is the mean over its blocks, as in ADM
 SHUFFLES = 10

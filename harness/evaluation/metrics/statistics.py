@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.model.seeds import mix
+from harness.recipes.seeds import mix
 from harness.system import torchvision_guard
 from harness.system.errors import DataError
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from harness.evaluation.networks.base import RANDOM, TappedNetwork
 from harness.model.pretrained import Pretrained, checksum
-from harness.model.seeds import mix
+from harness.recipes.seeds import mix
 from harness.system import torchvision_guard
 from harness.system.errors import DataError, one_line
 from harness.system.weights import fingerprint, read_tensors

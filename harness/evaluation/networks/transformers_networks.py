@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from harness.evaluation.networks.base import RANDOM, TappedNetwork
 from harness.model.pretrained import Pretrained, checksum
-from harness.model.seeds import mix
 from harness.recipes.config import LARGEST_CONFIG
+from harness.recipes.seeds import mix
 from harness.records.schema import read_json
 from harness.system import torchvision_guard
 from harness.system.errors import DataError, HarnessError, SetupError, one_line

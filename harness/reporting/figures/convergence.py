@@ -1,0 +1,266 @@
+"""SD-DiT Fig. 4: how the distance falls with steps, images, hours and device-hours of training."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from harness.papers.sddit import numbers as published
+from harness.records import panels
+from harness.records.evidence import Evidence
+from harness.records.looks import from_title, look, order
+from harness.records.panels import Scalar
+from harness.records.trials import PAPER_METRIC, VARIED, Setting, Spread, Trial, metric_title
+from harness.reporting.drawing.scales import fit, unit_of_time
+from harness.reporting.drawing.sheet import Drawing, Panel, drawing
+from harness.reporting.figures import measured as shared
+
+NAME = "figure4"
+TITLE = "SD-DiT Fig. 4: convergence"
+SUBHEADING = "Lower is better. Hollow: published. Filled: measured, mean over seeds."
+ALTERNATIVE = "Distance against training steps, images, hours and device-hours: "
+SWEEP = "convergence"
+PRINTED = ("table", "text")
+SERIES = ("SD-DiT Fig.4", "DiT XL/2 FID vs steps")  # points of one run; between those of other tables there is no line
+MODEL, BATCH = "XL/2", 256
+MOST_ARMS = 8  # lines of one panel
+MOST_MARKERS = 15  # points of a line; of more, a band replaces markers and bars
+
+Arms = Mapping[str, Sequence[Trial]]  # a line's label: its runs, which differ in their seed alone
+
+
+def make(evidence: Evidence) -> Drawing:
+    """Fig. 4: what is printed, then four axes for each setting whose runs were evaluated on their way."""
+    found = [(setting, arms) for setting in shared.paper_first(evidence) if (arms := _arms(setting))]
+    measured = [_measured(f"{shared.letter(i)} Measured", *each) for i, each in enumerate(found, start=1)]
+    panels = [_published(), *measured]
+    notes = [SUBHEADING]
+    if not found:
+        notes.append(shared.how_to_measure(SWEEP, "no run was evaluated at several of its steps", evidence))
+    return drawing(NAME, TITLE, ALTERNATIVE + shared.kinds(panels), panels, notes=notes)
+
+
+# Published -------------------------------------------------------------------------------------------------------
+
+
+def points() -> pd.DataFrame:
+    """What is printed of size XL/2 at batch 256 without guidance, each method and length of training once."""
+    table = published.figure("4")
+    table = table[table["quality"].isin(PRINTED)].drop_duplicates(["method", "training_steps_k"])
+    return table.sort_values(["figure_or_table", "method", "training_steps_k"], kind="stable")
+
+
+def _published() -> Panel:
+    rows = [
+        {
+            "panel": "published",
+            "panel_title": f"Published: XL/2, batch {BATCH}",
+            "kind": "published",
+            "method": from_title(point.method),
+            "label": point.method,
+            "series": point.figure_or_table,
+            "total_steps": None,
+            "batch_size": BATCH,
+            "step": int(point.training_steps_k * 1000),
+            "images": int(point.training_steps_k * 1000) * BATCH,
+            **dict.fromkeys(("hours", "hours_sd", "device_hours", "device_hours_sd")),
+            "metric": PAPER_METRIC,
+            **shared.of_paper(point),
+        }
+        for point in points().itertuples()
+    ]
+    absent = published.figure("4")
+    absent = absent[absent["quality"] == "missing"]
+    notes = (
+        "Steps of batch 256; 1M steps are 256M images. A line joins what one source prints of one run. Hours, seeds "
+        "and spread are not stated.",
+        "DiT's points are from the DiT paper; the curve that SD-DiT draws for it is MaskDiT's, whose values "
+        "are printed nowhere. MDT's are as SD-DiT quotes them; its figure has no MDT.",
+        f"Drawn in the paper but printed nowhere: {'; '.join(f'{row.model}, {row.x}' for row in absent.itertuples())}.",
+    )
+    return Panel("(a) Published (XL/2, ImageNet 256, FID-50K)", rows, _draw_published, notes)
+
+
+def _draw_published(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
+    (axes,) = grid
+    axes.set(xlabel="Training steps", ylabel="FID-50K (lower is better)")
+    fit(axes, "x", [(step, None) for step in frame["step"]], log=True)
+    fit(axes, "y", [(value, None) for value in frame["value"]], log=True)
+    named = set()
+    for (source, title), group in frame.groupby(["series", "label"], sort=False):
+        method = group["method"].iloc[0]
+        style = look(method)
+        axes.plot(
+            group["step"],
+            group["value"],
+            color=style.colour,
+            linestyle="-" if source in SERIES else "none",
+            linewidth=0.9,
+            marker=style.marker,
+            markersize=6,
+            markerfacecolor="none",  # where two markers coincide, the reader sees both
+            label="_" if title in named else title,
+            gid=f"published/{title}/{source}",
+        )
+        named.add(title)
+        beside = ((-5, -5), "right", "top") if method == "sddit" else ((5, 4), "left", "bottom")
+        for step, value in zip(group["step"], group["value"], strict=True):
+            offset, ha, va = beside
+            axes.annotate(
+                f"{value:.2f}", (step, value), offset, textcoords="offset points", ha=ha, va=va, color=style.colour
+            )
+
+
+# Measured --------------------------------------------------------------------------------------------------------
+
+
+def _arms(setting: Setting) -> Arms:
+    """The setting's lines, first that of each method at the setting's budget; none where no run has two points."""
+    steps_of_most, batch_size = setting.budget()[0], setting.batch_size
+    leading: dict[str, Sequence[Trial]] = {}
+    others: dict[str, Sequence[Trial]] = {}
+    for method in sorted({trial.method for trial in setting.trials}, key=order):
+        own = [trial for trial in setting.trials if trial.method == method and trial.batch_size == batch_size]
+        lengths = sorted({trial.steps for trial in own}, key=lambda steps: (abs(steps - steps_of_most), steps))
+        groups = [setting.select(method, steps=steps, batch_size=batch_size) for steps in lengths]
+        variant = ""
+        if own and not any(groups):  # nothing of it has the paper's knobs
+            knobs = _most_common_knobs(own)
+            groups = [setting.select(method, steps=steps, batch_size=batch_size, **knobs) for steps in lengths]
+            variant = panels.describe(knobs, list(knobs))
+        named = {f"{shared.title_of_runs(g)}{variant}, {g[0].steps} steps": g for g in groups if g}
+        named = {label: group for label, group in named.items() if _steps(group)}
+        leading |= dict(list(named.items())[:1])
+        others |= dict(list(named.items())[1:])
+    arms = leading | others
+    return arms if any(len(_steps(group)) > 1 for group in arms.values()) else {}
+
+
+def _steps(trials: Sequence[Trial]) -> list[int]:
+    """The steps at which all of the runs were evaluated."""
+    return sorted(set.intersection(*(set(trial.curve) for trial in trials)))
+
+
+def _most_common_knobs(trials: Sequence[Trial]) -> dict[str, Scalar]:
+    found: Counter[tuple[tuple[str, Scalar], ...]] = Counter(
+        tuple((name, trial.knobs[name]) for name in VARIED if name in trial.knobs) for trial in trials
+    )
+    return dict(min(found.items(), key=lambda item: (-item[1], repr(item[0])))[0])
+
+
+def _timed(arms: Arms) -> dict[str, list[Trial]]:
+    """The runs of each line whose times are drawn: those with a speed on the machine that made most runs."""
+    machine, _ = Counter(trial.machine for trials in arms.values() for trial in trials).most_common(1)[0]
+    return {
+        label: [trial for trial in trials if trial.speed and trial.machine == machine] for label, trials in arms.items()
+    }
+
+
+def _measured(title: str, setting: Setting, arms: Arms) -> Panel:
+    title = f"{title}: {setting.title}, batch {setting.batch_size}"
+    timed = _timed(arms)
+    rows = [
+        {
+            "panel": f"measured-{setting.name}",
+            "panel_title": title,
+            "kind": "measured",
+            "method": trials[0].method,
+            "label": label,
+            "series": None,
+            "total_steps": trials[0].steps,
+            "batch_size": trials[0].batch_size,
+            "step": step,
+            "images": step * trials[0].batch_size,
+            **_hours(timed[label], step),
+            "metric": setting.metric,
+            **shared.of_runs(trials, [trial.curve[step] for trial in trials]),
+        }
+        for label, trials in list(arms.items())[:MOST_ARMS]
+        for step in _steps(trials)
+    ]
+    return Panel(title, rows, _draw_measured, tuple(_notes(setting, arms, timed)), grid=(2, 2), height=1.25)
+
+
+def _hours(trials: Sequence[Trial], step: int) -> dict[str, float | None]:
+    """Training time until `step`, and that of all devices together."""
+    hours = [(trial.seconds_at(step) or 0) / 3600 for trial in trials]
+    if not hours:
+        return dict.fromkeys(("hours", "hours_sd", "device_hours", "device_hours_sd"))
+    alone = Spread.of(hours)
+    together = Spread.of([time * trial.num_devices for time, trial in zip(hours, trials, strict=True)])
+    return {
+        "hours": alone.mean,
+        "hours_sd": alone.sd,
+        "device_hours": together.mean,
+        "device_hours_sd": together.sd,
+    }
+
+
+def _notes(setting: Setting, arms: Arms, timed: Mapping[str, Sequence[Trial]]) -> Iterator[str]:
+    shown = list(arms)[:MOST_ARMS]
+    yield shared.counted({label: len(arms[label]) for label in shown})
+    if len({trials[0].method for trials in arms.values()}) < len(arms):
+        yield "Runs of another length are lines of their own, thinner; nothing joins them."
+    yield from shared.conditions(setting, MODEL)
+    with_times, drawn = sum(map(len, timed.values())), sum(map(len, arms.values()))
+    machine = next((trial.run.result.device for trials in timed.values() for trial in trials), None)
+    if machine is None:
+        yield "No run has a speed, so no times are drawn."
+    else:
+        yield f"Times: at a run's mean speed, warm-up and evaluation left out, on {panels.device_title(machine)}."
+        if with_times < drawn:
+            yield f"Without times: {shared.count(drawn - with_times, 'run')} of another machine or without a speed."
+    number = sum(trial.batch_size != setting.batch_size for trial in setting.trials)
+    if number:
+        yield f"Not drawn: {shared.count(number, 'run')} of another batch."
+    if len(arms) > MOST_ARMS:
+        yield f"Not drawn: {shared.count(len(arms) - MOST_ARMS, 'more line')}, of further lengths."
+    if any("MDT-lite" in label for label in arms):
+        yield shared.MDT_LITE
+
+
+def _draw_measured(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
+    hours = frame["device_hours"].dropna()
+    unit, per_hour = unit_of_time(hours.max() if len(hours) else 1.0)
+    xs = {
+        "step": ("Training steps", 1),
+        "images": ("Training images", 1),
+        "hours": (f"Training time, {unit}", per_hour),
+        "device_hours": (f"Device-{unit}", per_hour),
+    }
+    for i, (axes, (column, (label, factor))) in enumerate(zip(grid, xs.items(), strict=True)):
+        axes.set(xlabel=label, ylabel="" if i % 2 else metric_title(frame["metric"].iloc[0]))
+        fit(axes, "y", list(zip(frame["value"], frame["value_sd"], strict=True)))
+        drawn = frame[frame[column].notna()]
+        if drawn.empty:
+            axes.text(0.5, 0.5, "no speeds", transform=axes.transAxes, ha="center")
+            continue
+        fit(axes, "x", [(x * factor, None) for x in drawn[column]], log=True, most=4)
+        methods = set()
+        for name, line in drawn.groupby("label", sort=False):
+            method = line["method"].iloc[0]
+            _draw_line(axes, line, line[column] * factor, f"{line['panel'].iloc[0]}/{name}/{column}", method in methods)
+            methods.add(method)
+
+
+def _draw_line(axes: Axes, line: pd.DataFrame, x: pd.Series, gid: str, thin: bool) -> None:
+    style = look(line["method"].iloc[0])
+    y, sd = line["value"], line["value_sd"]
+    dense = len(x) > MOST_MARKERS
+    if sd.notna().all() and dense:
+        axes.fill_between(list(x), list(y - sd), list(y + sd), color=style.colour, alpha=0.2, linewidth=0)
+    elif sd.notna().all():
+        axes.errorbar(x, y, list(sd), fmt="none", ecolor=style.colour, elinewidth=0.8, capsize=1.5)
+    axes.plot(
+        x,
+        y,
+        color=style.colour,
+        linewidth=0.7 if thin else 1.4,
+        marker=None if dense else style.marker,
+        markersize=2.6 if thin else 4.0,
+        markeredgewidth=0.8,
+        label=line["label"].iloc[0],
+        gid=gid,
+        clip_on=False,
+    )

@@ -1,0 +1,231 @@
+"""Loss curves: each method's denoising loss beside those of its formulation, and the parts that only one method has.
+
+A loss is a number of its formulation: EDM's and IDDPM's weigh the noise levels differently, so they never share axes.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
+
+from harness.recipes.about import LossPart
+from harness.recipes.reading import about
+from harness.records.evidence import Evidence
+from harness.records.looks import look, order
+from harness.records.trials import Setting, Spread, Trial
+from harness.reporting.drawing.scales import fit, short
+from harness.reporting.drawing.sheet import DASHES, DOTS, NOTE_COLOUR, Drawing, Panel, Row, drawing
+from harness.reporting.figures import measured as shared
+
+NAME = "losses"
+TITLE = "Training losses"
+SUBHEADING = (
+    "Mean over seeds, the band one standard deviation, of runs with the papers' knobs at the budget that most have. "
+    "The paper prints no loss."
+)
+
+MAX_POINTS = 150  # of one curve
+MARKERS = 5  # of a curve
+
+
+DENOISING, DISCRIMINATIVE = "denoising", "discriminative"
+WHOLE = LossPart(quantity=DENOISING, title="")  # the loss of a method without a known denoising part
+QUANTITIES = {
+    DENOISING: "Denoising loss",
+    DISCRIMINATIVE: "Discriminative loss: cross-entropy to the teacher, nats",
+    "reconstruction": "Reconstruction of hidden patches, before its weight",
+}
+
+
+def _part(method: str, name: str) -> LossPart:
+    """The part of the method's loss that is logged as `name`: "loss/cls"."""
+    return about(method).losses.get(name.removeprefix("loss/"), WHOLE)
+
+
+def make(evidence: Evidence) -> Drawing:
+    """The losses of each setting's methods with the paper's knobs at its main budget."""
+    made = [_panels(setting) for setting in shared.paper_first(evidence)]
+    panels = [panel for found in made for panel in found]
+    notes = [*([SUBHEADING] if panels else []), *_remarks(evidence, sum(not found for found in made))]
+    methods = dict.fromkeys(look(row["method"]).title for panel in panels for row in panel.rows)
+    alternative = f"Training losses against steps for {', '.join(methods)}, each formulation on its own axes"
+    return drawing(NAME, TITLE, alternative if methods else "No training losses to show yet", panels, notes=notes)
+
+
+def _remarks(evidence: Evidence, silent: int) -> Iterator[str]:
+    without = len(evidence.runs) - sum(len(setting.trials) for setting in evidence.settings)
+    if not evidence.settings:
+        yield "No finished run has an evaluation; `harness demo` or `harness run dit-tiny` trains and logs one."
+    if without:
+        yield f"{without} finished run{'s have' if without > 1 else ' has'} no distance and no curve here."
+    if silent:
+        yield f"{silent} further setting{'s' * (silent > 1)} with no loss in metrics.jsonl."
+    if evidence.settings:
+        yield "A logged line is the mean over the steps since the line before."
+        yield (
+            "EDM's and IDDPM's denoising losses are different quantities, so they have axes of their own. "
+            "Even within one, a mean over the kept patches is not one over all."
+        )
+
+
+# Rows ------------------------------------------------------------------------------------------------------------
+
+
+def _panels(setting: Setting) -> list[Panel]:
+    """A panel for each quantity and its formulation or, elsewhere, its method; none where no run has a loss."""
+    steps, batch_size = setting.budget()
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    notes = []
+    for method in sorted({trial.method for trial in setting.trials}, key=order):
+        trials = setting.select(method, steps=steps, batch_size=batch_size)
+        title = look(method).title
+        if not trials:
+            notes.append(f"{title}: no run with the paper's knobs at {steps} steps of batch {batch_size}.")
+            continue
+        formulations = Counter(str(trial.run.config["formulation"]) for trial in trials)
+        formulation = formulations.most_common(1)[0][0]
+        alike = [trial for trial in trials if trial.run.config["formulation"] == formulation]
+        if len(alike) < len(trials):
+            notes.append(f"{title}: {len(trials) - len(alike)} runs of another formulation are left out.")
+        rows = list(_rows(setting, alike, formulation))
+        for row in rows:
+            quantity = row["quantity"]
+            groups[quantity, formulation if quantity == DENOISING else method].append(row)
+        if not rows:
+            notes.append(f"{title}: no loss in metrics.jsonl.")
+        damaged = sum(trial.run.damaged_lines for trial in alike)
+        if damaged:
+            notes.append(f"{title}: {damaged} damaged lines of metrics.jsonl are left out.")
+    ordered = sorted(groups.items(), key=lambda item: (_place(item[0][0]), item[0][1]))
+    panels = [_panel(setting, quantity, owner, rows) for (quantity, owner), rows in ordered]
+    return [*panels[:-1], *(replace(panel, notes=(*panel.notes, *notes)) for panel in panels[-1:])]
+
+
+def _place(quantity: str) -> int:
+    return list(QUANTITIES).index(quantity) if quantity in QUANTITIES else len(QUANTITIES)
+
+
+def _rows(setting: Setting, trials: Sequence[Trial], formulation: str) -> Iterator[dict[str, Any]]:
+    """The points of each known part that is logged; of a method without a known denoising part, the loss itself."""
+    logged = {name for trial in trials for line in trial.run.metrics for name in line}
+    method = trials[0].method
+    names = [name for part in about(method).losses if (name := f"loss/{part}") in logged]
+    if not any(_part(method, name).quantity == DENOISING for name in names):
+        names = ["loss", *names]
+    for name in names:
+        part = _part(method, name)
+        curves = [(trial, curve) for trial in trials if (curve := _logged(trial, name))]
+        common = sorted(set.intersection(*(set(curve) for _, curve in curves))) if curves else []
+        title = shared.title_of_runs(trials)
+        for steps in _windows(common):
+            value = Spread.of([math.fsum(curve[step] for step in steps) / len(steps) for _, curve in curves])
+            yield {
+                "setting": setting.name,
+                "setting_title": setting.title,
+                "quantity": part.quantity,
+                "formulation": formulation,
+                "method": method,
+                "label": f"{title}, {part.title}" if part.title else title,
+                "part": name,
+                "step": steps[-1],
+                "mean": value.mean,
+                "sd": value.sd,
+                "n": value.n,
+                "seeds": " ".join(str(trial.seed) for trial, _ in curves),
+                "log_lines_averaged": len(steps),
+                "batch_size": trials[0].batch_size,
+                "uniform_guess": _guess(trials[0]) if part.quantity == DISCRIMINATIVE else None,
+                "runs": " ".join(trial.run.name for trial, _ in curves),
+            }
+
+
+def _logged(trial: Trial, name: str) -> dict[int, float]:
+    """The part's finite values by step."""
+    found: dict[int, float] = {}
+    for line in trial.run.metrics:
+        step, value = line.get("step"), line.get(name)
+        if type(step) is int and type(value) in (int, float) and value is not None and abs(value) < 1e300:  # no nan
+            found[step] = float(value)
+    return found
+
+
+def _windows(steps: Sequence[int]) -> list[Sequence[int]]:
+    """The steps in windows of equally many, so few that MAX_POINTS remain; a last one that is not full is left out."""
+    size = -(-len(steps) // MAX_POINTS) or 1
+    return [steps[first : first + size] for first in range(0, len(steps) - size + 1, size)]
+
+
+def _guess(trial: Trial) -> float | None:
+    """The cross-entropy of a uniform guess among the run's K prototypes."""
+    count = trial.knobs.get("num_prototypes")
+    return math.log(count) if isinstance(count, int) and count > 1 else None
+
+
+# Panels ----------------------------------------------------------------------------------------------------------
+
+
+def _panel(setting: Setting, quantity: str, owner: str, rows: Sequence[Row]) -> Panel:
+    whose = owner.upper() if quantity == DENOISING else look(owner).title
+    title = f"{QUANTITIES.get(quantity, quantity)}, {whose}: {setting.title}, batch {rows[0]['batch_size']}"
+    return Panel(title, rows, _draw, tuple(_notes(rows)), height=1.45)
+
+
+def _notes(rows: Sequence[Row]) -> Iterator[str]:
+    first = {row["method"]: row for row in reversed(rows)}
+    counted = (
+        f"{row['label'].partition(',')[0]} n = {row['n']} (seeds {row['seeds'].replace(' ', ', ')})"
+        for row in reversed(first.values())
+    )
+    yield f"{', '.join(counted)}."
+    window = max(row["log_lines_averaged"] for row in rows)
+    if window > 1:
+        yield f"Smoothed: a point is the mean of {window} logged lines in a row."
+    guess = rows[0]["uniform_guess"]
+    if guess is not None:
+        last = {row["part"]: row["mean"] for row in rows}
+        method = rows[0]["method"]
+        ends = ", ".join(f"{_part(method, part).title} {mean / guess:.1%}" for part, mean in last.items())
+        yield f"Dotted: ln K = {guess:.3f}, a uniform guess among K prototypes. Last points, of it: {ends}."
+
+
+def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
+    (axes,) = grid
+    curves = frame.groupby(["method", "part"], sort=False)
+    for number, ((method, part), curve) in enumerate(curves):
+        style, line = look(method), DASHES if _part(method, part).dashed else "-"
+        every = max(1, len(curve) // MARKERS)
+        axes.plot(
+            curve["step"],
+            curve["mean"],
+            color=style.colour,
+            linestyle=line,
+            linewidth=1.2,
+            marker=style.marker if line == "-" else None,  # dashes distinguish the other curves
+            markersize=3.5,
+            markeredgewidth=0,
+            markevery=(number * every // len(curves), every),  # of curves that coincide, both are seen
+            label=curve["label"].iloc[0],
+            gid=f"{method}/{part}",
+            zorder=3,
+        )
+        if curve["sd"].notna().all():
+            low, high = curve["mean"] - curve["sd"], curve["mean"] + curve["sd"]
+            axes.fill_between(
+                list(curve["step"]), list(low), list(high), color=style.colour, alpha=0.2, linewidth=0, zorder=2
+            )
+    axes.set(xlabel="Training steps", ylabel="loss", xlim=(0, frame["step"].max()))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: short(step)))
+    fit(axes, "y", list(zip(frame["mean"], frame["sd"], strict=True)), room=0.05)
+    if axes.get_yscale() == "log":
+        axes.set_ylabel("loss, log scale")
+    else:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # 5.0025 is not 5.003
+    guess = frame["uniform_guess"].iloc[0]
+    if guess is not None:
+        label = f"ln {math.exp(guess):.0f}"
+        axes.axhline(guess, color=NOTE_COLOUR, linestyle=DOTS, linewidth=1, zorder=1, label=label)

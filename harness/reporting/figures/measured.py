@@ -1,0 +1,105 @@
+"""What several figures share: the columns of a value with its spread and source, their panels' titles, and notes."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from string import ascii_lowercase
+from typing import Any
+
+from harness.records.evidence import Evidence
+from harness.records.looks import measured_title
+from harness.records.trials import Setting, Spread, Trial
+from harness.reporting.drawing.sheet import Panel
+
+MDT_LITE = "MDT-lite: MDT without its relative position bias."
+
+
+def of_runs(trials: Sequence[Trial], values: Sequence[float]) -> dict[str, Any]:
+    """The columns of a value measured in each of these runs, which differ in their seed alone."""
+    spread = Spread.of(values)
+    return {
+        "value": spread.mean,
+        "value_sd": spread.sd,
+        "n": spread.n,
+        "seeds": " ".join(str(trial.seed) for trial in trials),
+        "runs": " ".join(trial.run.name for trial in trials),
+        "source": "measured",
+        "quality": "measured",
+        "protocol": None,
+    }
+
+
+def of_paper(row: Any) -> dict[str, Any]:
+    """The same columns of a row of the published tables."""
+    unknown = {"value_sd": None, "n": None, "seeds": None, "runs": None}
+    return {
+        "value": float(row.value),
+        **unknown,
+        "source": row.source,
+        "quality": row.quality,
+        "protocol": row.protocol,
+    }
+
+
+def title_of_runs(trials: Sequence[Trial]) -> str:
+    return measured_title(trials[0].method, trials[0].knobs)
+
+
+def paper_first(evidence: Evidence) -> list[Setting]:
+    """The settings, those at the paper's scale before the others."""
+    return sorted(evidence.settings, key=lambda setting: setting.scale != "paper")
+
+
+def letter(number: int) -> str:
+    """What a panel is called: (a), (b), ... and (27), (28) after (z)."""
+    return f"({ascii_lowercase[number]})" if number < len(ascii_lowercase) else f"({number + 1})"
+
+
+def lettered(panels: Sequence[Panel]) -> list[Panel]:
+    return [replace(panel, title=f"{letter(i)} {panel.title}") for i, panel in enumerate(panels)]
+
+
+def title_of(setting: Setting, budget: tuple[int, int]) -> str:
+    return f"Measured: {setting.title}, {budget[0]} steps, batch {budget[1]}"
+
+
+def conditions(setting: Setting, model: str = "S/2") -> Iterator[str]:
+    """The note on how far a setting is from the conditions of a figure that the paper draws of `model`."""
+    differences = dict(setting.differences)
+    network = f"{setting.size}/{setting.trials[0].run.config['network'].get('patch')}"
+    differences.pop("network", None)
+    if network.lower() != model.lower():
+        differences = {"network": f"network {network} instead of {model}", **differences}
+    if differences:
+        yield f"Not the paper's conditions: {'; '.join(differences.values())}."
+
+
+def counted(numbers: Mapping[str, int]) -> str:
+    """One sentence on the number of seeds behind each of the named values."""
+    different = sorted(set(numbers.values()))
+    if different == [1]:
+        return "n = 1: one seed each, so no spread is known."
+    if len(different) == 1:
+        return f"Mean and standard deviation over n = {different[0]} seeds each."
+    each = ", ".join(f"{name} n = {number}" for name, number in numbers.items())
+    return f"Mean and standard deviation over n seeds: {each}."
+
+
+def how_to_measure(sweep: str, what: str, evidence: Evidence, partly: Iterable[str] = ()) -> str:
+    """The note of a figure for which nothing was measured, at the scale of the runs there are; `partly` says what is.
+
+    A sweep has the paper's scale unless its command names another.
+    """
+    partly = "; ".join(partly)
+    has = f" So far: {partly}." if partly else ""
+    scale = " --scale tiny" if {setting.scale for setting in evidence.settings} == {"demo"} else ""
+    return f"Not measured yet: {what}.{has} `harness sweep {sweep}{scale}` measures it."
+
+
+def kinds(panels: Iterable[Panel]) -> str:
+    """Which kinds of points a figure has, for its text alternative."""
+    measured = any(row["kind"] == "measured" for panel in panels for row in panel.rows)
+    return "published and measured" if measured else "published only"
+
+
+def count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

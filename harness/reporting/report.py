@@ -1,0 +1,248 @@
+"""The report: what the paper says and prints beside what was measured, and everything needed to judge the difference.
+
+report.md and report.html have the same content. The figures, tables and verdicts are also written as files of their
+own. No file has a date in it: the same evidence gives the same bytes.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.claims.verdict import MOST_SHOWN, NOT_TESTED, VERDICTS, Judgement, agreement
+from harness.papers.sddit import claims, tolerance
+from harness.records.evidence import Evidence, gather
+from harness.records.looks import REFERENCE
+from harness.records.schema import read_json, write_atomically
+from harness.records.store import LeftOut
+from harness.reporting import figures
+from harness.reporting.archive import keep
+from harness.reporting.figures import Drawing, writing
+from harness.reporting.figures.figure3 import Figure3, Panel, figure3
+from harness.reporting.pages.render import count, render
+from harness.reporting.tables import paper_tables, run_tables, table
+from harness.reporting.tables.table import Table, frame_of
+from harness.system.errors import DataError, UsageError
+
+FORMATS = ("md", "html")
+CLAIMS = "claims.json"
+UNFINISHED = ("failed", "unfinished")  # how the reason of a run begins that was started and did not end
+LONG_TABLE = 30  # rows; a longer table is shown on demand
+MOST_NUMBERS = 400  # rows of a figure's numbers in the page; its CSV has all
+MOST_RUNS = 40  # named below one verdict
+
+LEAD = (
+    "Which claims of the SD-DiT paper (Zhu et al. 2024, arXiv:2403.17004) hold, by the runs at hand. Published numbers "
+    "carry their source; a measured one stands beside them only where it was made under the same conditions."
+)
+READING = (
+    "A verdict rests on runs paired by seed: the ratio of the two methods' results, its geometric mean and 95% "
+    "interval. Reproduced: the whole interval lies on the claimed side. Not reproduced: on the other side. "
+    "Inconclusive: it covers the bound, or there are fewer than three pairs. At the demo's scale a verdict is about a "
+    "small network on 8 x 8 digits and says nothing about ImageNet."
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written, and what a check needs of it."""
+
+    files: tuple[Path, ...]
+    evidence: Evidence
+    judgements: tuple[Judgement, ...]
+
+    @property
+    def tally(self) -> dict[str, int]:
+        """How many judgements came to each verdict, of those that any came to."""
+        return {verdict: number for verdict, number in tally(self.judgements).items() if number}
+
+
+def write(
+    roots: Iterable[Path], out: Path, *, formats: Sequence[str] = ("md", "html"), records: bool = False
+) -> Report:
+    """Write the report of what lies below `roots` into `out`; `records` copies the small records behind it there too.
+
+    Raises UsageError for an unknown format, DataError without evidence or where `out` cannot be written.
+    """
+    wrong = [name for name in formats if name not in FORMATS]
+    if wrong:
+        raise UsageError(f"--format is {wrong[0]!r}; it must be {' or '.join(FORMATS)}.")
+    evidence = gather(roots)
+    judgements = claims.judge(evidence)
+    drawings = {name: make(evidence) for name, make in figures.MAKERS.items()}
+    beside = [*paper_tables.tables(evidence), paper_tables.context(evidence)]
+    paths = [*figures.write(drawings.values(), out), *table.write(beside, out)]
+    context = compose(evidence, judgements, list(drawings.values()), beside, folder=out)
+    with writing(out):
+        for name in formats:
+            paths.append(out / f"report.{name}")
+            write_atomically(paths[-1], render(f"report.{name}.j2", context))
+        write_atomically(out / CLAIMS, json.dumps([j.as_json() for j in judgements], indent=1) + "\n")
+        paths.append(out / CLAIMS)
+        if records:
+            paths += keep(evidence.runs, evidence.counts, out)
+    return Report(tuple(paths), evidence, judgements)
+
+
+def earlier_claims(path: Path) -> list[dict[str, Any]]:
+    """The verdicts of an earlier report's claims.json. Raises DataError where it is none."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not JSON"
+        raise DataError(f"{path} cannot be read: {why}. Name the claims.json beside an earlier report.") from None
+    if not isinstance(found, list) or not all(isinstance(each, dict) and "claim" in each for each in found):
+        raise DataError(f"{path} is no list of verdicts. Name the claims.json beside an earlier report.")
+    return found
+
+
+def outside_tolerance(written: Report, earlier: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+    """What `--check` refuses: numbers too far from the paper's, and contradictions to an earlier report's verdicts."""
+    return [
+        *tolerance.outside_tolerance(written.evidence, written.judgements),
+        *agreement(written.judgements, earlier),
+    ]
+
+
+def compose(
+    evidence: Evidence,
+    judgements: Sequence[Judgement],
+    drawings: Sequence[Drawing],
+    beside: Sequence[Table],
+    *,
+    folder: Path,
+) -> dict[str, Any]:
+    """What both templates of the report show. The figures were written into `folder`."""
+    figure, without_numbers = figure3(evidence.runs)
+    left_out = list(dict.fromkeys([*evidence.left_out, *without_numbers]))
+    begun = [item for item in left_out if item.reason.startswith(UNFINISHED)]
+    others = [item for item in left_out if item not in begun]
+    *papers, later_methods = beside
+    return {
+        "title": "Paper against measured",
+        "lead": LEAD,
+        "summary": list(_summary(evidence, figure, left_out, judgements)),
+        "reading": READING,
+        **verdicts(judgements),
+        "figures": [_shown(drawing) for drawing in drawings],
+        "folder": folder,
+        "sections": {
+            "Tables": papers,
+            "Later methods": [later_methods],
+            "Every measured point of Fig. 3": [
+                run_tables.paper_against_measured(figure),
+                run_tables.conditions(figure),
+            ],
+            "All metrics": run_tables.metrics(evidence.runs, figure),
+            "Training": [run_tables.training(evidence.runs, figure)],
+            "Time and energy": [run_tables.spending(evidence)],
+            "Environment": run_tables.environment(evidence.runs),
+            "Deviations from the papers": [run_tables.deviations()],
+            "Failed and unfinished runs": [run_tables.left_out(begun)],
+            "Left out": [run_tables.left_out(others, evidence.runs)],
+            "Published values this report does not have": [run_tables.missing_values()],
+        },
+        "LONG_TABLE": LONG_TABLE,
+    }
+
+
+def verdicts(judgements: Sequence[Judgement]) -> dict[str, Any]:
+    """The judgements in a row, and grouped by claim: a claim may be judged in several settings."""
+    by_claim: dict[str, list[Judgement]] = {}
+    for judgement in judgements:
+        by_claim.setdefault(judgement.claim, []).append(judgement)
+    idle = [found for found in by_claim.values() if all(each.verdict == NOT_TESTED for each in found)]
+    return {
+        "judgements": judgements,
+        "tally": tally(judgements),
+        "tested": [found for found in by_claim.values() if found not in idle],
+        "idle": idle,
+        "MOST_RUNS": MOST_RUNS,
+        "MOST_SHOWN": MOST_SHOWN,
+    }
+
+
+def tally(judgements: Iterable[Judgement]) -> dict[str, int]:
+    """How many judgements came to each verdict, in the order of the verdicts."""
+    counts = Counter(judgement.verdict for judgement in judgements)
+    return {verdict: counts[verdict] for verdict in VERDICTS}
+
+
+def _shown(drawing: Drawing) -> dict[str, Any]:
+    """A figure with its first numbers as a table."""
+    notes = list(drawing.notes)
+    if len(drawing.rows) > MOST_NUMBERS:
+        notes.append(
+            f"The first {MOST_NUMBERS:,} of {len(drawing.rows):,} numbers; {drawing.name}.csv has all of them."
+        )
+    return {
+        "name": drawing.name,
+        "title": drawing.title,
+        "alternative": drawing.alternative,
+        "notes": notes,
+        "numbers": Table(drawing.name, drawing.title, frame_of(drawing.rows[:MOST_NUMBERS])),
+    }
+
+
+# Summary ---------------------------------------------------------------------------------------------------------
+
+
+def _summary(
+    evidence: Evidence, figure: Figure3, left_out: Sequence[LeftOut], judgements: Sequence[Judgement]
+) -> Iterable[str]:
+    """Sentences, in which a command of the harness stands between backticks."""
+    runs, settings = count(len(evidence.runs), "finished run"), count(len(evidence.settings), "setting")
+    benches = f", {count(len(evidence.benches), 'bench', 'benches')} of the step" if evidence.benches else ""
+    unused = count(len(left_out), "folder or run", "folders or runs")
+    yield f"{runs} in {settings} whose distances may be compared{benches}; {unused} left out."
+    for scale, words in (
+        ("paper", "At the paper's scale"),
+        ("demo", "At the demo's scale (a small network on digits)"),
+        ("other", "At other scales"),
+    ):
+        found = [judgement for judgement in judgements if judgement.scale == scale]
+        if found:
+            counts = Counter(judgement.verdict for judgement in found)
+            yield f"{words}: {', '.join(f'{number} {verdict}' for verdict, number in counts.most_common())}."
+    untested = [judgement for judgement in judgements if judgement.verdict == NOT_TESTED and judgement.scale is None]
+    if untested:
+        command = next(judgement.to_test for judgement in untested if judgement.to_test)
+        yield f"{count(len(untested), 'claim')} not tested at any scale; for example `{command}` makes runs for it."
+    for letter, panel in figure.lettered():
+        if (
+            panel.kind == "measured"
+            and len(panel.drawn_points) > 1
+            and all(point.speed_ratio is not None for point in panel.drawn_points)
+        ):
+            yield f"{letter} {panel.title}, relative to its DiT: {_ratios(panel)} {_seeds(panel)}"
+    yield f"The paper's Fig. 3, relative to its DiT: {_ratios(figure.published)}"
+    yield _comparable(figure)
+
+
+def _comparable(figure: Figure3) -> str:
+    points = [(letter, point) for letter, panel in figure.lettered()[1:] for point in panel.points]
+    comparable = [f"{point.label} {letter}" for letter, point in points if not point.differences]
+    if not points:
+        return "Nothing was measured that Fig. 3 could show."
+    if not comparable:
+        return "No measured number may stand beside the paper's: the conditions differ, as the tables say."
+    return f"Measured under the paper's conditions: {', '.join(comparable)}."
+
+
+def _ratios(panel: Panel) -> str:
+    """Each method's speed and distance as multiples of those of the panel's DiT, in words."""
+    parts = [
+        f"{point.label}: {point.speed_ratio:.2f} × the speed, {point.distance_ratio:.2f} × the {panel.metric_title}"
+        for point in panel.drawn_points
+        if point.method != REFERENCE
+    ]
+    return ("; ".join(parts) or "nothing else ran") + "."
+
+
+def _seeds(panel: Panel) -> str:
+    counts = sorted({point.n for point in panel.drawn_points if point.n})
+    if counts == [1]:
+        return "n = 1 seed each, so the spread is unknown."
+    return f"n = {counts[0]} seeds each." if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]} seeds."
