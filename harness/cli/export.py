@@ -42,11 +42,11 @@ def export(
     The folder is opened by `harness sample` and `harness evaluate`, and its weights by the safetensors library alone.
     An imported checkpoint keeps the licence of its official repository.
     """
-    from harness.records.folders import listing
+    from harness.records.finding import find_run
     from harness.reporting import model_card
     from harness.runs import exporting
 
-    folder = listing.find_run(run, below)
+    folder = find_run(run, below)
     named = "-".join([*folder.resolve().parts[-2:], *([f"step{step}"] if step is not None else [])])
     target = out or EXPORTS / (named if weights == "ema" else f"{named}-raw")
     with closing(progress_for("export")) as progress:

@@ -51,10 +51,11 @@ def runs_list(runs: Roots = None, as_json: Json = False) -> None:
 def runs_show(run: Name, below: Below = RUNS, as_json: Json = False) -> None:
     """Print one run in full: settings that its recipe has otherwise, provenance, speed, evaluations, events, files."""
     from harness.cli import runs_text
-    from harness.records.folders import inspection, listing
+    from harness.records.finding import find_run, name_below
+    from harness.records.folders import inspection
 
-    folder = listing.find_run(run, below)
-    show(inspection.describe(folder, listing.name_below(below, folder)), as_json, runs_text.of_one)
+    folder = find_run(run, below)
+    show(inspection.describe(folder, name_below(below, folder)), as_json, runs_text.of_one)
 
 
 @runs_app.command(
@@ -87,11 +88,12 @@ def runs_rm(
     so is an unfinished one that was written to within a minute: it may be running on a machine that shares no locks.
     """
     from harness.cli import runs_text
+    from harness.records.finding import find_run
     from harness.records.folders import listing, removal
 
     if not runs and not unfinished:
         raise UsageError("name the runs to remove, or say --unfinished; `harness runs list` names them.")
-    folders = dict.fromkeys(listing.find_run(run, below, exactly=True) for run in runs or [])
+    folders = dict.fromkeys(find_run(run, below, exactly=True) for run in runs or [])
     entries = [listing.entry_of(folder) for folder in folders] if runs else listing.survey([below])
     wanted = [e for e in entries if e.state == "unfinished" or not unfinished]
     plans, refused = [], []
@@ -151,11 +153,12 @@ def runs_export(
     wandb writes an offline run, which `wandb sync` uploads, unless WANDB_MODE says otherwise. The last three formats
     need their package: pip install 'dit-harness[FORMAT]'.
     """
-    from harness.records.folders import history, listing
+    from harness.records.finding import find_runs
+    from harness.records.folders import history
     from harness.runs import trackers
 
     trackers.require(to)
-    folders = list(dict.fromkeys(folder for run in runs for folder in listing.find_runs(run, below)))
+    folders = list(dict.fromkeys(folder for run in runs for folder in find_runs(run, below)))
     histories, left_out = history.read_all(folders)
     target = out or Path("reports/latest") / to
     files = trackers.export(histories, to, target)

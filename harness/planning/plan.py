@@ -17,7 +17,7 @@ from harness.recipes import metric_names
 from harness.recipes.config import RunConfig, apply_overrides, read_config
 from harness.recipes.reading import load_recipe
 from harness.records import machine
-from harness.records.folders import departures, newer_settings
+from harness.records.folders import departures
 from harness.system.errors import SetupError
 from harness.system.precision import default_device
 from harness.system.processes.world import World
@@ -35,7 +35,7 @@ def resolve(recipe: str | Path, assignments: list[str], note: Callable[[str], No
     newer: dict[str, Any] = {}
     if isinstance(recipe, Path):
         document = read_config(recipe)
-        newer = newer_settings.complete(document)
+        newer = departures.complete(document)
     else:
         formulations = [a.partition("=")[2] for a in assignments if a.startswith("formulation=")]
         document = load_recipe(recipe, formulations[-1] if formulations else None).document

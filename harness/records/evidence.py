@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.records.bench_record import Bench
+from harness.records.finding import NO_RUN
+from harness.records.run_folder import reason_of
 from harness.records.schema import SCHEMA_VERSION, Record, read_record
-from harness.records.store import NO_RUN, LeftOut, Run, find_runs, nothing_finished, reason_of
+from harness.records.store import LeftOut, Run, find_runs, nothing_finished
 from harness.records.trials import Setting, settings
 from harness.system.errors import DataError
 

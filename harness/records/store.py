@@ -1,22 +1,17 @@
 """Run folders as typed data. A folder that cannot be used is listed with its reason and never stops the others."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from harness.recipes.config import DIGEST_LENGTH, digest, identity, read_config, with_later_settings
-from harness.records.export_record import RECORD as EXPORT_RECORD
-from harness.records.schema import Evaluation, Manifest, Record, Result, read_lines, read_record
-from harness.system.errors import DataError, one_line
+from harness.recipes.config import DIGEST_LENGTH, digest, identity, with_later_settings
+from harness.records.finding import MAKE_ONE, NO_RUN, found_below
+from harness.records.run_folder import RunFolder, reason_of
+from harness.records.schema import Evaluation, Manifest, Result
+from harness.system.errors import DataError
 
-MARKERS = ("config.yaml", "manifest.json", "result.json")  # any of them makes a folder a candidate
-SECTIONS = {"network": dict, "knobs": dict, "protocol": dict, "sampling": dict, "formulation": str, "seed": int}
-MAKE_ONE = "`harness demo` or `harness run dit-tiny` makes one."
 SHOWN_REASONS = 3
-NO_RUN = "holds no run folder"
-R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -80,11 +75,18 @@ def find_runs(roots: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
 
 def load_run(folder: Path) -> Run:
     """The finished run in `folder`. Raises DataError when it is unfinished, damaged or not a run at all."""
-    if not (folder / "result.json").exists():
-        raise DataError(_why_unfinished(folder))
-    manifest = _read(folder, "manifest.json", Manifest)
-    result = _read(folder, "result.json", Result)
-    config = read_sections(folder)
+    return finished(RunFolder(folder))
+
+
+def finished(found: RunFolder) -> Run:
+    """The run whose documents these are, checked against each other. Raises as load_run."""
+    manifest, result, config = found.manifest, found.result, found.config
+    if result is None and "result.json" not in found.damaged:
+        raise DataError(_why_unfinished(found))
+    if manifest is None or result is None or config is None:
+        documents = {"manifest.json": manifest, "result.json": result, "config.yaml": config}
+        name = next(name for name, document in documents.items() if document is None)
+        raise DataError(f"damaged: {name} {found.damaged.get(name, 'is missing')}")
     if not result.complete:
         raise DataError("unfinished: result.json says so; the command that started it continues it")
     disagreements = [
@@ -103,36 +105,59 @@ def load_run(folder: Path) -> Run:
         raise DataError("damaged: config.yaml is not what ran: its hash differs from manifest.json's")
     if result.run_id != f"seed{result.seed}-{manifest.config_sha256[:DIGEST_LENGTH]}":
         raise DataError(f"damaged: result.json is of {result.run_id}, which is another run than config.yaml's")
-    metrics, damaged_lines = _read_metrics(folder)
-    evaluations, damaged = _read_evaluations(folder, result)
+    if (log := "metrics.jsonl") in found.damaged and not found.damaged_lines:
+        raise DataError(f"damaged: {log} {found.damaged[log]}")
     return Run(
-        folder, with_later_settings(config), manifest, result, metrics, damaged_lines, tuple(damaged), evaluations
+        path=found.folder,
+        config=with_later_settings(config),
+        manifest=manifest,
+        result=result,
+        metrics=found.metrics,
+        damaged_lines=found.damaged_lines,
+        damaged_evaluations=tuple(
+            Path(name).name
+            for name in found.damaged
+            if name.startswith("evaluations/") and Path(name).stem not in result.evaluations
+        ),
+        evaluations=result.evaluations | {n: e for n, e in found.evaluations.items() if n not in result.evaluations},
     )
+
+
+def _why_unfinished(found: RunFolder) -> str:
+    if found.config is None:
+        return "not a run folder: no result.json and no configuration of a run"
+    if found.exported:
+        return "exported: a run's network, without its curves"
+    for event in reversed(found.events):  # a checkpoint that was still being written may have come last
+        if event.get("event") in ("start", "resume"):
+            break
+        if event.get("event") == "divergence":
+            return f"failed: it diverged at step {event.get('step')}; a lower learning rate or another seed may not"
+    reached = "" if found.last_step is None else f", last logged step {found.last_step}"
+    return f"unfinished: no result.json{reached}; the command that started it continues it"
+
+
+def _config_sha256(config: dict[str, Any]) -> str | None:
+    """The hash RunConfig.sha256 gives this document, without the method's code; None for what JSON cannot hold."""
+    try:
+        return identity(config)
+    except (TypeError, ValueError):
+        return None
 
 
 # Finding ---------------------------------------------------------------------------------------------------------
 
 
 def _candidates(roots: Sequence[Path], left_out: list[LeftOut]) -> Iterator[Path]:
-    """Folders that hold at least one document of a run, each once, although two roots may lead to it."""
+    """Run folders, each once although two roots may lead to it."""
     seen = set()
     for root in roots:
-        if not root.exists():
-            raise DataError(f"{root} does not exist. Give a run folder or a folder of runs; {MAKE_ONE}")
-        if not root.is_dir():
-            raise DataError(f"{root} is a file. Give the run folder that holds it, or a folder of runs.")
-        found = False
-        for parent, folders, names in os.walk(root):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            if not any(marker in names for marker in MARKERS):
-                continue
-            found = True
-            folders.clear()  # do not search inside a run
-            folder = Path(parent)
+        folders = [folder for folder, reason in found_below(root) if not reason]
+        for folder in folders:
             if folder.resolve() not in seen:
                 seen.add(folder.resolve())
                 yield folder
-        if not found:
+        if not folders:
             left_out.append(LeftOut(root, NO_RUN))
 
 
@@ -168,84 +193,3 @@ def nothing_finished(roots: Sequence[Path], left_out: Sequence[LeftOut]) -> str:
         reasons.append(f"and {len(left_out) - SHOWN_REASONS} more")
     found = f" Left out: {'; '.join(reasons)}." if reasons else ""
     return f"no finished run in {', '.join(map(str, roots)) or 'no folder at all'}.{found} {MAKE_ONE}"
-
-
-# Reading ---------------------------------------------------------------------------------------------------------
-
-
-def _read(folder: Path, name: str, kind: type[R]) -> R:
-    try:
-        return read_record(folder / name, kind)
-    except DataError as error:
-        raise DataError(f"damaged: {reason_of(error).replace(f'{folder}{os.sep}', '')}") from None
-    except (ValueError, RecursionError):  # json: a number of thousands of digits, brackets thousands deep
-        raise DataError(f"damaged: {name} cannot be read as JSON") from None
-
-
-def read_sections(folder: Path) -> dict[str, Any]:
-    """config.yaml, where it is a run's. Raises DataError otherwise."""
-    try:
-        config = read_config(folder / "config.yaml")
-    except (DataError, RecursionError, ValueError):
-        raise DataError("damaged: config.yaml is missing or not a run's configuration") from None
-    wrong = [name for name, kind in SECTIONS.items() if not isinstance(config.get(name), kind)]
-    if wrong:
-        raise DataError(f"damaged: config.yaml has no valid {', '.join(wrong)}")
-    return config
-
-
-def _read_metrics(folder: Path) -> tuple[list[dict[str, Any]], int]:
-    try:
-        return read_lines(folder / "metrics.jsonl")
-    except (OSError, ValueError, RecursionError):
-        raise DataError("damaged: metrics.jsonl cannot be read") from None
-
-
-def _read_evaluations(folder: Path, result: Result) -> tuple[dict[str, Evaluation], list[str]]:
-    """Those of result.json and those that `harness evaluate` added, and the names of damaged files: they are told, and
-    no reason to leave out the run."""
-    found, damaged = dict(result.evaluations), []
-    for path in sorted((folder / "evaluations").glob("*.json")):
-        if path.stem not in found:
-            try:
-                found[path.stem] = read_record(path, Evaluation)
-            except DataError:
-                damaged.append(path.name)
-    return found, damaged
-
-
-def _config_sha256(config: dict[str, Any]) -> str | None:
-    """The hash RunConfig.sha256 gives this document, without the method's code; None for what JSON cannot hold."""
-    try:
-        return identity(config)
-    except (TypeError, ValueError):
-        return None
-
-
-def _why_unfinished(folder: Path) -> str:
-    try:
-        read_sections(folder)
-    except DataError:
-        return "not a run folder: no result.json and no configuration of a run"
-    if (folder / EXPORT_RECORD).exists():
-        return "exported: a run's network, without its curves"
-    try:
-        steps = [line["step"] for line in _read_metrics(folder)[0] if isinstance(line.get("step"), int)]
-    except DataError:
-        steps = []
-    try:
-        events, _ = read_lines(folder / "events.jsonl")
-    except (OSError, ValueError):
-        events = []  # what can be said without it is said
-    for event in reversed(events):  # a checkpoint that was still being written may have come last
-        if event.get("event") in ("start", "resume"):
-            break
-        if event.get("event") == "divergence":
-            return f"failed: it diverged at step {event.get('step')}; a lower learning rate or another seed may not"
-    reached = f", last logged step {max(steps)}" if steps else ""
-    return f"unfinished: no result.json{reached}; the command that started it continues it"
-
-
-def reason_of(error: Exception) -> str:
-    """What an error says, on one line and without its full stop."""
-    return one_line(error).rstrip(".")

@@ -23,8 +23,8 @@ from torch import Tensor
 import harness
 from harness.recipes.config import RunConfig
 from harness.recipes.reading import about
-from harness.records import documents
 from harness.records.export_record import CARD, CONFIG, RECORD, WEIGHTS, Export
+from harness.records.run_folder import RunFolder
 from harness.records.schema import Evaluation, Import, Manifest, read_record, write_atomically, write_record
 from harness.records.store import Run, load_run
 from harness.runs import folder as run_folder
@@ -114,10 +114,10 @@ def export(
         if (folder / RECORD).is_file():
             raise UsageError(f"{folder} is an export already; copy it, or export its run again.")
         cfg = run_folder.configuration(folder)
-        found = documents.read(folder, folder.name)
+        found = RunFolder(folder, folder.name)
         if found.imported is None and found.manifest is None:
             file = folder / (IMPORT_RECORD if IMPORT_RECORD in found.damaged else "manifest.json")
-            raise DataError(f"{file}: {found.damaged.get(file.name, 'it is missing')}.")
+            raise DataError(f"{file} {found.damaged.get(file.name, 'is missing')}.")
         found_step, tensors = _weights_of(folder, cfg, step, kind, progress)
         run_folder.network(cfg, tensors, folder)  # refuses weights that are not of this configuration
         portable, sha256 = _without_places(cfg), fingerprint(tensors)

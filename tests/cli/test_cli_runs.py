@@ -295,7 +295,7 @@ def test_show_tells_starts_resumptions_and_checkpoints(tmp_path):
     assert "MaskDiT, unfinished at step 40 of 600" in text
     assert "00:00:02+00:00  checkpoint: 2, steps 20 to 40" in text
     assert "00:00:04+00:00  resume, step 40" in text
-    assert "events.jsonl: 1 damaged line(s)" in text
+    assert "events.jsonl has 1 damaged line(s)" in text
 
 
 def test_show_as_json_stays_json_where_a_number_is_not_finite(tmp_path):

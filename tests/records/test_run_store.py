@@ -93,7 +93,7 @@ def test_a_foreign_folder_and_an_empty_root_are_listed(run_folder, tmp_path):
     _, left_out = load_runs([tmp_path / "runs", empty])
     reasons = {item.path: item.reason for item in left_out}
     assert "not a run folder" in reasons[foreign]
-    assert reasons[empty] == "holds no run folder"
+    assert reasons[empty] == "holds no run"
 
 
 @pytest.mark.parametrize(("last_bytes", "number"), [(20, 1), (21, 1), (45, 3), (1000, 71), (None, 100)])

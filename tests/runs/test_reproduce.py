@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.cli import reproduce as cli_reproduce
 from harness.recipes.config import digest
-from harness.records import documents, provenance
-from harness.records.folders.listing import found_below
+from harness.records import provenance
+from harness.records.finding import found_below
+from harness.records.run_folder import RunFolder
 from harness.records.schema import Manifest, read_record
 from harness.records.store import find_runs
 from harness.runs import training_run as experiment
@@ -156,12 +157,12 @@ def test_a_record_that_is_older_than_some_settings_gets_the_recipes_and_is_told(
     assert found.cfg.protocol.learning_rate == 0.006
 
 
-def of_two_seeds() -> list[tuple[documents.Documents, documents.Documents]]:
+def of_two_seeds() -> list[tuple[RunFolder, RunFolder]]:
     """Pairs of committed runs that differ in their seed alone."""
     settings = defaultdict(list)
     for run in find_runs([REPORTS / "tiny" / "runs"])[0]:
         rest = {key: value for key, value in run.config.items() if key not in ("seed", "execution")}
-        settings[digest(rest)].append(documents.read(run.path, run.name))
+        settings[digest(rest)].append(RunFolder(run.path, run.name))
     return [(a, b) for runs in settings.values() for i, a in enumerate(runs) for b in runs[i + 1 :]]
 
 
@@ -228,7 +229,7 @@ def test_where_no_early_line_is_logged_losses_cannot_tell_and_it_is_no_reproduct
 
 
 def test_an_evaluation_that_the_re_run_did_not_make_fails_unless_it_was_made_by_hand(record):
-    evaluations = documents.read(record, "").all_evaluations
+    evaluations = RunFolder(record, "").all_evaluations
     rows = comparison.evaluations(evaluations | {"by-hand": evaluations["final"]}, {}, EXACT)
     assert [(row.what, row.reproduced) for row in rows] == [("by-hand: evaluation", None), ("final: evaluation", False)]
 

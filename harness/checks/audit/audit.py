@@ -8,20 +8,18 @@ from typing import Any
 import harness
 from harness.checks.audit import clock, evaluated, files, identity, machine, privacy
 from harness.checks.finding import FAILURE, NOT_KEPT, Finding
-from harness.records import documents
-from harness.records.documents import Documents
+from harness.records.finding import MAKE_ONE, found_below, name_below
 from harness.records.folders.departures import UNSAID
 from harness.records.folders.inspection import plain
-from harness.records.folders.listing import found_below, name_below
+from harness.records.run_folder import RunFolder
 from harness.records.schema import SCHEMA_VERSION
-from harness.records.store import MAKE_ONE
 from harness.system.errors import DataError
 
 VERIFIED, AS_KEPT, UNFINISHED, FAILED = "verified", "verified as far as kept", "unfinished", "failed"
 VERDICTS = (VERIFIED, AS_KEPT, UNFINISHED, FAILED)
 
 # What each check of a single run verifies, and its function.
-CHECKS: dict[str, tuple[str, Callable[[Documents], Finding]]] = {
+CHECKS: dict[str, tuple[str, Callable[[RunFolder], Finding]]] = {
     "records": ("documents parse, of a known schema version", identity.records),
     "agreement": ("documents state the same, and the id is the hash of the configuration", identity.agreement),
     "recipe": ("configuration against the recipe as it is now", identity.recipe),
@@ -52,7 +50,7 @@ def audit(roots: Iterable[Path]) -> dict[str, Any]:
     folders, left_out = _folders(roots)
     if not folders:
         raise DataError(f"no run in {', '.join(map(str, roots))}. {MAKE_ONE}")
-    runs = [documents.read(folder, name) for folder, name in folders.items()]
+    runs = [RunFolder(folder, name) for folder, name in folders.items()]
     seeds = identity.seeds(runs)
     audited = []
     for run in runs:
@@ -87,7 +85,7 @@ def _folders(roots: Sequence[Path]) -> tuple[dict[Path, str], list[dict[str, str
     return folders, left_out
 
 
-def _document(run: Documents, found: dict[str, Finding]) -> dict[str, Any]:
+def _document(run: RunFolder, found: dict[str, Finding]) -> dict[str, Any]:
     return {
         "run": run.name,
         "verdict": _verdict(run, found),
@@ -107,7 +105,7 @@ def _document(run: Documents, found: dict[str, Finding]) -> dict[str, Any]:
     }
 
 
-def _verdict(run: Documents, found: dict[str, Finding]) -> str:
+def _verdict(run: RunFolder, found: dict[str, Finding]) -> str:
     statuses = {finding.status for finding in found.values()}
     if FAILURE in statuses:
         return FAILED

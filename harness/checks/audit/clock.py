@@ -6,8 +6,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from harness.checks.finding import Finding, judged, not_kept
-from harness.records.documents import Documents
-from harness.records.folders.listing import as_time
+from harness.records.run_folder import RunFolder, as_time
 from harness.training.telemetry import WARMUP_STEPS
 
 ROUNDING = 1e-6  # relative, of sums of seconds
@@ -23,7 +22,7 @@ class Stretch(NamedTuple):
     saved: set[int]  # steps of the checkpoints in events.jsonl: a line is written with each
 
 
-def _stretches(run: Documents, last: int) -> list[Stretch]:
+def _stretches(run: RunFolder, last: int) -> list[Stretch]:
     """A start continues from a checkpoint, and repeats what an earlier start did after that checkpoint."""
     starts, saved = [0], set[int]()
     for event in run.events:
@@ -41,7 +40,7 @@ def _stretches(run: Documents, last: int) -> list[Stretch]:
     ]
 
 
-def log(run: Documents) -> Finding:
+def log(run: RunFolder) -> Finding:
     """Every line that the configuration promises, in order, to the last step, with finite losses."""
     if not run.metrics:
         return not_kept(NO_LOG)
@@ -66,7 +65,7 @@ def log(run: Documents) -> Finding:
     return judged(problems, f"{len(steps)} lines to step {steps[-1]:,}")
 
 
-def _promised(run: Documents, steps: set[int]) -> set[int]:
+def _promised(run: RunFolder, steps: set[int]) -> set[int]:
     """Steps that must have a line: after the last start those of the intervals in config.yaml, and each checkpoint's.
 
     A run may have been continued with another log_every. In an earlier stretch we only know that log_every divides
@@ -90,7 +89,7 @@ def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def timing(run: Documents) -> Finding:
+def timing(run: RunFolder) -> Finding:
     """The timed window leaves warm-up out and includes waiting for data, and the result's speed is the log's."""
     if not run.metrics or not run.result:
         return not_kept("no result or no log to compare")
@@ -127,7 +126,7 @@ def timing(run: Documents) -> Finding:
     return judged(problems, f"{left_out} steps of warm-up in {len(stretches)} start(s), waiting for data {share}")
 
 
-def times(run: Documents) -> Finding:
+def times(run: RunFolder) -> Finding:
     """Events in order, none before the run started, and as much time between them as was measured."""
     started = as_time(run.manifest.started_at) if run.manifest else None
     moments = [as_time(event.get("time")) for event in run.events]

@@ -11,7 +11,7 @@ from harness.evaluation.networks import digits_classifier
 from harness.evaluation.networks.inception import PUBLISHED
 from harness.model.samplers import SAMPLERS
 from harness.recipes.metric_names import NAMED, metric_name
-from harness.records.documents import Documents
+from harness.records.run_folder import RunFolder
 from harness.records.schema import Evaluation, EvaluationProtocol
 
 OF_SAMPLES = ("formulation", "sampler", "num_steps", "nfe", "label_rule", "uint8_rule", "seed")
@@ -28,7 +28,7 @@ CONFIGURED = {  # conditions that the configuration fixes, and where
 NONE = "no evaluation"
 
 
-def conditions(run: Documents) -> Finding:
+def conditions(run: RunFolder) -> Finding:
     """Each evaluation records its sampler, steps, NFE, guidance, N, labels, uint8 rule, VAE, hashes and seed.
 
     Evaluations by `harness run` must also agree with the configuration.
@@ -62,7 +62,7 @@ def _impossible(protocol: EvaluationProtocol) -> Iterator[str]:
         yield "it names a VAE and no hash of its weights"
 
 
-def _unlike_the_run(run: Documents, protocol: EvaluationProtocol) -> Iterator[str]:
+def _unlike_the_run(run: RunFolder, protocol: EvaluationProtocol) -> Iterator[str]:
     for field, path in CONFIGURED.items():
         if getattr(protocol, field) != run.setting(path):
             yield f"{field} is {getattr(protocol, field)!r}, and config.yaml has {run.setting(path)!r}"
@@ -74,7 +74,7 @@ def _unlike_the_run(run: Documents, protocol: EvaluationProtocol) -> Iterator[st
             yield "its reference is the training data, with another hash than manifest.json's"
 
 
-def names(run: Documents) -> Finding:
+def names(run: RunFolder) -> Finding:
     """Each name holds N and the network, and only 50,000 images through the published Inception are fid50k."""
     evaluations = run.all_evaluations
     if not evaluations:
@@ -92,7 +92,7 @@ def names(run: Documents) -> Finding:
     return judged(problems, f"{sum(len(each.metrics) for each in evaluations.values())} metrics")
 
 
-def features(run: Documents) -> Finding:
+def features(run: RunFolder) -> Finding:
     """A metric called FID, or measured by Inception, comes from the network with the published weights' hash.
 
     The small network for digits is trained on first use. Another torch may round it otherwise, so that another hash is

@@ -9,9 +9,8 @@ from safetensors.torch import load_file
 from harness.checks.finding import Finding, failure, judged, not_kept, ok
 from harness.data import sources
 from harness.recipes.config import DIGEST_LENGTH, InputShape, digest, identity
-from harness.records.documents import Documents
+from harness.records.run_folder import RunFolder, reason_of
 from harness.records.schema import read_json
-from harness.records.store import reason_of
 from harness.system.errors import HarnessError
 from harness.system.files import sha256_of
 from harness.system.weights import fingerprint
@@ -20,7 +19,7 @@ EMA = "ema.safetensors"
 MADE_HERE = ("digits", "synthetic")  # data sets that every machine has
 
 
-def checkpoints(run: Documents) -> Finding:
+def checkpoints(run: RunFolder) -> Finding:
     """Each checkpoint's files against state.json, state.json against its own hash, and both against the run.
 
     Only the newest checkpoint keeps all its files. An older one keeps its averaged weights alone.
@@ -55,7 +54,7 @@ def checkpoints(run: Documents) -> Finding:
     return judged(problems, f"{count} files of {len(folders)} checkpoints", remarks=remarks)
 
 
-def weights(run: Documents) -> Finding:
+def weights(run: RunFolder) -> Finding:
     """The weights that were evaluated have the hash of the averaged weights in the checkpoint of that step."""
     pairs = [
         (name, evaluation.weights_sha256, path)
@@ -80,7 +79,7 @@ def _fingerprint(path: Path, modified: int) -> str:
     return fingerprint(load_file(path))
 
 
-def data(run: Documents) -> Finding:
+def data(run: RunFolder) -> Finding:
     """The content's hash and the number of images, where the data are on this machine."""
     if not run.config or not run.manifest:
         return not_kept("config.yaml or manifest.json cannot be read")

@@ -10,20 +10,20 @@ import yaml
 
 from harness.checks.finding import Finding, failure, judged, not_kept
 from harness.recipes.config import DIGEST_LENGTH, digest, identity, leaves, plain_values
-from harness.records.documents import Documents
+from harness.records.finding import RUN_ID
 from harness.records.folders.departures import UNSAID, as_text
-from harness.records.folders.listing import RUN_ID
+from harness.records.run_folder import RunFolder
 
 NEEDED = ("config.yaml", "manifest.json", "metrics.jsonl", "events.jsonl")  # of a finished run, besides its result
 COMMAND_SETS = " --set "
 
 
-def records(run: Documents) -> Finding:
+def records(run: RunFolder) -> Finding:
     """Every document parses, none is missing, and each carries its own hash.
 
     The record types refuse another schema version, so such a document counts as one that cannot be read.
     """
-    problems = [f"{name}: {why}" for name, why in run.damaged.items()]
+    problems = [f"{name} {why}" for name, why in run.damaged.items()]
     remarks = []
     if run.unsealed:
         count = len(run.evaluations) + sum(record is not None for record in (run.manifest, run.result, run.imported))
@@ -42,7 +42,7 @@ def records(run: Documents) -> Finding:
     return judged(problems, f"{len(NEEDED) + 1 + len(run.evaluations)} documents", remarks=remarks)
 
 
-def agreement(run: Documents) -> Finding:
+def agreement(run: RunFolder) -> Finding:
     """Whatever two documents state is the same in both, and the run's id is the hash of its configuration."""
     if not run.config or not (run.manifest or run.result or run.imported):
         return not_kept("fewer than two documents can be read")
@@ -58,7 +58,7 @@ def agreement(run: Documents) -> Finding:
     return judged(problems, f"{len(facts)} facts are the same in two documents")
 
 
-def _stated_twice(run: Documents) -> Iterator[tuple[str, str, Any, str, Any]]:
+def _stated_twice(run: RunFolder) -> Iterator[tuple[str, str, Any, str, Any]]:
     """Each fact that two documents state: what it is, and for each document its name and value."""
     config, manifest, result = run.sections, run.manifest, run.result
     sha256 = identity(config)
@@ -90,7 +90,7 @@ def _stated_twice(run: Documents) -> Iterator[tuple[str, str, Any, str, Any]]:
             yield name, "manifest.json", getattr(manifest, name), "result.json", getattr(result, name)
 
 
-def recipe(run: Documents) -> Finding:
+def recipe(run: RunFolder) -> Finding:
     """Settings that differ from today's recipe were asked for. Settings that contradict the command are a failure.
 
     A setting that differs and that nobody asked for means that the recipe has changed since: a warning.
@@ -111,7 +111,7 @@ def recipe(run: Documents) -> Finding:
     return judged(problems, f"{found.equal} as the recipe, {asked} asked for", remarks=remarks)
 
 
-def _contradictions(run: Documents, command: str) -> Iterator[str]:
+def _contradictions(run: RunFolder, command: str) -> Iterator[str]:
     """What the manifest's command asks for and the configuration does not have. A later --set wins."""
     asked = dict(text.strip().partition("=")[::2] for text in command.split(COMMAND_SETS)[1:])
     found = dict(leaves(run.sections))
@@ -139,13 +139,13 @@ def _same(value: Any, text: str) -> bool:
     return asked == value or str(asked) == str(value)
 
 
-def seeds(runs: Sequence[Documents]) -> dict[Path, Finding]:
+def seeds(runs: Sequence[RunFolder]) -> dict[Path, Finding]:
     """For each run, by its folder, whether its seed is its own among the runs of its setting, and has an effect.
 
     Two runs of one setting and seed are one sample counted twice. Two seeds with equal losses mean that the seed has
     no effect.
     """
-    settings: dict[str, list[Documents]] = defaultdict(list)
+    settings: dict[str, list[RunFolder]] = defaultdict(list)
     for run in runs:
         settings[_setting_of(run) or ""].append(run)
     unknown = not_kept("config.yaml or manifest.json cannot be read")
@@ -153,7 +153,7 @@ def seeds(runs: Sequence[Documents]) -> dict[Path, Finding]:
     return found | {run.folder: _seed(run, group) for group in settings.values() for run in group}
 
 
-def _setting_of(run: Documents) -> str | None:
+def _setting_of(run: RunFolder) -> str | None:
     """The same for runs that differ in their seed alone: settings, data, machine. None where that is not known."""
     if not run.config or not run.manifest:
         return None
@@ -171,7 +171,7 @@ def _setting_of(run: Documents) -> str | None:
         return None
 
 
-def _seed(run: Documents, group: Sequence[Documents]) -> Finding:
+def _seed(run: RunFolder, group: Sequence[RunFolder]) -> Finding:
     seed, problems = run.sections["seed"], []
     for other in group:
         if other is run:
@@ -184,5 +184,5 @@ def _seed(run: Documents, group: Sequence[Documents]) -> Finding:
     return judged(problems, f"seed{'s' if every[1:] else ''} {', '.join(map(str, every))} of this setting")
 
 
-def _losses(run: Documents) -> list[Any]:
+def _losses(run: RunFolder) -> list[Any]:
     return [(line.get("step"), line.get("loss")) for line in run.metrics]

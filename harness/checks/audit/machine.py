@@ -7,7 +7,7 @@ from pathlib import Path
 
 import harness
 from harness.checks.finding import Finding, judged, not_kept
-from harness.records.documents import Documents
+from harness.records.run_folder import RunFolder
 
 COMMIT, HASH = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 FLAGS = ("precision", "float32_matmul_precision", "cudnn_allow_tf32", "deterministic_algorithms")
@@ -15,7 +15,7 @@ DECISIVE = ("torch", "numpy")  # packages without whose versions no number can b
 NO_MANIFEST = "manifest.json is not there, or cannot be read"
 
 
-def code(run: Documents) -> Finding:
+def code(run: RunFolder) -> Finding:
     """The commit, and a hash of the uncommitted changes. Without a checkout only the version is known."""
     if not run.manifest:
         return not_kept(NO_MANIFEST)
@@ -44,7 +44,7 @@ def _in_this_repository(commit: str) -> bool | None:
         return None
 
 
-def environment(run: Documents) -> Finding:
+def environment(run: RunFolder) -> Finding:
     """The flags that decide rounding, the versions that decide numbers, and the hardware."""
     if not run.manifest:
         return not_kept(NO_MANIFEST)

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from harness.checks.finding import Finding, judged
-from harness.records.documents import Documents
+from harness.records.run_folder import RunFolder
 
 TEXTS = (".json", ".jsonl", ".yaml", ".yml", ".txt", ".md", ".csv", ".log")
 LARGEST = 64 << 20  # bytes of one file that are read
@@ -40,7 +40,7 @@ PATTERNS = {
 PLAIN_USERS = {"root", "user", "users", "admin", "ubuntu", "runner", "nobody", "docker", "guest", "test"}
 
 
-def privacy(run: Documents) -> Finding:
+def privacy(run: RunFolder) -> Finding:
     """Scan every text file of the folder. The finding names the kind and the file, and does not repeat the text."""
     found, files = [], 0
     versions = set(run.manifest.packages.values()) if run.manifest else set()

@@ -70,6 +70,24 @@ def departures(config: Mapping[str, Any], command: str = "") -> Departures:
     return Departures(name, tuple(differing), equal, tuple(absent))
 
 
+def complete(document: dict[str, Any], command: str = "") -> dict[str, Any]:
+    """Puts the settings of today's recipe that `document`, a config.yaml's, does not have into it.
+
+    Returns them by path, {"evaluation.reference": "data"}: the caller must report them. `command` is the
+    manifest's. A whole section that is missing is not made up, and validating says so.
+    """
+    try:
+        recipe = load_recipe(str(document.get("recipe")), str(document.get("formulation"))).document
+    except UsageError:
+        return {}  # no such recipe: validating says which settings are missing
+    completed = {}
+    for path in departures(document, command).absent:
+        section, _, name = path.partition(".")
+        if name and isinstance(document.get(section), dict) and name in recipe.get(section, {}):
+            document[section][name] = completed[path] = recipe[section][name]
+    return completed
+
+
 def as_text(value: Any) -> str:
     """A setting's value in one line, as YAML would take it."""
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.recipes.config import leaves
-from harness.records import documents
 from harness.records.folders.inspection import in_order
-from harness.records.folders.listing import as_time, entry_of, mean_speed
+from harness.records.folders.listing import entry as entry_in_list
 from harness.records.panels import FINAL
+from harness.records.run_folder import RunFolder, as_time
 from harness.records.schema import Evaluation, Manifest, write_atomically
 from harness.records.store import LeftOut
 from harness.system.errors import DataError, UsageError
@@ -131,10 +131,10 @@ def read_all(folders: Iterable[Path]) -> tuple[list[History], list[LeftOut]]:
 
 def read(folder: Path) -> History:
     """The history in a run folder. Raises DataError when the folder is no run's, or nothing was logged or measured."""
-    entry = entry_of(folder)
+    found = RunFolder(folder)
+    entry = entry_in_list(found)
     if entry.state == "foreign":
         raise DataError(f"not a run folder: {entry.reason}.")
-    found = documents.read(folder, "/".join(folder.absolute().parts[-2:]))
     by_step = {line["step"]: line for line in found.metrics if _is_step(line.get("step"))}
     lines = [by_step[step] for step in sorted(by_step)]  # of two lines about a step the later one
     evaluations = list(_series(in_order(found)))
@@ -148,7 +148,7 @@ def read(folder: Path) -> History:
         manifest=found.manifest,
         lines=tuple(lines),
         evaluations=tuple(evaluations),
-        clock=_clock(found.events, found.manifest, mean_speed(lines)),
+        clock=_clock(found.events, found.manifest, found.logged_speed),
     )
 
 

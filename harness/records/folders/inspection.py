@@ -9,10 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.records import documents
-from harness.records.documents import Documents
-from harness.records.folders.departures import departures
-from harness.records.folders.listing import entry_of, last_step, mean_speed
+from harness.records.folders.listing import entry as entry_in_list
+from harness.records.run_folder import RunFolder
 from harness.records.schema import Evaluation
 from harness.system.errors import DataError
 
@@ -22,13 +20,13 @@ OF_SPEED = ("steps_per_sec", "steps_per_sec_sd", "timed_steps", "compiled", "att
 
 def describe(folder: Path, name: str = "") -> dict[str, Any]:
     """Everything there is to say of the run in `folder`. Raises DataError when it is no run's folder."""
-    entry = entry_of(folder, name)
+    found = RunFolder(folder, name)
+    entry = entry_in_list(found)
     if entry.state == "foreign":
         raise DataError(f"{folder} is not a run folder: {entry.reason}.")
-    found = documents.read(folder, entry.name)
     result = found.result
     peaks = [line["peak_memory_bytes"] for line in found.metrics if isinstance(line.get("peak_memory_bytes"), int)]
-    damaged = [entry.reason, *(f"{file}: {why}" for file, why in found.damaged.items())]
+    damaged = [entry.reason, *(f"{file} {why}" for file, why in found.damaged.items())]
     return plain(
         {
             **entry.as_json(),
@@ -36,14 +34,10 @@ def describe(folder: Path, name: str = "") -> dict[str, Any]:
             "manifest": found.manifest and found.manifest.model_dump(mode="json"),
             "cost": {key: getattr(result, key) for key in OF_COST} if result else None,
             "speed": {
-                **(
-                    {k: getattr(result, k) for k in OF_SPEED}
-                    if result
-                    else {"steps_per_sec": mean_speed(found.metrics)}
-                ),
+                **({k: getattr(result, k) for k in OF_SPEED} if result else {"steps_per_sec": found.logged_speed}),
                 "data_wait_share": _mean(found.metrics, "data_wait_share"),
                 "mfu": _mean(found.metrics, "mfu"),
-                "logged_steps": last_step(found.metrics),
+                "logged_steps": found.last_step,
                 "log_lines": len(found.metrics),
             },
             "memory": {
@@ -60,7 +54,7 @@ def describe(folder: Path, name: str = "") -> dict[str, Any]:
     )
 
 
-def in_order(found: Documents) -> list[Evaluation]:
+def in_order(found: RunFolder) -> list[Evaluation]:
     """All evaluations that can be read, by step and name."""
     return sorted(found.all_evaluations.values(), key=lambda evaluation: (evaluation.step or 0, evaluation.name))
 
@@ -93,10 +87,10 @@ def files_below(path: Path) -> Iterable[Path]:
         yield from (Path(parent) / name for name in (*names, *links))
 
 
-def _config(found: Documents) -> dict[str, Any] | None:
+def _config(found: RunFolder) -> dict[str, Any] | None:
     if found.config is None:
         return None
-    compared = departures(found.config, found.manifest.command if found.manifest else "")
+    compared = found.departures
     return {
         "recipe": compared.recipe,
         "differing": [

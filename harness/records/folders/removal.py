@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.records.finding import name_below
 from harness.records.folders.inspection import files_below, size_of
-from harness.records.folders.listing import Entry, entry_of, lines_in, name_below
+from harness.records.folders.listing import Entry, entry_of
+from harness.records.run_folder import RunFolder
 from harness.system import locks
 from harness.system.errors import DataError, UsageError
 from harness.system.files import sync
@@ -160,6 +162,6 @@ def _seconds_quiet(folder: Path) -> float:
 
 
 def _quiet_seconds(folder: Path) -> float:
-    intervals = [line.get("timed_seconds") for line in lines_in(folder, "metrics.jsonl")[-1:]]
+    intervals = [line.get("timed_seconds") for line in RunFolder(folder).metrics[-1:]]
     longest = max((seconds for seconds in intervals if isinstance(seconds, int | float)), default=0)
     return max(QUIET_SECONDS, QUIET_INTERVALS * longest)

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any, NamedTuple
 
-from harness.records.documents import Documents
+from harness.records.run_folder import RunFolder
 from harness.records.schema import Evaluation, EvaluationProtocol, Manifest
 from harness.runs.folder import EVALUATIONS
 
@@ -158,7 +158,7 @@ def comparison(then: Manifest, found: Sequence[Difference], *, completed: bool) 
 # The numbers -----------------------------------------------------------------------------------------------------
 
 
-def losses(then: Documents, now: Documents, how: str, last: int | None) -> list[Row]:
+def losses(then: RunFolder, now: RunFolder, how: str, last: int | None) -> list[Row]:
     """Every logged loss up to step `last`: for each part of the loss the line that differs most."""
     theirs = {line["step"]: line for line in now.metrics if type(line.get("step")) is int}
     lines = [line for line in then.metrics if type(line.get("step")) is int and (last is None or line["step"] <= last)]

@@ -9,12 +9,10 @@ import baselines
 import harness
 from harness.data import sources
 from harness.recipes.config import RunConfig
-from harness.records import documents, machine
-from harness.records.documents import Documents
-from harness.records.folders.listing import last_step, lines_in
-from harness.records.folders.newer_settings import complete
+from harness.records import machine
+from harness.records.folders.departures import complete
+from harness.records.run_folder import RunFolder, read_sections, reason_of
 from harness.records.schema import SCHEMA_VERSION, Manifest, read_record
-from harness.records.store import read_sections, reason_of
 from harness.runs import training_run
 from harness.runs.reproduce import comparison
 from harness.system.errors import DataError, HarnessError, SetupError, UsageError
@@ -71,7 +69,7 @@ def reproduce(
     re-run's place.
     """
     then = restored(folder)
-    record = documents.read(folder, f"{folder.resolve().parent.name}/{folder.resolve().name}")
+    record = RunFolder(folder, f"{folder.resolve().parent.name}/{folder.resolve().name}")
     last = _last_step(record, then, steps, world)
     _require_data(then)
     recorded = then.manifest.device
@@ -82,7 +80,7 @@ def reproduce(
         raise UsageError(f"{out} is where the record itself lies; choose another --out.")
     if not force:
         _refuse_a_copy(place, then.manifest)
-    if force or last is None or (last_step(lines_in(place, "metrics.jsonl")) or 0) < last:
+    if force or last is None or (RunFolder(place).last_step or 0) < last:
         try:
             training_run.run(
                 then.cfg,
@@ -97,7 +95,7 @@ def reproduce(
             progress.note(f"step {last:,} is logged; the rest is not repeated (--steps).")
     if not world.is_main:
         return None
-    return _document(record, documents.read(place, f"{then.cfg.recipe}/{then.cfg.run_id}"), then, last)
+    return _document(record, RunFolder(place, f"{then.cfg.recipe}/{then.cfg.run_id}"), then, last)
 
 
 # Before it begins ------------------------------------------------------------------------------------------------
@@ -153,7 +151,7 @@ def _require_data(then: Restored) -> None:
         )
 
 
-def _last_step(record: Documents, then: Restored, steps: int | None, world: World) -> int | None:
+def _last_step(record: RunFolder, then: Restored, steps: int | None, world: World) -> int | None:
     """The first logged step at or after `steps`; None for the whole run."""
     asked = then.manifest.world_size
     if world.size != asked and steps is None:
@@ -185,7 +183,7 @@ def _refuse_a_copy(place: Path, then: Manifest) -> None:
 # After it --------------------------------------------------------------------------------------------------------
 
 
-def _document(record: Documents, again: Documents, then: Restored, last: int | None) -> dict[str, Any]:
+def _document(record: RunFolder, again: RunFolder, then: Restored, last: int | None) -> dict[str, Any]:
     now = read_record(again.folder / "manifest.json", Manifest)
     found = comparison.differences(then.manifest, now)
     how, why = comparison.comparison(then.manifest, found, completed=bool(then.completed))
@@ -219,7 +217,7 @@ def _identity(then: Restored) -> comparison.Row:
     return comparison.Row("configuration", ours, theirs, None, "equal", ours == theirs)
 
 
-def _weights(run: Documents, then: Restored) -> dict[str, str]:
+def _weights(run: RunFolder, then: Restored) -> dict[str, str]:
     """The sha256 of the last step's weight files; a record without weights has none."""
     place = run.folder / "checkpoints" / f"step-{then.cfg.protocol.steps:09d}"
     return {name: sha256_of(place / file) for name, file in WEIGHT_FILES.items() if (place / file).is_file()}
