@@ -36,8 +36,6 @@ mutants: .venv/installed
 # Every fault many times over, and the table of what was tried and survived in reports/evidence/.
 faults: .venv/installed
 	HARNESS_FAULTS=long $(BIN)/python -m pytest tests/faults tests/hostile
-	$(BIN)/python tests/faults/kills.py --kills 50
-	$(BIN)/python tests/faults/ranks.py --times 5
 	$(BIN)/python tests/faults/ledger.py
 
 # Bytes that find new ways through the readers of arrays, weights and latents; needs the extra `fuzz`, of Linux.

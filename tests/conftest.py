@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from run_folders import XEON, write_run
+from tiny_run import SIX_STEPS, run
 
 from harness.data import sources
 from harness.model.shape import Shape
@@ -40,6 +41,12 @@ def no_weights(monkeypatch, tmp_path) -> None:
 @pytest.fixture(scope="session")
 def digits() -> sources.Dataset:
     return sources.load("digits")
+
+
+@pytest.fixture(scope="session")
+def six_steps(tmp_path_factory) -> Path:
+    """The folder of a finished run with tiny_run.SIX_STEPS. Tests copy what they change."""
+    return run(tmp_path_factory.mktemp("six-steps"), *SIX_STEPS)[1]
 
 
 @pytest.fixture

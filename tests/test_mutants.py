@@ -18,6 +18,7 @@ def test_names_of_mutants_differ():
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 20
 
 
+@pytest.mark.slow
 def test_a_fault_is_caught_and_a_change_without_effect_survives():
     file, tests = "harness/training/ema.py", ("tests/training/test_ema.py",)
     old = "self._fast, 1 - self.decay_at(step))"

@@ -1,6 +1,6 @@
 """Where a file is damaged: bits flipped and ends cut at random, and what may come of it.
 
-HARNESS_FAULTS=long tries many positions and writes the counts to reports/evidence/damage.json.
+HARNESS_FAULTS=long tries many positions and writes the counts to reports/evidence/.
 """
 
 import os
@@ -20,10 +20,13 @@ class Damage(NamedTuple):
     content: bytes
 
 
-def record(kind: str, what: str, tried: int, *, survived: int | None = None, lost: str = "nothing", **details) -> None:
+def record(
+    kind: str, what: str, tried: int, *, survived: int | None = None, lost: str = "nothing", suite: str = "damage",
+    **details,
+) -> None:  # fmt: skip
     """A row of the table of faults, in the long form."""
     if LONG:
-        ledger = Ledger("damage", seed=SEED)
+        ledger = Ledger(suite, seed=SEED)
         ledger.add(Fault(kind, what, tried, tried if survived is None else survived, lost, details))
         ledger.write()
 

@@ -65,42 +65,38 @@ def run_arguments(method: str, **values: Any) -> tuple[str, ...]:
 # What a command starts ----------------------------------------------------------------------------------------------
 
 
-def count_pieces(folder: Path) -> Callable[[], None]:
-    """For the child, ahead of its command: small pieces, and a line for each that it starts."""
+def count_pieces(folder: Path) -> None:
+    """In the child, ahead of its command: small pieces, and a line for each that it starts."""
+    from harness.data.latents import encode, shards
+    from harness.evaluation import generation
+    from harness.evaluation.networks import extract
+    from harness.training.step import TrainStep
 
-    def install() -> None:
-        from harness.data.latents import encode, shards
-        from harness.evaluation import generation
-        from harness.evaluation.networks import extract
-        from harness.training.step import TrainStep
+    def told(owner: Any, name: str, piece: Callable[..., str]) -> None:
+        real = getattr(owner, name)
 
-        def told(owner: Any, name: str, piece: Callable[..., str]) -> None:
-            real = getattr(owner, name)
+        @functools.wraps(real)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with open(folder / PIECES, "ab", buffering=0) as file:
+                file.write(piece(*args, **kwargs).encode() + b"\n")
+            return real(*args, **kwargs)
 
-            @functools.wraps(real)
-            def wrapped(*args: Any, **kwargs: Any) -> Any:
-                with open(folder / PIECES, "ab", buffering=0) as file:
-                    file.write(piece(*args, **kwargs).encode() + b"\n")
-                return real(*args, **kwargs)
+        setattr(owner, name, wrapped)
 
-            setattr(owner, name, wrapped)
+    extract.PART_IMAGES = FEATURE_PART
+    encode.encode.__kwdefaults__["shard_images"] = SHARD
+    told(TrainStep, "__call__", lambda self, batch, step, **rest: f"step {step + 1}")
+    told(extract, "_extract", lambda images, network, path, *bounds: _feature_part(path))
+    told(shards, "write_shard", lambda folder, number, *rest: f"shard {number}")
+    draw_in_parts = generation.draw_in_parts
 
-        extract.PART_IMAGES = FEATURE_PART
-        encode.encode.__kwdefaults__["shard_images"] = SHARD
-        told(TrainStep, "__call__", lambda self, batch, step, **rest: f"step {step + 1}")
-        told(extract, "_extract", lambda images, network, path, *bounds: _feature_part(path))
-        told(shards, "write_shard", lambda folder, number, *rest: f"shard {number}")
-        draw_in_parts = generation.draw_in_parts
+    def drawn_in_parts(parts: Path, number: int, size: int, shape: Any, draw: Any, **rest: Any) -> Any:
+        drawing = types.SimpleNamespace(draw=draw)
+        told(drawing, "draw", lambda first, stop: _part(parts, first))
+        return draw_in_parts(parts, number, size, shape, drawing.draw, **rest)
 
-        def drawn_in_parts(parts: Path, number: int, size: int, shape: Any, draw: Any, **rest: Any) -> Any:
-            drawing = types.SimpleNamespace(draw=draw)
-            told(drawing, "draw", lambda first, stop: _part(parts, first))
-            return draw_in_parts(parts, number, size, shape, drawing.draw, **rest)
-
-        generation.draw_in_parts = drawn_in_parts
-        os.environ["HARNESS_CACHE"] = str(folder / "cache")
-
-    return install
+    generation.draw_in_parts = drawn_in_parts
+    os.environ["HARNESS_CACHE"] = str(folder / "cache")
 
 
 def started(folder: Path) -> list[str]:

@@ -24,6 +24,8 @@ from harness.records.store import load_run
 from harness.system.errors import DataError
 from harness.training import checkpoint
 
+pytestmark = pytest.mark.slow  # the process that the commands are forked from imports everything first
+
 SMALL = ["width=16", "depth=3", "num_heads=2", "batch_size=8", "log_every=2", "checkpoint_every=2"]
 QUICK = ["num_images=60", "sampling.num_steps=3", "untrained=false", "metrics=[fd,class_accuracy]"]
 SETTINGS = [part for setting in (*SMALL, *QUICK) for part in ("--set", setting)]

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from commands import prepared
 from positions import LONG, record
 from small import small_config
-from tiny_runs import Notes, config, losses_of, train, weights_of
+from tiny_run import SIX_STEPS, Silent, losses_of, run, weights_of
 
 import baselines
 from harness.data import npy, sources
@@ -35,12 +35,6 @@ from harness.training import checkpoint, engine
 from harness.training.step import TrainStep
 
 NAN, INF = float("nan"), float("inf")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    _, folder, _ = train(tmp_path_factory.mktemp("whole"))
-    return folder
 
 
 class Injected:
@@ -93,14 +87,14 @@ FAULTS = [
 
 @pytest.mark.parametrize(("where", "step", "value"), FAULTS)
 def test_a_run_that_diverges_names_the_step_and_keeps_its_last_good_checkpoint(
-    where, step, value, whole, tmp_path, monkeypatch
+    where, step, value, six_steps, tmp_path, monkeypatch
 ):
-    cfg = config("log_every=2")
+    cfg = small_config("dit", *SIX_STEPS, "log_every=2")
     folder = tmp_path / cfg.recipe / cfg.run_id
     with monkeypatch.context() as patch:
         Injected(where, step, value).install(patch)
         with pytest.raises(Diverged, match=rf"(at|after) step ({step + 1}|{step + 2}) of dit-tiny.* --seed") as error:
-            train(tmp_path, "log_every=2")
+            run(tmp_path, *SIX_STEPS, "log_every=2")
     assert error.value.exit_code == 5
     assert "\n" not in str(error.value)
     good = assert_all_finite(folder)
@@ -109,10 +103,10 @@ def test_a_run_that_diverges_names_the_step_and_keeps_its_last_good_checkpoint(
     assert divergence["step"] in (step + 1, step + 2)
     assert listing.entry_of(folder).reason.startswith(f"failed: it diverged at step {divergence['step']}")
     # Without the fault the same command ends as if it had never been; and another seed is another run.
-    _, folder, _ = train(tmp_path, "log_every=2")
-    assert weights_of(folder) == weights_of(whole)
+    _, folder, _ = run(tmp_path, *SIX_STEPS, "log_every=2")
+    assert weights_of(folder) == weights_of(six_steps)
     assert [line["loss"] for line in read_lines(folder / "metrics.jsonl")[0]] == pytest.approx(
-        [np.mean([loss for _, loss in losses_of(whole)[i : i + 2]]) for i in (0, 2, 4)]
+        [np.mean([loss for _, loss in losses_of(six_steps)[i : i + 2]]) for i in (0, 2, 4)]
     )
     record("not a number", f"{value} in the {where} of a step; then the same command without it",
            4 if LONG else 1, lost="the steps since the last checkpoint")  # fmt: skip
@@ -122,11 +116,11 @@ def test_a_run_that_diverged_goes_on_with_another_seed(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         Injected("loss", 3, NAN).install(patch)
         with pytest.raises(Diverged):
-            train(tmp_path)
-    result, folder, _ = train(tmp_path, "seed=1")
+            run(tmp_path, *SIX_STEPS)
+    result, folder, _ = run(tmp_path, *SIX_STEPS, "seed=1")
     assert (result.seed, result.complete) == (1, True)
-    assert {path.name for path in folder.parent.iterdir()} == {folder.name, config().run_id}
-    assert not (folder.parent / config().run_id / "result.json").exists()
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, small_config("dit", *SIX_STEPS).run_id}
+    assert not (folder.parent / small_config("dit", *SIX_STEPS).run_id / "result.json").exists()
 
 
 # Data ------------------------------------------------------------------------------------------------------------
@@ -158,7 +152,7 @@ def test_latents_with_nan_end_a_run_with_exit_code_5_and_are_found_by_verify(lat
         'input={"channels": 4, "side": 8, "num_classes": 2}', "batch_size=4",
     )  # fmt: skip
     with pytest.raises(Diverged, match=r"the loss is nan at step [1-4] of .*harness data verify"):
-        experiment.run(cfg, tmp_path, command="", progress=Notes(), with_evaluation=False, force=False)
+        experiment.run(cfg, tmp_path, command="", progress=Silent(), with_evaluation=False, force=False)
     if (tmp_path / cfg.recipe / cfg.run_id / "checkpoints").exists():
         assert_all_finite(tmp_path / cfg.recipe / cfg.run_id)
     assert "NaN" in latents.verify(latents_with_nan)[0]
@@ -214,7 +208,7 @@ def one_of_two(rank: int, root: str) -> None:
     """The gradient of rank 1 alone is spoiled."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{root}/rendezvous", rank=rank, world_size=2)
-    cfg = config()
+    cfg = small_config("dit", *SIX_STEPS)
     if rank == 1:
         Injected("gradient", 3, NAN).install(pytest.MonkeyPatch())
     try:
@@ -227,6 +221,7 @@ def one_of_two(rank: int, root: str) -> None:
         sys.exit(error.exit_code)
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_nan_in_one_process_ends_both(tmp_path):
     context = prepared()
     children = [context.Process(target=one_of_two, args=(rank, str(tmp_path))) for rank in range(2)]

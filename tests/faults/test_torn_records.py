@@ -1,32 +1,25 @@
-"""Records that a power cut left torn, full of zeros or empty: told, and the run ends as if nothing had happened."""
+"""Records that a power cut left torn, full of zeros or empty: the harness says so, and the run ends as without it."""
 
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from positions import LONG, record
 from run_folders import write_run
-from tiny_runs import losses_of, train, weights_of
+from tiny_run import SIX_STEPS, losses_of, run, weights_of
 
 from harness.records.folders import history, inspection, listing
 from harness.records.schema import read_lines
 from harness.records.store import find_runs, load_run
-from harness.reporting import report
+from harness.reporting.tables.run_tables import left_out
 from harness.system.errors import DataError
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    _, folder, _ = train(tmp_path_factory.mktemp("whole"))
-    return folder
-
-
 @pytest.fixture
-def cut(whole, tmp_path) -> Path:
+def cut(six_steps, tmp_path) -> Path:
     """The run as it was after its checkpoint of step 4, when the power went."""
-    folder = Path(shutil.copytree(whole, tmp_path / whole.parent.name / whole.name))
+    folder = Path(shutil.copytree(six_steps, tmp_path / six_steps.parent.name / six_steps.name))
     (folder / "result.json").unlink()
     shutil.rmtree(folder / "checkpoints" / "step-000000006")
     for name in ("metrics.jsonl", "events.jsonl"):
@@ -78,15 +71,15 @@ SOME = DAMAGES if LONG else [torn, zeros_at_the_end, nothing, a_name_changed]
 
 
 @pytest.mark.parametrize("damage", SOME, ids=lambda damage: damage.__name__)
-def test_a_run_goes_on_with_damaged_logs_to_the_same_weights_and_says_so(damage, cut, whole):
+def test_a_run_goes_on_with_damaged_logs_to_the_same_weights_and_says_so(damage, cut, six_steps):
     for name in ("metrics.jsonl", "events.jsonl"):
         (cut / name).write_bytes(damage((cut / name).read_bytes()))
     read = read_lines(cut / "metrics.jsonl")[0]
-    result, folder, said = train(cut.parents[1])
+    result, folder, said = run(cut.parents[1], *SIX_STEPS)
     assert folder == cut
-    assert weights_of(folder) == weights_of(whole)
+    assert weights_of(folder) == weights_of(six_steps)
     assert any("metrics.jsonl had" in text or "metrics.jsonl has lost" in text for text in said), said
-    expected = dict(losses_of(whole))
+    expected = dict(losses_of(six_steps))
     found = losses_of(folder)
     assert found == [(step, expected[step]) for step, _ in found]
     assert {step for step, _ in found} >= {5, 6}
@@ -100,14 +93,16 @@ EMPTY = ["config.yaml", "manifest.json", "result.json", "metrics.jsonl", "events
 EMPTY += [f"checkpoints/step-000000006/{name}" for name in ("state.json", "optimizer.pt", "ema.safetensors")]
 
 
-def test_the_same_command_mends_a_run_with_an_empty_file(whole, tmp_path):
+def test_the_same_command_restores_a_run_with_an_empty_file(six_steps, tmp_path):
     for name in EMPTY if LONG else EMPTY[::3]:
-        folder = Path(shutil.copytree(whole, tmp_path / str(EMPTY.index(name)) / whole.parent.name / whole.name))
+        folder = Path(
+            shutil.copytree(six_steps, tmp_path / str(EMPTY.index(name)) / six_steps.parent.name / six_steps.name)
+        )
         (folder / name).write_bytes(b"")
         if not name.startswith("result"):
             (folder / "result.json").unlink()
-        result, _, _ = train(folder.parents[1])
-        assert weights_of(folder) == weights_of(whole), name
+        result, _, _ = run(folder.parents[1], *SIX_STEPS)
+        assert weights_of(folder) == weights_of(six_steps), name
         assert result.complete
         assert load_run(folder).result == result, name
     record("empty record", "each file of a run folder in turn, of size 0; the same command", len(EMPTY),
@@ -153,5 +148,4 @@ def test_a_damaged_evaluation_is_told_in_the_report_and_the_run_is_used(tmp_path
     (folder / "evaluations" / "guided.json").write_bytes(bytes(100))
     run = load_run(folder)
     assert set(run.evaluations) == {"final", "untrained"}
-    (told,) = report._damaged(SimpleNamespace(runs=[run]))
-    assert "evaluations/guided.json is damaged and left out" in told
+    assert "evaluations/guided.json is damaged and left out" in left_out([], [run]).csv()

@@ -6,6 +6,7 @@ Each test plants one, checks that Python's own reader would have run it, and ask
 import hashlib
 import json
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ from run_folders import write_run
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.data.latents import shards
-from harness.evaluation.networks import features
+from harness.data import npy
+from harness.data.latents import shards, vae, verified
+from harness.evaluation.networks import digits_classifier, extract, features
 from harness.recipes.config import digest
-from harness.recipes.reading import load_recipe
 from harness.system.errors import DataError
 from harness.training import checkpoint
 
@@ -88,8 +89,6 @@ def test_in_weights_of_a_feature_network(tmp_path, mark, name, suffix):
 
 
 def test_in_the_weights_of_a_vae(tmp_path, mark):
-    from harness.data.latents import vae
-
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "config.json").write_text("{}")
     planted.saved(tmp_path / "vae" / "diffusion_pytorch_model.safetensors", mark)
@@ -126,48 +125,60 @@ def test_in_configurations(tmp_path, mark):
     refused("report", tmp_path / "runs", "--out", tmp_path / "report", mark=mark)
 
 
-def test_in_what_other_projects_wrote(tmp_path, mark):
-    vae = ("--vae", "stabilityai/sd-vae-ft-ema")
-    fast = tmp_path / "fast"
+def fast_dit(folder: Path, mark: Path) -> Path:
     for name in ("imagenet256_features", "imagenet256_labels"):
-        (fast / name).mkdir(parents=True)
-        (fast / name / "0.npy").write_bytes(planted.npy(mark))
-    refused("data", "import", fast, "--from", "fast-dit", "--out", tmp_path / "a", *vae, mark=mark)
+        (folder / name).mkdir(parents=True)
+        (folder / name / "0.npy").write_bytes(planted.npy(mark))
+    return folder
 
-    import zipfile
 
-    with zipfile.ZipFile(tmp_path / "repa.zip", "w") as archive:
+def repa(path: Path, mark: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("00000/img-mean-std-00000000.npy", planted.npy(mark))
         archive.writestr("dataset.json", planted.pickled(mark))
-    refused("data", "import", tmp_path / "repa.zip", "--from", "repa-zip", "--out", tmp_path / "b", *vae, mark=mark)
-
-    lightning = tmp_path / "lightning"
-    lightning.mkdir()
-    planted.saved(lightning / "latents_rank00_shard000.safetensors", mark)
-    planted.saved(lightning / "latents_stats.pt", mark)
-    refused("data", "import", lightning, "--from", "safetensors", "--out", tmp_path / "c", *vae, mark=mark)
-
-    tar = tmp_path / "wds"
-    tar.mkdir()
-    (tar / "0.tar").write_bytes(planted.pickled(mark))
-    refused("data", "import", tar, "--from", "maskdit-lmdb", "--out", tmp_path / "d", *vae, mark=mark)
+    return path
 
 
-def test_in_a_label_of_an_lmdb(tmp_path, mark):
+def lightning(folder: Path, mark: Path) -> Path:
+    folder.mkdir()
+    planted.saved(folder / "latents_rank00_shard000.safetensors", mark)
+    planted.saved(folder / "latents_stats.pt", mark)
+    return folder
+
+
+def tar(folder: Path, mark: Path) -> Path:
+    folder.mkdir()
+    (folder / "0.tar").write_bytes(planted.pickled(mark))
+    return folder
+
+
+def label_of_an_lmdb(path: Path, mark: Path) -> Path:
     lmdb = pytest.importorskip("lmdb")
-    with lmdb.open(str(tmp_path / "db"), map_size=2**20) as database, database.begin(write=True) as transaction:
+    with lmdb.open(str(path), map_size=2**20) as database, database.begin(write=True) as transaction:
         transaction.put(b"length", b"1")
         transaction.put(b"z-0", planted.pickled(mark))
         transaction.put(b"y-0", planted.pickled(mark))
-    refused("data", "import", tmp_path / "db", "--from", "maskdit-lmdb", "--out", tmp_path / "a", "--vae",
-            "stabilityai/sd-vae-ft-ema", mark=mark)  # fmt: skip
+    return path
 
 
-def test_in_the_caches(tmp_path, mark, monkeypatch, digits):
+@pytest.mark.parametrize(
+    ("write", "form"),
+    [
+        (fast_dit, "fast-dit"),
+        (repa, "repa-zip"),
+        (lightning, "safetensors"),
+        (tar, "maskdit-lmdb"),
+        (label_of_an_lmdb, "maskdit-lmdb"),
+    ],
+)
+def test_in_what_other_projects_wrote(write, form, tmp_path, mark):
+    theirs = write(tmp_path / "theirs", mark)
+    refused("data", "import", theirs, "--from", form, "--out", tmp_path / "out", "--vae", "stabilityai/sd-vae-ft-ema",
+            mark=mark)  # fmt: skip
+
+
+def test_in_the_caches(tmp_path, mark):
     """A cache is made again where it cannot be read."""
-    from harness.data.latents import verified
-    from harness.evaluation.networks import digits_classifier, extract
-
     planted.saved(tmp_path / "features-0000000-0000002.safetensors", mark)
     assert extract.known(tmp_path, 2) is None
     planted.saved(tmp_path / "classifier.safetensors", mark)
@@ -175,8 +186,6 @@ def test_in_the_caches(tmp_path, mark, monkeypatch, digits):
     (tmp_path / "verified.json").write_bytes(planted.pickled(mark))
     assert verified._read(tmp_path / "verified.json") == {}
     (tmp_path / "images-0000000-0000002.npy").write_bytes(planted.npy(mark))
-    from harness.data import npy
-
     assert npy.problem(tmp_path / "images-0000000-0000002.npy", (2, 8, 8, 1), np.dtype(np.uint8))
     assert not mark.exists()
 
@@ -190,7 +199,3 @@ def test_in_a_store_that_is_continued(tmp_path, mark):
     with pytest.raises(DataError):
         shards.finish(store)
     assert not mark.exists()
-
-
-def test_a_recipe_is_only_ever_read_as_plain_values():
-    assert "recipe" in load_recipe("dit-tiny").document

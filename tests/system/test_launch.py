@@ -257,6 +257,7 @@ REDUCES = """
 """
 
 
+@pytest.mark.slow
 def test_no_process_leaves_before_the_main_one_has_saved(run, tmp_path):
     """A scheduler may end a run soon after the first of its processes has ended."""
     body = """
@@ -273,7 +274,9 @@ def test_no_process_leaves_before_the_main_one_has_saved(run, tmp_path):
     assert (tmp_path / "left1").read_text() == "True"
 
 
-@pytest.mark.parametrize("started_by", ["--nproc", pytest.param("torchrun", marks=pytest.mark.slow), "srun"])
+@pytest.mark.parametrize(
+    "started_by", ["--nproc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("torchrun", "srun"))]
+)
 def test_the_processes_add_their_numbers_up(started_by, run, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     (tmp_path / "child.py").write_text(CHILD.format(body=REDUCES))

@@ -149,12 +149,6 @@ def test_a_lock_file_that_goes_with_its_holder_never_lets_two_in(tmp_path):
     assert len(set(taken)) > 1
 
 
-def test_a_hold_leaves_no_folder_that_nobody_used(tmp_path):
-    with locks.run_folder(tmp_path / "runs" / "dit-tiny" / "seed0-1", "wait", note=silent):
-        assert lock_files(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 class Pair:
     """Two processes of a world as two threads: what the main one says, both hear."""
 
@@ -442,10 +436,11 @@ def test_images_that_were_damaged_or_taken_away_are_drawn_again(finished):
         assert npz.read_bytes() == content
 
 
-def test_locks_make_nothing_look_like_a_run(tmp_path):
+def test_locks_make_nothing_look_like_a_run_and_leave_no_folder_that_nobody_used(tmp_path):
     write_run(tmp_path, "dit")
-    with locks.run_folder(tmp_path / "dit-tiny" / "seed7-0123456789", "wait", note=silent):
+    with locks.run_folder(tmp_path / "sddit-tiny" / "seed7-0123456789", "wait", note=silent):
         assert lock_files(tmp_path)
         runs, left_out = find_runs([tmp_path])
         assert (len(runs), left_out) == (1, [])
         assert [entry.state for entry in survey([tmp_path])] == ["finished"]
+    assert [path.name for path in tmp_path.iterdir()] == ["dit-tiny"]

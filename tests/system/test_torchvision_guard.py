@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 WITH_ITS_OWN_OPERATOR = f"""
