@@ -64,7 +64,7 @@ class Config(Knobs):
 
 
 class Network(nn.Module):
-    """The student: no mask token; masked patches go round the encoder as they were embedded (Sec. 3.3)."""
+    """The student. Masked patches skip the encoder; the decoder gets them as they were embedded (Sec. 3.3)."""
 
     def __init__(self, cfg: Config, shape: Shape, out_channels: int):
         super().__init__()

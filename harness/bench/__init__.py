@@ -1,1 +1,1 @@
-"""`harness bench`: training steps side by side in one process, interleaved, with the floor each one stands on."""
+"""`harness bench`: training steps side by side in one process, interleaved, with the least time that each can take."""

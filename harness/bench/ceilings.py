@@ -14,7 +14,7 @@ REPEATS, SECONDS = 5, 1.0  # at least so often and so long
 
 
 class Ceilings(NamedTuple):
-    """Each the best of many repeats: what stands beside them is a median, and no step should beat them by luck."""
+    """Each is the best of many repeats, so that no step, whose median is compared with it, is faster by luck."""
 
     flops_per_second: dict[str, float]  # by precision
     bytes_per_second: float  # read and written together

@@ -10,7 +10,7 @@ from harness.planning.plan import resolve
 from harness.recipes.config import RunConfig
 from harness.recipes.reading import load_recipe
 
-RANDOM_VAE = "random"  # untrained weights encode as fast as trained ones, and nobody has to fetch them
+RANDOM_VAE = "random"  # untrained weights encode as fast as trained ones, and need no download
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """A float16 file that has no problem, in place of a copy.
 
     Mapped by torch, which keeps no file open (a store with flips has 626), and as copy-on-write, so that tensors can
-    be made of it without a warning; nobody writes.
+    be made of it without a warning; it is only read.
     """
     with open(path, "rb") as file:
         found = header(file)

@@ -30,7 +30,7 @@ from harness.system.processes.world import World
 NUM_POINTS = 10_000  # images of a reference behind precision and recall, as in ADM's
 OF_THE_DATA = "data"  # what a configuration calls the training images themselves
 _ADM = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/imagenet/"
-PUBLISHED = {  # ADM's reference batches by the name of their file; nobody publishes their hashes
+PUBLISHED = {  # ADM's reference batches by the name of their file; their hashes are not published
     "VIRTUAL_imagenet256_labeled.npz": f"{_ADM}256/VIRTUAL_imagenet256_labeled.npz",
     "VIRTUAL_imagenet512.npz": f"{_ADM}512/VIRTUAL_imagenet512.npz",
 }

@@ -77,7 +77,7 @@ class Formulation(ABC):
 
     @abstractmethod
     def loss_map(self, raw: Tensor, noised: Noised) -> Tensor:
-        """The weighted squared error of each element: nobody has reduced it.   -> (B, C, S, S)"""
+        """The weighted squared error of each element, not reduced.   -> (B, C, S, S)"""
 
     @abstractmethod
     def predict(self, network: Network, x: Tensor, level: float, labels: Tensor) -> Prediction:
@@ -152,7 +152,7 @@ class EDM(Formulation):
 class Schedule(NamedTuple):
     """A discrete diffusion: float64 tables over its steps, as DDPM (arXiv:2006.11239) names them."""
 
-    steps: Tensor  # (T,) the step of the full schedule that the network is told
+    steps: Tensor  # (T,) the step of the full schedule that the network gets
     alpha_bar: Tensor  # (T,) eq. 4
     posterior_clean: Tensor  # (T,) factor of x_0 in the posterior mean, eq. 7
     posterior_noisy: Tensor  # (T,) factor of x_t in the posterior mean, eq. 7

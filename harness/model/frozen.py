@@ -26,7 +26,8 @@ class Frozen:
     def load(self, device: torch.device) -> None:
         """Put the network with its weights onto `device`.
 
-        Raises SetupError when the file cannot be had, and DataError when it holds another network's weights.
+        Raises SetupError when the file is missing and cannot be downloaded, DataError when it has another network's
+        weights.
         """
         path = self.file.get()
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):

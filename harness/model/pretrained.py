@@ -61,7 +61,7 @@ class Pretrained:
     def get(self) -> Path:
         """The file, with its hash checked; downloaded where it is nowhere on this machine.
 
-        Raises SetupError when it cannot be had, and DataError when what is in its place is another file.
+        Raises SetupError when it is missing and cannot be downloaded, and DataError when the file has another hash.
         """
         path = self.find() or self._download()
         found = checksum(path)

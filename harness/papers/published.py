@@ -5,7 +5,7 @@ but printed nowhere: there is no value and none may be drawn). `protocol` says u
 obtained; "not stated" in it means that the cited source does not say. A paper's `protocols.csv` holds what is common
 to a figure or table, of one method or series of it where they differ.
 
-Numbers that are known only from somebody's notes of a paper are left out: nobody here has seen them in the paper.
+Numbers that are known only from notes about a paper, and were not seen in the paper itself, are left out.
 """
 
 import csv

@@ -107,7 +107,7 @@ def ceiling_of(device: Device, precision: str) -> Ceiling:
 
 
 def floor_of(work: Work, ceiling: Ceiling) -> Floor:
-    """Where this work stands on a device with this ceiling."""
+    """The least time of this work on a device with this ceiling."""
     arithmetic = None
     if ceiling.flops is not None:
         arithmetic = work.flops / ceiling.flops + work.vae_flops / (ceiling.vae_flops or ceiling.flops)
@@ -116,5 +116,5 @@ def floor_of(work: Work, ceiling: Ceiling) -> Floor:
 
 
 def floors_of(work: Work) -> list[Floor]:
-    """Where this work stands on each device of the table."""
+    """The least time of this work on each device of the table."""
     return [floor_of(work, ceiling_of(device, work.precision)) for device in DEVICES]

@@ -64,7 +64,7 @@ def require(wanted: Sequence[str]) -> None:
 
 
 def default(network: str) -> tuple[str, ...]:
-    """The metrics of features by the network called so, where nobody says which: the paper's, if it can give them."""
+    """The default metrics of the feature network of this name: the paper's, if it can give them."""
     return _DEFAULTS.get(network.split("-")[0], PAPER)
 
 

@@ -1,7 +1,8 @@
 """Methods that other packages bring, each an entry point of the group `harness.methods`.
 
 An entry point's name is the method's, its value the module with Config and Method, in a package that holds the method's
-recipes as <name>.yaml too. Finding them imports nothing, so a broken package is told of when it is used, and by doctor.
+recipes as <name>.yaml too. Finding them imports nothing, so a broken package raises an error only
+when it is used; doctor reports it too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -41,7 +42,7 @@ class Plugin(NamedTuple):
         return f"{self.distribution} {self.version}"
 
     def broken(self, why: str) -> SetupError:
-        """The error that says why this package's method cannot be used, and how to mend it."""
+        """The error that says why this package's method cannot be used, and what to do."""
         return SetupError(
             f"the method {self.name} comes from the package {self.origin}, {why}. Mend that package, or "
             f"`pip uninstall {self.distribution}`; the other methods do not need it."

@@ -25,7 +25,7 @@ def peak_memory(device: torch.device) -> tuple[int | None, MemoryKind]:
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Bytes that this process could still allocate: of its GPU, or of this machine; None where nobody says."""
+    """Bytes that this process could still allocate: of its GPU, or of this machine; None where that is unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     meminfo = Path("/proc/meminfo")

@@ -93,7 +93,7 @@ def _carry_out(
     force: bool,
     world: World,
 ) -> Result | None:
-    """`run`, once nothing is known and nobody else works in the folder."""
+    """Carry out `run` when there is no finished result and this process has the folder's lock."""
     data = sources.of(cfg)
     method = on_shapes(cfg)
     refuse_absent_extra(method, data, cfg)

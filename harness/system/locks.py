@@ -72,7 +72,7 @@ def take(path: Path) -> Hold | None:
     lock = FileLock(path, thread_local=False, fallback_to_soft=False, on_acquired=_sign)
     try:
         lock.acquire(blocking=False)
-    except (Timeout, FileNotFoundError):  # or whoever removed a run took the folder along at this moment
+    except (Timeout, FileNotFoundError):  # a command that removes a run may have removed the folder at this moment
         return None
     except PermissionError as error:
         if not os.path.lexists(path):
@@ -85,7 +85,7 @@ def take(path: Path) -> Hold | None:
 
 
 def _may_be_locked(path: Path) -> bool:
-    """Whether a plain file lies there, or nothing: whoever may write beside a run could plant a link."""
+    """Whether a plain file lies there, or nothing: another user who may write there could plant a link."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except FileNotFoundError:
@@ -99,7 +99,7 @@ def _may_be_locked(path: Path) -> bool:
 def run_folder(
     folder: Path, otherwise: str, *, alone: bool = False, world: World = World(), note: Note
 ) -> Iterator[Hold]:
-    """Lock the run in `folder` for a command that makes, changes or removes it; `alone`, nobody may read there either.
+    """Lock the run in `folder` for a command that makes, changes or removes it. With `alone`, others may not read it.
 
     Yields the lock that keeps readers out, for the caller to release once it has removed what it meant to. Raises
     DataError, at once and in every process of `world`, while another command holds the folder; `otherwise` says what

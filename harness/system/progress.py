@@ -13,7 +13,7 @@ PACE_SECONDS = 60.0  # the pace is that of the last minute, since parts kept fro
 
 
 class Progress(Protocol):
-    """What a command tells whoever watches it."""
+    """What a command shows while it works."""
 
     def note(self, text: str) -> None: ...
     def stage(self, name: str, total: int, unit: str = "images") -> None: ...

@@ -60,7 +60,7 @@ class Writer:
         self._error: BaseException | None = None
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Start to write `checkpoint`, whose tensors nobody changes any more, after the one before it is done."""
+        """Start to write `checkpoint`, whose tensors no longer change, after the previous one is written."""
         self.join()
         self._thread = threading.Thread(target=self._run, args=(checkpoint,), name="checkpoint-writer")
         self._thread.start()

@@ -40,7 +40,7 @@ class Logbook:
             _append(self._events, {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **details})
 
     def note(self, text: str) -> None:
-        """Tell whoever watches, and write it down."""
+        """Show it to the user, and write it to events.jsonl."""
         if self._writes:
             self._note(text)
             self.event("note", text=text)

@@ -198,7 +198,7 @@ def test_what_a_reference_cannot_give_is_told_before_anything_is_drawn(network, 
     np.savez(tmp_path / "statistics.npz", mu=np.zeros(64), sigma=np.eye(64))
     with pytest.raises(DataError, match="precision"):
         yardstick("digits", str(tmp_path / "statistics.npz"), ["fd", "precision"], device=CPU)
-    with pytest.raises(DataError, match="sfd cannot be had"):
+    with pytest.raises(DataError, match="sfd cannot be computed"):
         yardstick("digits", str(tmp_path / "statistics.npz"), ["sfd"], device=CPU)
     with pytest.raises(UsageError, match="precision"):
         yardstick("digits", "digits", ["precison"], device=CPU)

@@ -254,14 +254,18 @@ def test_the_default_metrics_of_a_network_are_ones_it_can_give(network):
     refuse(default(network.name), has_points=True, has_spatial_statistics=True, network=network)
 
 
-# What cannot be had ----------------------------------------------------------------------------------------------
+# What cannot be computed ----------------------------------------------------------------------------------------------
 
 
 def test_metrics_of_points_are_refused_against_statistics_and_what_remains_is_named():
-    with pytest.raises(DataError, match=r"precision and recall cannot be had.*statistics alone.*--metrics fd,sfd,is,"):
+    with pytest.raises(
+        DataError, match=r"precision and recall cannot be computed.*statistics alone.*--metrics fd,sfd,is,"
+    ):
         refuse(PAPER, has_points=False, has_spatial_statistics=True, network=INCEPTION)
     for metric in OF_POINTS - {"cmmd"}:
-        with pytest.raises(DataError, match=rf"{metric} cannot be had: .*--metrics fd,sfd,is, or give a reference"):
+        with pytest.raises(
+            DataError, match=rf"{metric} cannot be computed: .*--metrics fd,sfd,is, or give a reference"
+        ):
             refuse([metric], has_points=False, has_spatial_statistics=True, network=INCEPTION)
     refuse(["fd", "sfd", "is", "fd_infinity"], has_points=False, has_spatial_statistics=True, network=INCEPTION)
 

@@ -93,7 +93,7 @@ def _stated_twice(run: RunFolder) -> Iterator[tuple[str, str, Any, str, Any]]:
 def recipe(run: RunFolder) -> Finding:
     """Settings that differ from today's recipe were asked for. Settings that contradict the command are a failure.
 
-    A setting that differs and that nobody asked for means that the recipe has changed since: a warning.
+    A setting that differs and that the command did not ask for means that the recipe has changed since: a warning.
     """
     if not run.config:
         return not_kept("config.yaml cannot be read")

@@ -11,7 +11,7 @@ from harness.records.run_folder import RunFolder
 
 COMMIT, HASH = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 FLAGS = ("precision", "float32_matmul_precision", "cudnn_allow_tf32", "deterministic_algorithms")
-DECISIVE = ("torch", "numpy")  # packages without whose versions no number can be had again
+DECISIVE = ("torch", "numpy")  # the numbers depend on the versions of these packages
 NO_MANIFEST = "manifest.json is not there, or cannot be read"
 
 

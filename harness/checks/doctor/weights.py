@@ -47,7 +47,7 @@ def _weights(published: "Pretrained", without: str, *, needed: bool = True, how:
 
 
 def reference(name: str, *, needed: bool) -> Finding:
-    """One of ADM's reference batches. Nobody publishes their hashes, and an evaluation reads it whole."""
+    """One of ADM's reference batches. Their hashes are not published; an evaluation checks the content."""
     from harness.data.sources import data_folder
     from harness.evaluation.references import PUBLISHED
 

@@ -82,7 +82,7 @@ def _fail(message: str, exit_code: int) -> None:
 
 
 def _where_taken() -> str:
-    """Which options were not typed but set, for whoever wonders where a wrong value comes from."""
+    """Name the options that came from a file or a variable, so that a wrong value can be found."""
     if not state.taken:
         return ""
     return f" Set, not typed: {', '.join(f'{option} by {taken.origin}' for option, taken in state.taken.items())}."

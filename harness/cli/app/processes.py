@@ -1,4 +1,4 @@
-"""Commands that several processes carry out together: how they start, and who tells the user."""
+"""Commands that several processes carry out together: how they start, and which of them prints."""
 
 import sys
 from collections.abc import Iterator

@@ -28,7 +28,7 @@ RECORD = 1 + 3 * SIDE**2  # bytes: the label, then red, green and blue, each row
 def load(folder: Path) -> InMemory:
     """The set from `folder`/cifar-10-binary.tar.gz, downloaded on first use.   (N, 3, 32, 32) in [-1, 1]
 
-    Raises DataError when the file is neither there nor to be had, or is another than the published one.
+    Raises DataError when the file is missing and cannot be downloaded, or is not the published one.
     """
     path = folder / FILE
     try:

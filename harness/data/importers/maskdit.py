@@ -27,7 +27,7 @@ def opened(source: Path) -> Iterator[Source]:
         raise SetupError("MaskDiT's latents lie in an LMDB, and its package is missing: pip install lmdb") from None
     folder = _folder(source)
     try:
-        # Without a lock: nobody writes, and the folder may be read-only.
+        # No lock is needed: we only read, and the folder may be read-only.
         with lmdb.open(str(folder), readonly=True, lock=False, create=False, readahead=False) as environment:
             _check_size(folder, environment)
             with environment.begin(buffers=True) as transaction:

@@ -33,7 +33,7 @@ CPU_PROCESSES = 8  # unless asked for more: each holds a VAE and its activations
 
 
 def usual_processes(images: Path) -> int:
-    """How many encode where nobody says: one per GPU, or per processor up to 8; at most one per shard."""
+    """The default number of encoding processes: one per GPU, or per processor up to 8; at most one per shard."""
     num_shards = -(-len(image_folder.listing(images).files) // SHARD_IMAGES)
     return min(num_shards, torch.cuda.device_count() or min(CPU_PROCESSES, launch.processors()))
 

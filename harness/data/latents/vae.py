@@ -154,7 +154,7 @@ def load(id: str, device: torch.device | str = "cpu", *, sha256: str | None = No
     """The VAE called `id`, or in the folder `id` in diffusers' format, kept for the next call.
 
     Published weights are looked for in $HARNESS_VAE, in the harness cache and in the Hugging Face cache, and else are
-    downloaded. Raises DataError when they cannot be had, or are not the ones of `sha256`.
+    downloaded. Raises DataError when they are missing, or are not the ones of `sha256`.
     """
     vae = _on(id, torch.device(device))
     if sha256 not in (None, vae.sha256):

@@ -1,4 +1,4 @@
-"""Every metric by its key: what it is, whether it can be had, its value, its standard error, a second opinion.
+"""Every metric by its key: what it is, whether it can be computed, its value, its standard error, a second opinion.
 
 N generated images, R reference images, D, S and K numbers of pooled, spatial and class outputs.
 """
@@ -75,7 +75,7 @@ class CrossCheck(NamedTuple):
     by: str
 
 
-# What can be had -------------------------------------------------------------------------------------------------
+# What can be computed -------------------------------------------------------------------------------------------------
 
 
 def refuse(wanted: Sequence[str], *, has_points: bool, has_spatial_statistics: bool, network: FeatureNetwork) -> None:
@@ -96,14 +96,14 @@ def refuse(wanted: Sequence[str], *, has_points: bool, has_spatial_statistics: b
     reasons: dict[str, list[str]] = {}
     for metric, why in refused.items():
         reasons.setdefault(why, []).append(metric)
-    refusals = "; ".join(f"{' and '.join(names)} cannot be had: {why}" for why, names in reasons.items())
+    refusals = "; ".join(f"{' and '.join(names)} cannot be computed: {why}" for why, names in reasons.items())
     advice = f"Ask for what remains, --metrics {','.join(remaining)}" if remaining else "Nothing else remains"
     where = ", or give a reference with images (arr_0)" if _NO_IMAGES in reasons else ""
     raise DataError(f"{refusals}. {advice}{where}.")
 
 
 def _reason(metric: str, has_points: bool, has_spatial_statistics: bool, network: FeatureNetwork) -> str | None:
-    """Why it cannot be had."""
+    """Why it cannot be computed."""
     no_spatial = network.spatial_size is None
     if metric in ("is", "class_accuracy") and no_spatial and network.classes_of is None:
         return f"{network.name} gives no classes"  # the networks with a spatial map are the classifiers

@@ -23,8 +23,8 @@ class Prototypes(nn.Module):
 class ProjectionHead(nn.Module):
     """A 3-layer MLP, L2-normalised, then the prototypes: those of [CLS] and of patches are separate unless shared.
 
-    `embed` and `prototypes` are apart because nobody has to compute K logits for each token: the loss takes the two as
-    they are, and the mean of the logits, which centring needs, is the prototypes of the mean.
+    `embed` and `prototypes` are separate methods because K logits are not needed for each token. The loss takes
+    both; the mean of the logits, which centring needs, equals the prototypes of the mean.
     """
 
     def __init__(self, width: int, *, hidden: int, bottleneck: int, num_prototypes: int, shared_prototypes: bool):

@@ -132,7 +132,7 @@ def _rows(
     logits: Tensor, teacher_logits: Tensor, centre, student_temperature, teacher_temperature, *, gradients: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Cross-entropies, and softmax(student) - softmax(teacher) in the logits' dtype.   (R, K) -> (R,), (R, K)"""
-    student = _wide(logits).div_(student_temperature)  # overwrites what nobody reads again, as does what follows
+    student = _wide(logits).div_(student_temperature)  # in place, here and below: the logits are not needed again
     teacher = _wide(teacher_logits).sub_(centre).div_(teacher_temperature)
     target, log_softmax = F.softmax(teacher, dim=-1), F.log_softmax(student, dim=-1)
     difference = torch.exp(log_softmax, out=student).sub_(target).to(logits.dtype) if gradients else None

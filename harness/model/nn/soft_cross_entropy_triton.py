@@ -38,7 +38,7 @@ def rows(
         _rows[(num_rows,)](
             logits, teacher_logits, centre.contiguous(), teacher_temperature, losses, 1 / student_temperature,
             num_prototypes, BLOCK=block, GRADIENTS=gradients, num_warps=min(max(block // 512, 1), 16),
-            enable_fp_fusion=True,  # Triton 3.9 warns where nobody says whether a * b + c may be one rounding
+            enable_fp_fusion=True,  # a * b + c may be rounded once; Triton 3.9 warns if this is not set
         )  # fmt: skip
     return losses, logits if gradients else None
 

@@ -341,7 +341,7 @@ def _say_error(message: str) -> None:
 
 
 def _environment(rank: int, nproc: int, port: int) -> dict[str, str]:
-    """What torchrun tells its processes, and, where nothing else is said, a share of the cores and the loopback."""
+    """The variables that torchrun sets for its processes; by default a share of the cores, and the loopback address."""
     unless_set = {"OMP_NUM_THREADS": str(max(1, processors() // nproc))}
     if sys.platform == "linux":
         unless_set["GLOO_SOCKET_IFNAME"] = "lo"  # gloo would look up the name of the host
