@@ -8,13 +8,14 @@ from harness.system.processes.signals import preemption_raises
 
 def main() -> None:
     """Carry out the command line. Signals end it with their exit codes from the start, also while modules are read."""
+    again = "Repeat the command."
     try:
-        with preemption_raises():
+        with preemption_raises(again):
             from harness.cli import app
 
             app(prog_name="harness")
     except (KeyboardInterrupt, Preempted) as stopped:
-        print("error: stopped before it began. Repeat the command.", file=sys.stderr)
+        print(f"error: stopped before it began. {again}", file=sys.stderr)
         sys.exit(Preempted.exit_code if isinstance(stopped, Preempted) else Interrupted.exit_code)
 
 

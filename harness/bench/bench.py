@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,8 +46,17 @@ class Plan(NamedTuple):
     profile: Path | None  # where traces go
 
 
-def run(named: Sequence[tuple[str, RunConfig]], plan: Plan, *, command: str, progress: Progress) -> Bench:
+def run(
+    named: Sequence[tuple[str, RunConfig]],
+    plan: Plan,
+    *,
+    command: str,
+    progress: Progress,
+    save: Callable[[Bench], None],
+) -> Bench:
     """Time the steps of these configurations side by side, with the official codes of their methods where given.
+
+    `save` gets what was measured so far, marked as incomplete, after every contender that is warm and every round.
 
     Raises SetupError for a precision that the device lacks, or for what does not fit into its memory; UsageError for
     two contenders of one name.
@@ -65,9 +75,32 @@ def run(named: Sequence[tuple[str, RunConfig]], plan: Plan, *, command: str, pro
     used = {cfg.protocol.precision for _, cfg in named}
     encoding = {VAE_PRECISION[cfg.protocol.precision] for _, cfg in named if cfg.protocol.pipeline == "online-vae"}
     precisions = sorted(used | encoding)
+    works = [floor.work_of(cfg, on_shapes(cfg)) for _, cfg in named]
     reached = ceilings.measure(precisions, device)
-    progress.stage("warming up", len(makers), "contenders")
     ready: list[Timed] = []
+
+    def record(profile: Path | None = None, incomplete: str | None = None) -> Bench:
+        hardware = machine.describe(device)
+        contenders = measure.equal_rounds(ready)
+        return Bench(
+            harness_version=harness.__version__,
+            git_commit=provenance.git_state()[0],
+            packages=provenance.installed() | plugins.packages(cfg.method for _, cfg in named),
+            device=hardware,
+            command=command,
+            measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            rounds=len(contenders[0].windows),
+            matrix_flops_per_second=reached.flops_per_second,
+            memory_bytes_per_second=reached.bytes_per_second,
+            process_peak_rss_bytes=machine.peak_memory(device)[0] if device.type == "cpu" else None,
+            entries=[
+                _entry(timed, contenders[0], cfg, work, reached, hardware.name, profile=profile, device=device)
+                for timed, (_, cfg, _), work in zip_longest(contenders, makers[: len(ready)], works[: len(ready)])
+            ],
+            incomplete=incomplete,
+        )
+
+    progress.stage("warming up", len(makers), "contenders")
     for number, (name, cfg, make) in enumerate(makers, start=1):
         try:
             ready.append(measure.warmed_up(make, device))
@@ -78,34 +111,28 @@ def run(named: Sequence[tuple[str, RunConfig]], plan: Plan, *, command: str, pro
             advice = str(too_large(cfg, device)) if ours else "it did not fit into memory; take a smaller --batch."
             raise SetupError(f"{name}: {advice}") from error
         progress.advance(number)
-    progress.stage("timing", plan.rounds * len(ready), "windows")
+        warm = f"{number} of {len(makers)} contenders were warm, none was timed: each speed is its last untimed step's"
+        save(record(incomplete=warm))
+    num_windows = plan.rounds * len(ready)
+    progress.stage("timing", num_windows, "windows")
+
+    def advance(done: int) -> None:
+        progress.advance(done)
+        if done % len(ready) == 0 and done < num_windows:
+            save(record(incomplete=f"{done // len(ready)} of {plan.rounds} rounds were timed"))
+
     measure.take_turns(
         ready,
         rounds=plan.rounds,
         window_seconds=plan.window_seconds,
         device=device,
         joules=energy.counter(device),
-        advance=progress.advance,
+        advance=advance,
     )
+    if plan.profile:
+        save(record(incomplete="every round was timed, not every contender profiled"))
     reached = ceilings.best(reached, ceilings.measure(precisions, device))
-    hardware = machine.describe(device)
-    entries = [
-        _entry(timed, ready[0], cfg, reached, hardware.name, profile=plan.profile, device=device)
-        for timed, (_, cfg, _) in zip(ready, makers, strict=True)
-    ]
-    return Bench(
-        harness_version=harness.__version__,
-        git_commit=provenance.git_state()[0],
-        packages=provenance.installed() | plugins.packages(cfg.method for _, cfg in named),
-        device=hardware,
-        command=command,
-        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        rounds=plan.rounds,
-        matrix_flops_per_second=reached.flops_per_second,
-        memory_bytes_per_second=reached.bytes_per_second,
-        process_peak_rss_bytes=machine.peak_memory(device)[0] if device.type == "cpu" else None,
-        entries=entries,
-    )
+    return record(profile=plan.profile)
 
 
 def _refuse_equal_names(names: Sequence[str]) -> None:
@@ -184,14 +211,13 @@ def _entry(
     timed: Timed,
     first: Timed,
     cfg: RunConfig,
+    work: Work | None,
     reached: Ceilings,
     device_name: str,
     *,
     profile: Path | None,
     device: torch.device,
 ) -> Entry:
-    ours = timed.conditions["code"] == "harness"
-    work = floor.work_of(cfg, on_shapes(cfg)) if ours else None
     floors = _floors(work, reached, device_name) if work else []
     speed = timed.steps_per_sec
     here = next((f.seconds for f in floors if f.of == MEASURED_HERE), None)

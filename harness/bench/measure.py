@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -61,6 +61,20 @@ def ratio(of: Timed, to: Timed) -> Spread:
     """Of two contenders' speeds, round by round: what slows a whole round down cancels."""
     pairs = zip(of.windows, to.windows, strict=True)
     return spread([(a.steps / a.seconds) / (b.steps / b.seconds) for a, b in pairs])
+
+
+def equal_rounds(contenders: Sequence[Timed]) -> list[Timed]:
+    """The contenders with the windows of the rounds that all of them have been timed in.
+
+    Before the end of the first round, the last step of each warm-up stands for a window.
+    """
+    num_rounds = min(len(ready.windows) for ready in contenders)
+    if num_rounds:
+        return [replace(ready, windows=ready.windows[:num_rounds]) for ready in contenders]
+    return [
+        replace(ready, windows=[Window(steps=1, seconds=ready.last_step_seconds, data_seconds=0.0)])
+        for ready in contenders
+    ]
 
 
 def warmed_up(make: Callable[[], Contender], device: torch.device) -> Timed:

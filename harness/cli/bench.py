@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from harness.cli.app import completion
-from harness.cli.app.answer import Assignments, Json, answers, compile_modes, listed, progress_for, show
+from harness.cli.app.answer import Assignments, Json, answering, compile_modes, listed, progress_for, show
 from harness.cli.app.options import COMPILE, PIPELINES, PRECISIONS, choice
-from harness.system.errors import DataError, Interrupted, UsageError
+from harness.system.errors import DataError, Interrupted, Preempted, UsageError
 
 EXAMPLES = (
     "Examples: harness bench dit-tiny sddit-tiny · "
@@ -20,6 +20,7 @@ EXAMPLES = (
     "harness bench dit-s sddit-s --pipeline cached,online-vae --batch 4 · "
     "harness bench --estimate dit-s sddit-xl --nproc 8"
 )
+STARTS_OVER = "The same command starts over."
 VARIED = "What is varied, each a LIST"
 
 
@@ -28,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog=EXAMPLES)(bench)
 
 
-@answers
+@answering(when_stopped=STARTS_OVER)
 def bench(
     recipes: Annotated[
         list[str],
@@ -137,20 +138,34 @@ def _time(
     named: list, rounds: int, window: float, official: Path | None, profile: Path | None, out: Path, as_json: bool
 ) -> None:
     from harness.bench import bench as joined
+    from harness.records.bench_record import Bench
     from harness.records.schema import write_atomically, write_record
     from harness.reporting.figures import bench as bench_figure
     from harness.reporting.tables import bench as bench_tables
+    from harness.system.processes.signals import preemption_raises
 
     _refuse_unwritable(out)
     plan = joined.Plan(rounds, window, official, profile)
+    saved: list[Bench] = []
+
+    def save(measured: Bench) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_record(out / "bench.json", measured)
+        write_atomically(out / "bench.md", bench_tables.markdown(measured))
+        saved[:] = [measured]
+
+    command = shlex.join(["harness", *_said(sys.argv[1:])])
     try:
-        with closing(progress_for("bench")) as progress:
-            measured = joined.run(named, plan, command=shlex.join(["harness", *_said(sys.argv[1:])]), progress=progress)
-    except (KeyboardInterrupt, Interrupted):
-        raise Interrupted("interrupted; nothing was written. The same command starts over.") from None
-    out.mkdir(parents=True, exist_ok=True)
-    write_record(out / "bench.json", measured)
-    write_atomically(out / "bench.md", bench_tables.markdown(measured))
+        with closing(progress_for("bench")) as progress, preemption_raises(STARTS_OVER):
+            measured = joined.run(named, plan, command=command, progress=progress, save=save)
+    except (KeyboardInterrupt, Preempted) as stop:
+        kept = "nothing was measured"
+        if saved:
+            bench_figure.write(saved[0], out)
+            kept = f"{saved[0].incomplete}; that is in {out}/bench.json, marked as incomplete"
+        code = Interrupted if isinstance(stop, KeyboardInterrupt) else Preempted
+        raise code(f"the bench was stopped: {kept}. {STARTS_OVER}") from None
+    save(measured)
     bench_figure.write(measured, out)
     written = f"written: {out}/bench.json, .md, .png, .svg, .csv"
     show(measured.model_dump(mode="json"), as_json, lambda _: [*bench_tables.lines(measured), written])

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.app.answer import Json, answers, count, progress_for, show
+from harness.cli.app.answer import Json, answering, answers, count, progress_for, show
 from harness.cli.app.application import App
 from harness.cli.app.options import choice
 from harness.cli.app.processes import start_all, together
@@ -26,7 +26,7 @@ Images = Annotated[
     epilog="Examples: harness data encode imagenet/train --out latents/imagenet-256 --flips · "
     "harness data encode photos --vae ./my-vae --size 512 --out latents/photos"
 )
-@answers
+@answering(when_stopped="The same command continues it.")
 def encode(
     images: Annotated[Path, typer.Argument(metavar="IMAGENET_DIR", help="Images, in one folder a class.")],
     out: Out,
@@ -65,7 +65,7 @@ def encode(
     epilog="Examples: harness data import latents_lmdb --from maskdit-lmdb --out latents/imagenet-256 · "
     "harness data import features --from fast-dit --out latents/imagenet-256 --vae stabilityai/sd-vae-ft-mse",
 )
-@answers
+@answering(when_stopped="The same command continues it.")
 def import_(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Latents that another project made.")],
     format: Annotated[

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.app.answer import Json, answers, count, show
+from harness.cli.app.answer import CONTINUES, Json, answering, count, show
 from harness.cli.app.processes import Nproc, start_all, together
 from harness.system.errors import OutOfTolerance
 
@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
     )(reproduce)
 
 
-@answers
+@answering(when_stopped=CONTINUES)
 def reproduce(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, with or without its weights.")],
     out: Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.app import completion, defaults
-from harness.cli.app.answer import Assignments, Json, answers, compile_modes, count, note, show
+from harness.cli.app.answer import CONTINUES, Assignments, Json, answering, answers, compile_modes, count, note, show
 from harness.cli.app.options import COMPILE, PIPELINES, PRECISIONS, choice
 from harness.cli.app.processes import (
     EXECUTION,
@@ -42,7 +42,7 @@ def add_to(app: typer.Typer) -> None:
     )(import_checkpoint)
 
 
-@answers
+@answering(when_stopped=CONTINUES)
 def run(
     ctx: typer.Context,
     recipe: Annotated[

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.app import completion, defaults
-from harness.cli.app.answer import Assignments, Json, answers, listed, live, note, show
+from harness.cli.app.answer import Assignments, Json, answering, listed, live, note, show
 from harness.cli.app.layout import columns, wrapped
 from harness.cli.app.options import choice
 from harness.cli.app.processes import SLURM, Launcher, Nodes, Nproc, Partition, PrintSbatch, Time, refuse_of_a_job
@@ -35,7 +35,7 @@ def add_to(app: typer.Typer) -> None:
     )(sweep)
 
 
-@answers
+@answering(when_stopped="The same command continues it.")
 def sweep(
     ctx: typer.Context,
     name: Annotated[

@@ -75,3 +75,4 @@ class Bench(Record):
     memory_bytes_per_second: float
     process_peak_rss_bytes: int | None
     entries: list[Entry]
+    incomplete: str | None = None  # how far it was when it was stopped; then no claim is judged by it

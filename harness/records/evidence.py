@@ -68,7 +68,10 @@ def _read_all(roots: Iterable[Path], name: str, kind: type[R]) -> tuple[list[R],
             continue
         seen.add(path.resolve())
         try:
-            found.append(read_record(path, kind))
+            record = read_record(path, kind)
+            if isinstance(record, Bench) and record.incomplete:
+                raise DataError(f"unfinished: {record.incomplete}; the same bench again measures the rest")
+            found.append(record)
         except DataError as error:
             bad.append(LeftOut(path, reason_of(error).replace(f"{path.parent}{os.sep}", "")))
     return found, bad

@@ -44,13 +44,13 @@ class OutOfTolerance(HarnessError):
 
 
 class Preempted(HarnessError):
-    """SIGTERM arrived: the same command continues from the checkpoint."""
+    """SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2 arrived. A run that trained continues from its checkpoint when repeated."""
 
     exit_code = 75
 
 
 class Interrupted(HarnessError):
-    """SIGINT (Ctrl-C) arrived: the same command continues from the checkpoint."""
+    """SIGINT (Ctrl-C) arrived. A run that trained continues from its checkpoint when repeated."""
 
     exit_code = 130
 

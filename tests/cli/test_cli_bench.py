@@ -1,15 +1,20 @@
 """`harness bench` as a user meets it: a real bench of tiny recipes, its files, and what it refuses."""
 
 import json
+import os
+import signal
 
 import pytest
 from command_line import harness, invoke
 
+from harness.bench import ceilings, measure
 from harness.records.bench_record import Bench
+from harness.records.evidence import gather
 from harness.records.schema import read_record
 from harness.reporting.drawing.sheet import csv_of
 from harness.reporting.figures import bench as bench_figure
 from harness.reporting.tables import bench as bench_tables
+from harness.system.errors import DataError
 
 SMALL = [
     *("--set", "width=16", "--set", "depth=3", "--set", "num_heads=2", "--set", "batch_size=8"),
@@ -75,6 +80,55 @@ def test_the_same_record_draws_the_same_picture(measured, tmp_path):
     for kind in ("png", "svg", "csv"):
         once, again = ((tmp_path / folder / f"bench.{kind}").read_bytes() for folder in ("one", "two"))
         assert once == again
+
+
+@pytest.mark.parametrize(
+    ("place", "call", "number", "exit_code", "names", "says"),
+    [
+        ("warmed_up", 2, signal.SIGTERM, 75, ["dit-tiny"], "1 of 2 contenders were warm, none was timed"),
+        ("_window", 4, signal.SIGINT, 130, ["dit-tiny", "maskdit-tiny"], "1 of 2 rounds were timed"),
+        ("_window", 4, signal.SIGUSR1, 75, ["dit-tiny", "maskdit-tiny"], "1 of 2 rounds were timed"),
+    ],
+    ids=["while the second warms up", "in the second round, by Ctrl-C", "in the second round, by SIGUSR1"],
+)
+def test_a_bench_that_is_stopped_leaves_what_it_measured(
+    place, call, number, exit_code, names, says, tmp_path, monkeypatch
+):
+    calls, original = [], getattr(measure, place)
+
+    def interrupted(*arguments):
+        calls.append(place)
+        if len(calls) == call:
+            os.kill(os.getpid(), number)
+        return original(*arguments)
+
+    monkeypatch.setattr(measure, place, interrupted)
+    monkeypatch.setattr(ceilings, "SECONDS", 0.0)
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    done = invoke("bench", "dit-tiny", "maskdit-tiny", *SMALL, cwd=tmp_path)
+    signal.signal(signal.SIGINT, previous)
+    assert (done.exit_code, done.stdout) == (exit_code, "")
+    told = " ".join(done.stderr.split())
+    assert f"the bench was stopped: {says}" in told
+    assert told.endswith("The same command starts over.")
+    assert "continues" not in told
+    folder = tmp_path / "reports" / "latest"
+    record = read_record(folder / "bench.json", Bench)
+    assert record.incomplete.startswith(says)
+    assert [entry.name for entry in record.entries] == names
+    assert {len(entry.windows) for entry in record.entries} == {record.rounds} == {1}
+    assert f"stopped before its end:** {says}" in (folder / "bench.md").read_text()
+    assert (folder / "bench.png").exists()
+    with pytest.raises(DataError, match=f"unfinished: {says}"):  # so no claim is judged by it
+        gather([folder])
+
+
+def test_a_bench_that_is_stopped_before_anything_is_warm_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(ceilings, "measure", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    done = invoke("bench", "dit-tiny", *SMALL, cwd=tmp_path)
+    assert done.exit_code == 75
+    assert "the bench was stopped: nothing was measured. The same command starts over." in " ".join(done.stderr.split())
+    assert not (tmp_path / "reports").exists()
 
 
 def test_an_estimate_says_what_a_step_takes_and_measures_nothing(tmp_path):

@@ -77,7 +77,7 @@ def run(tmp_path, capfd):
         thread.join()
         return code, *capfd.readouterr()
 
-    previous = {number: signal.signal(number, lambda *late: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, lambda *late: None) for number in launch.STOPPED}
     yield run
     for number, handler in previous.items():
         signal.signal(number, handler)
@@ -189,9 +189,13 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
 # Signals -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_signal_reaches_all_processes_and_a_slow_save_is_waited_for(number, exit_code, run, tmp_path):
-    longer_than_others_are_given_after_a_failure = train(saving=launch.FAIL_SECONDS + 1)
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 75), (signal.SIGUSR1, 75), (signal.SIGUSR2, 75)],
+)
+def test_a_signal_reaches_all_processes_and_a_slow_save_is_waited_for(number, exit_code, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "FAIL_SECONDS", 0.5)
+    longer_than_others_are_given_after_a_failure = train(saving=1.5)
     code, _, err = run(longer_than_others_are_given_after_a_failure, meanwhile=signalled(number))
     assert code == exit_code
     assert err == f"error: {number.name} at step 7: saved. The same command continues from there.\n"

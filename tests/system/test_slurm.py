@@ -109,7 +109,8 @@ def test_only_a_run_that_was_preempted_goes_back_into_the_queue(code, requeues, 
     assert calls(cluster) == requeues
 
 
-def test_the_time_limit_reaches_the_processes_once_and_the_script_waits_for_their_save(cluster, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_the_time_limit_reaches_the_processes_once_and_the_script_waits_for_their_save(number, cluster, tmp_path):
     saves = 'touch "$FAKES/working"; until grep -qs scancel "$FAKES/calls"; do sleep 0.05; done; sleep 1; exit 75'
     replace_srun(cluster, saves)
 
@@ -117,7 +118,7 @@ def test_the_time_limit_reaches_the_processes_once_and_the_script_waits_for_thei
         while not (cluster / "working").exists():
             time.sleep(0.01)
         for _ in range(2):
-            script.send_signal(signal.SIGTERM)
+            script.send_signal(number)
             time.sleep(0.3)
 
     assert run_script(tmp_path, ["run", "dit-s"], signal_twice) == (75, "")

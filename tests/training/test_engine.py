@@ -82,7 +82,16 @@ def test_another_seed_gives_other_weights_and_the_same_seed_the_same(digits, tmp
     assert not torch.equal(one["network.readout.out.weight"], run(2, "c")["network.readout.out.weight"])
 
 
-@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, Preempted), (signal.SIGINT, Interrupted)])
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (signal.SIGTERM, Preempted),
+        (signal.SIGINT, Interrupted),
+        (signal.SIGHUP, Preempted),
+        (signal.SIGUSR1, Preempted),
+        (signal.SIGUSR2, Preempted),
+    ],
+)
 def test_a_signal_finishes_the_step_saves_and_the_same_command_continues(number, error, digits, tmp_path):
     cfg = small_config("dit", "steps=6", "log_every=1", "checkpoint_every=100")
 

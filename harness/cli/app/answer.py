@@ -35,21 +35,34 @@ Assignments = Annotated[
 ]
 
 
-def answers(command: Callable[..., None]) -> Callable[..., None]:
-    """Ends a command with the exit code of its error and one line that says what is wrong, why, and what to do."""
+AGAIN = "Repeat the command."
+CONTINUES = "The same command continues from the last checkpoint."
 
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        from harness.system.processes.signals import preemption_raises
 
-        with ending(), preemption_raises():
-            command(*args, **kwargs)
+def answering(*, when_stopped: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that ends a command with its error's exit code and a line: what is wrong, why, and what to do.
 
-    return wrapped
+    `when_stopped` says what to do after a signal has ended the command.
+    """
+
+    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def wrapped(*args: Any, **kwargs: Any) -> None:
+            from harness.system.processes.signals import preemption_raises
+
+            with ending(when_stopped), preemption_raises(when_stopped):
+                command(*args, **kwargs)
+
+        return wrapped
+
+    return decorated
+
+
+answers = answering(when_stopped=AGAIN)
 
 
 @contextmanager
-def ending() -> Iterator[None]:
+def ending(when_stopped: str = AGAIN) -> Iterator[None]:
     """Turns what a block ends with into typer.Exit with its exit code, after saying it."""
     try:
         yield
@@ -60,7 +73,7 @@ def ending() -> Iterator[None]:
     except HarnessError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("interrupted. The same command continues from the last checkpoint.", Interrupted.exit_code)
+        _fail(f"SIGINT: stopped. {when_stopped}", Interrupted.exit_code)
     except BrokenPipeError:
         # The reader of our output has ended. What Python still flushes at exit must not fail a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -16,19 +16,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 
 from harness.system.errors import HarnessError, Interrupted, Preempted, SetupError, UsageError
-from harness.system.processes import slurm
+from harness.system.processes import signals, slurm
 from harness.system.processes.world import World
 
 JOIN = timedelta(minutes=10)  # for all processes to start and meet
 PATIENCE = timedelta(hours=2)  # timeout of a collective: the main process measures images while the others wait
 LEAVE_SECONDS = 60.0  # for the others to end once the main process has
-SAVE_SECONDS = 15 * 60.0  # from SIGTERM or SIGINT to the end: a log interval of steps, then gigabytes to a slow disk
+SAVE_SECONDS = 15 * 60.0  # from a signal to the end: a log interval of steps, then gigabytes to a slow disk
 FAIL_SECONDS = 3.0  # for the others to end by themselves, and say why, once one has failed
 POLL_SECONDS = 0.05
 SHOWN_LINES = 40  # of the stderr of a process that failed
-STOPPED: dict[int, int] = {signal.SIGTERM: Preempted.exit_code, signal.SIGINT: Interrupted.exit_code}
+STOPPED: dict[int, int] = {number: error.exit_code for number, error in signals.STOPS.items()}
 CONTINUES = "The same command continues from the last checkpoint."
 STORE = "harness, attempt {}"  # torchrun may try again with the same store
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -176,8 +177,8 @@ def run_processes(
 ) -> int:
     """Run `python -m harness ARGUMENTS` as `nproc` processes that join each other; returns the run's exit code.
 
-    That is 0, or the code of the process that failed first. SIGTERM and SIGINT are passed on, and the processes have
-    SAVE_SECONDS to save. stdout is the main process's; the others' stderr is shown when one of them is to blame.
+    That is 0, or the code of the process that failed first. Signals to stop are passed on, and the processes
+    have SAVE_SECONDS to save. stdout is the main process's; the others' stderr is shown when one of them is to blame.
 
     The processes get torchrun's environment, but torchrun's agent does not start them. When one process ends with an
     error, such as 75 while the main one still saves, the agent sends SIGTERM to the others and SIGKILL 30 s later. It
@@ -215,7 +216,11 @@ def _own_store():
 @contextmanager
 def _signals_noted() -> Iterator[list[signal.Signals]]:
     noted: list[signal.Signals] = []
-    previous = {number: signal.signal(number, lambda n, frame: noted.append(signal.Signals(n))) for number in STOPPED}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(signal.Signals(number))
+
+    previous = {number: signal.signal(number, note) for number in signals.watched()}
     try:
         yield noted
     finally:

@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM during training: finish the step, save, then stop."""
+"""Signals that ask a command to stop. During training: finish the step, save, then stop.
+
+SIGHUP comes when a terminal closes, SIGUSR1 and SIGUSR2 are what jobs often ask their scheduler for.
+"""
 
 import signal
 from collections.abc import Iterator
@@ -8,7 +11,18 @@ from types import FrameType
 from harness.system.errors import HarnessError, Interrupted, Preempted
 
 Signal = signal.Signals
-WATCHED = {signal.SIGINT: Interrupted, signal.SIGTERM: Preempted}
+STOPS: dict[Signal, type[HarnessError]] = {
+    signal.SIGINT: Interrupted,
+    signal.SIGTERM: Preempted,
+    signal.SIGHUP: Preempted,
+    signal.SIGUSR1: Preempted,
+    signal.SIGUSR2: Preempted,
+}
+
+
+def watched() -> list[Signal]:
+    """The signals that stop this process: all of STOPS, but not SIGHUP where `nohup` started it."""
+    return [number for number in STOPS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
 
 
 class Inbox:
@@ -20,14 +34,14 @@ class Inbox:
 
 def error(received: Signal, step: int) -> HarnessError:
     """The error of a run that was asked to stop and has saved."""
-    return WATCHED[received](f"{received.name} at step {step}: saved. The same command continues from there.")
+    return STOPS[received](f"{received.name} at step {step}: saved. The same command continues from there.")
 
 
 @contextmanager
 def deferred() -> Iterator[Inbox]:
     """Collects the first signal for the caller to act on between two steps; a second Ctrl-C stops at once.
 
-    A second SIGTERM does not: schedulers signal a process more than once, itself and through the one that started it.
+    A second SIGTERM or SIGUSR1 does not: schedulers signal a process itself, and also through the one that started it.
     """
     inbox = Inbox()
 
@@ -35,17 +49,19 @@ def deferred() -> Iterator[Inbox]:
         inbox.received = inbox.received or Signal(number)
         signal.signal(signal.SIGINT, previous[signal.SIGINT])
 
-    previous = {watched: signal.signal(watched, receive) for watched in WATCHED}
+    previous = {number: signal.signal(number, receive) for number in watched()}
     try:
         yield inbox
     finally:
-        for watched, handler in previous.items():
-            signal.signal(watched, handler)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
-def preemption_raises() -> Iterator[None]:
-    """SIGTERM raises Preempted wherever the program is, as Ctrl-C raises KeyboardInterrupt.
+def preemption_raises(when_stopped: str) -> Iterator[None]:
+    """A signal raises Preempted wherever the program is, as Ctrl-C raises KeyboardInterrupt.
+
+    `when_stopped` is the end of the message and says what to do then.
 
     Code that is interrupted may fail in another way: a call into C may drop the exception, and a thread may be joined
     before it has started. The block then still ends with the exception of the signal.
@@ -53,14 +69,14 @@ def preemption_raises() -> Iterator[None]:
     asked: list[BaseException] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        asked.append(Preempted("SIGTERM: stopped. The same command continues from the last checkpoint."))
+        asked.append(Preempted(f"{Signal(number).name}: stopped. {when_stopped}"))
         raise asked[-1]
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         asked.append(KeyboardInterrupt())
         raise asked[-1]
 
-    previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+    previous = {number: signal.signal(number, stop) for number in watched() if STOPS[number] is Preempted}
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, or somebody else's
         previous[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
@@ -70,5 +86,5 @@ def preemption_raises() -> Iterator[None]:
             raise
         raise asked[-1] from error
     finally:
-        for watched, handler in previous.items():
-            signal.signal(watched, handler)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

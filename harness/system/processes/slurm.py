@@ -174,13 +174,14 @@ export MASTER_PORT=$(({FIRST_PORT} + SLURM_JOB_ID % {NUM_PORTS}))
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # which srun no longer takes from the job by itself
 export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}}
 
-# SIGTERM comes to this script alone, and goes on to the processes, once: srun would kill them for it.
+# The signal comes to this script alone, and goes on to the processes as SIGTERM, once: srun would kill them for it.
+# SIGTERM is what this script asks for; SIGUSR1 and SIGUSR2 come if `sbatch --signal` asks for another.
 stop() {{
-    trap '' TERM
+    trap '' TERM USR1 USR2
     stopped=yes
     scancel --signal=TERM "$SLURM_JOB_ID"
 }}
-trap stop TERM
+trap stop TERM USR1 USR2
 
 {functions}{command} &
 step=$!
