@@ -139,7 +139,7 @@ def test_content_counts_copies_flat_images_and_the_brightest_value():
         ("labels", np.arange(23), True),
         ("arr_1", np.arange(23, dtype=np.uint16), True),
         ("arr_1", np.arange(23.0), False),
-        ("arr_1", np.arange(22), False),
+        ("arr_1", np.arange(22.0), False),
         ("arr_1", np.eye(23, dtype=int), False),
         ("classes", np.arange(23), False),
     ],
@@ -150,6 +150,20 @@ def test_labels_are_taken_where_they_can_only_be_labels(member, labels, taken, t
     if taken:
         assert found.dtype == torch.int64
         assert found.tolist() == list(range(23))
+
+
+LABELS = {
+    "negative": (np.where(np.arange(23) == 5, -3, 1), r"\[5\] is -3, and classes are numbered from 0"),
+    "larger than any": (np.arange(2**64 - 23, 2**64, dtype=np.uint64), r"\[0\] is 18446744073709551593"),
+    "too few": (np.arange(22), r"holds int64 of shape \(22,\), and there are 23 images"),
+}
+
+
+@pytest.mark.parametrize("name", ["labels", "arr_1"])
+@pytest.mark.parametrize(("labels", "says"), LABELS.values(), ids=LABELS)
+def test_labels_that_cannot_be_classes_are_refused_with_their_place(labels, says, name, tmp_path):
+    with pytest.raises(DataError, match=f"images.npz: {name}.*{says}" if "holds" in says else f"npz: {name}{says}"):
+        NpzImages(saved(tmp_path / "images.npz", arr_0=COLOUR, **{name: labels}))
 
 
 def broken(value: float) -> np.ndarray:
@@ -196,8 +210,8 @@ def test_what_is_advised_for_each_range_gives_the_images_back():
 
 
 def test_a_file_without_images_says_what_it_holds(tmp_path):
-    with pytest.raises(DataError, match=r"has no images, only mu, sigma\. Save them as arr_0"):
-        open_images(saved(tmp_path / "a.npz", mu=np.zeros(3), sigma=np.eye(3)))
+    with pytest.raises(DataError, match=r"has no arr_0; it has images, labels\. Save the images as arr_0"):
+        open_images(saved(tmp_path / "a.npz", images=COLOUR, labels=np.arange(23)))
 
 
 def test_an_npz_is_known_by_its_content_too(tmp_path):
@@ -251,16 +265,6 @@ def png(folder, mode, **options):
     Image.fromarray(COLOUR[0]).convert(mode).save(folder / "one.png", **options)
 
 
-def transparent(folder):
-    rgba = np.dstack([COLOUR[0], np.full((6, 5), 255, np.uint8)])
-    rgba[3, 3, 3] = 254
-    Image.fromarray(rgba).save(folder / "one.png")
-
-
-def sixteen_bits(folder):
-    Image.fromarray(np.arange(30, dtype=np.uint16).reshape(6, 5)).save(folder / "one.png")
-
-
 def cut_short(folder, length=60):
     png(folder, "RGB")
     (folder / "one.png").write_bytes((folder / "one.png").read_bytes()[:length])
@@ -278,11 +282,6 @@ def of_two_sizes(folder):
     save_pngs(folder, COLOUR[:1, :5], "wide.png")
 
 
-def of_two_kinds(folder):
-    save_pngs(folder, COLOUR[:1])
-    save_pngs(folder, GREY[:1], "grey.png")
-
-
 REFUSED = {
     "empty": (lambda folder: None, "holds no PNG images. Give a folder of PNGs"),
     "empty but for an npz": (lambda folder: saved(folder / "a.npz", arr_0=COLOUR), r"Give .*a\.npz, if that is meant"),
@@ -296,13 +295,7 @@ REFUSED = {
     "WebP": (lambda folder: Image.fromarray(COLOUR[0]).save(folder / "one.webp"), "is a WebP"),
     "BMP": (lambda folder: Image.fromarray(COLOUR[0]).save(folder / "one.bmp"), "no image that can be read"),
     "text called PNG": (lambda folder: (folder / "one.png").write_text("hello"), "no image that can be read"),
-    "two sizes": (of_two_sizes, r"several sizes: 000\.png is 5 x 6 RGB, wide\.png is 5 x 5 RGB"),
-    "grey and colour": (of_two_kinds, r"000\.png is 5 x 6 RGB, grey\.png is 5 x 6 grey"),
-    "palette": (lambda folder: png(folder, "P"), "palette with 8 bits; metrics are of grey or RGB images"),
-    "grey and transparency": (lambda folder: png(folder, "LA"), "grey and transparency with 8 bits"),
-    "one bit": (lambda folder: png(folder, "1"), "grey with 1 bits"),
-    "sixteen bits": (sixteen_bits, "grey with 16 bits"),
-    "transparent": (transparent, "partly transparent. Put it on a background"),
+    "two sizes": (of_two_sizes, r"several sizes: 000\.png is 5 x 6, wide\.png is 5 x 5"),
     "cut short": (cut_short, "one.png is damaged"),
     "cut in its header": (lambda folder: cut_short(folder, 20), "is cut short or damaged"),
     "huge": (pretending_to_be_huge, "1073741824 x 1073741824 pixels are larger than"),
@@ -318,9 +311,12 @@ def test_a_folder_that_holds_no_sound_pngs_of_one_kind_is_refused_with_the_reaso
     assert "\n" not in str(caught.value)
 
 
-def test_opaque_rgba_is_rgb(tmp_path):
-    png(tmp_path, "RGBA")
-    assert np.array_equal(PngFolder(tmp_path).read(0, 1).numpy(), COLOUR[:1])
+def test_grey_images_beside_coloured_ones_are_read_as_rgb_and_counted(tmp_path):
+    save_pngs(tmp_path, COLOUR[:3])
+    save_pngs(tmp_path, GREY[:2], "grey{}.png")
+    found = PngFolder(tmp_path)
+    assert np.array_equal(found.read(0, 5).numpy(), np.concatenate([COLOUR[:3], GREY[:2].repeat(3, axis=3)]))
+    assert found.notes == ("2 of the 5 images are grey and were read as RGB, the channel repeated.",)
 
 
 def test_nothing_is_decoded_before_all_files_are_judged(tmp_path, monkeypatch):
@@ -328,17 +324,6 @@ def test_nothing_is_decoded_before_all_files_are_judged(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "open", None)
     with pytest.raises(DataError, match="several sizes"):
         PngFolder(tmp_path)
-
-
-def test_a_folder_that_may_not_be_listed_is_told(tmp_path, monkeypatch):
-    """The superuser may list every folder, so the system's answer is made here."""
-
-    def refuse(folder: Path):
-        raise PermissionError(13, "Permission denied", str(folder))
-
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(DataError, match="cannot be listed: Permission denied"):
-        open_images(tmp_path)
 
 
 # Parts and subsets -----------------------------------------------------------------------------------------------

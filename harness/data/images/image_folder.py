@@ -5,7 +5,6 @@ N images, B of a batch, S side in pixels, C latent channels, s = S / 8 side of a
 
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -93,9 +92,8 @@ class Decoder:
         return images
 
     def _decode(self, file: str) -> np.ndarray:  # (S, S, 3)
-        with reading.opened(self._folder / file) as image:
-            _refuse_pixels(image, self._size)
-            return np.array(adm_centre_crop(image.convert("RGB"), self._size))
+        image = reading.read(self._folder / file, judge=lambda image: _refuse_pixels(image, self._size))
+        return np.array(adm_centre_crop(image.convert("RGB"), self._size))
 
 
 def _refuse_pixels(image: Image.Image, size: int) -> None:
@@ -155,35 +153,29 @@ class ImageFolder(EncodedInStep):
 
 def class_names(folder: Path) -> list[str]:
     """Sorted, so that a name's place is its label. Raises DataError where there are no classes."""
-    try:
-        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be listed: {error.strerror}. Give the folder that holds one folder of images a class."
-        ) from None
-    names = sorted(entry.name for entry in entries if entry.is_dir())
-    if names:
-        return names
-    loose = sum(_is_image(entry.name) for entry in entries)
-    found = f"{loose:,} images that belong to no class" if loose else "no folders"
+    files, folders = reading.listed(folder)
+    loose = [file.name for file in files if reading.image_kind(Path(file.path))]
+    if folders and not loose:
+        return [entry.name for entry in folders]
+    found = f"{len(loose):,} images that belong to no class: {reading.some_of(loose)}" if loose else "no folders"
     raise DataError(f"{folder} holds {found}. Images are expected in one folder a class: {folder}/CLASS/IMAGE.JPEG.")
 
 
 def _images_in(folder: Path) -> list[tuple[str, int]]:
-    """Names and sizes in bytes, sorted."""
+    """Names and sizes in bytes, sorted. Raises DataError where an image would be left out."""
+    files, folders = reading.listed(folder)
+    images = [file for file in files if reading.is_named_as_image(file.name)]
+    reading.refuse_left_out(folder, (file for file in files if not reading.is_named_as_image(file.name)))
+    if images:
+        reading.refuse_deeper(folder, folders)
     try:
-        entries = [entry for entry in os.scandir(folder) if _is_image(entry.name)]
-        return sorted((entry.name, entry.stat().st_size) for entry in entries)
+        return [(image.name, image.stat().st_size) for image in images]
     except OSError as error:
-        raise DataError(f"{folder} cannot be listed: {error.strerror}. Check its permissions.") from None
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in reading.SUFFIXES
+        raise DataError(f"an image of {folder} cannot be read: {error.strerror}. Repeat the command.") from None
 
 
 def _empty(folder: Path, name: str) -> DataError:
-    if any(entry.is_dir() for entry in (folder / name).iterdir()):
+    if reading.listed(folder / name)[1]:
         return DataError(f"{folder / name} holds folders instead of images. Is {folder / name} the folder to give?")
     return DataError(
         f"the class {name} of {folder} holds no image ({', '.join(sorted(reading.SUFFIXES))}). "

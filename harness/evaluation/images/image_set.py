@@ -14,6 +14,7 @@ class ImageSet(ABC):
     name: str  # for records: a file's or a folder's, never its path
     shape: tuple[int, int, int]  # (H, W, C)
     labels: Tensor | None = None  # (N,) int64, where known
+    notes: tuple[str, ...] = ()  # what was read otherwise than it is in the files, for records
 
     @abstractmethod
     def __len__(self) -> int: ...

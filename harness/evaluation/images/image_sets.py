@@ -7,6 +7,7 @@ import bisect
 import hashlib
 import itertools
 import math
+import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from harness.data import npy
+from harness.data.images import reading
 from harness.data.npz import Archive, Array
-from harness.evaluation.images import pngs
 from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.npz import PIECE_BYTES
 from harness.system.errors import DataError
@@ -28,6 +30,8 @@ from harness.system.processes import launch
 
 FEWEST_TO_JUDGE = 20  # images: of fewer, many copies may be meant
 THREADS = 8  # that decode PNGs
+MAX_PIXELS = 2**24  # of one image, 4096 x 4096: a larger one is a mistake, or meant to fill the memory
+MOST_CLASSES = 2**31  # above it, a label is no label
 
 
 class TensorImages(ImageSet):
@@ -56,7 +60,9 @@ class NpzImages(ImageSet):
     def __init__(self, path: Path):
         archive = Archive(path)
         if "arr_0" not in archive.names:
-            raise DataError(f"{path} has no images, only {archive.listing}. Save them as arr_0, (N, H, W, C) uint8.")
+            raise DataError(
+                f"{path} has no arr_0; it has {archive.listing}. Save the images as arr_0, (N, H, W, C) uint8."
+            )
         self._rows = archive.array("arr_0")
         self._rows.refuse_columns()
         _refuse_array(path, self._rows)
@@ -74,21 +80,28 @@ class NpzImages(ImageSet):
 class PngFolder(ImageSet):
     """The PNGs directly in a folder or, where there are none, in the folders in it, sorted by their paths.
 
-    Judged by their first bytes, whatever they are called. Raises DataError unless all are grey or RGB with 8 bits, of
-    one size, and no image of another format lies among them. RGBA is taken when every pixel is opaque.
+    Judged by their first bytes, whatever they are called. Raises DataError unless all can be read exactly and are of
+    one size, and no other image lies among them or deeper. Grey images beside RGB ones are read as RGB.
     """
 
     def __init__(self, folder: Path):
         self._pool = ThreadPoolExecutor(min(THREADS, launch.processors()), "png")
-        self._files, self.shape = pngs.judged(folder, self._pool)
-        self.name = folder.resolve().name
+        reading.refuse_name(folder)
+        self._files = _pngs_in(folder, self._pool)
+        shapes = list(self._pool.map(reading.png_shape, self._files))
+        self.name, self.shape = folder.resolve().name, _shape_of_all(folder, self._files, shapes)
+        num_grey = sum(channels == 1 for _, _, channels in shapes)
+        if num_grey and self.shape[2] == 3:
+            self.notes = (
+                f"{num_grey:,} of the {len(shapes):,} images are grey and were read as RGB, the channel repeated.",
+            )
 
     def __len__(self) -> int:
         return len(self._files)
 
     def read(self, start: int, stop: int) -> Tensor:
         images = np.empty((stop - start, *self.shape), np.uint8)
-        decoded = self._pool.map(partial(pngs.decode, shape=self.shape), self._files[start:stop])
+        decoded = self._pool.map(partial(_decoded, shape=self.shape), self._files[start:stop])
         for row, pixels in enumerate(decoded):
             images[row] = pixels
         return torch.from_numpy(images)
@@ -215,6 +228,79 @@ def refuse_unusable(images: ImageSet, content: Content) -> None:
         )
 
 
+# Judging PNGs ------------------------------------------------------------------------------------------------------
+
+
+def _pngs_in(folder: Path, pool: ThreadPoolExecutor) -> list[Path]:
+    """Raises DataError when there are none, or images that would be left out."""
+    files, folders = reading.listed(folder)
+    found = _taken(folder, files, pool)
+    if found:
+        reading.refuse_deeper(folder, folders)
+        return found
+    for inner in map(Path, folders):
+        files_inside, deeper = reading.listed(inner)
+        taken = _taken(inner, files_inside, pool)
+        found += taken
+        reading.refuse_deeper(inner, deeper)
+    if not found:
+        npz = next((entry.path for entry in files if entry.name.endswith(".npz")), None)
+        hint = f"Give {npz}, if that is meant." if npz else "Give a folder of PNGs, or of folders of PNGs."
+        raise DataError(f"{folder} holds no PNG images. {hint}")
+    return found
+
+
+def _taken(folder: Path, files: Iterable[os.DirEntry[str]], pool: ThreadPoolExecutor) -> list[Path]:
+    """The PNGs among these files. Raises DataError when there are images of another kind."""
+    paths = [Path(file.path) for file in files]
+    kinds = list(zip(paths, pool.map(reading.image_kind, paths), strict=True))
+    others = [(path, kind) for path, kind in kinds if kind not in ("a PNG", None)]
+    if others:
+        path, kind = others[0]
+        lossy = any("JPEG" in str(kind) for _, kind in others)
+        why = "Lossy compression changes FID by several points (2.50 became 5.80 for one set). " if lossy else ""
+        several = f" {len(others):,} files of {folder} are refused: " if len(others) > 1 else ""
+        names = reading.some_of(f"{path.name} ({kind})" for path, kind in others) + "." if several else ""
+        raise DataError(
+            f"{path} is {kind}, and only PNGs are taken. {why}Save the images as PNG from the start, not converted; or "
+            f"remove it.{several}{names}"
+        )
+    return [path for path, kind in kinds if kind]
+
+
+def _shape_of_all(folder: Path, files: list[Path], shapes: list[tuple[int, int, int]]) -> tuple[int, int, int]:
+    height, width, _ = shapes[0]
+    for file, shape in zip(files, shapes, strict=True):
+        if shape[:2] != (height, width):
+            raise DataError(
+                f"{folder} holds images of several sizes: {files[0].relative_to(folder)} is {width} x {height}, "
+                f"{file.relative_to(folder)} is {shape[1]} x {shape[0]}. Keep those of one size."
+            )
+    _refuse_pixels(files[0], (height, width))
+    return height, width, max(channels for _, _, channels in shapes)
+
+
+def _decoded(file: Path, shape: tuple[int, int, int]) -> np.ndarray:  # (H, W, C), or (H, W, 1) for a grey image
+    """The pixels of a PNG that was judged. Raises DataError when they are damaged, or of another shape by now."""
+    height, width, channels = shape
+
+    def judge(image: Image.Image) -> None:
+        if image.size != (width, height):  # a second header, behind the one that was judged
+            raise ValueError(f"it unpacks to {image.size[0]} x {image.size[1]} pixels")
+
+    pixels = np.array(reading.read(file, ("PNG",), judge=judge)).reshape(height, width, -1)
+    if pixels.shape[2] > channels:
+        raise DataError(f"{file} has become another image while the folder was read. Repeat the command.")
+    return pixels
+
+
+def _refuse_pixels(path: Path, size: tuple[int, int]) -> None:  # (H, W)
+    """Raises DataError for images that are too large to be meant."""
+    if math.prod(size) > MAX_PIXELS:
+        side = math.isqrt(MAX_PIXELS)
+        raise DataError(f"{path}: images of {size[0]} x {size[1]} pixels are larger than {side} x {side}. Reduce them.")
+
+
 # Judging arrays ----------------------------------------------------------------------------------------------------
 
 
@@ -230,7 +316,7 @@ def _refuse_array(path: Path, rows: Array) -> None:
         raise DataError(f"{path}: arr_0 has shape {shape}. {expected}.{first}")
     if dtype != np.uint8:
         raise DataError(f"{path}: arr_0 holds {dtype}{_values_of(rows)}.")
-    pngs.refuse_pixels(path, shape[1:3])
+    _refuse_pixels(path, shape[1:3])
 
 
 def _values_of(rows: Array) -> str:
@@ -255,13 +341,21 @@ def _labels_in(archive: Archive, num_images: int) -> Tensor | None:
     for name in ("labels", "arr_1"):
         if name in archive.names:
             member = archive.array(name)
-            if member.shape == (num_images,) and member.dtype.kind in "iu":
-                return torch.from_numpy(member.whole().astype(np.int64))
-            if name == "labels":  # arr_1 may be anything
+            whole_numbers = member.dtype.kind in "iu"
+            if name == "arr_1" and not (whole_numbers and len(member.shape) == 1):
+                continue  # the second array of numpy.savez without names may be anything
+            if member.shape != (num_images,) or not whole_numbers:
                 raise DataError(
-                    f"{archive.path}: labels are {member.dtype} of shape {member.shape}, and there are {num_images:,} "
-                    "images. Save one whole number for each, or leave them out."
+                    f"{archive.path}: {name} holds {member.dtype} of shape {member.shape}, and there are "
+                    f"{num_images:,} images. Save one whole number for each, or leave them out."
                 )
+            labels = member.whole()
+            for wrong in np.flatnonzero((labels < 0) | (labels >= MOST_CLASSES))[:1]:
+                raise DataError(
+                    f"{archive.path}: {name}[{wrong}] is {labels[wrong]}, and classes are numbered from 0. Save each "
+                    "image's class, or leave the labels out."
+                )
+            return torch.from_numpy(labels.astype(np.int64))
     return None
 
 
