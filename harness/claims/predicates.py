@@ -147,7 +147,7 @@ def steps_to_reach(curve: Mapping[int, float], distance: float) -> tuple[str, fl
 
 
 class Guided(OfTwo):
-    """With guidance the distance of `a` is lower than that of `b`: of itself without it, or of another with it.
+    """With guidance `a` has a lower distance than `b`: than itself without guidance, or than another method with it.
 
     The scale is the customary one where both were measured at it, else the one with most pairs.
     """

@@ -180,7 +180,7 @@ def _watching(todo: Sequence["Task"]) -> Iterator["Watcher"]:
     carried_out, started = 0, time.monotonic()  # steps, milestones and start included
 
     def left(task: "Task", outcome: "Outcome") -> str:
-        """ ", about 0:35:12 left", at the pace of the runs that were carried out here."""
+        """The remaining time, like ", about 0:35:12 left", estimated from the runs that this command has finished."""
         nonlocal carried_out
         if outcome.state != "begun" and task in waiting:
             waiting.remove(task)

@@ -49,7 +49,7 @@ class Formulation(ABC):
     """
 
     name: str  # its key in FORMULATIONS
-    num_steps: int | None = None  # of a diffusion in discrete steps; None: its noise levels are continuous
+    num_steps: int | None = None  # number of discrete diffusion steps; None where noise levels are continuous
 
     @abstractmethod
     def out_channels(self, channels: int) -> int:
@@ -191,7 +191,7 @@ class IDDPM(Formulation):
         self._float_tables: dict[torch.device, dict[str, Tensor]] = {}
 
     def out_channels(self, channels: int) -> int:
-        """The noise, then the variance's share, IDDPM eq. 15."""
+        """Twice the channels: the predicted noise, then the interpolation of the variance (IDDPM eq. 15)."""
         return 2 * channels
 
     def levels(self, num_steps: int) -> Tensor:

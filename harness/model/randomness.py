@@ -1,4 +1,4 @@
-"""Random numbers as a function of where a run is: an interruption leaves no trace, nor does the number of processes.
+"""Random numbers as functions of (seed, step, image): a continued run and any number of processes draw the same ones.
 
 B images of the global batch, R rows of it that one process, or one micro-batch, works on.
 """

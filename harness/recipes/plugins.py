@@ -20,7 +20,7 @@ from harness.recipes.config import Settings, plain_values
 from harness.system.errors import SetupError
 
 GROUP = "harness.methods"
-NO_METHODS = {"protocols"}  # files among the recipes that are none's
+NO_METHODS = {"protocols"}  # YAML files in recipes/ that belong to no method
 
 
 class Plugin(NamedTuple):

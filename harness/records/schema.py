@@ -111,7 +111,7 @@ class EvaluationProtocol(Record):
     uint8_rule: str | None
     vae: str | None
     vae_sha256: str | None = None
-    sample_precision: str | None = None  # of the network that was sampled
+    sample_precision: str | None = None  # precision in which the network was sampled
     decode_precision: str | None = None  # of the VAE's decoder; None: there is no VAE
     features: Shown
     features_sha256: str

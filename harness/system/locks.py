@@ -35,7 +35,7 @@ Note = Callable[[str], None]
 
 RETRY_SECONDS = 1.0  # before a refusal: a process that is just releasing the lock still holds it for a moment
 RETRY_EVERY_SECONDS = 0.01
-TEXT_BYTES = 1000  # of a lock file that are read: other users may have written it
+TEXT_BYTES = 1000  # read at most this much of a lock file: other users may have written it
 COMMAND_LETTERS = 100
 UNKNOWN = "a process that did not write who it is"
 

@@ -102,7 +102,7 @@ class FrechetFrom:
     """Distances of many Gaussians from one, several times faster than `frechet_distance` and the same to rounding.
 
     The root of the reference's covariance R is taken once, as a factor F with F Fᵀ = R. The eigenvalues of Fᵀ C F are
-    those of R C, whose roots sum to the trace that eq. 6 asks for, and of a symmetric matrix they come fast.
+    those of R C, whose roots sum to the trace that eq. 6 asks for, and they are fast to compute for a symmetric matrix.
     """
 
     def __init__(self, reference: Gaussian):

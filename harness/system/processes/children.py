@@ -15,7 +15,7 @@ def started(arguments: Sequence[str], **options: Any) -> Iterator[subprocess.Pop
         try:
             yield process
         except BaseException:
-            process.send_signal(signal.SIGTERM)  # it saves a checkpoint before it ends
+            process.send_signal(signal.SIGTERM)  # the child saves a checkpoint, then exits
             process.wait()
             raise
 
