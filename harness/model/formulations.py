@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate, repeat
 from typing import NamedTuple
 
 import torch
@@ -154,23 +155,31 @@ class Schedule(NamedTuple):
 
     steps: Tensor  # (T,) the step of the full schedule that the network gets
     alpha_bar: Tensor  # (T,) eq. 4
+    signal: Tensor  # (T,) factor of x_0 in x_t, eq. 4
+    spread: Tensor  # (T,) factor of the unit noise in x_t, eq. 4
     posterior_clean: Tensor  # (T,) factor of x_0 in the posterior mean, eq. 7
     posterior_noisy: Tensor  # (T,) factor of x_t in the posterior mean, eq. 7
-    log_beta: Tensor  # (T,) the larger log variance
-    log_beta_tilde: Tensor  # (T,) the smaller; its first entry, log 0, is replaced by the second
+    posterior_noise: Tensor  # (T,) factor of the unit noise that eq. 11 subtracts for the posterior mean
+    log_beta_tilde: Tensor  # (T,) the smaller log variance; its first entry, log 0, is replaced by the second
+    log_range: Tensor  # (T,) the larger log variance, log beta, minus the smaller
 
     @classmethod
     def of(cls, alpha_bar: Tensor, steps: Tensor) -> "Schedule":
         previous = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
         beta = 1 - alpha_bar / previous
         beta_tilde = beta * (1 - previous) / (1 - alpha_bar)
+        second = beta_tilde[1:2] if len(steps) > 1 else beta
+        log_beta_tilde = torch.cat([second, beta_tilde[1:]]).log()
         return cls(
-            steps,
-            alpha_bar,
-            beta * previous.sqrt() / (1 - alpha_bar),
-            (1 - previous) * (1 - beta).sqrt() / (1 - alpha_bar),
-            beta.log(),
-            torch.cat([beta_tilde[1:2], beta_tilde[1:]]).log(),
+            steps=steps,
+            alpha_bar=alpha_bar,
+            signal=alpha_bar.sqrt(),
+            spread=(1 - alpha_bar).sqrt(),
+            posterior_clean=beta * previous.sqrt() / (1 - alpha_bar),
+            posterior_noisy=(1 - previous) * (1 - beta).sqrt() / (1 - alpha_bar),
+            posterior_noise=beta / ((1 - alpha_bar) * (1 - beta)).sqrt(),
+            log_beta_tilde=log_beta_tilde,
+            log_range=beta.log() - log_beta_tilde,
         )
 
 
@@ -209,24 +218,26 @@ class IDDPM(Formulation):
     def respaced(self, num_steps: int) -> Schedule:
         """The schedule over `num_steps` of the steps, evenly spread, first and last included (IDDPM Sec. 4).
 
-        250 of 1000 are 0, 4, 8, 12, ... 987, 991, 995, 999. Raises ValueError for more steps than there are.
+        250 of 1000 are 0, 4, 8, 12, ... 987, 991, 995, 999; one step is step 0. The stride is added up and each sum
+        rounded, as the official code does: where a sum is near a half, a product or a linspace rounds the other way.
+        Raises ValueError for more steps than there are.
         """
-        if not 2 <= num_steps <= self.num_steps:
-            raise ValueError(f"cannot take {num_steps} of {self.num_steps} steps; take 2 to {self.num_steps}")
-        steps = torch.linspace(0, self.num_steps - 1, num_steps, dtype=torch.float64).round().long()
+        if not 1 <= num_steps <= self.num_steps:
+            raise ValueError(f"cannot take {num_steps} of {self.num_steps} steps; take 1 to {self.num_steps}")
+        stride = (self.num_steps - 1) / max(num_steps - 1, 1)
+        steps = torch.tensor([round(total) for total in accumulate(repeat(stride, num_steps - 1), initial=0.0)])
         return Schedule.of(self.schedule.alpha_bar[steps], steps)
 
     def noised(self, clean: Tensor, draw: Draw, level: Tensor | None = None) -> Noised:
         """Noise added at steps `level` (B,), or at steps drawn uniformly (DDPM eq. 4)."""
         step = draw.integers(self.num_steps) if level is None else level
         noise = draw.normal(*clean.shape[1:])
-        alpha_bar = self._at("alpha_bar", step)
-        noisy = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
+        noisy = self._at("signal", step) * clean + self._at("spread", step) * noise
         return Noised(noisy, step.float(), clean, noisy, step, noise)
 
     def denoised(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, 2C, S, S) -> (B, C, S, S)
         """DDPM eq. 15, of the predicted noise."""
-        return self._clean(raw.float().chunk(2, dim=1)[0], noised)
+        return self._clean(raw.float().chunk(2, dim=1)[0], noised.noisy, noised.level)
 
     def loss_map(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, 2C, S, S) -> (B, C, S, S)
         """Squared error of the noise plus the variational bound, which trains the variance alone (IDDPM eq. 16)."""
@@ -238,24 +249,23 @@ class IDDPM(Formulation):
         """The denoised images at the step `level` of the full schedule, with the learned variance."""
         step = torch.full((len(x),), int(level), device=x.device)
         noise, v = network(x, step.float(), labels).chunk(2, dim=1)
-        alpha_bar = self._at("alpha_bar", step)
-        return Prediction((x - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt(), (v + 1) / 2)
+        return Prediction(self._clean(noise, x, step), (v + 1) / 2)
 
-    def _clean(self, noise: Tensor, noised: Noised) -> Tensor:
-        alpha_bar = self._at("alpha_bar", noised.level)
-        return (noised.noisy - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
+    def _clean(self, noise: Tensor, noisy: Tensor, step: Tensor) -> Tensor:
+        return (noisy - self._at("spread", step) * noise) / self._at("signal", step)
 
     def _variational_bound(self, noise: Tensor, v: Tensor, noised: Noised) -> Tensor:
-        """L_t of DDPM eq. 5 in bits: a KL divergence, or at step 0 the likelihood of the 8-bit image."""
+        """L_t of DDPM eq. 5 in bits: a KL divergence, or at step 0 the likelihood of the 8-bit image.
+
+        The two means differ by the noise's error alone (DDPM eq. 12), and the two log variances by `excess`: in float32
+        the difference of rounded means, or of rounded exponentials, would lose four digits.
+        """
         step = noised.level
-        from_clean, from_noisy = self._at("posterior_clean", step), self._at("posterior_noisy", step)
-        low, high = self._at("log_beta_tilde", step), self._at("log_beta", step)
-        mean = from_clean * self._clean(noise, noised) + from_noisy * noised.noisy
-        target_mean = from_clean * noised.clean + from_noisy * noised.noisy
-        log_variance = low + (v + 1) / 2 * (high - low)
-        kl = 0.5 * (
-            log_variance - low - 1 + (low - log_variance).exp() + (target_mean - mean) ** 2 * (-log_variance).exp()
-        )
+        excess = (v + 1) / 2 * self._at("log_range", step)
+        log_variance = self._at("log_beta_tilde", step) + excess
+        mean_error = self._at("posterior_noise", step) * (noise - noised.noise)
+        kl = 0.5 * (excess + torch.expm1(-excess) + mean_error**2 * (-log_variance).exp())
+        mean = self._clean(noise, noised.noisy, step)  # at step 0 the posterior mean is the denoised image
         nll = -discretised_log_likelihood(noised.clean, mean, log_variance)
         return torch.where(_per_image(step) == 0, nll, kl) / math.log(2)
 

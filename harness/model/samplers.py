@@ -45,8 +45,7 @@ def ddpm(denoise: Denoise, draw_noise: DrawNoise, formulation: IDDPM, num_steps:
         x = (schedule.posterior_clean[index] * prediction.clean + schedule.posterior_noisy[index] * x).float()
         if index > 0:  # the last step adds no noise
             assert prediction.variance_mix is not None, "IDDPM learns the variance"
-            low, high = schedule.log_beta_tilde[index], schedule.log_beta[index]
-            log_variance = low + prediction.variance_mix * (high - low)
+            log_variance = schedule.log_beta_tilde[index] + prediction.variance_mix * schedule.log_range[index]
             x = (x + (0.5 * log_variance).exp() * draw_noise()).float()
     return x
 

@@ -65,6 +65,12 @@ def test_iddpm_adds_noise_by_the_linear_schedule(clean):
     assert torch.equal(noised.net_noise, torch.full((64,), 999.0))
 
 
+def test_iddpm_adds_the_smallest_noise_exactly(clean):
+    """1 - alpha_bar of step 0 is 1e-4: of a float32 alpha_bar, its root would be wrong by 8e-5."""
+    noised = IDDPM().noised(torch.zeros_like(clean), Draw.all_of(clean), torch.zeros(64, dtype=torch.long))
+    torch.testing.assert_close(noised.noisy, 0.01 * noised.noise, rtol=2e-7, atol=0)
+
+
 def test_iddpm_recovers_the_clean_image_from_the_true_noise(clean):
     iddpm = IDDPM()
     noised = iddpm.noised(clean, Draw.all_of(clean), torch.arange(0, 640, 10))
@@ -88,26 +94,29 @@ def test_the_posterior_is_bayes_rule(step):
     assert schedule.posterior_clean[step] == pytest.approx(from_clean)
     assert schedule.posterior_noisy[step] == pytest.approx(from_noisy)
     assert schedule.log_beta_tilde[step].exp() == pytest.approx(variance)
-    assert schedule.log_beta[step].exp() == pytest.approx(beta)
+    assert (schedule.log_beta_tilde + schedule.log_range)[step].exp() == pytest.approx(beta)
 
 
-@pytest.mark.parametrize("step", [1, 40, 999])
+@pytest.mark.parametrize("step", [1, 2, 40, 500, 999])
 @pytest.mark.parametrize("v", [-1.0, 0.3, 1.0])
 def test_the_variational_bound_is_the_kl_divergence_of_the_two_posteriors_in_bits(clean, step, v):
     iddpm = IDDPM()
     noised = iddpm.noised(clean[:3], Draw.all_of(clean[:3]), torch.full((3,), step))
     predicted = noised.noise + 0.1
     raw = torch.cat([predicted, torch.full_like(predicted, v)], 1)
-    bound = (iddpm.loss_map(raw, noised) - 0.01).double()
+    squared_error = (predicted.double() - noised.noise.double()) ** 2
+    bound = iddpm.loss_map(raw, noised).double() - squared_error
 
     from_clean, from_noisy, variance, beta = posterior(step)
-    guess = iddpm.denoised(raw, noised).double()
-    target = torch.distributions.Normal(from_clean * clean[:3].double() + from_noisy * noised.noisy, variance**0.5)
+    alpha_bar = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))[: step + 1].prod()
+    noisy = alpha_bar.sqrt() * clean[:3].double() + (1 - alpha_bar).sqrt() * noised.noise.double()
+    guess = (noisy - (1 - alpha_bar).sqrt() * predicted.double()) / alpha_bar.sqrt()
+    target = torch.distributions.Normal(from_clean * clean[:3].double() + from_noisy * noisy, variance**0.5)
     mix = (v + 1) / 2
     log_variance = mix * math.log(beta) + (1 - mix) * math.log(variance)
-    model = torch.distributions.Normal(from_clean * guess + from_noisy * noised.noisy, math.exp(log_variance / 2))
+    model = torch.distributions.Normal(from_clean * guess + from_noisy * noisy, math.exp(log_variance / 2))
     expected = torch.distributions.kl_divergence(target, model) / math.log(2)
-    torch.testing.assert_close(bound, expected, atol=3e-4, rtol=3e-3)
+    torch.testing.assert_close(bound, expected, atol=1e-8, rtol=1e-6)
 
 
 def test_at_the_first_step_the_bound_is_the_likelihood_of_the_image():
@@ -133,9 +142,9 @@ def test_the_bins_of_the_likelihood_add_up_to_one():
 def test_the_bound_trains_the_variance_alone(clean):
     iddpm = IDDPM()
     noised = iddpm.noised(clean, Draw.all_of(clean))
-    noise, v = noised.noise.clone().requires_grad_(), torch.zeros_like(clean).requires_grad_()
-    iddpm.loss_map(torch.cat([noise, v], 1), noised).mean().backward()
-    assert not noise.grad.any()  # the squared error is at its minimum, and the bound does not reach the mean
+    noise, v = (noised.noise + 0.5).requires_grad_(), torch.zeros_like(clean).requires_grad_()
+    iddpm.loss_map(torch.cat([noise, v], 1), noised).sum().backward()
+    torch.testing.assert_close(noise.grad, torch.ones_like(clean))  # of the squared error: twice the 0.5
     assert v.grad.any()
 
 
@@ -150,6 +159,24 @@ def test_respacing_takes_the_published_steps_and_keeps_their_noise_levels():
         torch.testing.assert_close(ours, theirs)
     with pytest.raises(ValueError, match="cannot take 1001 of 1000 steps"):
         iddpm.respaced(1001)
+
+
+def official_steps(size: int, count: int) -> list[int]:
+    """`space_timesteps` of guided-diffusion and DiT, for one section."""
+    stride = 1 if count <= 1 else (size - 1) / (count - 1)
+    position, steps = 0.0, []
+    for _ in range(count):
+        steps.append(round(position))
+        position += stride
+    return steps
+
+
+def test_respacing_is_the_official_one_for_every_number_of_steps():
+    iddpm = IDDPM()
+    for count in range(1, 1001):
+        schedule = iddpm.respaced(count)
+        assert schedule.steps.tolist() == official_steps(1000, count)
+        assert all(len(table) == count and table.isfinite().all() for table in schedule)
 
 
 @pytest.mark.parametrize(("formulation", "level"), [(EDM(), 0.7), (EDM(), 20.0), (IDDPM(), 3), (IDDPM(), 900)])
