@@ -1,7 +1,9 @@
 """manifest.json: where a run comes from. No host, user or folder name enters it."""
 
 import hashlib
+import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -14,7 +16,9 @@ import harness
 from harness.recipes import plugins
 from harness.recipes.config import RunConfig
 from harness.records.schema import DataIdentity, Device, Manifest
+from harness.system.errors import UsageError
 
+COMMIT = "HARNESS_COMMIT"  # the variable that names the commit of a copy without .git
 PACKAGES = (
     "torch", "torch-fidelity", "numpy", "scipy", "scikit-learn", "safetensors", "pydantic", "diffusers", "pillow",
     "transformers",
@@ -64,17 +68,27 @@ def _version(package: str) -> str | None:
 
 
 def git_state() -> tuple[str | None, str | None]:
-    """Commit of the checkout this code runs from, and a hash of what is not committed; None where there is neither."""
+    """Commit of the checkout this code runs from, and a hash of what is not committed; None where there is neither.
+
+    In a copy without .git the commit is $HARNESS_COMMIT's.
+    """
     root = Path(harness.__file__).parent.parent
     commit = _git(root, "rev-parse", "HEAD")
     if commit is None:
-        return None, None
+        return _told_commit(), None
     # Run records and reports are the output of runs, not the code that made them.
     code = ("--", ".", ":!runs", ":!reports")
     changes = (_git(root, "diff", "HEAD", *code) or "").encode()
     for name in (_git(root, "ls-files", "--others", "--exclude-standard", *code) or "").splitlines():
         changes += name.encode() + (root / name).read_bytes()
     return commit, hashlib.sha256(changes).hexdigest() if changes else None
+
+
+def _told_commit() -> str | None:
+    commit = os.environ.get(COMMIT) or None
+    if commit and not re.fullmatch("[0-9a-f]{40}", commit):
+        raise UsageError(f"{COMMIT} is {commit!r}; it must be the 40 hexadecimal digits of a commit, or unset.")
+    return commit
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -16,7 +16,13 @@ from harness.system.precision import set_precision
 from harness.system.processes.world import World
 from harness.training.step import TrainStep
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+    # torch warns of these on a GPU alone, and the tests turn warnings into errors.
+    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores for float32:UserWarning"),  # the exact fp32 is meant
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning"),
+    pytest.mark.filterwarnings("ignore:The AccumulateGrad node's stream does not match:UserWarning"),  # CUDA graphs
+]
 
 METHODS = baselines.names()
 GPU = torch.device("cuda")
@@ -52,8 +58,8 @@ def test_a_step_never_waits_for_the_device(name):
     contender = HarnessStep(name, resolve(f"{name}-s", [*SMALL, "precision=bf16"]), GPU)
     contender.step()
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         for _ in range(3):
             contender.step()
     finally:

@@ -87,6 +87,7 @@ def _problem(requirement: "Requirement") -> str:
 
 def configuration(known: "Known") -> Finding:
     """harness.toml and HARNESS_* variables: whether they can be read, and what they set of the options of `known`."""
+    from harness.records.provenance import COMMIT
     from harness.system import settings
     from harness.system.errors import HarnessError
 
@@ -95,7 +96,7 @@ def configuration(known: "Known") -> Finding:
     except HarnessError as error:
         return failure(str(error), "Correct that line; harness config show --all lists what can be set.")
     names = {settings.variable(command, key) for command in known for key in known[command]}
-    names |= {*settings.FOLDERS.values(), NO_SETTINGS}
+    names |= {*settings.FOLDERS.values(), NO_SETTINGS, COMMIT}
     strange = sorted(name for name in os.environ if name.startswith("HARNESS_") and name not in names)
     number = len(read.folders) + sum(len(options) for options in read.options.values())
     there = [settings.shown(path) for path in settings.files() if path.is_file()]
