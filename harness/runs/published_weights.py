@@ -12,7 +12,7 @@ D width, C channels, p patch side, L tokens.
 import argparse
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +24,11 @@ from harness.model.nn.embeddings import PatchEmbed
 from harness.model.official import Names, Official
 from harness.recipes import plugins
 from harness.system.errors import DataError, unknown
-from harness.system.weights import load_saved, refuse_views
+from harness.system.weights import load_saved, refuse_not_finite, refuse_views
 
 # A fixed table that went through the averaging of DiT's train.py for 10,000 steps or more is off by 1.6e-4: each step
-# multiplies it by 0.9999, adds it back times 0.0001, and rounds. A wrong table is off by about 1.
+# multiplies it by 0.9999, adds it back times 0.0001, and rounds. A wrong table is off by about 1. A table that is stored
+# in bf16 or fp16 is rounded besides, in proportion to each value.
 TABLE_TOLERANCE = 1e-3
 # The prefixes of DistributedDataParallel, of torch.compile and of MaskDiT's EDM wrapper.
 WRAPPERS = re.compile(r"((module|_orig_mod|model)\.)*")
@@ -59,6 +60,13 @@ def read(path: Path) -> dict[str, Tensor]:
         refuse_views(state)
     except ValueError as error:
         raise DataError(f"{path} is refused: {error}. Save its state dict anew, of contiguous tensors.") from None
+    try:
+        refuse_not_finite(state)
+    except ValueError as error:
+        raise DataError(
+            f"{path} is refused: {error}. A network with such a weight computes nothing: fetch the file again, or take "
+            "a checkpoint of before its training diverged."
+        ) from None
     return dict(state)
 
 
@@ -155,7 +163,17 @@ def convert(method: str, network: nn.Module, official: Mapping[str, Tensor]) -> 
     _same_names_and_shapes(method, expected, {name: tuple(value.shape) for name, value in found.items()})
     for name, table in tables.items():
         _same_table(name, table, found[name])
+    _same_kind_of_number(weights, found)
     return {w.ours: w.layout(found[w.official]) for w in weights}
+
+
+def _same_kind_of_number(weights: Sequence["_Weight"], found: Mapping[str, Tensor]) -> None:
+    other = [f"{w.official} ({found[w.official].dtype})" for w in weights if not found[w.official].is_floating_point()]
+    if other:
+        raise DataError(
+            f"these weights are not stored as floating-point numbers: {_some(other)}. A quantized copy cannot be read; "
+            "take the official file as it was released."
+        )
 
 
 def _unwrapped(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -168,12 +186,14 @@ def _unwrapped(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _same_table(name: str, ours: Tensor, stored: Tensor) -> None:
-    difference = (stored.double() - ours.to(stored.device).double()).abs().max().item()
-    if not difference <= TABLE_TOLERANCE:  # so that NaN is refused too
+    expected = ours.to(stored.device).double()
+    difference = (stored.double() - expected).abs()
+    rounding = torch.finfo(stored.dtype).eps if stored.is_floating_point() else 0.0
+    if not (difference <= TABLE_TOLERANCE + rounding * expected.abs()).all():  # so that NaN is refused too
         raise DataError(
-            f"{name} in the file differs by {difference:.3g} from the fixed table that this network computes, so the "
-            "weights were trained with other positions than it would use them with. Take the official file as it was "
-            "released, for images of this size."
+            f"{name} in the file differs by {difference.max().item():.3g} from the fixed table that this network "
+            "computes, so the weights were trained with other positions than it would use them with. Take the official "
+            "file as it was released, for images of this size."
         )
 
 

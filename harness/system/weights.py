@@ -54,6 +54,20 @@ def refuse_views(tensors: Mapping[str, Tensor], *, small: int = 0) -> None:
             raise ValueError(f"{name[:100]}, {tuple(tensor.shape)}, is not stored value by value")
 
 
+def refuse_not_finite(tensors: Mapping[str, Tensor]) -> None:
+    """ValueError for a value that is NaN or infinite, or will be in fp32; it names the tensor and the first place."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            continue
+        wrong = (~torch.isfinite(tensor.float())).nonzero()
+        if len(wrong):
+            value = tensor[tuple(wrong[0])].item()
+            raise ValueError(
+                f"{name[:100]} has {len(wrong):,} of {tensor.numel():,} values that are not finite in fp32, the first, "
+                f"{value:g}, at {wrong[0].tolist()}"
+            )
+
+
 def read_tensors(path: Path, *, pickled: bool = True) -> dict[str, Tensor]:
     """The named tensors of a .safetensors file or, where `pickled`, of a state dict of torch.save.
 

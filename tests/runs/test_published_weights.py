@@ -412,6 +412,44 @@ def test_positions_that_official_training_averaged_are_accepted():
     published_weights.convert("dit", network_of("dit"), official | {"pos_embed": averaged})
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float64])
+def test_a_copy_in_another_precision_is_accepted_and_its_positions_are_still_compared(method, stored):
+    official = {name: value.to(stored) for name, value in official_state(method).items()}
+    converted = published_weights.convert(method, network_of(method), official)
+    assert torch.equal(converted["patches.proj.bias"], official["x_embedder.proj.bias"])
+    if method != "mdt":
+        table = official_state(method)["pos_embed"]
+        official["pos_embed"] = table.roll(table.shape[-1] // 2, -1).to(stored)
+        assert "pos_embed in the file differs by" in refusal(method, official)
+
+
+def test_positions_that_were_averaged_and_then_stored_in_bf16_are_accepted():
+    official = official_state("dit")
+    off_by_averaging = (official["pos_embed"] - 2e-4).bfloat16()
+    published_weights.convert("dit", network_of("dit"), official | {"pos_embed": off_by_averaging})
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_weights_that_are_not_finite_are_refused_by_the_name_of_the_tensor_and_the_place(tmp_path, wrong, stored):
+    official = {name: value.to(stored) for name, value in official_state("dit").items()}
+    official["blocks.2.mlp.fc1.weight"][3, 5] = wrong
+    torch.save(official, tmp_path / "official.pt")
+    said = rf"blocks\.2\.mlp\.fc1\.weight has 1 of 1,024 values that are not finite.*{wrong:g}, at \[3, 5\]"
+    with pytest.raises(DataError, match=said):
+        published_weights.read(tmp_path / "official.pt")
+
+
+def test_a_value_beyond_fp32_and_weights_of_whole_numbers_are_refused(tmp_path):
+    official = official_state("dit")
+    torch.save({"large": torch.tensor([0.0, 1e300], dtype=torch.float64)}, tmp_path / "official.pt")
+    with pytest.raises(DataError, match=r"large has 1 of 2 values .* 1e\+300, at \[1\]"):
+        published_weights.read(tmp_path / "official.pt")
+    official["x_embedder.proj.bias"] = official["x_embedder.proj.bias"].to(torch.int8)
+    assert "x_embedder.proj.bias (torch.int8)" in refusal("dit", official)
+
+
 def test_a_method_that_published_no_weights_is_refused():
     with pytest.raises(UsageError, match=r"no method with official weights is called 'sddit'.*dit, maskdit, mdt"):
         published_weights.convert("sddit", network_of("dit"), {})
