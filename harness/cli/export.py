@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.app.answer import Json, answers, progress_for, show
+from harness.cli.app.options import choice
 from harness.cli.runs import RUNS, Below, Name
 
 EXPORTS = Path("exports")
@@ -30,6 +31,14 @@ def export(
     license_: Annotated[
         str | None, typer.Option("--license", metavar="ID", help="Of these weights, like mit. Default: unknown.")
     ] = None,
+    format_: Annotated[
+        str,
+        choice(
+            ("safetensors", "diffusers"),
+            name="--format",
+            help="safetensors; diffusers: a DiT for its DiTTransformer2DModel, in the folder transformer/.",
+        ),
+    ] = "safetensors",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The folder to write. Default: exports/<recipe>-<run>")
     ] = None,
@@ -47,8 +56,10 @@ def export(
     from harness.runs import exporting
 
     folder = find_run(run, below)
-    named = "-".join([*folder.resolve().parts[-2:], *([f"step{step}"] if step is not None else [])])
-    target = out or EXPORTS / (named if weights == "ema" else f"{named}-raw")
+    kinds = [*(["raw"] if weights == "raw" else []), *(["diffusers"] if format_ == "diffusers" else [])]
+    target = out or EXPORTS / "-".join(
+        [*folder.resolve().parts[-2:], *([f"step{step}"] if step is not None else []), *kinds]
+    )
     with closing(progress_for("export")) as progress:
         record = exporting.export(
             folder,
@@ -59,6 +70,7 @@ def export(
             license=license_,
             force=force,
             progress=progress,
+            format=format_,
         )
     facts = record.model_dump(mode="json", include={"run", "weights", "step", "weights_sha256", "license", "files"})
     show({"folder": str(target), **facts, "evaluations": sorted(record.evaluations)}, as_json, lambda _: [target])

@@ -38,6 +38,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         "import-checkpoint",
         epilog="Examples: harness import-checkpoint DiT-XL-2-256x256.pt --as dit-xl · "
+        "harness import-checkpoint DiT-XL-2-256/transformer --as dit-xl · "
         "harness import-checkpoint mdt.pt --as mdt-xl --out published",
     )(import_checkpoint)
 
@@ -179,7 +180,12 @@ def run(
 
 @answers
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="An official checkpoint of DiT, MaskDiT or MDT v1.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="An official checkpoint of DiT, MaskDiT or MDT v1, or a DiT that diffusers saved."
+        ),
+    ],
     as_: Annotated[
         str,
         typer.Option(
@@ -196,13 +202,11 @@ def import_checkpoint(
     """Make a run folder of a published checkpoint, which `sample` and `evaluate` accept. Nothing in it is executed."""
     from harness.recipes import reading as recipes
 
-    method = recipes.load_recipe(as_).document["method"]
+    recipes.load_recipe(as_)  # refuse a wrong name before importing torch, which takes seconds
 
-    from harness.planning.plan import resolve
     from harness.runs import importing
 
-    assignments = [*importing.as_published(method), *(set_ or [])]
-    folder = importing.import_checkpoint(file, resolve(as_, assignments), out)
+    folder = importing.import_checkpoint(file, importing.as_published(as_, set_ or []), out)
     show({"folder": str(folder)}, as_json, lambda answer: [Path(answer["folder"])])
 
 

@@ -4,6 +4,9 @@ model.safetensors  the network's weights; its header says of what
 config.yaml        as the run's, without the folders of the machine it ran on
 export.json        where it comes from and what was measured of it, as data (harness.records.export_record)
 README.md          the same to read: a model card
+
+For diffusers, a folder transformer/ stands in place of model.safetensors: the same weights as diffusers has them, with
+its config.json.
 """
 
 import json
@@ -20,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import baselines
 import harness
 from harness.recipes.config import RunConfig
 from harness.recipes.reading import about
@@ -27,6 +31,7 @@ from harness.records.export_record import CARD, CONFIG, RECORD, WEIGHTS, Export
 from harness.records.run_folder import RunFolder
 from harness.records.schema import Evaluation, Import, Manifest, read_record, write_atomically, write_record
 from harness.records.store import Run, load_run
+from harness.runs import diffusers_layout, published_weights
 from harness.runs import folder as run_folder
 from harness.runs.importing import RECORD as IMPORT_RECORD
 from harness.system import locks
@@ -39,6 +44,8 @@ from harness.training import checkpoint
 FORMAT = "dit-harness-export-1"
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 UNKNOWN_LICENCE = "unknown"
+DIFFUSERS_WEIGHTS = f"{diffusers_layout.FOLDER}/{diffusers_layout.WEIGHTS}"
+DIFFUSERS_CONFIG = f"{diffusers_layout.FOLDER}/{diffusers_layout.CONFIG}"
 # Where a place begins: a file system, a drive, a share, somebody's home, the folder one is in; or a URL.
 ROOT = r"(?:~[\w.-]*|[A-Za-z]:|\.{1,2})?[/\\](?=\S)"
 SCHEME = r"[A-Za-z][\w+.-]*:[/\\]{2,}"
@@ -69,6 +76,7 @@ def _folders() -> re.Pattern[str]:
 FOLDERS = _folders()
 
 Weights = Literal["ema", "raw"]
+FORMATS = ("safetensors", "diffusers")
 KINDS: dict[str, Weights] = {"ema": "ema", "raw": "raw"}
 
 
@@ -94,15 +102,19 @@ def export(
     license: str | None,
     force: bool,
     progress: Progress,
+    format: str = "safetensors",
 ) -> Export:
     """Write the network of the run in `folder` after `step` steps, the newest by default, as the new folder `out`.
 
     It appears whole or not at all. The same run gives the same bytes. `force` replaces an earlier export, with what was
-    drawn and measured in it, and nothing else.
-    Raises UsageError for weights, a licence or a folder that cannot be taken, DataError for a run without such weights.
+    drawn and measured in it, and nothing else. `format` may be "diffusers" for a DiT.
+    Raises UsageError for a format, weights, a licence or a folder that cannot be taken, DataError for a run without
+    such weights.
     """
     if weights not in KINDS:
         raise UsageError(f"--weights is {weights!r}; it must be {' or '.join(KINDS)}.")
+    if format not in FORMATS:
+        raise UsageError(f"--format is {format!r}; it must be {' or '.join(FORMATS)}.")
     kind = KINDS[weights]
     _refuse_occupied(out, force)  # before a lock file is made beside it
     with ExitStack() as holds:
@@ -114,12 +126,17 @@ def export(
         if (folder / RECORD).is_file():
             raise UsageError(f"{folder} is an export already; copy it, or export its run again.")
         cfg = run_folder.configuration(folder)
+        if format == "diffusers" and cfg.method != "dit":
+            raise UsageError(
+                f"{folder} is a run of {cfg.method}; diffusers has a network for DiT alone, so --format diffusers "
+                "takes runs of dit. Leave it out."
+            )
         found = RunFolder(folder, folder.name)
         if found.imported is None and found.manifest is None:
             file = folder / (IMPORT_RECORD if IMPORT_RECORD in found.damaged else "manifest.json")
             raise DataError(f"{file} {found.damaged.get(file.name, 'is missing')}.")
         found_step, tensors = _weights_of(folder, cfg, step, kind, progress)
-        run_folder.network(cfg, tensors, folder)  # refuses weights that are not of this configuration
+        network = run_folder.network(cfg, tensors, folder)  # refuses weights that are not of this configuration
         portable, sha256 = _without_places(cfg), fingerprint(tensors)
         of_these = [
             evaluation
@@ -143,7 +160,11 @@ def export(
             files={},
         )
         whole = _whole_run(folder) if found.result and found_step == found.result.steps else None
-        return _write(out, record, portable, tensors, whole, card)
+        for_diffusers = format == "diffusers"
+        if for_diffusers:
+            official = published_weights.official_weights(cfg.method, network)
+            tensors = diffusers_layout.from_official(official, cfg.network.depth)
+        return _write(out, record, portable, tensors, whole, card, for_diffusers=for_diffusers)
 
 
 def load(folder: Path) -> Exported:
@@ -152,7 +173,9 @@ def load(folder: Path) -> Exported:
     Raises DataError when a file is missing, was changed or does not fit the others.
     """
     record = read_record(folder / RECORD, Export)
-    for name in (WEIGHTS, CONFIG):
+    of_diffusers = DIFFUSERS_WEIGHTS in record.files
+    weights = DIFFUSERS_WEIGHTS if of_diffusers else WEIGHTS
+    for name in (weights, CONFIG):
         try:
             same = sha256_of(folder / name) == record.files.get(name)
         except OSError as error:
@@ -161,9 +184,11 @@ def load(folder: Path) -> Exported:
             raise DataError(f"{folder / name} is not the file that was exported: its sha256 differs. Export it again.")
     cfg = run_folder.configuration(folder)
     try:
-        tensors = load_file(folder / WEIGHTS)
+        tensors = load_file(folder / weights)
     except (OSError, SafetensorError, ValueError) as error:
-        raise DataError(f"{folder / WEIGHTS} cannot be read: {error}. Export it again.") from None
+        raise DataError(f"{folder / weights} cannot be read: {error}. Export it again.") from None
+    if of_diffusers:
+        tensors = published_weights.convert(cfg.method, baselines.build(cfg).network, tensors)
     return Exported(cfg, run_folder.network(cfg, tensors, folder).eval(), record)
 
 
@@ -250,21 +275,35 @@ def _refuse_occupied(out: Path, force: bool) -> None:
 
 
 def _write(
-    out: Path, record: Export, cfg: RunConfig, tensors: Mapping[str, Tensor], run: Run | None, card: Card
+    out: Path,
+    record: Export,
+    cfg: RunConfig,
+    tensors: Mapping[str, Tensor],
+    run: Run | None,
+    card: Card,
+    *,
+    for_diffusers: bool,
 ) -> Export:
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
-        _save(tensors, temporary / WEIGHTS, _header(record, cfg))
         write_atomically(temporary / CONFIG, cfg.to_yaml())
-        shutil.copymode(temporary / CONFIG, temporary / WEIGHTS)  # safetensors writes for the owner alone
-        hashes = {name: sha256_of(temporary / name) for name in (WEIGHTS, CONFIG)}
+        weights, names = WEIGHTS, [WEIGHTS, CONFIG]
+        if for_diffusers:
+            weights, names = DIFFUSERS_WEIGHTS, [DIFFUSERS_CONFIG, DIFFUSERS_WEIGHTS, CONFIG]
+            (temporary / weights).parent.mkdir()
+            out_channels = len(tensors["proj_out_2.bias"]) // cfg.network.patch**2
+            described = json.dumps(diffusers_layout.config_of(cfg, out_channels), indent=2)
+            write_atomically(temporary / DIFFUSERS_CONFIG, described + "\n")
+        _save(tensors, temporary / weights, _header(record, cfg))
+        shutil.copymode(temporary / CONFIG, temporary / weights)  # safetensors writes for the owner alone
+        hashes = {name: sha256_of(temporary / name) for name in names}
         record = record.model_copy(update={"files": hashes})
         shapes = {name: tuple(value.shape) for name, value in tensors.items()}
         write_atomically(temporary / CARD, card(record, cfg.model_dump(mode="json"), shapes, run))
         record = record.model_copy(update={"files": {**hashes, CARD: sha256_of(temporary / CARD)}})
         write_record(temporary / RECORD, record)
-        for path in [*temporary.iterdir(), temporary]:
+        for path in [*temporary.rglob("*"), temporary]:
             sync(path)
         _replace(temporary, out)
     except OSError as error:

@@ -1,13 +1,16 @@
 """Published checkpoints as run folders, so that they can be sampled and evaluated without training."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import baselines
 import harness
+from harness.planning.plan import resolve
 from harness.recipes.config import RunConfig
+from harness.recipes.reading import load_recipe
 from harness.records.schema import Import, write_atomically, write_record
-from harness.runs import published_weights
+from harness.runs import diffusers_layout, published_weights
 from harness.system import locks
 from harness.system.errors import DataError
 from harness.system.files import sha256_of
@@ -17,22 +20,29 @@ from harness.training import checkpoint
 RECORD = "import.json"
 
 
-def as_published(method: str) -> list[str]:
-    """Settings of the official network and its guidance that the recipes of `method` do not have.
+def as_published(recipe: str, assignments: Sequence[str]) -> RunConfig:
+    """The recipe with these settings, used as the official code of its method uses its weights.
 
-    Raises UsageError for a method of which no checkpoint can be read.
+    Guidance of the first channels alone is left out where the input has no more than these: all are guided then.
+    Raises UsageError for a method of which no checkpoint can be read, and as planning.plan.resolve.
     """
-    return list(published_weights.official_of(method).settings)
+    official = published_weights.official_of(load_recipe(recipe).document["method"])
+    channels = resolve(recipe, [*assignments]).input.channels
+    guided = [f"sampling.guidance_channels={number}" for number in range(channels, channels + 4)]
+    return resolve(recipe, [*(setting for setting in official.settings if setting not in guided), *assignments])
 
 
-def import_checkpoint(file: Path, cfg: RunConfig, out: Path) -> Path:
-    """The run folder made of an official checkpoint: `cfg`'s network with the weights in `file`.
+def import_checkpoint(path: Path, cfg: RunConfig, out: Path) -> Path:
+    """The run folder made of a published checkpoint: `cfg`'s network with the weights in the file `path`.
 
-    Raises DataError when the file is not what `cfg` describes, key by key, when the folder cannot be written, and while
-    another command uses it.
+    `path` may also be a folder that diffusers saved. Raises DataError when the file is not what `cfg` describes, key by
+    key, when the folder cannot be written, and while another command uses it.
     """
-    network = baselines.build(cfg).network
+    file = diffusers_layout.weights_file(path)
     official = published_weights.read(file)
+    if diffusers_layout.recognised(official):
+        diffusers_layout.require_same_network(file, cfg)
+    network = baselines.build(cfg).network
     network.load_state_dict(published_weights.convert(cfg.method, network, official))
     sha256 = sha256_of(file)
     folder = out / cfg.recipe / f"imported-{sha256[:10]}-{cfg.sha256[:6]}"  # the weights, and how they are used

@@ -1,4 +1,4 @@
-"""The official checkpoints of DiT, MaskDiT and MDT v1, read into this project's networks.
+"""The official checkpoints of DiT, MaskDiT and MDT v1, and diffusers' of DiT, read into this project's networks.
 
 Names and layouts were read from facebookresearch/DiT, Anima-Lab/MaskDiT and the branch mdtv1 of sail-sg/MDT; what
 differs from ours beside the names:
@@ -12,8 +12,8 @@ D width, C channels, p patch side, L tokens.
 import argparse
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 import torch
@@ -23,16 +23,33 @@ import baselines
 from harness.model.nn.embeddings import PatchEmbed
 from harness.model.official import Names, Official
 from harness.recipes import plugins
+from harness.runs import diffusers_layout
 from harness.system.errors import DataError, unknown
-from harness.system.weights import load_saved, refuse_not_finite, refuse_views
+from harness.system.weights import load_saved, read_tensors, refuse_not_finite, refuse_views
 
 # A fixed table that went through the averaging of DiT's train.py for 10,000 steps or more is off by 1.6e-4: each step
-# multiplies it by 0.9999, adds it back times 0.0001, and rounds. A wrong table is off by about 1. A table that is stored
-# in bf16 or fp16 is rounded besides, in proportion to each value.
+# multiplies it by 0.9999, adds it back times 0.0001, and rounds. A table stored in bf16 or fp16 is rounded besides, in
+# proportion to each value. A wrong table is off by about 1.
 TABLE_TOLERANCE = 1e-3
 # The prefixes of DistributedDataParallel, of torch.compile and of MaskDiT's EDM wrapper.
 WRAPPERS = re.compile(r"((module|_orig_mod|model)\.)*")
 NAMED = 10  # of each kind of mismatch
+_PATHS = {
+    "PosixPath": PurePosixPath,
+    "PurePosixPath": PurePosixPath,
+    "WindowsPath": PureWindowsPath,
+    "PureWindowsPath": PureWindowsPath,
+}
+PATHS = [(kind, f"{home}.{name}") for home in ("pathlib", "pathlib._local") for name, kind in _PATHS.items()]
+READ = "DiT, MaskDiT and MDT v1 can be imported, and DiT as diffusers has it"
+FOREIGN = {  # networks of other projects, by a name that only their weights have
+    "REPA, or a method built on it (a SiT with projectors, trained by flow matching)": re.compile(
+        r"(^|\.)projectors\."
+    ),
+    "LightningDiT (rotary positions, SwiGLU, RMSNorm)": re.compile(
+        r"(^|\.)feat_rope\.|\.mlp\.w12\.|\.attn\.[qk]_norm\.|blocks\.\d+\.norm1\.weight$"
+    ),
+}
 VAE_FACTOR = 8  # pixels along one side of a latent's
 
 
@@ -40,13 +57,14 @@ VAE_FACTOR = 8  # pixels along one side of a latent's
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in an official file, on the CPU: the averaged weights, "ema", where the file has more than one.
+    """The state dict in a published file, on the CPU: the averaged weights, "ema", where the file has more than one.
 
-    The released DiT and MDT files are plain state dicts; the official training scripts of DiT and MaskDiT save
-    {"model": ..., "ema": ..., "opt": ..., "args": ...}. Code in a file is never run.
-    Raises DataError for anything that is no such file.
+    The released DiT and MDT files are plain state dicts; the official training scripts of DiT, fast-DiT and MaskDiT
+    save {"model": ..., "ema": ..., "opt": ..., "args": ...}. Code in a file is never run.
+    Raises DataError for anything that is no such file, for weights of a network that this project does not have, and
+    for weights that are not finite.
     """
-    document = _load(path)
+    document: object = read_tensors(path) if path.suffix == ".safetensors" else _load(path)
     state = document.get("ema", document) if isinstance(document, Mapping) else None
     if not isinstance(state, Mapping) or not state:
         raise DataError(f"{path} holds no state dict; point to a file of weights as the official code saves it.")
@@ -56,6 +74,10 @@ def read(path: Path) -> dict[str, Tensor]:
             f"{path} is no state dict, which names tensors: it has {_some(strangers)}. Point to a plain state dict, or "
             'to a file with one under "ema".'
         )
+    options = document.get("args") if isinstance(document, Mapping) else None
+    foreign = _foreign(path, state, vars(options) if isinstance(options, argparse.Namespace) else {})
+    if foreign:
+        raise DataError(f"{path} holds weights of {foreign}, which this project does not have yet. {READ}.")
     try:
         refuse_views(state)
     except ValueError as error:
@@ -70,14 +92,28 @@ def read(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
+def _foreign(path: Path, names: Iterable[str], options: Mapping[str, object]) -> str | None:
+    """Which network, trained by flow matching, a file is of, or None where it may be one that is known here.
+
+    SiT's weights have the names and shapes of DiT's: only the options that its training saves, and the name of its
+    release, tell them apart.
+    """
+    for network, mark in FOREIGN.items():
+        if any(mark.search(name) for name in names):
+            return network
+    if {"path_type", "prediction"} <= options.keys() or re.search(r"(?<![a-z])sit(?![a-z])", path.name.lower()):
+        return "SiT (DiT's network, trained by flow matching, which its options or the file's name say)"
+    return None
+
+
 def _load(path: Path) -> object:
     try:
         path.open("rb").close()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}. Check the path to the weights.") from None
     try:
-        # The training scripts store their options, a Namespace: a bag of values, harmless to restore.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        # The training scripts store their options: a Namespace is a bag of values, a path a name. Harmless to restore.
+        with torch.serialization.safe_globals([argparse.Namespace, *PATHS]):
             return load_saved(path, mapped=True)
     except Exception as error:  # damaged bytes can fail in any way
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -111,6 +147,7 @@ class _Weight(NamedTuple):
     official: str
     shape: tuple[int, ...]
     layout: Callable[[Tensor], Tensor]
+    restore: Callable[[Tensor], Tensor]  # the inverse
 
 
 def _weights(network: Any, names: Names) -> list[_Weight]:
@@ -121,13 +158,15 @@ def _weights(network: Any, names: Names) -> list[_Weight]:
         official = names[ours] if ours in names else f"{names[module]}.{leaf}"
         shape: tuple[int, ...] = tuple(value.shape)
         layout: Callable[[Tensor], Tensor] = _as_it_is
+        restore: Callable[[Tensor], Tensor] = _as_it_is
         if official == "x_embedder.proj.weight":
-            shape, layout = (shape[0], shape[1] // patch**2, patch, patch), _flat
+            shape = (shape[0], shape[1] // patch**2, patch, patch)
+            layout, restore = _flat, _kernels(patch)
         elif official.startswith("final_layer.linear."):
-            layout = _channel_first(patch)
+            layout, restore = _channel_first(patch), _channel_last(patch)
         elif official == "y_embedder.embedding_table.weight" and not network.condition.null_label_learned:
-            shape, layout = shape[::-1], Tensor.t
-        weights.append(_Weight(ours, official, shape, layout))
+            shape, layout, restore = shape[::-1], Tensor.t, Tensor.t
+        weights.append(_Weight(ours, official, shape, layout, restore))
     return weights
 
 
@@ -139,11 +178,25 @@ def _flat(kernel: Tensor) -> Tensor:  # (D, C, p, p) -> (D, C p^2)
     return kernel.flatten(1)
 
 
+def _kernels(patch: int) -> Callable[[Tensor], Tensor]:
+    def restore(flat: Tensor) -> Tensor:  # (D, C p^2) -> (D, C, p, p)
+        return flat.unflatten(1, (-1, patch, patch))
+
+    return restore
+
+
 def _channel_first(patch: int) -> Callable[[Tensor], Tensor]:
     def layout(rows: Tensor) -> Tensor:  # (p p C, ...) -> (C p p, ...)
         return rows.unflatten(0, (patch * patch, -1)).transpose(0, 1).flatten(0, 1)
 
     return layout
+
+
+def _channel_last(patch: int) -> Callable[[Tensor], Tensor]:
+    def restore(rows: Tensor) -> Tensor:  # (C p p, ...) -> (p p C, ...)
+        return rows.unflatten(0, (-1, patch * patch)).transpose(0, 1).flatten(0, 1)
+
+    return restore
 
 
 # Conversion --------------------------------------------------------------------------------------------------------
@@ -152,6 +205,7 @@ def _channel_first(patch: int) -> Callable[[Tensor], Tensor]:
 def convert(method: str, network: nn.Module, official: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`official` under this project's names and layouts, for network.load_state_dict; `network` itself stays as it is.
 
+    A DiT may also have diffusers' names and layouts, which hold no fixed table.
     `method` is the name of the file in baselines/ that `network` is from; MDT needs its knob relative_position. Values
     may share memory with `official`. Raises DataError when the two are not the same network: it lists the names that
     are unexpected, missing or of another shape, or the fixed table that differs.
@@ -159,6 +213,8 @@ def convert(method: str, network: nn.Module, official: Mapping[str, Tensor]) -> 
     names, tables = official_of(method).names(network)
     weights = _weights(network, names)
     found = _unwrapped(official)
+    if diffusers_layout.recognised(found):
+        found = {**tables, **diffusers_layout.to_official(found)}
     expected = {w.official: w.shape for w in weights} | {name: tuple(table.shape) for name, table in tables.items()}
     _same_names_and_shapes(method, expected, {name: tuple(value.shape) for name, value in found.items()})
     for name, table in tables.items():
@@ -174,6 +230,13 @@ def _same_kind_of_number(weights: Sequence["_Weight"], found: Mapping[str, Tenso
             f"these weights are not stored as floating-point numbers: {_some(other)}. A quantized copy cannot be read; "
             "take the official file as it was released."
         )
+
+
+def official_weights(method: str, network: nn.Module) -> dict[str, Tensor]:
+    """The weights of `network`, which is from baselines/`method`.py, as `convert` reads them; no fixed tables."""
+    names, _ = official_of(method).names(network)
+    state = network.state_dict()
+    return {w.official: w.restore(state[w.ours]) for w in _weights(network, names)}
 
 
 def _unwrapped(official: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -132,7 +132,7 @@ def test_a_folder_that_cannot_be_sampled_says_why(make, tmp_path):
 
 @pytest.mark.parametrize(("method", "channels", "power"), [("dit", 3, None), ("maskdit", None, None), ("mdt", 3, 4.0)])
 def test_an_imported_checkpoint_is_guided_as_its_official_code_guides(method, channels, power):
-    guidance = resolve(f"{method}-xl", importing.as_published(method)).sampling
+    guidance = importing.as_published(f"{method}-xl", []).sampling
     assert (guidance.guidance_channels, guidance.guidance_power) == (channels, power)
 
 
@@ -145,7 +145,7 @@ def test_the_same_file_used_in_another_way_is_another_folder(tmp_path):
 
 def test_a_method_without_published_checkpoints_cannot_be_imported():
     with pytest.raises(UsageError, match="Available: dit, maskdit, mdt"):
-        importing.as_published("sddit")
+        importing.as_published("sddit-tiny", [])
 
 
 def test_another_decoder_draws_other_images_and_stands_in_the_record(tmp_path):
@@ -181,3 +181,15 @@ def test_another_decoder_draws_other_images_and_stands_in_the_record(tmp_path):
     assert first["vae"] == second["vae"] == "local/vae"
     assert first["vae_sha256"] != second["vae_sha256"]
     assert first["files"] != second["files"]
+
+
+def test_a_part_of_a_runs_name_is_enough_to_sample_and_to_evaluate_it(tmp_path):
+    folder, _, _ = imported("dit", tmp_path)
+    part = f"dit-tiny/{folder.name[:14]}"
+    drawn = invoke("sample", part, "--num", "2", "--steps", "2", cwd=tmp_path)
+    assert (drawn.exit_code, (folder / "samples").is_dir()) == (0, True), drawn.stderr
+    measured = invoke("evaluate", part, "--num", "50", "--steps", "2", cwd=tmp_path)
+    assert (measured.exit_code, (folder / "evaluations").is_dir()) == (0, True), measured.stderr
+    for command, said in (("sample", "no run below runs is called"), ("evaluate", "there is no file or folder")):
+        absent = invoke(command, "nothing-like-it", cwd=tmp_path)
+        assert (absent.exit_code, said in absent.stderr) == (2, True), absent.stderr

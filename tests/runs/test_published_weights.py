@@ -7,11 +7,12 @@ import argparse
 import math
 import re
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 import torch
 from official import DECODER, SHAPE, State, official_state
+from safetensors.torch import save_file
 from small import trained_a_little
 from torch import Tensor
 from torch.nn import functional as F
@@ -243,6 +244,43 @@ def test_the_averaged_weights_of_a_file_are_read(tmp_path, wrap, zipped):
     assert all(torch.equal(read[name], state[name]) for name in state)
 
 
+def test_an_official_state_dict_as_safetensors_is_read(tmp_path):
+    save_file(official_state("dit"), tmp_path / "official.safetensors")
+    read = published_weights.read(tmp_path / "official.safetensors")
+    assert all(torch.equal(read[name], value) for name, value in official_state("dit").items())
+
+
+def test_options_that_hold_paths_are_read(tmp_path):
+    document = training_file(official_state("dit"))
+    document["args"].results_dir = Path("results")
+    document["args"].features = PurePosixPath("/features")
+    torch.save(document, tmp_path / "official.pt")
+    assert published_weights.read(tmp_path / "official.pt").keys() == official_state("dit").keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "options", "said"),
+    [
+        ("a.pt", {"projectors.0.0.weight": torch.zeros(2, 2)}, {}, "weights of REPA"),
+        ("a.pt", {"module.projectors.0.0.weight": torch.zeros(2, 2)}, {"path_type": "linear"}, "weights of REPA"),
+        ("a.pt", {"blocks.0.mlp.w12.weight": torch.zeros(2, 2)}, {}, "weights of LightningDiT"),
+        ("a.pt", {"blocks.0.norm1.weight": torch.zeros(2)}, {}, "weights of LightningDiT"),
+        ("a.pt", {"feat_rope.freqs_cos": torch.zeros(2)}, {}, "weights of LightningDiT"),
+        ("a.pt", {}, {"path_type": "Linear", "prediction": "velocity"}, "weights of SiT"),
+        ("SiT-XL-2-256x256.pt", {}, {}, "weights of SiT"),
+        ("website.pt", {}, {}, None),
+    ],
+)
+def test_networks_of_flow_matching_are_recognised_and_refused(tmp_path, name, more, options, said):
+    document = {"ema": official_state("dit") | more, "args": argparse.Namespace(model="XL/2", **options)}
+    torch.save(document, tmp_path / name)
+    if said is None:
+        published_weights.read(tmp_path / name)
+        return
+    with pytest.raises(DataError, match=rf"{said}.*which this project does not have yet.*can be imported"):
+        published_weights.read(tmp_path / name)
+
+
 class Planted:
     """Pickled, it would make a file wherever it is loaded."""
 
@@ -417,7 +455,7 @@ def test_positions_that_official_training_averaged_are_accepted():
 def test_a_copy_in_another_precision_is_accepted_and_its_positions_are_still_compared(method, stored):
     official = {name: value.to(stored) for name, value in official_state(method).items()}
     converted = published_weights.convert(method, network_of(method), official)
-    assert torch.equal(converted["patches.proj.bias"], official["x_embedder.proj.bias"])
+    assert torch.equal(converted["condition.noise.0.bias"].float(), official["t_embedder.mlp.0.bias"].float())
     if method != "mdt":
         table = official_state(method)["pos_embed"]
         official["pos_embed"] = table.roll(table.shape[-1] // 2, -1).to(stored)
