@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.app import completion
+from harness.cli.app import completion, defaults
 from harness.cli.app.answer import Assignments, Json, answering, compile_modes, listed, progress_for, show
 from harness.cli.app.options import COMPILE, PIPELINES, PRECISIONS, choice
 from harness.system.errors import DataError, Interrupted, Preempted, UsageError
@@ -21,6 +21,7 @@ EXAMPLES = (
     "harness bench --estimate dit-s sddit-xl --nproc 8"
 )
 STARTS_OVER = "The same command starts over."
+LONGEST_WINDOW = 86_400  # seconds
 VARIED = "What is varied, each a LIST"
 
 
@@ -73,7 +74,7 @@ def bench(
         ),
     ] = "",
     micro_batch: Annotated[
-        int | None, typer.Option(metavar="N", help="Images taken through the network at once.")
+        int | None, typer.Option(min=1, metavar="N", help="Images taken through the network at once.")
     ] = None,
     data: Annotated[
         str | None,
@@ -88,11 +89,11 @@ def bench(
         Path | None,
         typer.Option(metavar="DIR", help="Folder with checkouts DiT/, MaskDiT/, MDT/: time the official codes too."),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Windows of each, in turns.")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Windows of each, in turns.")] = 7,
     window: Annotated[float, typer.Option(metavar="SECONDS", help="About how long one window is.")] = 1.0,
     estimate: Annotated[bool, typer.Option("--estimate", help="Only say what a step takes, and its floor.")] = False,
     nproc: Annotated[
-        int, typer.Option(min=1, metavar="N", help="With --estimate: the batch shared by so many GPUs.")
+        int, typer.Option(min=1, max=65536, metavar="N", help="With --estimate: the batch shared by so many GPUs.")
     ] = 1,
     profile: Annotated[bool, typer.Option("--profile", help="Also write a trace and the top operators.")] = False,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the record, table and figure go.")] = Path(
@@ -104,8 +105,8 @@ def bench(
 
     The first value of each LIST holds for all; every other value is timed once more with the rest unchanged.
     """
-    if window <= 0:
-        raise UsageError(f"--window is {window:g}; it must be a number of seconds above 0.")
+    if not 0 < window <= LONGEST_WINDOW:
+        raise UsageError(f"--window is {window:g}; it must be a number of seconds above 0, at most {LONGEST_WINDOW}.")
     from harness.recipes import reading as known
 
     for recipe in recipes:
@@ -122,9 +123,19 @@ def bench(
         deterministic=listed(deterministic),
         batch=[str(parse_count(size, "--batch")) for size in listed(batch)],
     )
-    assignments = [*(set_ or []), *([f"execution.micro_batch={micro_batch}"] if micro_batch else [])]
+    assignments = [*(set_ or []), *([f"execution.micro_batch={micro_batch}"] if micro_batch is not None else [])]
     resident = default_device().type == "cuda"
-    named = list(matrix.variants(recipes, varied, assignments, data=data, resident=resident))
+    options = {
+        "protocol.precision": ("--precision", precision or None),
+        "protocol.compile": ("--compile", compile_ or None),
+        "protocol.pipeline": ("--pipeline", pipeline or None),
+        "protocol.batch_size": ("--batch", batch or None),
+        "protocol.data": ("--data", data),
+        "execution.deterministic": ("--deterministic", deterministic or None),
+        "execution.micro_batch": ("--micro-batch", micro_batch),
+    }
+    with defaults.named(options):
+        named = list(matrix.variants(recipes, varied, assignments, data=data, resident=resident))
     if estimate:
         from harness.bench.expected import expected
         from harness.reporting.tables.bench import estimate_lines

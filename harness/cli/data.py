@@ -38,12 +38,14 @@ def encode(
             help="stabilityai/sd-vae-ft-ema or -mse, looked for in $HARNESS_VAE and $HARNESS_CACHE; a folder; random.",
         ),
     ] = VAE,
-    size: Annotated[int, typer.Option(metavar="PIXELS", help="Of the square cut out of each image.")] = 256,
+    size: Annotated[
+        int, typer.Option(min=8, max=8192, metavar="PIXELS", help="Of the square cut out of each image.")
+    ] = 256,
     flips: Annotated[bool, typer.Option("--flips", help="Encode the mirror images too.")] = False,
     nproc: Annotated[
-        int | None, typer.Option(metavar="N", help="Processes. Default: one per GPU or processor.")
+        int | None, typer.Option(min=1, max=4096, metavar="N", help="Processes. Default: one per GPU or processor.")
     ] = None,
-    batch: Annotated[int, typer.Option(metavar="N", help="Images a process reads at once.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, max=65536, metavar="N", help="Images a process reads at once.")] = 32,
     as_json: Json = False,
 ) -> None:
     """Encode a folder of images with a VAE. The same command again continues, and replaces damaged shards."""
@@ -82,7 +84,7 @@ def import_(
     labels: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A .npy file of labels, for sources that have none.")
     ] = None,
-    classes: Annotated[int, typer.Option(metavar="N", help="Number of classes.")] = 1000,
+    classes: Annotated[int, typer.Option(min=1, max=10_000_000, metavar="N", help="Number of classes.")] = 1000,
     images: Images = None,
     as_json: Json = False,
 ) -> None:

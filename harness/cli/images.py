@@ -1,5 +1,6 @@
 """Commands that draw images and measure them: sample, evaluate."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,20 +11,20 @@ from harness.cli.app.answer import Json, answers, show
 from harness.cli.app.layout import wrapped
 from harness.cli.app.options import choice
 from harness.cli.app.processes import Nproc, start_all, together
+from harness.cli.runs import RUNS, Below, Name
 from harness.recipes.metric_names import FEATURE_NETWORKS
 from harness.system.errors import OutOfTolerance, UsageError
 
 OF_A_RUN = "How a run is sampled"
 METRICS = "What is measured"
 INSTEAD = "Instead of measuring"
+MOST_IMAGES = 10_000_000  # the memory holds all their classes
 
-RunFolder = Annotated[
-    Path,
-    typer.Argument(metavar="RUN", help="A run folder: runs/<recipe>/<run>.", autocompletion=completion.run_folders),
-]
 Step = Annotated[
     int | None,
-    typer.Option("--step", metavar="N", help="The checkpoint of this step. Default: newest.", rich_help_panel=OF_A_RUN),
+    typer.Option(
+        "--step", min=0, metavar="N", help="The checkpoint of this step. Default: newest.", rich_help_panel=OF_A_RUN
+    ),
 ]
 Scale = Annotated[
     float | None,
@@ -75,28 +76,35 @@ def add_to(app: typer.Typer) -> None:
 
 @answers
 def sample(
-    run: RunFolder,
-    num: Annotated[int, typer.Option(min=1, metavar="N", help="How many images.")] = 16,
+    run: Name,
+    num: Annotated[int, typer.Option(min=1, max=MOST_IMAGES, metavar="N", help="How many images.")] = 16,
     cfg_scale: Scale = None,
     steps: Steps = None,
     seed: Annotated[
-        int, typer.Option(metavar="N", help="Image i depends on (seed, i) alone.", rich_help_panel=OF_A_RUN)
+        int,
+        typer.Option(
+            min=0, max=2**63 - 1, metavar="N", help="Image i depends on (seed, i) alone.", rich_help_panel=OF_A_RUN
+        ),
     ] = 0,
     labels: Labels = "balanced",
     npz: Annotated[bool, typer.Option("--npz", help="Also write samples.npz: arr_0, N x H x W x 3 uint8.")] = False,
     step: Step = None,
     set_: Settings = None,
+    below: Below = RUNS,
     nproc: Nproc = None,
     as_json: Json = False,
 ) -> None:
     """Draw images from a run or an imported checkpoint, into its samples/ folder."""
+    from harness.records.finding import find_run
+
+    folder = find_run(run, below)
     start_all(nproc)
     import harness
 
     given = {"sampling.guidance_scale": ("--cfg-scale", cfg_scale), "sampling.num_steps": ("--steps", steps)}
     with defaults.named(given), together("sample") as (world, progress):
         document = harness.sample(
-            run, num, defaults.in_order(given, set_),
+            folder, num, defaults.in_order(given, set_),
             seed=seed, labels=labels, npz=npz, step=step, progress=progress, world=world,
         )  # fmt: skip
     if world.is_main:
@@ -109,8 +117,9 @@ def evaluate(
         str | None,
         typer.Argument(
             metavar="IMAGES",
-            help="A run folder; an .npz (arr_0: N x H x W x C uint8); a folder of PNGs.",
-            autocompletion=completion.run_folders,
+            help="A run's folder, or a part of its name that no other has; an .npz (arr_0: N x H x W x C uint8); a "
+            "folder of PNGs.",
+            autocompletion=completion.run_names,
         ),
     ] = None,
     reference: Annotated[
@@ -185,6 +194,7 @@ def evaluate(
         typer.Option("--self-test", help="Check the metrics on sets with known answers.", rich_help_panel=INSTEAD),
     ] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Also write the answer there.")] = None,
+    below: Below = RUNS,
     nproc: Nproc = None,
     as_json: Json = False,
 ) -> None:
@@ -204,8 +214,11 @@ def evaluate(
         return _make_reference(images, make_reference, features or "inception", weights, size, as_json)
     if size is not None:
         raise UsageError("--size belongs to --make-reference; images are measured as they are.")
+    images = _meant(images, below)
     if out is not None and not out.absolute().parent.is_dir():
         raise UsageError(f"--out {out}: there is no folder {out.parent}.")
+    if out is not None and out.is_dir():
+        raise UsageError(f"--out is {out}, a folder; name the file to write, like {out / 'evaluation.json'}.")
     start_all(nproc)
 
     import harness
@@ -234,6 +247,18 @@ def evaluate(
         show(evaluation.model_dump(mode="json"), as_json, evaluation_lines)
         if out is not None:
             write_record(out, evaluation)
+
+
+def _meant(images: str, below: Path) -> str:
+    """`images`, or the folder of the run below `below` that it is a part of the name of."""
+    if os.path.lexists(images) or images.endswith(".npz") or not below.is_dir():
+        return images
+    from harness.records.finding import find_run
+
+    try:
+        return str(find_run(images, below))
+    except UsageError as error:
+        raise UsageError(f"there is no file or folder {images!r}, and {error}") from None
 
 
 def _refuse(given: dict[str, Any], beside: str) -> None:

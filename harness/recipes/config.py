@@ -135,7 +135,7 @@ class Sampling(Settings):
     """How images are drawn. Whatever changes an image is part of a run's name."""
 
     sampler: str  # of harness.model.samplers.SAMPLERS
-    num_steps: int = Field(ge=2)
+    num_steps: int = Field(ge=2, le=100_000)
     guidance_scale: float | None = Field(ge=1, allow_inf_nan=False)
     guidance_channels: int | None = Field(ge=1)  # the first so many; null: all
     guidance_interval: tuple[float, float] | None  # guided only at noise levels low < sigma <= high; null: at all
@@ -157,7 +157,7 @@ class EvaluationPlan(Settings):
     features: str
     reference: str  # "data": the training images themselves; else an .npz as ADM's, by path or name in the data folder
     metrics: tuple[str, ...] = Field(min_length=1)
-    num_images: int = Field(ge=50)
+    num_images: int = Field(ge=50, le=10_000_000)  # the memory holds all their classes
     label_rule: Literal["random", "balanced"]
     seed: int = Field(ge=0)
     sample_batch: int = Field(ge=1)
@@ -278,8 +278,9 @@ def _parsed(key: str, text: str) -> Any:
     try:
         return plain_values(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        why = "" if isinstance(error, yaml.YAMLError) else f" ({one_line(error, SHOWN_CHARACTERS)})"
-        raise UsageError(f"--set {key}: the value {shortened(text)} is not valid YAML{why}.") from None
+        known = f"cannot be taken: it has {one_line(error, SHOWN_CHARACTERS)}"
+        why = "is not valid YAML" if isinstance(error, yaml.YAMLError) else known
+        raise UsageError(f"--set {key}: the value {shortened(text)} {why}.") from None
 
 
 def leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -383,7 +384,7 @@ def refuse_strange(document: object, most_values: int = MOST_VALUES) -> None:
             elif isinstance(value, str):
                 _refuse_halves(value)
             elif isinstance(value, int) and abs(value) >= 2**63:
-                raise ValueError("a whole number beyond 64 bits")
+                raise ValueError("a whole number beyond 64 bits; the largest is 9223372036854775807")
             elif not isinstance(value, int | float | None):
                 raise ValueError(f"a {type(value).__name__}; put a text in quotes")
         level = below

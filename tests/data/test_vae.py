@@ -248,3 +248,17 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         vae.load("stabilityai/sd-vae-ft-emma")
     with pytest.raises(DataError, match=r"no folder of a VAE called \./nowhere"):
         vae.load("./nowhere")
+
+
+def test_a_variant_that_diffusers_saved_is_read_and_of_several_one_must_be_left(tmp_path):
+    from diffusers import AutoencoderKL
+
+    model = AutoencoderKL(**vae.RANDOM["random-tiny"])
+    model.half().save_pretrained(tmp_path, variant="fp16")
+    loaded = vae.load(str(tmp_path)).model.state_dict()
+    assert all(value.dtype == torch.float32 for value in loaded.values())
+    assert torch.equal(loaded["decoder.conv_out.bias"], model.decoder.conv_out.bias.float())
+    vae._on.cache_clear()
+    model.save_pretrained(tmp_path, variant="bf16")
+    with pytest.raises(DataError, match=r"several variants .*\.bf16\.safetensors, .*\.fp16\.safetensors"):
+        vae.load(str(tmp_path))

@@ -72,7 +72,7 @@ def named(given: Mapping[str, tuple[str, Any]]) -> Iterator[None]:
         said = str(error)
         for path, (option, value) in given.items():
             if value is not None:
-                said = re.sub(rf"(?<![\w.]){re.escape(path)}(?![\w.])", option, said)
+                said = re.sub(rf"(?<![\w.])(--set )?{re.escape(path)}(?![\w.])", option, said)
         raise UsageError(said) from None
 
 

@@ -21,7 +21,9 @@ SLURM = "With SLURM"
 
 Nproc = Annotated[
     int | None,
-    typer.Option("--nproc", metavar="N", help="Processes on this machine, one a GPU.", rich_help_panel=EXECUTION),
+    typer.Option(
+        "--nproc", min=1, max=4096, metavar="N", help="Processes on this machine, one a GPU.", rich_help_panel=EXECUTION
+    ),
 ]
 Launcher = Annotated[
     str,

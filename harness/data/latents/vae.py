@@ -188,16 +188,30 @@ def _on(id: str, device: torch.device) -> Vae:
 
 def _local(id: str) -> Vae:
     folder = _folder_of(id)
-    path = folder / WEIGHTS
-    if not path.is_file():
-        hint = " Only safetensors are read, never pickled .bin files." if any(folder.glob("*.bin")) else ""
-        raise DataError(f"{folder} holds no {WEIGHTS}.{hint} Save the VAE there with diffusers' save_pretrained.")
+    path = _weights_in(folder)
     found = checksum(path)
     for name, published in PUBLISHED.items():
         if found == published.sha256:  # a copy of a known one keeps its name
             return Vae(name, published.revision, found, _model(SD_VAE, path))
     name = f"local/{folder.resolve().name}"  # without the path: records must not tell where somebody's files lie
     return Vae(name, None, found, _model(_config(folder / "config.json"), path))
+
+
+def _weights_in(folder: Path) -> Path:
+    """The file of weights in `folder`: save_pretrained's, or the only one of its variants, which has its name inside.
+
+    Raises DataError where there is none, or several.
+    """
+    if (folder / WEIGHTS).is_file():
+        return folder / WEIGHTS
+    variants = sorted(folder.glob(WEIGHTS.replace(".", ".*.")))  # save_pretrained(variant="fp16")
+    if len(variants) == 1:
+        return variants[0]
+    if variants:
+        found = ", ".join(path.name for path in variants)
+        raise DataError(f"{folder} holds several variants of the weights: {found}. Leave the one that is meant.")
+    hint = " Only safetensors are read, never pickled .bin files." if any(folder.glob("*.bin")) else ""
+    raise DataError(f"{folder} holds no {WEIGHTS}.{hint} Save the VAE there with diffusers' save_pretrained.")
 
 
 def _folder_of(id: str) -> Path:
