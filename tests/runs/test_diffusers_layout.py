@@ -73,6 +73,7 @@ def test_a_network_that_diffusers_saved_is_imported_and_gives_its_output(way, cf
 @torch.no_grad()
 @pytest.mark.parametrize("formulation", ["iddpm", "edm"])
 def test_diffusers_opens_an_export_and_gives_the_runs_output(formulation, tmp_path):
+    torchvision_guard.install()
     from diffusers import DiTTransformer2DModel
 
     cfg = resolve("dit-tiny", [*SMALL, f"formulation={formulation}"])
