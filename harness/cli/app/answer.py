@@ -69,7 +69,7 @@ def ending(when_stopped: str = AGAIN) -> Iterator[None]:
     except (typer.Exit, SystemExit):
         raise
     except UsageError as error:
-        _fail(f"{error}{_where_taken()}", error.exit_code)
+        _fail(f"{_of_option(str(error))}{_where_taken()}", error.exit_code)
     except HarnessError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -92,6 +92,12 @@ def _fail(message: str, exit_code: int) -> None:
     lines = map(shown, f"error: {message}".split("\n"))  # a name or a file's text may hold what a terminal obeys
     print(fitted("\n".join(lines)), file=sys.stderr)
     raise typer.Exit(exit_code)
+
+
+def _of_option(said: str) -> str:
+    """The message behind the name of the option whose value it shows, unless it names that option itself."""
+    shown = [flag for flag, value in state.typed.items() if isinstance(value, str) and value and repr(value) in said]
+    return said if len(shown) != 1 or shown[0] in said else f"{shown[0]}: {said}"
 
 
 def _where_taken() -> str:

@@ -37,6 +37,8 @@ def let_typed_go_first(ctx: Any) -> None:
     """Forget what is set for options that were typed; the settings of --set add up, the typed ones last."""
     for option in options_of(ctx.command):
         name, source = option.name, ctx.get_parameter_source(option.name)
+        if source is not None and source.name == "COMMANDLINE":
+            state.typed[flag_of(option)] = ctx.params[name]
         taken = state.taken.get(flag_of(option))
         if taken and not option.multiple:
             state.taken[flag_of(option)] = taken._replace(value=ctx.params[name])  # converted: a switch is a bool

@@ -1,6 +1,7 @@
 """The state of the command that is being carried out: its switches, and the options that settings set."""
 
 import os
+from typing import Any
 
 from harness.system.settings import Settings, Value
 
@@ -15,6 +16,7 @@ class State:
     def reset(self) -> None:
         self.quiet = self.debug = self.no_settings = False
         self.found: Settings | None = None  # all that is set, as this command read it
+        self.typed: dict[str, Any] = {}  # options that were typed, by name, with their values
         self.taken: dict[str, Value] = {}  # options that were not typed but set, by name: "--precision"
 
     def set_variable(self, name: str, value: str) -> None:
