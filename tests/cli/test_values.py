@@ -29,7 +29,7 @@ OPTIONS = {
         "--steps": COUNT, "--seed": SEED, "--micro-batch": COUNT, "--precision": NAME, "--compile": NAME,
         "--pipeline": NAME, "--data-residency": NAME, "--nproc": COUNT, "--data": NAME, "--launcher": NAME,
     }),
-    "a job": (JOB, {"--nodes": COUNT, "--time": NAME, "--partition": NAME, "--nproc": COUNT}),
+    "a job": (JOB, {"--nodes": COUNT, "--time": NAME, "--partition": WORD, "--nproc": COUNT}),
     "sample": (SAMPLE, {
         "--num": COUNT, "--steps": COUNT, "--seed": SEED, "--cfg-scale": SCALE, "--labels": NAME, "--step": SEED,
         "--nproc": COUNT,
