@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -42,7 +43,7 @@ class Table:
     caption: str = ""  # plain text: what a reader must know to read it
     formats: Mapping[str, str] = field(default_factory=dict)  # of a column's numbers, like "+.2f"
 
-    @property
+    @cached_property
     def shown(self) -> pd.DataFrame:
         """The cells as a reader sees them, each on one line and not escaped."""
         columns = [column for column in self.frame if not column.endswith(SPREAD)]
@@ -58,7 +59,7 @@ class Table:
             dtype=object,
         )
 
-    @property
+    @cached_property
     def numeric(self) -> dict[str, bool]:
         """Whether each column is one of numbers, between which a word like "missing" may stand."""
         return {
