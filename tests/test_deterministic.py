@@ -6,32 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import small_config
+from tiny_run import run, weights_of
 
 from harness.bench import matrix
 from harness.bench.ours import HarnessStep
 from harness.recipes.reading import load_recipe
-from harness.runs import training_run as experiment
 from harness.system import precision
 from harness.system.errors import DataError, SetupError
 from harness.system.precision import CUBLAS, deterministic
-from harness.system.progress import NoProgress
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
-def run(out: Path, *assignments: str, force: bool = False):
-    """A small run, to its end, in `out`; returns its folder."""
-    cfg = small_config("dit", *assignments)
-    experiment.run(cfg, out, command="harness run dit-tiny", progress=NoProgress(), with_evaluation=False, force=force)
-    return out / cfg.recipe / cfg.run_id
-
-
-def content(folder: Path) -> tuple[bytes, list[float]]:
-    """The last weights and the logged losses."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    weights = max((folder / "checkpoints").glob("step-*")) / "method.safetensors"
-    return weights.read_bytes(), [json.loads(line)["loss"] for line in lines]
+def logged(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def flags(folder: Path) -> dict:
@@ -39,10 +27,11 @@ def flags(folder: Path) -> dict:
 
 
 def test_it_is_recorded_and_changes_neither_the_id_nor_a_bit_on_a_cpu(tmp_path):
-    free, fixed = run(tmp_path / "free"), run(tmp_path / "fixed", "deterministic=true")
+    free, fixed = run(tmp_path / "free")[1], run(tmp_path / "fixed", "deterministic=true")[1]
     assert free.name == fixed.name
     assert (flags(free)["deterministic_algorithms"], flags(fixed)["deterministic_algorithms"]) == (False, True)
-    assert content(free) == content(fixed)
+    assert weights_of(free) == weights_of(fixed)
+    assert logged(free) == logged(fixed)
     assert not torch.are_deterministic_algorithms_enabled(), "it outlived the run"
 
 
@@ -53,11 +42,11 @@ def test_it_is_off_unless_asked_for():
 
 
 def test_a_run_is_continued_as_it_was_begun(tmp_path):
-    folder = run(tmp_path)
+    _, folder, _ = run(tmp_path)
     (folder / "result.json").unlink()
     with pytest.raises(DataError, match=r"was begun with .*deterministic_algorithms False"):
         run(tmp_path, "deterministic=true")
-    assert run(tmp_path, "deterministic=true", force=True) == folder
+    assert run(tmp_path, "deterministic=true", force=True)[1] == folder
 
 
 def test_an_operation_without_a_deterministic_form_is_named():

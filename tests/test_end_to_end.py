@@ -4,10 +4,12 @@ import csv
 import json
 
 import pytest
-from command_line import QUICK_EVALUATION, harness
+from command_line import QUICK_EVALUATION, invoke
 
 from harness.cli import demo_report as demo
 from harness.records.schema import Result, read_record
+
+pytestmark = pytest.mark.slow
 
 TINY = ["--set", "width=16", "--set", "num_heads=2", "--set", "batch_size=8", "--steps", "14"]
 
@@ -15,8 +17,8 @@ TINY = ["--set", "width=16", "--set", "num_heads=2", "--set", "batch_size=8", "-
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    done = harness("demo", "--out", "out", "--runs", "runs", *TINY, *QUICK_EVALUATION, "--json", cwd=folder)
-    assert done.returncode == 0, done.stderr
+    done = invoke("demo", "--out", "out", "--runs", "runs", *TINY, *QUICK_EVALUATION, "--json", cwd=folder)
+    assert done.exit_code == 0, done.stderr
     return folder, json.loads(done.stdout)
 
 
@@ -59,12 +61,12 @@ def test_the_records_beside_the_report_hold_no_weights(told):
 
 def test_the_report_is_drawn_again_from_the_records_alone(told):
     folder, _ = told
-    done = harness("report", "out/runs", "--out", "again", cwd=folder)
-    assert done.returncode == 0, done.stderr
+    done = invoke("report", "out/runs", "--out", "again", cwd=folder)
+    assert done.exit_code == 0, done.stderr
     assert (folder / "again" / "report.md").read_text() == (folder / "out" / "report.md").read_text()
 
 
 def test_a_failing_run_ends_the_demo_with_its_own_exit_code(tmp_path):
-    done = harness("demo", "--set", "mask_ratio=2", cwd=tmp_path)
-    assert done.returncode == 2
+    done = invoke("demo", "--set", "mask_ratio=2", cwd=tmp_path)
+    assert done.exit_code == 2
     assert "the demo stopped at dit-tiny" in done.stderr

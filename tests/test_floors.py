@@ -1,6 +1,7 @@
 """House rules, held by reading the source."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,15 +42,18 @@ def package(module: str) -> str:
     return parts[0] if parts[0] == "baselines" else ".".join(parts[:2])
 
 
+MODULES = {module_name(source) for source in SOURCES}
+
+
+@cache
 def imports(path: Path) -> set[str]:
     """Modules of this project that `path` imports, wherever in the file."""
-    modules = {module_name(source) for source in SOURCES}
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {name for alias in node.names if (name := f"{node.module}.{alias.name}") in modules} or {
+            found |= {name for alias in node.names if (name := f"{node.module}.{alias.name}") in MODULES} or {
                 node.module
             }
     return {name for name in found if name.split(".")[0] in ("harness", "baselines")}

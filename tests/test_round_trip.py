@@ -1,10 +1,11 @@
 """From photographs to images: encode, verify, train on the latents, sample through the VAE. All parts are real."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from sklearn.datasets import load_sample_images
+from photographs import photographs
 
 from harness.data import sources
 from harness.data.latents import encode, vae
@@ -23,14 +24,7 @@ SIDE = 64  # pixels; 8 x 8 latents
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """24 pieces of each of scikit-learn's two photographs."""
-    root = tmp_path_factory.mktemp("photos") / "photos"
-    for name, photograph in zip(("temple", "flower"), load_sample_images().images, strict=True):
-        (root / name).mkdir(parents=True)
-        for number in range(24):
-            top, left = 17 * number % 300, 23 * number % 500
-            Image.fromarray(photograph[top : top + 90, left : left + 120]).save(root / name / f"{number:02d}.png")
-    return root
+    return photographs(tmp_path_factory.mktemp("photos") / "photos", 24, 90, 120)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +84,6 @@ def test_bad_latents_are_refused_before_a_step(damage, expected, store, tmp_path
     if damage == "another VAE":
         assignments = ["vae=stabilityai/sd-vae-ft-ema"]
     else:
-        import shutil
-
         store = shutil.copytree(store, tmp_path / "copy")
         content = bytearray((store / "shard-00000.npy").read_bytes())
         content[-2] ^= 1

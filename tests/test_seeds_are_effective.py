@@ -73,6 +73,7 @@ def test_another_training_seed_changes_the_first_loss_and_the_same_does_not(name
     assert first == again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_the_training_seed_has_its_effect_in_two_processes_too(name, by_two):
     first, other, again = by_two[name]

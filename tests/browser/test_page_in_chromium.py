@@ -6,6 +6,8 @@ from sample_document import hostile, sample
 from harness.reporting.pages.render import render
 from harness.reporting.tables.table import Table, frame_of
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = (1280, 375)  # a laptop's window and a phone's, in pixels
 MANY = 2000  # rows
 SHORT, LONG = "#table-table1 ~ .scroll table", ".long table"

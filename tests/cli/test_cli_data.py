@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from command_line import invoke
-from PIL import Image
-from sklearn.datasets import load_sample_images
+from photographs import photographs
 
 TINY = ["--vae", "random-tiny", "--size", "32", "--nproc", "1"]
 
@@ -31,13 +30,7 @@ def harness(*arguments, cwd: Path) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    """Twelve pieces of two photographs, a class each."""
-    root = tmp_path_factory.mktemp("images") / "photos"
-    for name, photograph in zip(("temple", "flower"), load_sample_images().images, strict=True):
-        (root / name).mkdir(parents=True)
-        for number in range(6):
-            Image.fromarray(photograph[40 * number :][:150, :200]).save(root / name / f"{number}.jpg")
-    return root
+    return photographs(tmp_path_factory.mktemp("images") / "photos", 6, 150, 200, ".jpg")
 
 
 def test_encode_info_and_verify_agree_and_verify_names_the_shard_in_which_one_byte_changed(photos, tmp_path):

@@ -11,12 +11,12 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.records.schema import write_atomically
+from harness.reporting.tables.table import Table, frame_of
 
 REPORTS = Path(__file__).parents[2] / "reports" / "evidence"
 TABLE = "faults.md"
@@ -77,7 +77,7 @@ def table(folder: Path = REPORTS) -> str:
         "",
     ]
     for name, faults in suites.items():
-        lines += [f"## {name}", "", *_table_of(faults), ""]
+        lines += [f"## {name}", "", _table_of(faults)]
     return "\n".join(lines)
 
 
@@ -86,22 +86,23 @@ def _counted(rows: list[dict[str, Any]], words: str) -> str:
     return f"{tried:,} {words} tried, {survived:,} survived"
 
 
-def _table_of(faults: list[dict[str, Any]]) -> list[str]:
-    details = list(dict.fromkeys(name for row in faults for name in row["details"]))
-    heads = ["kind", "what was done", "tried", "survived", "lost at most", *details, "seed"]
-    cells = [
-        [*(row[name] for name in ("kind", "what", "tried", "survived", "lost")),
-         *(row["details"].get(name, "") for name in details), "" if row["seed"] is None else row["seed"]]
+def _table_of(faults: list[dict[str, Any]]) -> str:
+    """Markdown, with a column for each further count."""
+    details = {name: None for row in faults for name in row["details"]}
+    rows = [
+        {
+            "kind": row["kind"],
+            "what was done": row["what"],
+            "tried": row["tried"],
+            "survived": row["survived"],
+            "lost at most": row["lost"],
+            **details,
+            **row["details"],
+            "seed": row["seed"],
+        }
         for row in faults
-    ]  # fmt: skip
-    rule = ["---:" if all(isinstance(line[i], int | float) or line[i] == "" for line in cells) else "---"
-            for i in range(len(heads))]  # fmt: skip
-    return [_row(heads), _row(rule), *map(_row, cells)]
-
-
-def _row(cells: Iterable[Any]) -> str:
-    words = (f"{cell:,}" if isinstance(cell, int) and cell < 10_000 else str(cell) for cell in cells)
-    return "| " + " | ".join(word.replace("|", "\\|") for word in words) + " |"
+    ]
+    return Table("faults", "Faults", frame_of(rows)).markdown()
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

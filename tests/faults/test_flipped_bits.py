@@ -239,7 +239,7 @@ def test_a_damaged_archive_of_images_gives_no_number(kind, write, tmp_path):
         found = NpzImages(path)
         return content_of(found), found.labels
 
-    try_files(kind, [path], positions(60, 500), told(content))
+    try_files(kind, [path], positions(60, 600), told(content))
 
 
 def test_a_name_that_changed_in_an_archives_directory_is_told(tmp_path):

@@ -1,4 +1,4 @@
-"""A disk that is full, or that may not be written: told in one line with exit code 4, and mended by repeating."""
+"""A disk that is full or read-only: the command says so in one line, ends with exit code 4, and can be repeated."""
 
 import hashlib
 import json
@@ -8,15 +8,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from commands import Disk, Done, harness, prepared, refused
 from PIL import Image
 from positions import LONG, SEED, record
-from run_folders import write_run
 
 from harness.data.latents import shards
 from harness.data.latents.shards import Description, VaeIdentity
@@ -85,85 +85,76 @@ def leftovers(folder: Path) -> list[Path]:
 # Full ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_on_a_disk_that_fills_up_is_told_and_continued_to_the_same_end(whole, cache, tmp_path):
-    run, done = whole
-    told, moments = 0, some(done.opened, 3, 16)
+class Work(NamedTuple):
+    """A command about the finished run in a folder."""
+
+    arguments: Callable[[Path], list]
+    clear: Callable[[Path], None]  # what the command makes goes
+    result: Callable[[Path], dict]  # what there is of it now, by name
+    moments: tuple[int, int] = (2, 5)  # at which the disk fills up, in the short and in the long form
+    lost: str = "nothing"
+
+
+def redrawn(command: str, *options: str) -> Work:
+    """A command that writes figures and tables beside the runs."""
+    return Work(
+        lambda run: [command, run.parents[1], "--out", run.parents[2] / "out", *options],
+        lambda run: shutil.rmtree(run.parents[2] / "out", ignore_errors=True),
+        lambda run: dict.fromkeys(path.name for path in (run.parents[2] / "out").rglob("*")),
+        (1, 3),
+    )
+
+
+WORKS = {
+    "run": Work(
+        lambda run: [*RUN, run.parents[1]],
+        lambda run: shutil.rmtree(run, ignore_errors=True),
+        lambda run: {"run": numbers_of(run)} if (run / "result.json").exists() else {},
+        (3, 16),
+        "the steps since the last checkpoint",
+    ),
+    "sample --npz": Work(
+        lambda run: ["sample", run, "--num", "12", "--npz"],
+        lambda run: [shutil.rmtree(path.parent) for path in run.glob("samples/*/samples.npz")],
+        lambda run: {path: path.read_bytes() for path in run.glob("samples/*/samples.npz")},
+        lost="one part's drawing",
+    ),
+    "evaluate RUN": Work(
+        lambda run: ["evaluate", run, "--set", "sampling.num_steps=4"],
+        lambda run: [shutil.rmtree(run / "features"), *(path.unlink() for path in run.glob("evaluations/step6-*"))],
+        lambda run: {path: json.loads(path.read_text())["metrics"] for path in run.glob("evaluations/step6-*")},
+        lost="one part's features",
+    ),
+    "compare": redrawn("compare", "--figure", "3"),
+    "report": redrawn("report", "--records", "--format", "md,html"),
+}
+
+
+@pytest.mark.parametrize("command", WORKS if LONG else [name for name in WORKS if name != "report"])
+def test_a_command_on_a_disk_that_fills_up_says_so_and_given_again_ends_the_same(command, copy, cache, tmp_path):
+    work = WORKS[command]
+    work.clear(copy)
+    whole = harness(*work.arguments(copy), cwd=tmp_path, HARNESS_CACHE=cache)
+    assert whole.code == 0, whole.stderr
+    expected, told, moments = work.result(copy), 0, some(whole.opened, *work.moments)
+    assert expected
     for moment in moments:
-        out = tmp_path / str(moment)
-        failed = harness(*RUN, out, cwd=tmp_path, disk=Disk(moment), HARNESS_CACHE=cache)
+        work.clear(copy)
+        failed = harness(*work.arguments(copy), cwd=tmp_path, disk=Disk(moment), HARNESS_CACHE=cache)
         if failed.code:  # a file of the cache, which costs time alone, may be the one that cannot be written
             told += 1
             assert_told(failed)
-        for path in out.glob("*/*/checkpoints/step-*"):  # whatever is there is whole
+        for path in copy.glob("checkpoints/step-*"):  # whatever is there is whole
             assert checkpoint._verified_state(path, checkpoint.FILES)
-        assert leftovers(out) == [], f"from opened file {moment} on"
-        again = harness(*RUN, out, cwd=tmp_path, HARNESS_CACHE=cache)
+        for name, value in work.result(copy).items():
+            assert value == expected[name], f"from opened file {moment} on"
+        assert leftovers(tmp_path) == [], f"from opened file {moment} on"
+        again = harness(*work.arguments(copy), cwd=tmp_path, HARNESS_CACHE=cache)
         assert again.code == 0, again.stderr
-        assert numbers_of(out / "dit-tiny" / run.name) == numbers_of(run), f"from opened file {moment} on"
-        shutil.rmtree(out)
-    assert told >= len(moments) // 2
-    record("disk full", "harness run, no writing from the n-th opened file on; then again", len(moments),
-           lost="the steps since the last checkpoint", told=told)  # fmt: skip
-
-
-def test_images_on_a_disk_that_fills_up_are_told_and_drawn_again_the_same(copy, cache, tmp_path):
-    command = ["sample", copy, "--num", "12", "--npz"]
-    whole = harness(*command, cwd=tmp_path, HARNESS_CACHE=cache)
-    (drawn,) = copy.glob("samples/*/samples.npz")
-    expected = drawn.read_bytes()
-    moments = some(whole.opened, 2, 5)
-    for moment in moments:
-        shutil.rmtree(drawn.parent)
-        assert_told(harness(*command, cwd=tmp_path, disk=Disk(moment), HARNESS_CACHE=cache))
-        assert not drawn.exists() or drawn.read_bytes() == expected  # there and whole, or not there
-        assert leftovers(copy) == []
-        again = harness(*command, cwd=tmp_path, HARNESS_CACHE=cache)
-        assert again.code == 0, again.stderr
-        assert drawn.read_bytes() == expected
-    record("disk full", "harness sample --npz, no writing from the n-th opened file on; then again", len(moments),
-           lost="one part's drawing", told=len(moments))  # fmt: skip
-
-
-def test_an_evaluation_on_a_disk_that_fills_up_is_told_and_gives_the_same_number_again(copy, cache, tmp_path):
-    command = ["evaluate", copy, "--set", "sampling.num_steps=4"]
-    expected, told = None, 0
-    whole = harness(*command, cwd=tmp_path, HARNESS_CACHE=cache)
-    (written,) = copy.glob("evaluations/step6-*.json")
-    expected = json.loads(written.read_text())["metrics"]
-    moments = some(whole.opened, 2, 5)
-    for moment in moments:
-        written.unlink(missing_ok=True)
-        shutil.rmtree(copy / "features")
-        failed = harness(*command, cwd=tmp_path, disk=Disk(moment), HARNESS_CACHE=cache)
-        assert_told(failed)
-        told += 1
-        assert not written.exists()
-        again = harness(*command, cwd=tmp_path, HARNESS_CACHE=cache)
-        assert again.code == 0, again.stderr
-        assert json.loads(written.read_text())["metrics"] == expected
-    record("disk full", "harness evaluate RUN, no writing from the n-th opened file on; then again", len(moments),
-           lost="one part's features", told=told)  # fmt: skip
-
-
-FIGURES = {"compare": ["--figure", "3"], "report": ["--records", "--format", "md,html"]}
-
-
-@pytest.mark.parametrize("command", FIGURES if LONG else ["compare"])
-def test_a_report_on_a_disk_that_fills_up_is_told_and_written_whole_again(command, tmp_path, cache):
-    write_run(tmp_path / "runs", "dit")
-    arguments = [command, "runs", "--out", "out", *FIGURES[command]]
-    whole = harness(*arguments, cwd=tmp_path, HARNESS_CACHE=cache)
-    assert whole.code == 0, whole.stderr
-    names = {path.relative_to(tmp_path) for path in (tmp_path / "out").rglob("*")}
-    moments = some(whole.opened, 1, 3)
-    for moment in moments:
-        shutil.rmtree(tmp_path / "out")
-        assert_told(harness(*arguments, cwd=tmp_path, disk=Disk(moment), HARNESS_CACHE=cache))
-        again = harness(*arguments, cwd=tmp_path, HARNESS_CACHE=cache)
-        assert again.code == 0, again.stderr
-        assert {path.relative_to(tmp_path) for path in (tmp_path / "out").rglob("*")} == names
+        assert work.result(copy) == expected, f"from opened file {moment} on"
+    assert told >= (len(moments) // 2 if command == "run" else len(moments))
     record("disk full", f"harness {command}, no writing from the n-th opened file on; then again", len(moments),
-           told=len(moments))  # fmt: skip
+           lost=work.lost, told=told)  # fmt: skip
 
 
 def a_shard_too_many(folder: str) -> None:

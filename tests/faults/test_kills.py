@@ -20,9 +20,8 @@ from pathlib import Path
 import pytest
 import stories
 from commands import End, children, interrupted, log_of, processor_seconds
-from PIL import Image
+from photographs import photographs
 from positions import LONG, SEED, record
-from sklearn.datasets import load_sample_images
 from stories import Story
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="moments are chosen by /proc")]
@@ -60,7 +59,7 @@ class Theatre:
     def __init__(self, root: Path):
         self._root, self._random = root, random.Random(SEED)
         self._number, self._expected = 0, {}
-        self.stories = stories.all_of(METHODS, _photographs(root / "photos"), _finished_run(root / "run"))
+        self.stories = stories.all_of(METHODS, photographs(root / "photos", 10, 60, 80), _finished_run(root / "run"))
 
     def tell(self, story: Story, kill: signal.Signals, told: Told, most: int) -> None:
         """One story, killed up to `most` times."""
@@ -200,15 +199,6 @@ def _finished_run(folder: Path) -> Path:
     shutil.rmtree(folder / found / "samples")
     shutil.rmtree(folder / found / "features")
     (folder / stories.PIECES).unlink()
-    return folder
-
-
-def _photographs(folder: Path) -> Path:
-    """Twenty pieces of two photographs, a class each."""
-    for name, photograph in zip(("temple", "flower"), load_sample_images().images, strict=True):
-        (folder / name).mkdir(parents=True)
-        for number in range(10):
-            Image.fromarray(photograph[20 * number :][:60, :80]).save(folder / name / f"{number}.png")
     return folder
 
 
