@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import yaml
 
+from harness.reporting.tables.table import Table, frame_of
+
 ROOT = Path(__file__).parent.parent
 COPIED = ("harness", "baselines", "tests")
 
@@ -58,7 +60,7 @@ def run(chosen: list[Mutant], tell=print) -> list[Outcome]:
         tests = sorted({test for mutant in chosen for test in mutant.tests})
         status, told = _tested(copy, tests)
         if status != 0:
-            raise RuntimeError(f"the tests fail without a fault in the code; mend them first.\n{told}")
+            raise RuntimeError(f"the tests fail without a fault in the code; correct that first.\n{told}")
         outcomes = []
         for number, mutant in enumerate(chosen, 1):
             path, started = copy / mutant.file, time.perf_counter()
@@ -95,20 +97,13 @@ def _tested(copy: Path, tests) -> tuple[int, str]:
 def markdown(outcomes: list[Outcome]) -> str:
     """The outcomes as a table."""
     caught = sum(outcome.caught_by is not None for outcome in outcomes)
-    rows = [f"| {o.mutant} | `{o.file}` | {f'`{o.caught_by}`' if o.caught_by else '**survived**'} |" for o in outcomes]
-    told = f"{caught} of {len(outcomes)} caught by the tests. Made by `make mutants`."
-    return "\n".join(
-        [
-            "# Deliberate faults in the mathematics",
-            "",
-            told,
-            "",
-            "| fault | file | first test that fails |",
-            "|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
+    rows = [
+        {"fault": o.mutant, "file": o.file, "first test that fails": o.caught_by or "none: it survived"}
+        for o in outcomes
+    ]
+    counted = f"{caught} of {len(outcomes)} caught by the tests. Made by `make mutants`."
+    table = Table("mutants", "Deliberate faults", frame_of(rows)).markdown()
+    return f"# Deliberate faults in the mathematics\n\n{counted}\n\n{table}"
 
 
 def main() -> int:
