@@ -43,15 +43,11 @@ def settings(
 app.callback()(with_switches(settings))
 
 
-run.add_to(app)
-sweep.add_to(app)
-images.add_to(app)
-export.add_to(app)
-results.add_to(app)
-audit.add_to(app)
-reproduce.add_to(app)
-bench.add_to(app)
-doctor.add_to(app)
+for command in (
+    run.run, run.import_checkpoint, sweep.sweep, images.sample, images.evaluate, export.export, results.compare,
+    results.report, results.demo, audit.audit, reproduce.reproduce, bench.bench, doctor.doctor,
+):  # fmt: skip
+    app.command()(command)
 app.add_typer(data_app, name="data")
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(runs_app, name="runs")

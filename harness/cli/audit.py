@@ -5,21 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.app.answer import Json, Roots, answers, show
+from harness.cli.app.answer import show
+from harness.cli.app.options import Json, Roots
 from harness.system.errors import OutOfTolerance
 
 SHOWN_RUNS = 3  # that are named beside one warning
 
 
-def add_to(app: typer.Typer) -> None:
-    """Put this command into the command line."""
-    app.command(
-        epilog="Examples: harness audit · harness audit reports/demo reports/tiny --out reports/evidence · "
-        "harness audit runs/sddit-tiny --json"
-    )(audit)
-
-
-@answers
 def audit(
     runs: Roots = None,
     out: Annotated[Path | None, typer.Option(help="Also write audit.md and audit.json into this folder.")] = None,
@@ -29,6 +21,9 @@ def audit(
 
     Files against hashes, settings against the recipe, evaluations, data, seeds, clock, log, and that nothing names a
     machine. What a folder does not hold is "not kept" and no failure. Exit code 6 when a check fails.
+
+    Examples: harness audit · harness audit reports/demo reports/tiny --out reports/evidence · harness audit
+    runs/sddit-tiny --json
     """
     from harness.checks.audit import audit as auditing
 

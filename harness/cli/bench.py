@@ -10,24 +10,13 @@ from typing import Annotated
 import typer
 
 from harness.cli.app import completion, defaults
-from harness.cli.app.answer import Assignments, Json, answering, compile_modes, listed, progress_for, show
-from harness.cli.app.options import COMPILE, PIPELINES, PRECISIONS, choice
+from harness.cli.app.answer import answering, progress_for, show
+from harness.cli.app.options import COMPILE, PIPELINES, PRECISIONS, Assignments, Json, choice, compile_modes, listed
 from harness.system.errors import DataError, Interrupted, Preempted, UsageError
 
-EXAMPLES = (
-    "Examples: harness bench dit-tiny sddit-tiny · "
-    "harness bench dit-s sddit-s --precision bf16,tf32 --compile on,off · "
-    "harness bench dit-s sddit-s --pipeline cached,online-vae --batch 4 · "
-    "harness bench --estimate dit-s sddit-xl --nproc 8"
-)
 STARTS_OVER = "The same command starts over."
 LONGEST_WINDOW = 86_400  # seconds
 VARIED = "What is varied, each a LIST"
-
-
-def add_to(app: typer.Typer) -> None:
-    """Put this command into the command line."""
-    app.command(epilog=EXAMPLES)(bench)
 
 
 @answering(when_stopped=STARTS_OVER)
@@ -104,6 +93,10 @@ def bench(
     """Time training steps side by side: in one process, in turns, one factor varied at a time.
 
     The first value of each LIST holds for all; every other value is timed once more with the rest unchanged.
+
+    Examples: harness bench dit-tiny sddit-tiny · harness bench dit-s sddit-s --precision bf16,tf32 --compile on,off ·
+    harness bench dit-s sddit-s --pipeline cached,online-vae --batch 4 · harness bench --estimate dit-s sddit-xl --nproc
+    8
     """
     if not 0 < window <= LONGEST_WINDOW:
         raise UsageError(f"--window is {window:g}; it must be a number of seconds above 0, at most {LONGEST_WINDOW}.")

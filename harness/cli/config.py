@@ -6,9 +6,10 @@ import typer
 from platformdirs import user_cache_path, user_data_path
 
 from harness.cli.app import defaults
-from harness.cli.app.answer import Json, answers, show
+from harness.cli.app.answer import show
 from harness.cli.app.application import App
 from harness.cli.app.layout import columns, wrapped
+from harness.cli.app.options import Json
 from harness.cli.app.state import state
 from harness.system import settings
 
@@ -16,12 +17,7 @@ config_app = App(help="Look up which defaults hold here.")
 NOT_SET = "default"
 
 
-@config_app.command(
-    "show",
-    epilog="Examples: harness config show --origin · harness config show --all · "
-    "HARNESS_RUN_PRECISION=bf16 harness config show --origin --json",
-)
-@answers
+@config_app.command("show")
 def config_show(
     ctx: typer.Context,
     origin: Annotated[bool, typer.Option("--origin", help="Also say where each comes from.")] = False,
@@ -33,6 +29,9 @@ def config_show(
     A flag goes before a variable, a variable before ./harness.toml, that before the user's own harness.toml, and all of
     them before a recipe. A file has a table for each command, [run] or [data.encode], with the long names of its
     options; [run.set] holds what --set changes, and [folders] the keys data, cache, features and vae.
+
+    Examples: harness config show --origin · harness config show --all · HARNESS_RUN_PRECISION=bf16 harness config show
+    --origin --json
     """
     found = state.found
     assert found is not None  # read before any command begins

@@ -2,13 +2,14 @@
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from harness.cli.app.answer import Json, answering, answers, count, progress_for, show
+from harness.cli.app.answer import answering, progress_for, show
 from harness.cli.app.application import App
-from harness.cli.app.options import choice
+from harness.cli.app.layout import facts
+from harness.cli.app.options import Json, choice, count
 from harness.cli.app.processes import start_all, together
 from harness.system.errors import DataError
 
@@ -22,10 +23,7 @@ Images = Annotated[
 ]
 
 
-@data_app.command(
-    epilog="Examples: harness data encode imagenet/train --out latents/imagenet-256 --flips · "
-    "harness data encode photos --vae ./my-vae --size 512 --out latents/photos"
-)
+@data_app.command()
 @answering(when_stopped="The same command continues it.")
 def encode(
     images: Annotated[Path, typer.Argument(metavar="IMAGENET_DIR", help="Images, in one folder a class.")],
@@ -48,7 +46,11 @@ def encode(
     batch: Annotated[int, typer.Option(min=1, max=65536, metavar="N", help="Images a process reads at once.")] = 32,
     as_json: Json = False,
 ) -> None:
-    """Encode a folder of images with a VAE. The same command again continues, and replaces damaged shards."""
+    """Encode a folder of images with a VAE. The same command again continues, and replaces damaged shards.
+
+    Examples: harness data encode imagenet/train --out latents/imagenet-256 --flips · harness data encode photos --vae
+    ./my-vae --size 512 --out latents/photos
+    """
     from harness.data.latents import encode
     from harness.data.latents import sets as latents
 
@@ -59,14 +61,10 @@ def encode(
             images, out, vae_id=vae, image_size=size, flips=flips, batch_size=batch, world=world, progress=progress
         )
     if world.is_main:
-        show({"folder": str(out), **latents.info(out)}, as_json, _lines)
+        show({"folder": str(out), **latents.info(out)}, as_json, facts)
 
 
-@data_app.command(
-    "import",
-    epilog="Examples: harness data import latents_lmdb --from maskdit-lmdb --out latents/imagenet-256 · "
-    "harness data import features --from fast-dit --out latents/imagenet-256 --vae stabilityai/sd-vae-ft-mse",
-)
+@data_app.command("import")
 @answering(when_stopped="The same command continues it.")
 def import_(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Latents that another project made.")],
@@ -88,7 +86,11 @@ def import_(
     images: Images = None,
     as_json: Json = False,
 ) -> None:
-    """Convert another project's latents. The same command again continues."""
+    """Convert another project's latents. The same command again continues.
+
+    Examples: harness data import latents_lmdb --from maskdit-lmdb --out latents/imagenet-256 · harness data import
+    features --from fast-dit --out latents/imagenet-256 --vae stabilityai/sd-vae-ft-mse
+    """
     from harness.data import importers
     from harness.data.latents import sets as latents
     from harness.data.latents import vae as vaes
@@ -104,15 +106,15 @@ def import_(
             expected_images=images,
             advance=lambda done: progress.note(f"{done:,} images"),  # the total is unknown until all are read
         )
-    show({"folder": str(out), **latents.info(out)}, as_json, _lines)
+    show({"folder": str(out), **latents.info(out)}, as_json, facts)
 
 
-@data_app.command(
-    epilog="Examples: harness data verify latents/photos · harness data verify latents/imagenet-256 --images 1281167"
-)
-@answers
+@data_app.command()
 def verify(folder: Store, images: Images = None, as_json: Json = False) -> None:
-    """Read every latent and list what is wrong: exit code 4 if anything is."""
+    """Read every latent and list what is wrong: exit code 4 if anything is.
+
+    Examples: harness data verify latents/photos · harness data verify latents/imagenet-256 --images 1281167
+    """
     from harness.data.latents import sets as latents
     from harness.data.latents import shards
 
@@ -129,19 +131,12 @@ def verify(folder: Store, images: Images = None, as_json: Json = False) -> None:
         raise DataError(f"{folder} is not sound; what was found ({len(problems)}) is listed on stdout, and what to do.")
 
 
-@data_app.command(
-    epilog="Examples: harness data info latents/imagenet-256 · harness data info latents/imagenet-256 --json"
-)
-@answers
+@data_app.command()
 def info(folder: Store, as_json: Json = False) -> None:
-    """Describe a set of latents: how it was made, how large it is, how its values spread."""
+    """Describe a set of latents: how it was made, how large it is, how its values spread.
+
+    Examples: harness data info latents/imagenet-256 · harness data info latents/imagenet-256 --json
+    """
     from harness.data.latents import sets as latents
 
-    show({"folder": str(folder), **latents.info(folder)}, as_json, _lines)
-
-
-def _lines(document: dict[str, Any]) -> list[str]:
-    shown = {float: "{:.5g}", int: "{:,}"}
-    return [
-        f"{key.replace('_', ' '):<22}{shown.get(type(value), '{}').format(value)}" for key, value in document.items()
-    ]
+    show({"folder": str(folder), **latents.info(folder)}, as_json, facts)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.app import defaults
-from harness.cli.app.answer import Json, answers, note, show
+from harness.cli.app.answer import note, show
 from harness.cli.app.help_text import coloured
 from harness.cli.app.layout import GAP, shown, width
+from harness.cli.app.options import Json
 from harness.system.errors import SetupError
 
 if TYPE_CHECKING:
@@ -20,12 +21,6 @@ STATUS_WIDTH = len("warning")
 NARROWEST = 24  # columns that a finding's text has at least
 
 
-def add_to(app: typer.Typer) -> None:
-    """Put this command into the command line."""
-    app.command(epilog="Examples: harness doctor · harness doctor --json · harness doctor --nproc 8")(doctor)
-
-
-@answers
 def doctor(
     ctx: typer.Context,
     nproc: Annotated[int, typer.Option(min=2, metavar="N", help="Processes of the trial all-reduce.")] = 2,
@@ -34,6 +29,8 @@ def doctor(
     """Examine this machine and installation: each line ok, warning or failure, with what to do. Exit 3 on a failure.
 
     Takes less than a minute, and touches neither the network nor any run.
+
+    Examples: harness doctor · harness doctor --json · harness doctor --nproc 8
     """
     from harness.checks.doctor.checks import checks
     from harness.checks.doctor.examination import examine

@@ -6,24 +6,14 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.app.answer import Json, answers, progress_for, show
-from harness.cli.app.options import choice
-from harness.cli.runs import RUNS, Below, Name
+from harness.cli.app.answer import progress_for, show
+from harness.cli.app.options import RUNS, Below, Json, RunName, choice
 
 EXPORTS = Path("exports")
 
 
-def add_to(app: typer.Typer) -> None:
-    """Put this command into the command line."""
-    app.command(
-        epilog="Examples: harness export sddit-tiny/seed0 · harness export runs/dit-s/seed0-0123456789 --step 400000 "
-        "--license mit --out dit-s-400k · harness sample exports/sddit-tiny-seed0-0123456789"
-    )(export)
-
-
-@answers
 def export(
-    run: Name,
+    run: RunName,
     step: Annotated[int | None, typer.Option(metavar="N", help="The checkpoint of this step. Default: newest.")] = None,
     weights: Annotated[
         str, typer.Option(metavar="KIND", help="ema: averaged, what is sampled; raw: as trained.")
@@ -50,6 +40,9 @@ def export(
 
     The folder is opened by `harness sample` and `harness evaluate`, and its weights by the safetensors library alone.
     An imported checkpoint keeps the licence of its official repository.
+
+    Examples: harness export sddit-tiny/seed0 · harness export runs/dit-s/seed0-0123456789 --step 400000 --license mit
+    --out dit-s-400k · harness sample exports/sddit-tiny-seed0-0123456789
     """
     from harness.records.finding import find_run
     from harness.reporting import model_card

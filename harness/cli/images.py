@@ -7,11 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli.app import completion, defaults
-from harness.cli.app.answer import Json, answers, show
-from harness.cli.app.layout import wrapped
-from harness.cli.app.options import choice
+from harness.cli.app.answer import show
+from harness.cli.app.layout import facts, wrapped
+from harness.cli.app.options import RUNS, Below, Json, RunName, choice
 from harness.cli.app.processes import Nproc, start_all, together
-from harness.cli.runs import RUNS, Below, Name
 from harness.recipes.metric_names import FEATURE_NETWORKS
 from harness.system.errors import OutOfTolerance, UsageError
 
@@ -60,23 +59,8 @@ Labels = Annotated[
 ]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Put these commands into the command line."""
-    app.command(
-        epilog="Examples: harness sample runs/sddit-tiny/seed0-0123456789 · "
-        "harness sample runs/sddit-s/seed0-0123456789 --num 64 --cfg-scale 1.5 · "
-        "harness sample runs/dit-s/seed0-0123456789 --num 50000 --labels random --npz"
-    )(sample)
-    app.command(
-        epilog="Examples: harness evaluate runs/sddit-s/seed0-0123456789 --cfg-scale 1.5 · "
-        "harness evaluate samples.npz --reference VIRTUAL_imagenet256_labeled.npz · "
-        "harness evaluate IMAGENET/train --size 256 --make-reference mine.npz · harness evaluate --self-test"
-    )(evaluate)
-
-
-@answers
 def sample(
-    run: Name,
+    run: RunName,
     num: Annotated[int, typer.Option(min=1, max=MOST_IMAGES, metavar="N", help="How many images.")] = 16,
     cfg_scale: Scale = None,
     steps: Steps = None,
@@ -94,7 +78,11 @@ def sample(
     nproc: Nproc = None,
     as_json: Json = False,
 ) -> None:
-    """Draw images from a run or an imported checkpoint, into its samples/ folder."""
+    """Draw images from a run or an imported checkpoint, into its samples/ folder.
+
+    Examples: harness sample runs/sddit-tiny/seed0-0123456789 · harness sample runs/sddit-s/seed0-0123456789 --num 64
+    --cfg-scale 1.5 · harness sample runs/dit-s/seed0-0123456789 --num 50000 --labels random --npz
+    """
     from harness.records.finding import find_run
 
     folder = find_run(run, below)
@@ -111,7 +99,6 @@ def sample(
         show(document, as_json, lambda answer: [Path(file) for file in answer["files"]])
 
 
-@answers
 def evaluate(
     images: Annotated[
         str | None,
@@ -198,7 +185,12 @@ def evaluate(
     nproc: Nproc = None,
     as_json: Json = False,
 ) -> None:
-    """Measure images against a reference: a run's newest checkpoint, or images that are already there."""
+    """Measure images against a reference: a run's newest checkpoint, or images that are already there.
+
+    Examples: harness evaluate runs/sddit-s/seed0-0123456789 --cfg-scale 1.5 · harness evaluate samples.npz --reference
+    VIRTUAL_imagenet256_labeled.npz · harness evaluate IMAGENET/train --size 256 --make-reference mine.npz · harness
+    evaluate --self-test
+    """
     others = {
         "--reference": reference, "--metrics": metrics, "--num": num, "--cfg-scale": cfg_scale, "--steps": steps,
         "--seed": seed, "--step": step, "--set": set_, "--spread": spread, "--cross-check": cross_check, "--out": out,
@@ -278,7 +270,7 @@ def _make_reference(
             images, path, feature_name=features, weights=weights, size=size, progress=progress, world=world
         )
     if world.is_main:
-        show(document, as_json, lambda answer: [f"{key:<16}{value}" for key, value in answer.items()])
+        show(document, as_json, facts)
 
 
 def _self_test(features: str, weights: str | None, as_json: bool) -> None:

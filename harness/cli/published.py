@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli.app import layout
-from harness.cli.app.answer import Json, answers, show
+from harness.cli.app.answer import show
 from harness.cli.app.application import App
-from harness.cli.app.options import choice
+from harness.cli.app.options import Json, choice
 from harness.system.errors import UsageError
 
 published_app = App(help="Look up published numbers.")
@@ -17,12 +17,7 @@ INDENT = "  "
 DIGITISED = "*"
 
 
-@published_app.command(
-    "list",
-    epilog="Examples: harness published list --figure 3 · harness published list --table 2 --method sddit · "
-    "harness published list --missing · harness published list --csv > published.csv",
-)
-@answers
+@published_app.command("list")
 def published_list(
     figure: Annotated[
         str | None,
@@ -37,7 +32,11 @@ def published_list(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print every column as CSV instead of text.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List published numbers with the source, the quality and the protocol of each; missing ones with the reason."""
+    """List published numbers with the source, the quality and the protocol of each; missing ones with the reason.
+
+    Examples: harness published list --figure 3 · harness published list --table 2 --method sddit · harness published
+    list --missing · harness published list --csv > published.csv
+    """
     from harness.papers import published
     from harness.papers.sddit import numbers
 

@@ -1,6 +1,5 @@
 """`harness recipes`: what each recipe sets, where each value comes from, and where the sources disagree."""
 
-import json
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.app import completion
-from harness.cli.app.answer import Json, answers, show
+from harness.cli.app.answer import show
 from harness.cli.app.application import App
-from harness.cli.app.layout import columns, wrapped
+from harness.cli.app.layout import columns, short_count, wrapped
+from harness.cli.app.options import Json, RecipeName
+from harness.records.folders.departures import as_text
 from harness.system.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,29 +19,27 @@ if TYPE_CHECKING:
 
 recipes_app = App(help="Look up recipes.")
 
-Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="RECIPE", help="Which recipe; harness recipes list names them.", autocompletion=completion.recipes
-    ),
-]
 COUNTS = "counts.json"
 
 
-@recipes_app.command("list", epilog="Examples: harness recipes list · harness recipes list --json")
-@answers
+@recipes_app.command("list")
 def recipes_list(as_json: Json = False) -> None:
-    """Name every recipe, and say what it is."""
+    """Name every recipe, and say what it is.
+
+    Examples: harness recipes list · harness recipes list --json
+    """
     from harness.recipes.reading import broken, recipe_names
 
     document = {"recipes": [_summary(name) for name in recipe_names()], "broken_methods": broken()}
     show(document, as_json, _list_lines)
 
 
-@recipes_app.command("show", epilog="Examples: harness recipes show sddit-xl · harness recipes show dit-tiny --json")
-@answers
-def recipes_show(name: Name, as_json: Json = False) -> None:
-    """Print each setting of a recipe with its source, then where the sources disagree."""
+@recipes_app.command("show")
+def recipes_show(name: RecipeName, as_json: Json = False) -> None:
+    """Print each setting of a recipe with its source, then where the sources disagree.
+
+    Examples: harness recipes show sddit-xl · harness recipes show dit-tiny --json
+    """
     from harness.recipes.reading import load_recipe
 
     recipe = load_recipe(name)
@@ -54,19 +53,16 @@ def recipes_show(name: Name, as_json: Json = False) -> None:
     show(document, as_json, _show_lines)
 
 
-@recipes_app.command(
-    "diff", epilog="Examples: harness recipes diff sddit-s maskdit-s · harness recipes diff dit-s dit-xl"
-)
-@answers
-def recipes_diff(a: Name, b: Name, as_json: Json = False) -> None:
-    """Print the settings in which two recipes differ, side by side, and how many are equal."""
+@recipes_app.command("diff")
+def recipes_diff(a: RecipeName, b: RecipeName, as_json: Json = False) -> None:
+    """Print the settings in which two recipes differ, side by side, and how many are equal.
+
+    Examples: harness recipes diff sddit-s maskdit-s · harness recipes diff dit-s dit-xl
+    """
     show(_difference(a, b), as_json, _diff_lines)
 
 
-@recipes_app.command(
-    "count", epilog="Examples: harness recipes count sddit-xl maskdit-xl · harness recipes count --out runs/counts.json"
-)
-@answers
+@recipes_app.command("count")
 def recipes_count(
     recipes: Annotated[
         list[str] | None,
@@ -77,7 +73,10 @@ def recipes_count(
     ),
     as_json: Json = False,
 ) -> None:
-    """Count parameters and multiply-accumulates of each recipe, from its shapes alone: nothing is trained."""
+    """Count parameters and multiply-accumulates of each recipe, from its shapes alone: nothing is trained.
+
+    Examples: harness recipes count sddit-xl maskdit-xl · harness recipes count --out runs/counts.json
+    """
     from harness.recipes.reading import load_recipe, recipe_names
 
     chosen = recipes or recipe_names()
@@ -158,7 +157,7 @@ def _count_lines(document: dict[str, Any]) -> list[str]:
 
 def _list_lines(document: dict[str, Any]) -> list[str]:
     rows = [
-        [r["recipe"], r["method"], f"{r['depth']} x {r['width']}", _count(r["steps"]), r["repeats"]]
+        [r["recipe"], r["method"], f"{r['depth']} x {r['width']}", short_count(r["steps"]), r["repeats"]]
         for r in document["recipes"]
     ]
     others = dict.fromkeys((r["method"], r["from"]) for r in document["recipes"] if r["from"] != "harness")
@@ -170,7 +169,7 @@ def _list_lines(document: dict[str, Any]) -> list[str]:
 
 
 def _show_lines(document: dict[str, Any]) -> list[str]:
-    rows = [[s["setting"], _text(s["value"]), s["source"]] for s in document["settings"]]
+    rows = [[s["setting"], as_text(s["value"]), s["source"]] for s in document["settings"]]
     conflicts = [line for conflict in document["conflicts"] for line in _conflict_lines(conflict)]
     return [
         *wrapped(f"{document['recipe']} repeats {document['repeats']}.", ""),
@@ -183,8 +182,8 @@ def _show_lines(document: dict[str, Any]) -> list[str]:
 
 def _conflict_lines(conflict: dict[str, Any]) -> list[str]:
     return [
-        f"  {conflict['setting']}: {_text(conflict['taken'])} here",
-        *(line for o in conflict["others"] for line in wrapped(f"{_text(o['value'])}  [{o['source']}]", "    ")),
+        f"  {conflict['setting']}: {as_text(conflict['taken'])} here",
+        *(line for o in conflict["others"] for line in wrapped(f"{as_text(o['value'])}  [{o['source']}]", "    ")),
         *wrapped(f"Why: {conflict['why']}", "    "),
     ]
 
@@ -192,7 +191,7 @@ def _conflict_lines(conflict: dict[str, Any]) -> list[str]:
 def _diff_lines(document: dict[str, Any]) -> list[str]:
     names = document["recipes"]
     rows = [
-        [d["setting"], *(_text(d["values"][n]) if n in d["values"] else "-" for n in names)]
+        [d["setting"], *(as_text(d["values"][n]) if n in d["values"] else "-" for n in names)]
         for d in document["differing"]
     ]
     return [*_sections(rows, names), "", f"{len(rows)} settings differ, {document['equal']} are equal."][1:]
@@ -211,11 +210,3 @@ def _sections(rows: list[list[str]], titles: list[str]) -> list[str]:
 
 def _section(path: str) -> str:
     return path.rpartition(".")[0] or "run"
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _count(steps: int) -> str:
-    return f"{steps // 1000}k" if steps % 1000 == 0 else str(steps)

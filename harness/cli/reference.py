@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 EXAMPLES = "Examples: "
-EXAMPLE = "Example: "
 BETWEEN = " · "
 OPTIONS = "Options"
 EVERYWHERE = "Everywhere"
@@ -28,12 +27,12 @@ class Page(NamedTuple):
     path: str  # "harness runs list"
     usage: str  # "harness runs list [OPTIONS] [RUNS]..."
     summary: str  # one sentence or two: the first paragraph of its description
-    more: tuple[str, ...]  # the other paragraphs
+    more: tuple[str, ...]  # the other paragraphs, but for the examples
     arguments: tuple[Item, ...]
     options: tuple[tuple[str, tuple[Item, ...]], ...]  # under their headings, "Options" first, "Everywhere" last
     commands: tuple[tuple[str, str], ...]  # of a group: name and summary
     examples: tuple[str, ...]  # commands as they are typed
-    closing: str  # the other text of the epilog
+    closing: str  # the epilog
 
 
 def pages() -> list[Page]:
@@ -57,7 +56,7 @@ def _pages(command: Any, ctx: Any) -> Iterator[Page]:
 def page(command: Any, ctx: Any) -> Page:
     """One command, from Typer's objects for it: any command of this command line, and a context of it."""
     paragraphs = [" ".join(part.split()) for part in inspect.cleandoc(command.help or "").split("\n\n")]
-    examples, closing = _ending(command.epilog or "")
+    examples = paragraphs.pop().removeprefix(EXAMPLES).split(BETWEEN) if paragraphs[-1].startswith(EXAMPLES) else []
     shown = [parameter for parameter in command.get_params(ctx) if not getattr(parameter, "hidden", False)]
     arguments = [p for p in shown if p.param_type_name == "argument"]
     groups: dict[str, list[Item]] = {OPTIONS: []}
@@ -73,17 +72,9 @@ def page(command: Any, ctx: Any) -> Page:
         arguments=tuple(_item(argument, ctx) for argument in arguments),
         options=tuple((heading, tuple(items)) for heading, items in groups.items() if items),
         commands=tuple(_members(command, ctx)),
-        examples=examples,
-        closing=closing,
+        examples=tuple(examples),
+        closing=" ".join((command.epilog or "").split()),
     )
-
-
-def _ending(epilog: str) -> tuple[tuple[str, ...], str]:
-    """Examples and what else an epilog says: "Examples: harness demo · harness report"."""
-    for word in (EXAMPLES, EXAMPLE):
-        if epilog.startswith(word):
-            return tuple(epilog.removeprefix(word).split(BETWEEN)), ""
-    return (), " ".join(epilog.split())
 
 
 def _members(command: Any, ctx: Any) -> Iterator[tuple[str, str]]:

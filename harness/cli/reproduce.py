@@ -5,17 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.app.answer import CONTINUES, Json, answering, count, show
+from harness.cli.app.answer import CONTINUES, answering, show
+from harness.cli.app.options import Json, count
 from harness.cli.app.processes import Nproc, start_all, together
 from harness.system.errors import OutOfTolerance
-
-
-def add_to(app: typer.Typer) -> None:
-    """Put this command into the command line."""
-    app.command(
-        epilog="Examples: harness reproduce runs/dit-tiny/seed0-9ac3130fa4 · "
-        "harness reproduce reports/demo/runs/sddit-tiny/seed0-6b41865f93 --steps 100"
-    )(reproduce)
 
 
 @answering(when_stopped=CONTINUES)
@@ -39,6 +32,9 @@ def reproduce(
 
     Bit for bit on the same processor, threads, packages and code, else within a stated tolerance; it says which, and
     what differs. Exit code 6 when it is not reproduced, or when losses cannot tell it from another seed.
+
+    Examples: harness reproduce runs/dit-tiny/seed0-9ac3130fa4 · harness reproduce
+    reports/demo/runs/sddit-tiny/seed0-6b41865f93 --steps 100
     """
     start_all(nproc)
 

@@ -6,26 +6,12 @@ from typing import Annotated
 import typer
 
 from harness.cli.app import completion, defaults
-from harness.cli.app.answer import Assignments, Json, Roots, answering, answers, count, listed, show
-from harness.cli.app.options import choice
+from harness.cli.app.answer import answering, show
+from harness.cli.app.options import RUNS, Assignments, Json, Roots, RunsOut, choice, count, listed
 from harness.cli.app.state import state
 from harness.system.errors import OutOfTolerance, UsageError
 
 
-def add_to(app: typer.Typer) -> None:
-    """Put these commands into the command line, in the order a user meets them."""
-    app.command(
-        epilog="Examples: harness compare · harness compare --figure 3 --out figures · "
-        "harness compare runs/ reports/demo/runs --figure losses"
-    )(compare)
-    app.command(
-        epilog="Examples: harness report · harness report runs/ --out reports/mine --records · "
-        "harness report --check --against reports/tiny/claims.json"
-    )(report)
-    app.command(epilog="Examples: harness demo · harness demo --steps 200 --out reports/quick --runs runs/quick")(demo)
-
-
-@answers
 def compare(
     runs: Roots = None,
     figure: Annotated[
@@ -35,13 +21,16 @@ def compare(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the figures go.")] = Path("reports/latest"),
     as_json: Json = False,
 ) -> None:
-    """Draw the paper's figures with the published points beside the measured ones: PNG, SVG and the CSV behind each."""
+    """Draw the paper's figures with the published points beside the measured ones: PNG, SVG and the CSV behind each.
+
+    Examples: harness compare · harness compare --figure 3 --out figures · harness compare runs/ reports/demo/runs
+    --figure losses
+    """
     import harness
 
     show(harness.compare(runs or "runs", figure, out=out), as_json, lambda document: document["files"])
 
 
-@answers
 def report(
     runs: Roots = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where report, figures and tables go.")] = Path(
@@ -63,7 +52,11 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write which of the paper's claims hold, its figures and tables beside what was measured: Markdown and a page."""
+    """Write which of the paper's claims hold, its figures and tables beside what was measured: Markdown and a page.
+
+    Examples: harness report · harness report runs/ --out reports/mine --records · harness report --check --against
+    reports/tiny/claims.json
+    """
     if against is not None and not check:
         raise UsageError("--against says what to check against: add --check.")
     import harness
@@ -89,12 +82,15 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the figures, the report and the records go.")] = (
         Path("reports/demo")
     ),
-    runs: Annotated[Path, typer.Option(metavar="DIR", help="Where run folders go.")] = Path("runs"),
+    runs: RunsOut = RUNS,
     steps: Annotated[int | None, typer.Option(parser=count, metavar="N", help="Fewer steps than the recipes'.")] = None,
     set_: Assignments = None,
     as_json: Json = False,
 ) -> None:
-    """Train the four tiny recipes on real digits, evaluate them, and draw and tabulate them. A few minutes on a CPU."""
+    """Train the four tiny recipes on real digits, evaluate them, and draw and tabulate them. A few minutes on a CPU.
+
+    Examples: harness demo · harness demo --steps 200 --out reports/quick --runs runs/quick
+    """
     from harness.cli import demo_report as demo
 
     arguments = [part for assignment in set_ or [] for part in ("--set", assignment)]

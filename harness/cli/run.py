@@ -7,8 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.app import completion, defaults
-from harness.cli.app.answer import CONTINUES, Assignments, Json, answering, answers, compile_modes, count, note, show
-from harness.cli.app.options import COMPILE, PIPELINES, PRECISIONS, choice
+from harness.cli.app.answer import CONTINUES, answering, note, show
+from harness.cli.app.options import (
+    COMPILE,
+    PIPELINES,
+    PRECISIONS,
+    RUNS,
+    Assignments,
+    Json,
+    RunsOut,
+    choice,
+    compile_modes,
+    count,
+)
 from harness.cli.app.processes import (
     EXECUTION,
     Launcher,
@@ -25,22 +36,6 @@ from harness.system.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.system.processes.slurm import Job
-
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Where run folders go.")]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Put these commands into the command line, in the order a user meets them."""
-    app.command(
-        epilog="Examples: harness run sddit-tiny · harness run sddit-s --steps 400k --nproc 8 · "
-        "harness run dit-tiny --steps 2k --set learning_rate=5e-4"
-    )(run)
-    app.command(
-        "import-checkpoint",
-        epilog="Examples: harness import-checkpoint DiT-XL-2-256x256.pt --as dit-xl · "
-        "harness import-checkpoint DiT-XL-2-256/transformer --as dit-xl · "
-        "harness import-checkpoint mdt.pt --as mdt-xl --out published",
-    )(import_checkpoint)
 
 
 @answering(when_stopped=CONTINUES)
@@ -68,7 +63,7 @@ def run(
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Repeat the run of this config.yaml instead of a recipe.")
     ] = None,
-    out: Out = Path("runs"),
+    out: RunsOut = RUNS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve, count and estimate, do not train.")] = False,
     no_eval: Annotated[bool, typer.Option("--no-eval", help="Train only.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start over, even if the run is finished.")] = False,
@@ -128,7 +123,11 @@ def run(
     print_sbatch: PrintSbatch = False,
     as_json: Json = False,
 ) -> None:
-    """Train a recipe, sample it and evaluate it. The same command again continues, or reports the finished run."""
+    """Train a recipe, sample it and evaluate it. The same command again continues, or reports the finished run.
+
+    Examples: harness run sddit-tiny · harness run sddit-s --steps 400k --nproc 8 · harness run dit-tiny --steps 2k
+    --set learning_rate=5e-4
+    """
     if (recipe is None) == (config is None):
         raise UsageError("name a recipe (harness recipes list shows them) or give --config, one of the two.")
     given = {
@@ -178,7 +177,6 @@ def run(
         show(result.model_dump(mode="json"), as_json, _result_lines)
 
 
-@answers
 def import_checkpoint(
     file: Annotated[
         Path,
@@ -196,10 +194,14 @@ def import_checkpoint(
         ),
     ],
     set_: Assignments = None,
-    out: Out = Path("runs"),
+    out: RunsOut = RUNS,
     as_json: Json = False,
 ) -> None:
-    """Make a run folder of a published checkpoint, which `sample` and `evaluate` accept. Nothing in it is executed."""
+    """Make a run folder of a published checkpoint, which `sample` and `evaluate` accept. Nothing in it is executed.
+
+    Examples: harness import-checkpoint DiT-XL-2-256x256.pt --as dit-xl · harness import-checkpoint
+    DiT-XL-2-256/transformer --as dit-xl · harness import-checkpoint mdt.pt --as mdt-xl --out published
+    """
     from harness.recipes import reading as recipes
 
     recipes.load_recipe(as_)  # refuse a wrong name before importing torch, which takes seconds

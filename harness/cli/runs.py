@@ -6,33 +6,21 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli.app import completion
-from harness.cli.app.answer import Json, Roots, answers, show
+from harness.cli.app.answer import show
 from harness.cli.app.application import App
-from harness.cli.app.options import choice
+from harness.cli.app.options import RUNS, Below, Json, Roots, RunName, choice
 from harness.system.errors import DataError, UsageError
 
 runs_app = App(help="List, look into, remove and export run folders.")
 
-RUNS = Path("runs")
-Below = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder of runs that names are looked up in.")]
-Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN",
-        help="A run's folder, or a part of its name that no other run has.",
-        autocompletion=completion.run_names,
-    ),
-]
 
-
-@runs_app.command(
-    "list", epilog="Examples: harness runs list · harness runs list runs/ reports/demo/runs · harness runs list --json"
-)
-@answers
+@runs_app.command("list")
 def runs_list(runs: Roots = None, as_json: Json = False) -> None:
     """Name every run folder with its steps, speed, distance and state, and every folder that is no run with the reason.
 
     The age is that of the last event a run recorded.
+
+    Examples: harness runs list · harness runs list runs/ reports/demo/runs · harness runs list --json
     """
     from harness.cli import runs_text
     from harness.records.folders import listing
@@ -43,13 +31,12 @@ def runs_list(runs: Roots = None, as_json: Json = False) -> None:
     show(document, as_json, runs_text.of_the_list)
 
 
-@runs_app.command(
-    "show",
-    epilog="Examples: harness runs show sddit-tiny/seed0 · harness runs show runs/sddit-tiny/seed0-0123456789 --json",
-)
-@answers
-def runs_show(run: Name, below: Below = RUNS, as_json: Json = False) -> None:
-    """Print one run in full: settings that its recipe has otherwise, provenance, speed, evaluations, events, files."""
+@runs_app.command("show")
+def runs_show(run: RunName, below: Below = RUNS, as_json: Json = False) -> None:
+    """Print one run in full: settings that its recipe has otherwise, provenance, speed, evaluations, events, files.
+
+    Examples: harness runs show sddit-tiny/seed0 · harness runs show runs/sddit-tiny/seed0-0123456789 --json
+    """
     from harness.cli import runs_text
     from harness.records.finding import find_run, name_below
     from harness.records.folders import inspection
@@ -58,12 +45,7 @@ def runs_show(run: Name, below: Below = RUNS, as_json: Json = False) -> None:
     show(inspection.describe(folder, name_below(below, folder)), as_json, runs_text.of_one)
 
 
-@runs_app.command(
-    "rm",
-    epilog="Examples: harness runs rm dit-tiny/seed0-0123456789 · harness runs rm --unfinished --yes · "
-    "harness runs rm runs/sddit-xl/seed0-0123456789 --keep-records --yes",
-)
-@answers
+@runs_app.command("rm")
 def runs_rm(
     runs: Annotated[
         list[str] | None,
@@ -86,6 +68,9 @@ def runs_rm(
 
     Files that the harness did not write stay. A run that another command trains, samples or evaluates is refused, and
     so is an unfinished one that was written to within a minute: it may be running on a machine that shares no locks.
+
+    Examples: harness runs rm dit-tiny/seed0-0123456789 · harness runs rm --unfinished --yes · harness runs rm
+    runs/sddit-xl/seed0-0123456789 --keep-records --yes
     """
     from harness.cli import runs_text
     from harness.records.finding import find_run
@@ -118,12 +103,7 @@ def runs_rm(
         raise UsageError("nothing was removed. Add --yes to the command to remove what is listed.")
 
 
-@runs_app.command(
-    "export",
-    epilog="Examples: harness runs export runs/ --to tensorboard · harness runs export sddit-tiny --to csv --out mine "
-    "· WANDB_MODE=online harness runs export runs/ --to wandb",
-)
-@answers
+@runs_app.command("export")
 def runs_export(
     runs: Annotated[
         list[str],
@@ -152,6 +132,9 @@ def runs_export(
 
     wandb writes an offline run, which `wandb sync` uploads, unless WANDB_MODE says otherwise. The last three formats
     need their package: pip install 'dit-harness[FORMAT]'.
+
+    Examples: harness runs export runs/ --to tensorboard · harness runs export sddit-tiny --to csv --out mine ·
+    WANDB_MODE=online harness runs export runs/ --to wandb
     """
     from harness.records.finding import find_runs
     from harness.records.folders import history

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
-from harness.cli.app.layout import columns, columns_by_row, shown, wrapped
+from harness.cli.app.layout import columns, columns_by_row, short_count, shown, wrapped
 from harness.recipes.config import leaves
 from harness.records.folders.departures import as_text
 
@@ -64,7 +64,7 @@ def _row(run: Document, metric: str) -> list[str]:
     # A run with another distance than its configuration's others keeps the name beside the value.
     other = f" {run['metric']}" if run["metric"] not in (None, metric) else ""
     done, asked = run["steps_done"], run["steps_asked"]
-    steps = _count(done) if done == asked else f"{_count(done)}/{_count(asked) if asked else '?'}"
+    steps = short_count(done) if done == asked else f"{short_count(done)}/{short_count(asked) if asked else '?'}"
     return [
         f"  {run['run'].rpartition('/')[2]}",
         NO_VALUE if run["seed"] is None else str(run["seed"]),
@@ -237,7 +237,3 @@ def _number(value: Any, digits: int) -> str:
     if not isinstance(value, int | float):
         return NO_VALUE if value is None else shown(str(value))
     return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
-
-
-def _count(steps: int) -> str:
-    return f"{steps // 1000}k" if steps and steps % 1000 == 0 else str(steps)

@@ -6,15 +6,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.app import completion, defaults
-from harness.cli.app.answer import Assignments, Json, answering, listed, live, note, show
+from harness.cli.app.answer import answering, live, note, show
 from harness.cli.app.layout import columns, wrapped
-from harness.cli.app.options import choice
+from harness.cli.app.options import RUNS, Assignments, Json, RunsOut, choice, listed
 from harness.cli.app.processes import SLURM, Launcher, Nodes, Nproc, Partition, PrintSbatch, Time, refuse_of_a_job
 from harness.cli.app.state import state
 from harness.system.errors import UsageError
@@ -25,14 +24,6 @@ if TYPE_CHECKING:
 
 NOTHING = "–"
 INDENT = "    "
-
-
-def add_to(app: typer.Typer) -> None:
-    """Put this command into the command line."""
-    app.command(
-        epilog="Examples: harness sweep all --scale tiny · harness sweep figure3 --nproc 8 · "
-        "harness sweep mask-ratio --seeds 0,1,2 --launcher slurm --nproc 8 --at-once 4 · harness sweep all --dry-run"
-    )(sweep)
 
 
 @answering(when_stopped="The same command continues it.")
@@ -54,7 +45,7 @@ def sweep(
         str | None, typer.Option(metavar="FOLDER", help="Images for the runs that encode them in every step.")
     ] = None,
     set_: Assignments = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where run folders go.")] = Path("runs"),
+    out: RunsOut = RUNS,
     nproc: Nproc = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and how far each is, start none.")] = False,
     launcher: Launcher = "local",
@@ -67,7 +58,11 @@ def sweep(
     print_sbatch: PrintSbatch = False,
     as_json: Json = False,
 ) -> None:
-    """Make the runs that a figure or a table of the paper needs; finished ones are skipped, so repeat it at will."""
+    """Make the runs that a figure or a table of the paper needs; finished ones are skipped, so repeat it at will.
+
+    Examples: harness sweep all --scale tiny · harness sweep figure3 --nproc 8 · harness sweep mask-ratio --seeds 0,1,2
+    --launcher slurm --nproc 8 --at-once 4 · harness sweep all --dry-run
+    """
     if launcher not in ("local", "slurm"):
         raise UsageError(f"--launcher is {launcher!r}; it must be local or slurm.")
     refuse_of_a_job(ctx, launcher, print_sbatch)

@@ -9,30 +9,16 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from harness.cli.app import completion, layout
+from harness.cli.app import layout
 from harness.cli.app.layout import shown
 from harness.cli.app.state import state
 from harness.system.errors import DataError, HarnessError, Interrupted, UsageError
 
 NARROWEST_BAR = 60  # columns; a bar has no room in fewer
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Roots = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        metavar="RUNS", help="Run folders, or folders of them. Default: runs/", autocompletion=completion.run_folders
-    ),
-]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change one setting; repeatable.", autocompletion=completion.assignments
-    ),
-]
 
 
 AGAIN = "Repeat the command."
@@ -132,29 +118,6 @@ def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any
         parts = [layout.shown(part) for part in str(line).split("\n")]
         said += layout.fitted(parts) if sys.stdout.isatty() and not isinstance(line, Path) else parts
     print("\n".join(said))
-
-
-def count(text: str) -> int:
-    """Parses an option like --steps 400k."""
-    from harness.recipes.config import parse_count
-
-    try:
-        return parse_count(text)
-    except UsageError as error:
-        raise typer.BadParameter(str(error).removeprefix("steps ")) from None
-
-
-def listed(text: str) -> list[str]:
-    """The parts of an option like --precision bf16,fp32."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def compile_modes(text: str) -> str:
-    """Parses an option like --compile auto, or a list of them."""
-    for mode in listed(text):
-        if mode not in ("on", "off", "auto"):
-            raise typer.BadParameter(f"--compile is {mode!r}; it must be on, off or auto.")
-    return text
 
 
 def live() -> bool:

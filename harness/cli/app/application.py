@@ -144,11 +144,11 @@ class App(typer.Typer):
         self.callback()(with_switches(_nothing_more))
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
-        """As Typer's. `epilog` holds the examples: "Examples: harness demo · harness report"."""
+        """As Typer's. The docstring's last paragraph holds the examples: "Examples: harness demo · harness report"."""
         register = super().command(name, cls=Command, **options)
 
         def decorate(function: F) -> F:
-            register(with_switches(function))
+            register(with_switches(answer.answers(function)))
             return function
 
         return decorate

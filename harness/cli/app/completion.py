@@ -94,26 +94,13 @@ def assignments(incomplete: str) -> Found:
     """Keys of --set, of any recipe."""
     from harness.recipes.config import leaves
     from harness.recipes.reading import NAMES, load_recipe, recipe_names
+    from harness.records.folders.departures import knob_defaults
 
     documents = [load_recipe(name).document for name in recipe_names()]
     paths = {path for document in documents for path, _ in leaves(document)} - {*NAMES} | {"seed"}
-    paths |= {f"knobs.{name}" for method in {document["method"] for document in documents} for name in _knobs(method)}
+    paths |= {f"knobs.{knob}" for document in documents for knob in knob_defaults(document["method"])}
     keys = paths if "." in incomplete else {path.rpartition(".")[2] for path in paths}
     return [f"{key}=" for key in sorted(keys) if key.startswith(incomplete)]
-
-
-@functools.cache
-def _knobs(method: str) -> tuple[str, ...]:
-    """The fields of a method's Config, read and not imported: the module imports torch."""
-    import ast
-    from importlib.util import find_spec
-
-    spec = find_spec(f"baselines.{method}")
-    if spec is None or spec.origin is None:
-        return ()
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    fields = [node for c in tree.body if isinstance(c, ast.ClassDef) and c.name == "Config" for node in c.body]
-    return tuple(n.target.id for n in fields if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name))
 
 
 def _in_list(incomplete: str, choices: Any) -> list[str]:

@@ -3,9 +3,9 @@
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from typing import TextIO
+from typing import Any, TextIO
 
 GAP = "  "
 WIDEST_LINE = 120
@@ -54,6 +54,18 @@ def _widths(columns: Sequence[Sequence[str]], line: int) -> list[int]:
         while sum(widths) > room and (wide := [i for i, width in enumerate(widths) if width > least[i]]):
             widths[max(wide, key=widths.__getitem__)] -= 1
     return widths
+
+
+def facts(document: Mapping[str, Any]) -> list[str]:
+    """A line for each value of a flat document, under its name: whole numbers in groups of three digits."""
+    forms = {float: "{:.5g}", int: "{:,}"}
+    rows = [[key.replace("_", " "), forms.get(type(value), "{}").format(value)] for key, value in document.items()]
+    return columns(rows)
+
+
+def short_count(steps: int) -> str:
+    """400k for 400,000."""
+    return f"{steps // 1000}k" if steps and steps % 1000 == 0 else str(steps)
 
 
 def wrapped(text: str, indent: str = "", rest: str | None = None) -> list[str]:
