@@ -24,9 +24,21 @@ def harness(*arguments, cwd, **options):
     )
 
 
-def invoke(*arguments, cwd, columns: int = 80) -> Result:
+def invoke(*arguments, cwd=".", columns: int = 80) -> Result:
     """A command in this process. One that is refused ends with SystemExit, never with another exception."""
     with contextlib.chdir(cwd):
-        done = CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": str(columns)})
+        done = CliRunner().invoke(app, [*map(str, arguments)], prog_name="harness", env={"COLUMNS": str(columns)})
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done
+
+
+def answer(*arguments, cwd=".", columns: int = 80) -> str:
+    """What a command that succeeds prints on stdout."""
+    done = invoke(*arguments, cwd=cwd, columns=columns)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def flowing(text: str) -> str:
+    """The text as if no line were broken."""
+    return " ".join(text.split())

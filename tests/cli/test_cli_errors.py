@@ -8,9 +8,7 @@ import sys
 from importlib.metadata import version
 
 import pytest
-from typer.testing import CliRunner
-
-from harness.cli import app
+from command_line import invoke as harness
 
 # Something that happens while a module is read, long before a command begins.
 WHILE_IMPORTING = """
@@ -24,10 +22,6 @@ sys.argv = ["harness", *{arguments!r}]
 from harness.__main__ import main
 main()
 """
-
-
-def harness(*arguments):
-    return CliRunner().invoke(app, list(arguments), prog_name="harness")
 
 
 @pytest.mark.parametrize(

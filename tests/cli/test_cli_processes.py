@@ -3,14 +3,10 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 
+import command_line
 import numpy as np
 import pytest
-from typer.testing import CliRunner
-
-from harness.cli import app
 
 SMALL = ["--set", "width=16", "--set", "depth=3", "--set", "num_heads=2", "--set", "batch_size=8"]
 
@@ -18,13 +14,9 @@ SMALL = ["--set", "width=16", "--set", "depth=3", "--set", "num_heads=2", "--set
 def harness(*arguments, cwd):
     """Exit code, stdout and stderr of a command, which is carried out in this process unless it starts several."""
     if "--nproc" not in arguments:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(cwd)
-            done = CliRunner().invoke(app, arguments, prog_name="harness")
+        done = command_line.invoke(*arguments, cwd=cwd)
         return done.exit_code, done.stdout, done.stderr
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "harness", *arguments]
-    process = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    process = command_line.harness(*arguments, cwd=cwd)
     return process.returncode, process.stdout, process.stderr
 
 

@@ -3,29 +3,16 @@
 import csv
 import json
 import re
+from functools import partial
 
+import command_line
 import pytest
-from typer.testing import CliRunner
+from command_line import flowing
 
-from harness.cli import app
 from harness.papers import published
 
-EVERYTHING = ["published", "list"]
-
-
-def ask(*arguments: str, columns: int = 80):
-    return CliRunner().invoke(app, [*EVERYTHING, *arguments], env={"COLUMNS": str(columns)})
-
-
-def answer(*arguments: str, columns: int = 80) -> str:
-    done = ask(*arguments, columns=columns)
-    assert done.exit_code == 0, done.output
-    return done.stdout
-
-
-def flowing(text: str) -> str:
-    """The text as if no line were broken."""
-    return " ".join(text.split())
+ask = partial(command_line.invoke, "published", "list")
+answer = partial(command_line.answer, "published", "list")
 
 
 @pytest.mark.parametrize("columns", [40, 80, 200])

@@ -1,31 +1,21 @@
 """`harness recipes` as a user reads it: what it prints at 80 columns, as JSON, and for names that do not exist."""
 
 import json
+from functools import partial
 
+import command_line
 import pytest
-from typer.testing import CliRunner
+from command_line import flowing
 
 import baselines
-from harness.cli.recipes import recipes_app
 from harness.recipes.reading import load_recipe, recipe_names, settings
 from harness.records.evidence import gather
 
 RECIPES = ("dit-s", "maskdit-xl-512", "mdt-xl", "sddit-xl", "sddit-tiny")
 
 
-def ask(*arguments: str, columns: int = 80):
-    return CliRunner().invoke(recipes_app, list(arguments), env={"COLUMNS": str(columns)})
-
-
-def answer(*arguments: str) -> str:
-    done = ask(*arguments)
-    assert done.exit_code == 0, done.output
-    return done.stdout
-
-
-def flowing(text: str) -> str:
-    """The text as if no line were broken."""
-    return " ".join(text.split())
+ask = partial(command_line.invoke, "recipes")
+answer = partial(command_line.answer, "recipes")
 
 
 def set_by(name: str):
@@ -131,6 +121,7 @@ def test_an_unknown_name_ends_with_2_and_names_the_nearest(arguments):
     assert "no recipe is called 'sdit-s'. Did you mean sddit-s" in done.stderr
 
 
+@pytest.mark.slow
 def test_count_gives_the_papers_parameters_and_writes_what_compare_and_report_read(tmp_path):
     counted = json.loads(answer("count", "sddit-xl", "maskdit-xl", "--json", "--out", str(tmp_path / "counts.json")))
     millions = {name: round(of["params"] / 1e6, 1) for name, of in counted["recipes"].items()}
