@@ -3,11 +3,13 @@
 stdout carries the answer, stderr the progress. Heavy imports wait until a command needs them, so that --help is quick.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
 
 from harness.cli import audit, bench, config, doctor, export, images, reproduce, results, run, sweep
+from harness.cli.app.answer import AGAIN, CONTINUES, CONTINUES_IT
 from harness.cli.app.application import App, with_switches
 from harness.cli.data import data_app
 from harness.cli.published import published_app
@@ -43,11 +45,18 @@ def settings(
 app.callback()(with_switches(settings))
 
 
+WHEN_STOPPED: Mapping[Callable[..., None], str] = {
+    run.run: CONTINUES,
+    reproduce.reproduce: CONTINUES,
+    sweep.sweep: CONTINUES_IT,
+    results.demo: CONTINUES_IT,
+    bench.bench: bench.STARTS_OVER,
+}
 for command in (
     run.run, run.import_checkpoint, sweep.sweep, images.sample, images.evaluate, export.export, results.compare,
     results.report, results.demo, audit.audit, reproduce.reproduce, bench.bench, doctor.doctor,
 ):  # fmt: skip
-    app.command()(command)
+    app.command(when_stopped=WHEN_STOPPED.get(command, AGAIN))(command)
 app.add_typer(data_app, name="data")
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(runs_app, name="runs")

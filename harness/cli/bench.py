@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.app import completion, defaults
-from harness.cli.app.answer import answering, progress_for, show
+from harness.cli.app.answer import progress_for, show
 from harness.cli.app.options import COMPILE, PIPELINES, PRECISIONS, Assignments, Json, choice, compile_modes, listed
 from harness.system.errors import DataError, Interrupted, Preempted, UsageError
 
@@ -19,7 +19,6 @@ LONGEST_WINDOW = 86_400  # seconds
 VARIED = "What is varied, each a LIST"
 
 
-@answering(when_stopped=STARTS_OVER)
 def bench(
     recipes: Annotated[
         list[str],

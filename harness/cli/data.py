@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.app.answer import answering, progress_for, show
+from harness.cli.app.answer import CONTINUES_IT, progress_for, show
 from harness.cli.app.application import App
 from harness.cli.app.layout import facts
 from harness.cli.app.options import Json, choice, count
@@ -23,8 +23,7 @@ Images = Annotated[
 ]
 
 
-@data_app.command()
-@answering(when_stopped="The same command continues it.")
+@data_app.command(when_stopped=CONTINUES_IT)
 def encode(
     images: Annotated[Path, typer.Argument(metavar="IMAGENET_DIR", help="Images, in one folder a class.")],
     out: Out,
@@ -64,8 +63,7 @@ def encode(
         show({"folder": str(out), **latents.info(out)}, as_json, facts)
 
 
-@data_app.command("import")
-@answering(when_stopped="The same command continues it.")
+@data_app.command("import", when_stopped=CONTINUES_IT)
 def import_(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Latents that another project made.")],
     format: Annotated[

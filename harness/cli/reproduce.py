@@ -5,13 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.app.answer import CONTINUES, answering, show
+from harness.cli.app.answer import show
 from harness.cli.app.options import Json, count
 from harness.cli.app.processes import Nproc, start_all, together
 from harness.system.errors import OutOfTolerance
 
 
-@answering(when_stopped=CONTINUES)
 def reproduce(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, with or without its weights.")],
     out: Annotated[

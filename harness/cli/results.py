@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.app import completion, defaults
-from harness.cli.app.answer import answering, show
+from harness.cli.app.answer import show
 from harness.cli.app.options import RUNS, Assignments, Json, Roots, RunsOut, choice, count, listed
 from harness.cli.app.state import state
 from harness.system.errors import OutOfTolerance, UsageError
@@ -77,7 +77,6 @@ def report(
         raise OutOfTolerance(f"{len(failed)} outside tolerance: {' '.join(failed)}")
 
 
-@answering(when_stopped="The same command continues it.")
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the figures, the report and the records go.")] = (
         Path("reports/demo")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.app import completion, defaults
-from harness.cli.app.answer import CONTINUES, answering, note, show
+from harness.cli.app.answer import note, show
 from harness.cli.app.options import (
     COMPILE,
     PIPELINES,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from harness.system.processes.slurm import Job
 
 
-@answering(when_stopped=CONTINUES)
 def run(
     ctx: typer.Context,
     recipe: Annotated[

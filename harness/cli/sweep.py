@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.app import completion, defaults
-from harness.cli.app.answer import answering, live, note, show
+from harness.cli.app.answer import live, note, show
 from harness.cli.app.layout import columns, wrapped
 from harness.cli.app.options import RUNS, Assignments, Json, RunsOut, choice, listed
 from harness.cli.app.processes import SLURM, Launcher, Nodes, Nproc, Partition, PrintSbatch, Time, refuse_of_a_job
@@ -26,7 +26,6 @@ NOTHING = "–"
 INDENT = "    "
 
 
-@answering(when_stopped="The same command continues it.")
 def sweep(
     ctx: typer.Context,
     name: Annotated[

@@ -24,12 +24,12 @@ LAUNCH = (
 CHILD = """
 import os, signal, sys, time, typer
 from pathlib import Path
-from harness.cli.app.answer import answers
+from harness.cli.app.answer import AGAIN, answering
 from harness.system import errors
 from harness.system.processes import launch, signals
 rank, folder = int(os.environ["RANK"]), Path(sys.argv[1])
 
-@answers
+@answering(when_stopped=AGAIN)
 def work():
 {body}
 

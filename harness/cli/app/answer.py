@@ -23,6 +23,7 @@ NARROWEST_BAR = 60  # columns; a bar has no room in fewer
 
 AGAIN = "Repeat the command."
 CONTINUES = "The same command continues from the last checkpoint."
+CONTINUES_IT = "The same command continues it."
 
 
 def answering(*, when_stopped: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -42,9 +43,6 @@ def answering(*, when_stopped: str) -> Callable[[Callable[..., None]], Callable[
         return wrapped
 
     return decorated
-
-
-answers = answering(when_stopped=AGAIN)
 
 
 @contextmanager

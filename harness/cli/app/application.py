@@ -143,12 +143,12 @@ class App(typer.Typer):
         )
         self.callback()(with_switches(_nothing_more))
 
-    def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
+    def command(self, name: str | None = None, *, when_stopped: str = answer.AGAIN, **options: Any) -> Callable[[F], F]:
         """As Typer's. The docstring's last paragraph holds the examples: "Examples: harness demo · harness report"."""
         register = super().command(name, cls=Command, **options)
 
         def decorate(function: F) -> F:
-            register(with_switches(answer.answers(function)))
+            register(with_switches(answer.answering(when_stopped=when_stopped)(function)))
             return function
 
         return decorate
