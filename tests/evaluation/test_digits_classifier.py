@@ -120,6 +120,7 @@ def test_a_cache_folder_that_cannot_be_written_costs_a_warning_only(short, caplo
     monkeypatch.setenv("HARNESS_CACHE", str(short / "file" / "folder"))
     load()
     assert "cannot be cached" in caplog.records[-1].getMessage()
+    assert "Set HARNESS_CACHE to another folder" in caplog.records[-1].getMessage()
 
 
 def test_two_processes_that_train_at_once_leave_one_sound_file(short, caplog, monkeypatch):

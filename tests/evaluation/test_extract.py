@@ -33,6 +33,9 @@ class Alone(World):
     def wait(self):
         pass
 
+    def gathered(self, value):
+        return [value]
+
 
 @pytest.fixture
 def images(digits):
@@ -61,6 +64,39 @@ def test_features_are_extracted_once(images, real, counting, tmp_path):
     assert same(extract.features_of(images, counting, tmp_path), real)
     assert same(extract.known(tmp_path, len(images)), real)
     assert counting.seen == len(images)
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning_and_another_folder_an_error(
+    images, real, network, tmp_path, caplog, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "cache"
+    monkeypatch.setenv("HARNESS_CACHE", str(folder))
+    assert same(extract.features_of(images, network, extract.cache()), real)
+    assert "features cannot be kept" in caplog.text
+    assert "set HARNESS_CACHE to another folder" in caplog.text
+    monkeypatch.delenv("HARNESS_CACHE")
+    with pytest.raises(DataError, match="cannot be written"):
+        extract.features_of(images, network, folder)
+
+
+def test_what_one_process_cannot_keep_reaches_the_main_one(images, real, network, tmp_path, monkeypatch):
+    """With a cache that cannot be written, the parts of the other processes are not there to be read."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "file" / "cache"))
+    sent = []
+
+    class Second(Alone):
+        def gathered(self, value):
+            sent.append(value)
+            return [value]
+
+    class First(Alone):
+        def gathered(self, value):
+            return [value, *sent]
+
+    assert extract.features_of(images, network, extract.cache(), world=Second(1, 2, 1, 2)) is None
+    assert same(extract.features_of(images, network, extract.cache(), world=First(0, 2, 0, 2)), real)
 
 
 def test_a_damaged_part_is_extracted_again(images, real, counting, tmp_path):

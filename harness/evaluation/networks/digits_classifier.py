@@ -192,4 +192,8 @@ def _write(path: Path, trained: Trained) -> None:
     try:
         write_checked(path, weights, held_out_accuracy=repr(trained.held_out_accuracy))
     except DataError as error:
-        log.warning("the classifier cannot be cached (%s); it will be trained again next time", error)
+        log.warning(
+            "the classifier cannot be cached (%s); it will be trained again next time. Set HARNESS_CACHE to "
+            "another folder",
+            error,
+        )

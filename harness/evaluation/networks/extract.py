@@ -3,6 +3,7 @@
 N images, D, S and K numbers of pooled, spatial and class outputs.
 """
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ from harness.system.weights import read_checked, write_checked
 
 PART_IMAGES = 512  # a multiple of every network's batch; 100 MB of 256 x 256 images at once
 _THAT_COMPUTE = ("torch", "torch-fidelity", "transformers", "pillow")
+log = logging.getLogger(__name__)
+
 VERSION = 1  # raise it when the code changes what features of the same images are
 
 
@@ -60,16 +63,22 @@ def features_of(
     """The features of all images in order; each process extracts every world.size-th part and keeps it in `folder`.
 
     The main process has them, the others get None. Parts that are there and sound are not extracted again. Raises
-    DataError when the network cannot take these images or the folder cannot be written.
+    DataError when the network cannot take these images or the folder, unless it is the cache's, cannot be written.
     """
     network.refuse(images.shape)
-    bounds, mine = _bounds(len(images)), {}
+    bounds, mine, unkept = _bounds(len(images)), {}, {}
     for number, (first, stop) in enumerate(bounds):
         if number % world.size == world.rank:
             path = _path(folder, first, stop)
-            mine[first] = _read(path, (first, stop)) or _extract(images, network, path, first, stop)
+            mine[first] = _read(path, (first, stop))
+            if mine[first] is None:
+                mine[first] = network(images.read(first, stop))
+                if not _kept(path, mine[first]):
+                    unkept[first] = mine[first]
         advance(stop)
     world.wait()
+    for parts_of_one in world.gathered(unkept):
+        mine |= parts_of_one
     if not world.is_main:
         return None
     parts = [part for bound in bounds if (part := mine.pop(bound[0], None) or _read(_path(folder, *bound), bound))]
@@ -96,7 +105,7 @@ def features_of_content(
     folder = kept_in(home, sha256, network, device)
     features = features_of(images, network, folder, world=world, advance=advance)
     if world.is_main and content_of(images).sha256 != sha256:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # it is not there where nothing could be kept
         raise DataError(f"{images.name} has changed while it was measured. Repeat the command when it is whole.")
     return features
 
@@ -115,10 +124,16 @@ def _path(folder: Path, first: int, stop: int) -> Path:
     return folder / f"features-{first:07d}-{stop:07d}.safetensors"
 
 
-def _extract(images: ImageSet, network: FeatureNetwork, path: Path, first: int, stop: int) -> Features:
-    features = network(images.read(first, stop))
-    write_checked(path, {name: values for name, values in features._asdict().items() if values is not None})
-    return features
+def _kept(path: Path, features: Features) -> bool:
+    """Whether the features could be written to `path`. Only in the cache may that fail: no result needs them there."""
+    try:
+        write_checked(path, {name: values for name, values in features._asdict().items() if values is not None})
+    except DataError as error:
+        if not path.is_relative_to(cache_folder()):
+            raise
+        log.warning("features cannot be kept for the next time (%s); set HARNESS_CACHE to another folder", error)
+        return False
+    return True
 
 
 def _read(path: Path, part: tuple[int, int]) -> Features | None:
