@@ -155,6 +155,9 @@ def run(
         raise UsageError(f"--launcher is {launcher!r}; it must be local or slurm.")
     refuse_of_a_job(ctx, launcher, print_sbatch)
     if not dry_run:
+        if nproc and nproc > 1:
+            with defaults.named(given):
+                _refuse_unequal_shares(recipe or config or "", assignments, nproc)
         start_all(nproc)
 
     if dry_run:
@@ -174,6 +177,15 @@ def run(
         )  # fmt: skip
     if result is not None:  # the main process has it
         show(result.model_dump(mode="json"), as_json, _result_lines)
+
+
+def _refuse_unequal_shares(source: str | Path, assignments: list[str], nproc: int) -> None:
+    """UsageError, before any process starts, where `nproc` does not divide the batch of this run."""
+    from harness.data.loader import rows_of
+    from harness.planning.plan import resolve
+    from harness.system.processes.world import World
+
+    rows_of(resolve(source, assignments), World(size=nproc, local_size=nproc))
 
 
 def import_checkpoint(

@@ -8,6 +8,8 @@ import command_line
 import numpy as np
 import pytest
 
+from harness.system.processes import launch
+
 SMALL = ["--set", "width=16", "--set", "depth=3", "--set", "num_heads=2", "--set", "batch_size=8"]
 
 
@@ -83,9 +85,19 @@ def test_a_run_of_two_processes_is_not_continued_by_one(folder):
     assert "in 2 process(es)" in err
 
 
-@pytest.mark.slow
-def test_a_batch_that_two_processes_cannot_share_is_refused_before_a_step(tmp_path):
-    code, _, err = harness("run", "dit-tiny", "--nproc", "2", "--set", "batch_size=7", "--no-eval", cwd=tmp_path)
-    assert code == 2
-    assert err.strip().splitlines()[-1].startswith("error: a batch of 7 does not divide over 2 processes")
-    assert not list(tmp_path.rglob("*.jsonl"))
+@pytest.mark.parametrize(
+    ("nproc", "says"),
+    [("2", "a batch of 7 does not divide over 2 processes"), ("100", "--nproc is 100, one process a processor core")],
+)
+def test_processes_that_cannot_share_the_batch_or_the_machine_are_refused_before_one_starts(
+    nproc, says, tmp_path, monkeypatch
+):
+    started = []
+    monkeypatch.setattr(launch, "_Processes", lambda *_: started.append(nproc))
+    batch = {"2": "7", "100": "100"}[nproc]
+    done = command_line.invoke(
+        "run", "dit-tiny", "--nproc", nproc, "--set", f"batch_size={batch}", "--no-eval", cwd=tmp_path
+    )
+    assert (done.exit_code, started) == (2, [])
+    assert says in " ".join(done.stderr.split())
+    assert not list(tmp_path.iterdir())

@@ -162,7 +162,8 @@ def test_a_crash_of_another_process_is_shown_with_what_it_said(run):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_is_killed_ends_the_run_in_seconds_and_leaves_no_orphan(rank, run, tmp_path):
+def test_a_process_that_is_killed_ends_the_run_in_seconds_and_leaves_no_orphan(rank, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "processors", lambda: 3)
     killed = []
 
     def kill() -> None:
@@ -378,10 +379,19 @@ def test_an_environment_that_contradicts_itself_is_refused(environment, says, mo
         launch.current()
 
 
-@pytest.mark.parametrize(("nproc", "says"), [(0, "--nproc is 0"), (-1, "--nproc is -1"), (3, "this machine has 2")])
-def test_fewer_than_one_process_and_more_than_gpus_are_refused(nproc, says, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+@pytest.mark.parametrize(
+    ("nproc", "gpus", "says"),
+    [
+        (0, 2, "--nproc is 0"),
+        (-1, 0, "--nproc is -1"),
+        (3, 2, "one process a GPU, and there are 2 here. Take 2 at most"),
+        (5, 0, "one process a processor core, and there are 4 here. Take 4 at most"),
+    ],
+)
+def test_fewer_than_one_process_and_more_than_the_machine_has_are_refused(nproc, gpus, says, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: bool(gpus))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr(launch, "processors", lambda: 4)
     with pytest.raises(UsageError, match=says):
         launch.run_processes(nproc, [])
 

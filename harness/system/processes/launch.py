@@ -199,8 +199,10 @@ def _refuse(nproc: int) -> None:
         raise UsageError(f"--nproc is {nproc}; it must be at least 1.")
     import torch
 
-    if torch.cuda.is_available() and nproc > (count := torch.cuda.device_count()):
-        raise UsageError(f"--nproc is {nproc}, one process a GPU, and this machine has {count}. Take at most {count}.")
+    has_gpu = torch.cuda.is_available()
+    count, what = (torch.cuda.device_count(), "GPU") if has_gpu else (processors(), "processor core")
+    if nproc > count:
+        raise UsageError(f"--nproc is {nproc}, one process a {what}, and there are {count} here. Take {count} at most.")
 
 
 def _own_store():
