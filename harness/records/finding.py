@@ -41,6 +41,8 @@ def _search(folder: Path, deepest: int) -> Iterator[tuple[Path, str]]:
     if names & {*RECORDS, "checkpoints"} or RUN_ID.fullmatch(folder.name):
         yield folder, ""
         return
+    if names and all(name.startswith(".") for name in names):
+        return  # only the lock of a command that is about to make a run here
     if not deepest:
         yield folder, f"lies more than {DEEPEST} folders deep"
         return

@@ -52,9 +52,12 @@ def test_a_window_holds_as_many_steps_as_fill_it_and_never_none():
 
 def test_speed_and_waiting_are_those_of_the_timed_steps():
     (ready,) = turns([Sleeper("one", 0.01)], rounds=3, window_seconds=0.03)
-    assert ready.steps_per_sec.median == pytest.approx(100, rel=0.3)
-    assert ready.data_wait_share == pytest.approx(0.25, rel=0.3)
-    assert ready.step_seconds == pytest.approx(0.01, rel=0.3)
+    speeds = sorted(w.steps / w.seconds for w in ready.windows)
+    assert ready.steps_per_sec.median == speeds[1] <= 100  # a sleep of 0.01 s is never shorter
+    waited = sum(w.data_seconds for w in ready.windows) / sum(w.seconds for w in ready.windows)
+    assert ready.data_wait_share == pytest.approx(waited)
+    assert 0 < waited < 1
+    assert ready.step_seconds == pytest.approx(1 / speeds[1])
 
 
 def test_a_ratio_is_taken_round_by_round_so_that_a_slow_round_cancels():

@@ -17,10 +17,10 @@ H200 = Device(name="NVIDIA H200", kind="cuda", count=1, threads=16)
 LIGHT_MODULES = (
     "records.store",
     "papers.published",
-    "report.figures",
+    "reporting.figures",
     "papers.sddit.claims",
-    "report.tables",
-    "report.report",
+    "reporting.tables",
+    "reporting.report",
 )
 
 
