@@ -13,7 +13,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -34,13 +34,6 @@ TABLE_TOLERANCE = 1e-3
 # The prefixes of DistributedDataParallel, of torch.compile and of MaskDiT's EDM wrapper.
 WRAPPERS = re.compile(r"((module|_orig_mod|model)\.)*")
 NAMED = 10  # of each kind of mismatch
-_PATHS = {
-    "PosixPath": PurePosixPath,
-    "PurePosixPath": PurePosixPath,
-    "WindowsPath": PureWindowsPath,
-    "PureWindowsPath": PureWindowsPath,
-}
-PATHS = [(kind, f"{home}.{name}") for home in ("pathlib", "pathlib._local") for name, kind in _PATHS.items()]
 READ = "DiT, MaskDiT and MDT v1 can be imported, and DiT as diffusers has it"
 FOREIGN = {  # networks of other projects, by a name that only their weights have
     "REPA, or a method built on it (a SiT with projectors, trained by flow matching)": re.compile(
@@ -112,8 +105,8 @@ def _load(path: Path) -> object:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}. Check the path to the weights.") from None
     try:
-        # The training scripts store their options: a Namespace is a bag of values, a path a name. Harmless to restore.
-        with torch.serialization.safe_globals([argparse.Namespace, *PATHS]):
+        # The training scripts store their options, a Namespace: a bag of values, harmless to restore.
+        with torch.serialization.safe_globals([argparse.Namespace]):
             return load_saved(path, mapped=True)
     except Exception as error:  # damaged bytes can fail in any way
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
