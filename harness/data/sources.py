@@ -34,6 +34,8 @@ def load(name: str, *, shape: InputShape | None = None, pipeline: str = "cached"
 
     Raises UsageError with the nearest names when it is neither, DataError when it is not there or does not fit `shape`.
     """
+    if not name.strip():
+        raise unknown("data set", name, names())
     data = _open(name, shape, pipeline, vae)
     if vae is not None and data.vae != vae and data.real:
         raise DataError(

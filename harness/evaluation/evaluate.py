@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import harness
+from harness.data import sources
 from harness.data.dataset import Dataset
 from harness.data.latents.vae import Vae
 from harness.evaluation import references
@@ -88,8 +89,8 @@ def yardstick(
     `weights` are the feature network's, where not the published ones. Raises SetupError when they are not on this
     machine, DataError when the reference is missing, damaged, of another network, or cannot give a metric wanted.
     """
+    source = references.open_reference(reference, data)  # before the network, which may have to be downloaded
     network = features.load(feature_name, weights, device)
-    source = references.open_reference(reference, data)
     source.refuse(network)
     wanted = metric_names.meant(wanted, network.name)
     metrics.refuse(
@@ -176,6 +177,7 @@ def evaluate_images(
     """
     started, clock = time.perf_counter(), StageClock(yard.device)
     yard.network.refuse(images.shape)
+    _refuse_labels(images, yard)
     sha256 = None
     if world.is_main:
         progress.stage("reading images", len(images))
@@ -198,12 +200,24 @@ def evaluate_images(
     if generated is None or reference is None:  # the main process measures
         return None
     unknown: dict[str, Any] = dict.fromkeys(_OF_THE_SAMPLER)
-    protocol = EvaluationProtocol(**unknown, num_images=len(images), **_of_the_yardstick(yard))
+    protocol = EvaluationProtocol(**unknown, num_images=len(images), **_of_the_yardstick(yard, images.shape))
     return _measured(
         generated, images.labels, reference, yard, protocol, progress,
         name=images.name, step=None, weights=None, weights_sha256=None, samples_sha256=sha256,
-        started=started, clock=clock,
+        started=started, clock=clock, notes=images.notes,
     )  # fmt: skip
+
+
+def _refuse_labels(images: ImageSet, yard: Yardstick) -> None:
+    """Raises DataError for a label that the classes of the feature network's data set do not have."""
+    if images.labels is None or yard.network.classes_of is None or "class_accuracy" not in yard.wanted:
+        return
+    num_classes = sources.load(yard.network.classes_of).num_classes
+    for wrong in torch.nonzero(images.labels >= num_classes)[:1, 0].tolist():
+        raise DataError(
+            f"label {wrong} of {images.name} is {int(images.labels[wrong])}, and {yard.network.classes_of} has the "
+            f"classes 0 to {num_classes - 1}. Save the right labels, leave them out, or measure without class_accuracy."
+        )
 
 
 def protocol_of(cfg: RunConfig, yard: Yardstick, vae: Vae | None) -> EvaluationProtocol:
@@ -224,7 +238,7 @@ def protocol_of(cfg: RunConfig, yard: Yardstick, vae: Vae | None) -> EvaluationP
         sample_precision=plan.sample_precision,
         decode_precision=plan.decode_precision if vae else None,
         seed=plan.seed,
-        **_of_the_yardstick(yard),
+        **_of_the_yardstick(yard, image_shape(cfg.input, vae)),
     )
 
 
@@ -246,7 +260,7 @@ def _of_the_images(protocol: EvaluationProtocol) -> dict[str, Any]:
     return protocol.model_dump(include={*_OF_THE_SAMPLER, "num_images", "features_device"})
 
 
-def _of_the_yardstick(yard: Yardstick) -> dict[str, Any]:
+def _of_the_yardstick(yard: Yardstick, shape: tuple[int, int, int]) -> dict[str, Any]:  # (H, W, C)
     source, network = yard.source, yard.network
     return {
         "features": network.name,
@@ -254,6 +268,7 @@ def _of_the_yardstick(yard: Yardstick) -> dict[str, Any]:
         "features_batch": network.batch_size,
         "features_precision": network.precision,
         "features_device": yard.device.type,
+        "grey_channel": "repeated" if network.repeats(shape) else None,
         "reference": source.name,
         "reference_sha256": source.sha256,
         "reference_images": source.num_images,
@@ -316,6 +331,7 @@ def _measured(
     *,
     started: float,
     clock: StageClock,
+    notes: Sequence[str] = (),
     **identity: Any,
 ) -> Evaluation:
     begun = time.perf_counter()
@@ -325,7 +341,7 @@ def _measured(
         return {metric_names.metric_name(m, yard.network.name, protocol.num_images): v for m, v in values.items()}
 
     found = metrics.measure(generated, reference, yard.wanted, labels=labels, device=yard.device)
-    notes = [*found.notes, *yard.source.remarks(yard.network)]
+    notes = [*notes, *found.notes, *yard.source.remarks(yard.network)]
     if protocol.num_images <= yard.network.pool_size and "fd" in found.values:
         notes.append(
             f"{protocol.num_images:,} images are no more than the {yard.network.pool_size:,} features: a Fréchet "

@@ -24,7 +24,7 @@ from harness.evaluation.networks.base import FeatureNetwork
 from harness.evaluation.reference_file import Source, read_reference, write_reference
 from harness.recipes.config import digest
 from harness.recipes.seeds import mix
-from harness.system.errors import DataError
+from harness.system.errors import DataError, UsageError
 from harness.system.processes.world import World
 
 NUM_POINTS = 10_000  # images of a reference behind precision and recall, as in ADM's
@@ -65,6 +65,8 @@ def open_reference(name: str, data: Dataset | None = None) -> Source:
 
 def find(name: str) -> Path | None:
     """The reference file called `name`; None for a data set's name. Raises DataError when there is no such file."""
+    if not name.strip():
+        raise UsageError("--reference is empty. Give a reference file, or the name of a data set.")
     folder = sources.data_folder() / "references"
     for path in (Path(name), folder / name):
         if path.is_file():
@@ -153,7 +155,7 @@ def make(
     """
     network.refuse(images.shape)
     if len(images) < 2:
-        raise DataError(f"{images.name} holds {len(images)} image(s); statistics need at least 2.")
+        raise DataError(f"{images.name} holds {len(images)} image(s); statistics need at least 2. Give more.")
     pool = Moments(network.pool_size)
     spatial = None if network.spatial_size is None else Moments(network.spatial_size)
     for number, first in enumerate(range(0, len(images), extract.PART_IMAGES)):
@@ -175,6 +177,8 @@ def make(
         "num_images": len(images),
         "features": network.name,
         "features_sha256": network.sha256,
+        **({"grey_channel": "repeated"} if network.repeats(images.shape) else {}),
+        **({"notes": list(images.notes)} if images.notes else {}),
         "harness_version": harness.__version__,
     }
     if world.is_main:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from harness.recipes.config import DEEPEST, SHOWN_CHARACTERS, digest, refuse_strange
 from harness.system.errors import DataError
@@ -118,11 +118,17 @@ class EvaluationProtocol(Record):
     features_batch: int | None = None  # images the feature network sees at once
     features_precision: str = "fp32"
     features_device: Literal["cpu", "cuda"] | None = None
+    grey_channel: Literal["repeated"] | None = None  # grey images went into a network of three channels
     reference: Shown
     reference_sha256: str
     reference_images: int | None  # behind the reference's statistics; None: its file does not say
     reference_points: int | None = None  # images behind precision and recall; None: there are none
     seed: int | None
+
+    @model_serializer(mode="wrap")
+    def _without_grey_channel(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `grey_channel` out where it is None: the names of evaluations are hashes of their conditions."""
+        return {name: value for name, value in serialize(self).items() if (name, value) != ("grey_channel", None)}
 
 
 class CrossCheck(Record):

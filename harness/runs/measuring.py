@@ -121,6 +121,8 @@ def make_reference(
 
 def _images_of(name: str, size: int | None, progress: Progress) -> tuple[ImageSet, str]:
     """The images called `name` and a hash of them."""
+    if not name.strip():
+        raise UsageError("the name of the images is empty. Give a folder, an .npz or a data set.")
     path = Path(name)
     if size is not None:
         if not path.is_dir():

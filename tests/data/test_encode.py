@@ -155,6 +155,12 @@ class Watch:
             self.act()
 
 
+@pytest.mark.parametrize("place", ["", "temple/latents"])
+def test_latents_among_the_images_are_refused(place, photos):
+    with pytest.raises(UsageError, match=r"lies in .*, among the images: it would be taken for a class"):
+        encoded(photos, photos / place)
+
+
 def test_a_second_command_that_encodes_into_the_same_folder_is_refused_and_disturbs_nothing(photos, whole, tmp_path):
     out, refused = tmp_path / "latents", []
 

@@ -27,3 +27,9 @@ def test_the_hash_follows_the_values():
 def test_an_unknown_set_names_the_nearest():
     with pytest.raises(UsageError, match="Did you mean digits"):
         sources.load("digit")
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_no_folder(name):
+    with pytest.raises(UsageError, match="no data set is called '.*Available: .*digits"):
+        sources.load(name)

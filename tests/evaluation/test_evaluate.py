@@ -194,6 +194,29 @@ def test_useless_images_in_a_file_are_refused_and_a_collapsed_run_is_measured(cf
     assert collapsed.metrics["fd-digits@60"] > 10
 
 
+def test_a_label_that_no_class_has_is_refused_with_its_place(digits, tmp_path):
+    labels = torch.where(torch.arange(60) == 7, 10, 3)
+    images = TensorImages("mine", to_uint8(digits.clean)[:60], labels)
+    yard = yardstick("digits", "digits", ["fd", "class_accuracy"], device=CPU)
+    with pytest.raises(DataError, match=r"label 7 of mine is 10, and digits has the classes 0 to 9"):
+        evaluate_images(images, yard, folder=tmp_path, world=World(), progress=NoProgress())
+
+
+def test_grey_images_are_measured_by_a_network_of_colour_and_the_record_says_how(digits, tmp_path):
+    images = TensorImages("grey", to_uint8(digits.clean)[:8])
+    np.savez(tmp_path / "reference.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    yard = yardstick("inception", str(tmp_path / "reference.npz"), ["fd"], device=CPU, weights="random")
+    protocol = evaluate_images(images, yard, folder=tmp_path, world=World(), progress=NoProgress()).protocol
+    assert protocol.model_dump()["grey_channel"] == "repeated"
+    assert "grey_channel" not in protocol.model_copy(update={"grey_channel": None}).model_dump()  # as in older records
+
+
+def test_a_missing_reference_is_said_before_the_network_is_looked_for(monkeypatch, tmp_path):
+    monkeypatch.setattr("harness.evaluation.evaluate.features.load", None)
+    with pytest.raises(DataError, match=r"there is no reference .*absent\.npz"):
+        yardstick("inception", str(tmp_path / "absent.npz"), ["fd"], device=CPU)
+
+
 def test_what_a_reference_cannot_give_is_told_before_anything_is_drawn(network, tmp_path, digits):
     np.savez(tmp_path / "statistics.npz", mu=np.zeros(64), sigma=np.eye(64))
     with pytest.raises(DataError, match="precision"):

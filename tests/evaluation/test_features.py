@@ -92,7 +92,9 @@ def test_images_of_another_shape_are_refused_with_the_shape_they_should_have(net
         network(torch.zeros(3, *shape, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize(("shape", "fits"), [((2, 9, 3), True), ((2, 9, 1), False), ((0, 9, 3), False)])
+@pytest.mark.parametrize(
+    ("shape", "fits"), [((2, 9, 3), True), ((2, 9, 1), True), ((2, 9, 2), False), ((0, 9, 3), False)]
+)
 def test_a_side_may_be_any_but_none(shape, fits):
     network = counting(image_shape=(None, None, 3))
     if fits:
@@ -100,6 +102,13 @@ def test_a_side_may_be_any_but_none(shape, fits):
     else:
         with pytest.raises(DataError, match=r"takes images of shape \(H, W, 3\)"):
             network.refuse(shape)
+
+
+def test_a_network_of_three_channels_sees_the_one_of_grey_images_in_each():
+    network, grey = counting(image_shape=(None, None, 3)), torch.arange(16, dtype=torch.uint8).reshape(2, 2, 4, 1)
+    assert network.repeats((2, 4, 1))
+    assert not network.repeats((2, 4, 3))
+    assert torch.equal(network(grey).pool, network(grey.expand(-1, -1, -1, 3)).pool)
 
 
 @pytest.mark.parametrize("images", [torch.zeros(3, 8, 8, 1), torch.zeros(0, 8, 8, 1, dtype=torch.uint8)])

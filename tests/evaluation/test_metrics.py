@@ -329,6 +329,12 @@ def test_too_few_generated_images_are_refused(halves, metric, fewest):
     assert metric in measure(some(generated, slice(fewest)), reference, [metric]).values
 
 
+def test_the_largest_number_of_images_that_is_needed_is_said_at_once(halves):
+    generated, reference = halves
+    with pytest.raises(DataError, match="1 generated images are too few: precision needs at least 5"):
+        measure(some(generated, slice(1)), reference, ["fd", "is", "precision"])
+
+
 @pytest.mark.parametrize(("metric", "fewest"), [("recall", 5), ("density", 7), ("coverage", 7), ("kid", 2)])
 def test_too_few_reference_images_are_refused(halves, metric, fewest):
     generated, reference = halves

@@ -124,8 +124,16 @@ def test_frechet_distance_takes_its_mean_in_float64():
 
 
 def test_frechet_distance_of_a_set_from_itself_is_zero_in_any_order(real: Features):
-    for distance in both_distances(gaussian_of(real.pool), gaussian_of(real.pool.flip(0))):
-        assert distance == pytest.approx(0, abs=1e-6)
+    assert both_distances(gaussian_of(real.pool), gaussian_of(real.pool.flip(0))) == (0, 0)
+
+
+@pytest.mark.parametrize(("count", "size", "one_image"), [(1_500, 64, 1e-6), (1_500, 256, 1e-5), (100, 256, 1e-3)])
+def test_rounding_alone_is_zero_and_one_changed_image_is_not(count, size, one_image):
+    """100 images with 256 features leave eigenvalues of zero, whose roots lose half the digits."""
+    features = inception_like(count, seed=1, size=size, drift=0.0)
+    changed = torch.cat([1.1 * features[:1], features[1:]])
+    assert both_distances(gaussian_of(features), gaussian_of(features.flip(0))) == (0, 0)
+    assert min(both_distances(gaussian_of(features), gaussian_of(changed))) > one_image
 
 
 @pytest.mark.parametrize(("drift", "rel"), [(0.0, 1e-6), (0.1, 1e-6), (0.5, 1e-9)])

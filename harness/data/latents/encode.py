@@ -59,6 +59,10 @@ def encode(
     for name, value in (("--size", image_size), ("--batch", batch_size)):
         if value < 1:
             raise UsageError(f"{name} is {value}; it must be at least 1.")
+    if images.resolve() in (out.resolve(), *out.resolve().parents):
+        raise UsageError(
+            f"--out {out} lies in {images}, among the images: it would be taken for a class. Name another."
+        )
     image_folder.class_names(images)  # a wrong folder is refused at once,
     encoder = vae.load(vae_id)  # and a missing VAE before ImageNet is listed, which takes a while
     if image_size % encoder.factor:

@@ -306,10 +306,9 @@ def _quiet(seed: int) -> Iterator[None]:
 def _check(generated: Features, reference: Reference, wanted: Sequence[str], labels: Tensor | None) -> None:
     """Raises DataError when the metrics wanted cannot be computed from these."""
     count, points = len(generated.pool), reference.points
-    for metric in wanted:
-        _check_enough(count, "generated", metric, _FEWEST_GENERATED)
-        if points is not None:
-            _check_enough(len(points), "reference", metric, _FEWEST_POINTS)
+    _check_enough(count, "generated", wanted, _FEWEST_GENERATED)
+    if points is not None:
+        _check_enough(len(points), "reference", wanted, _FEWEST_POINTS)
     for kind, part, values in (
         *(("generated", *part) for part in generated._asdict().items()),
         ("reference", "pool", points),
@@ -334,6 +333,7 @@ def _check(generated: Features, reference: Reference, wanted: Sequence[str], lab
         raise DataError(f"there are {len(labels)} labels for {count} generated images; give one for each.")
 
 
-def _check_enough(count: int, kind: str, metric: str, fewest: Mapping[str, int]) -> None:
+def _check_enough(count: int, kind: str, wanted: Sequence[str], fewest: Mapping[str, int]) -> None:
+    metric = max(wanted, key=lambda metric: fewest.get(metric, 1), default="")  # say the largest number at once
     if count < fewest.get(metric, 1):
         raise DataError(f"{count} {kind} images are too few: {metric} needs at least {fewest[metric]}. Give more.")

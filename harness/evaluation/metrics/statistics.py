@@ -16,6 +16,7 @@ from harness.system.errors import DataError
 ROWS = 4096  # features converted to float64 at once: 64 MiB of Inception's, enough to keep a matrix product busy
 SIZES = 15  # of sets from which the distance at infinity is extrapolated, as in Chong & Forsyth's code
 SMALLEST_SIZE = 5_000
+NEARLY_ZERO = 1e-3  # of the traces: below it, a distance is compared with its numerical error
 FEWEST_FOR_INFINITY = 20  # images: the smallest set is a tenth of them, and a covariance needs two
 
 
@@ -88,14 +89,17 @@ def gaussian_of(features: Tensor) -> Gaussian:  # (N, D)
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """Heusel et al. 2017, eq. 6, by torch-fidelity. Raises DataError when they are of different sizes.
 
-    ADM and torch-fidelity take the means in float32, which moves FID by about 1e-6; here they are float64.
+    Zero where it is below its own numerical error, as for a set and itself. ADM and torch-fidelity take the means in
+    float32, which moves FID by about 1e-6; here they are float64.
     """
     _same_sizes(a, b)
     torchvision_guard.install()  # torch_fidelity imports torchvision, which takes seconds
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
     first, second = ({"mu": each.mean, "sigma": each.covariance} for each in (a, b))
-    return fid_statistics_to_metric(first, second, verbose=False)[KEY_METRIC_FID]
+    distance = fid_statistics_to_metric(first, second, verbose=False)[KEY_METRIC_FID]
+    nearly_zero = distance < NEARLY_ZERO * np.trace(a.covariance + b.covariance)
+    return FrechetFrom(b).or_zero(a, distance) if nearly_zero else distance
 
 
 class FrechetFrom:
@@ -113,10 +117,28 @@ class FrechetFrom:
         """Raises DataError when it is of another size than the reference."""
         reference = self._reference
         _same_sizes(generated, reference)
-        product = self._factor.T @ generated.covariance @ self._factor
-        roots = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(min=0))
+        roots = np.sqrt(self._eigenvalues(generated))
         shift = generated.mean - reference.mean
-        return float(shift @ shift + np.trace(generated.covariance + reference.covariance) - 2 * roots.sum())
+        distance = float(shift @ shift + np.trace(generated.covariance + reference.covariance) - 2 * roots.sum())
+        nearly_zero = distance < NEARLY_ZERO * np.trace(generated.covariance + reference.covariance)
+        return self.or_zero(generated, distance) if nearly_zero else distance
+
+    def or_zero(self, generated: Gaussian, distance: float) -> float:
+        """The distance, or 0 where rounding alone could have made it.
+
+        Eigenvalues of a product are exact to delta, D eps times the product's norm; the root of an eigenvalue v is then
+        exact to sqrt(v + delta) - sqrt(v), which is largest where v is 0: covariances without full rank.
+        """
+        values, size = self._eigenvalues(generated), len(generated.mean)
+        rounding = size * np.finfo(np.float64).eps
+        delta = rounding * values.max()
+        trace = np.trace(generated.covariance + self._reference.covariance)
+        error = 2 * (np.sqrt(values + delta) - np.sqrt(values)).sum() + rounding * trace
+        return 0.0 if abs(distance) <= error else distance
+
+    def _eigenvalues(self, generated: Gaussian) -> np.ndarray:  # (D,)
+        product = self._factor.T @ generated.covariance @ self._factor
+        return np.linalg.eigvalsh((product + product.T) / 2).clip(min=0)
 
 
 def distance_at_infinity(features: Tensor, distance: FrechetFrom, seed: int) -> float:  # (N, D)

@@ -58,6 +58,7 @@ class FeatureNetwork(Protocol):
     def classes_of(self) -> str | None: ...  # the data set whose labels number its logits; None: no data set here
 
     def refuse(self, shape: tuple[int, ...]) -> None: ...  # DataError when it cannot take such images (H, W, C)
+    def repeats(self, shape: tuple[int, ...]) -> bool: ...  # whether it sees the one channel of such images three times
     def __call__(self, images: Tensor) -> Features: ...  # (N, H, W, C) uint8
 
 
@@ -86,16 +87,22 @@ class TappedNetwork:
     def refuse(self, shape: tuple[int, ...]) -> None:
         """Raises DataError unless the network takes images of `shape` (H, W, C)."""
         shape = tuple(shape)
+        seen = (*shape[:2], 3) if self.repeats(shape) else shape
         fits = len(shape) == 3 and all(
-            side == wanted or (wanted is None and side > 0)
-            for side, wanted in zip(shape, self.image_shape, strict=True)
+            side == wanted or (wanted is None and side > 0) for side, wanted in zip(seen, self.image_shape, strict=True)
         )
         if not fits:
             sides = ", ".join(str(wanted or letter) for wanted, letter in zip(self.image_shape, "HWC", strict=True))
+            grey = self.image_shape[2] == 1 and shape == (*self.image_shape[:2], 3)
+            how = " Or save one channel of them, x[..., :1], if they are grey." if grey else ""
             raise DataError(
                 f"the feature network {self.name!r} takes images of shape ({sides}); these are {shape}. "
-                "Evaluate with the feature network that belongs to these images."
+                f"Evaluate with the feature network that belongs to these images.{how}"
             )
+
+    def repeats(self, shape: tuple[int, ...]) -> bool:
+        """Whether these are grey images (H, W, 1) for a network that takes three channels: it sees the one in each."""
+        return self.image_shape[2] == 3 and len(shape) == 3 and shape[2] == 1
 
     def __call__(self, images: Tensor) -> Features:
         """The features of at least one image. Raises DataError for images of another kind."""
@@ -105,6 +112,8 @@ class TappedNetwork:
                 f"the feature network {self.name!r} takes at least one uint8 image; it got {len(images)} of "
                 f"{str(images.dtype).removeprefix('torch.')}. Store images as uint8, 0 to 255."
             )
+        if self.repeats(tuple(images.shape[1:])):
+            images = images.expand(-1, -1, -1, 3)
         device = next(self.module.parameters()).device
         with plain_fp32(device):
             batches = [self._batch(part, device) for part in images.split(self.batch_size)]

@@ -183,7 +183,7 @@ def _series(evaluations: Iterable[Evaluation]) -> Iterator[tuple[str, Evaluation
 
 def _differences(evaluation: Evaluation, main: Evaluation) -> list[str]:
     ours, theirs = evaluation.protocol.model_dump(mode="json"), main.protocol.model_dump(mode="json")
-    found = [f"{key} {_short(key, ours[key])}" for key in ours if ours[key] != theirs[key]]
+    found = [f"{key} {_short(key, ours[key])}" for key in ours if ours[key] != theirs.get(key)]
     if evaluation.step and evaluation.weights != main.weights:
         found.append(f"weights {evaluation.weights}")
     return found
