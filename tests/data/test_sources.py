@@ -31,5 +31,5 @@ def test_an_unknown_set_names_the_nearest():
 
 @pytest.mark.parametrize("name", ["", " "])
 def test_an_empty_name_is_no_folder(name):
-    with pytest.raises(UsageError, match="no data set is called '.*Available: .*digits"):
+    with pytest.raises(UsageError, match=r"no data set is called '.*Available: .*digits"):
         sources.load(name)
