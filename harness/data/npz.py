@@ -170,7 +170,7 @@ class Array:
             if stream is None:
                 stream = self._archive.zip.open(self._info)
                 stream.read(header.start)
-            stream.seek(header.start + start * math.prod(row) * header.dtype.itemsize)
+            _go_to(stream, header.start + start * math.prod(row) * header.dtype.itemsize)
             values = np.empty((stop - start, *row), header.dtype)
             _fill(stream, values)
             self._stream = stream
@@ -179,6 +179,18 @@ class Array:
     def _refused(self, why: str) -> DataError:
         path, name = self._archive.path, self._name
         return DataError(f"{path} is refused: {name} {why}. Fetch it again, or save it with numpy.savez.")
+
+
+def _go_to(stream: IO[bytes], place: int) -> None:
+    """Skip to a place of the unpacked array in pieces: ZipExtFile.seek would read 16 MiB at once.
+
+    Raises EOFError where the array ends before it.
+    """
+    if stream.tell() > place:
+        stream.seek(0)
+    while stream.tell() < place:
+        if not stream.read(min(_CHUNK, place - stream.tell())):
+            raise EOFError("it ends early")
 
 
 def _fill(stream: IO[bytes], values: np.ndarray) -> None:

@@ -60,8 +60,8 @@ class Formulation(ABC):
     def levels(self, num_steps: int) -> Tensor:
         """The noise levels that a sampler of `num_steps` steps visits, the noisiest first, float64.
 
-        The noisiest is also the factor of the unit noise that a sampler starts from. Raises ValueError where the
-        formulation has no so many levels.
+        In a continuous formulation the noisiest is also the factor of the unit noise that a sampler starts from.
+        Raises ValueError where the formulation does not have so many levels.
         """
 
     @abstractmethod

@@ -14,9 +14,16 @@ OPTIMIZERS: dict[str, type[AdamW] | type[Adam]] = {"adamw": AdamW, "adam": Adam}
 
 def optimizer_of(method: Method, protocol: Protocol) -> Optimizer:
     """The protocol's optimizer over the method's groups. Raises UsageError for groups that miss or repeat a weight."""
-    groups = method.param_groups()
+    groups = [{**group, "params": list(group["params"])} for group in method.param_groups()]  # a generator is read once
     times = Counter(id(p) for group in groups for p in group["params"])
-    wrong = [name for name, p in method.named_parameters() if times[id(p)] != p.requires_grad]
+    named = dict(method.named_parameters())
+    wrong = [name for name, p in named.items() if times[id(p)] != p.requires_grad]
+    strangers = times.keys() - {id(p) for p in named.values()}
+    if strangers:
+        raise UsageError(
+            f"param_groups of this method has {len(strangers)} weights that are none of the method's, so that no "
+            "checkpoint would have them. Make them parameters of the method."
+        )
     if wrong:
         raise UsageError(
             f"param_groups of this method must have every weight that is trained once, and no other; see {wrong[0]}"

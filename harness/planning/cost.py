@@ -65,11 +65,26 @@ def _count_step(method: Method, shape: Shape) -> float:
 
 
 def _forward_parts(method: Method, shape: Shape) -> dict[str, float]:
-    """GMACs of one image's forward pass by module, two levels deep; what no module has is under "other"."""
+    """GMACs of one image's forward pass by the method's modules, two levels deep.
+
+    What no module of the method computes, like a frozen network's products, is under "other".
+    """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         _loss(method, shape)
-    modules = {name.partition(".")[2]: sum(flops.values()) for name, flops in counter.get_flop_counts().items()}
-    parts = {name: flops / 2 / GIGA for name, flops in modules.items() if name.count(".") == 1 and flops}
+    root = f"{type(method).__name__}."
+    # The counter adds a product to every module that is being called: a module's own are its count less its children's.
+    counts = {name: sum(flops.values()) for name, flops in counter.get_flop_counts().items() if name.startswith(root)}
+    own = dict(counts)
+    for name, flops in counts.items():
+        above = name.rpartition(".")[0]
+        while above and above not in counts:
+            above = above.rpartition(".")[0]
+        if above:
+            own[above] -= flops
+    parts: dict[str, float] = {}
+    for name, flops in own.items():
+        part = ".".join(name.removeprefix(root).split(".")[:2])
+        parts[part] = parts.get(part, 0.0) + flops / 2 / GIGA
     return parts | {"other": counter.get_total_flops() / 2 / GIGA - sum(parts.values())}
 
 

@@ -58,6 +58,16 @@ def test_rows_are_the_array_s_in_whatever_pieces_and_order_they_are_read(archive
             assert np.array_equal(rows.read(start, stop), IMAGES[start:stop])
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_rows_far_ahead_and_far_back_can_be_read(compression, tmp_path):
+    """Another process begins with the second half of the images: it skips more than is read at once."""
+    array = np.random.default_rng(0).integers(256, size=(24, 2**19), dtype=np.uint8)  # 12 MiB
+    with Archive(packed(tmp_path / "a.npz", {"x": npy(array)}, compression)) as opened:
+        rows = opened.array("x")
+        for first in (20, 2, 23, 0):
+            assert np.array_equal(rows.read(first, first + 1), array[first : first + 1])
+
+
 def test_what_an_archive_holds_is_known_without_reading_it(archive):
     with Archive(archive) as opened:
         assert opened.names == ["arr_0", "labels"]

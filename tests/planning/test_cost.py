@@ -79,6 +79,15 @@ def test_checkpointing_adds_one_forward_pass_of_the_trained_blocks_and_none_of_t
     assert cost.recomputed * GIGA == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.parametrize("recipe", ["dit-s", "mdt-s", "maskdit-s", "sddit-s"])
+def test_nearly_all_of_the_forward_pass_belongs_to_a_module(recipe):
+    cfg = configured(recipe)
+    parts = step_cost(cfg, on_shapes(cfg)).forward_parts
+    assert all(gmacs >= 0 for gmacs in parts.values())
+    rest = parts["other"] / sum(parts.values())
+    assert rest < 0.01 if recipe != "sddit-s" else rest < 0.2  # the loss makes SD-DiT's logits over the prototypes
+
+
 def test_the_parts_of_the_forward_pass_name_the_modules():
     cfg = configured("sddit-s")
     parts = step_cost(cfg, on_shapes(cfg)).forward_parts

@@ -7,6 +7,8 @@ from torch import nn
 
 import baselines
 from harness.data import sources
+from harness.model.optimizers import optimizer_of
+from harness.system.errors import UsageError
 from harness.training import engine
 
 METHODS = baselines.names()
@@ -77,3 +79,14 @@ def test_tf32_is_allowed_for_the_run_that_asks_and_no_other():
     set_precision("bf16")
     assert torch.get_float32_matmul_precision() == "highest"
     assert not torch.backends.cudnn.allow_tf32
+
+
+def test_groups_of_parameters_may_come_from_generators_and_hold_no_stranger(monkeypatch):
+    method, protocol = baselines.build(small_config("dit")), small_config("dit").protocol
+    monkeypatch.setattr(method, "param_groups", lambda: [{"params": method.network.parameters()}])
+    weights = sum(p.numel() for group in optimizer_of(method, protocol).param_groups for p in group["params"])
+    assert weights == sum(p.numel() for p in method.network.parameters())
+    stranger = nn.Parameter(torch.zeros(1))
+    monkeypatch.setattr(method, "param_groups", lambda: [{"params": [*method.network.parameters(), stranger]}])
+    with pytest.raises(UsageError, match="none of the method's"):
+        optimizer_of(method, protocol)

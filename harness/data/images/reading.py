@@ -63,7 +63,9 @@ def listed(folder: Path) -> tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]
         what = "its permissions" if isinstance(error, PermissionError) else "the path"
         raise DataError(f"{folder} cannot be listed: {error.strerror}. Check {what}.") from None
     refuse_name(folder, *(entry.name for entry in entries))
-    files, folders, neither = [], [], []
+    files: list[os.DirEntry[str]] = []
+    folders: list[os.DirEntry[str]] = []
+    neither: list[os.DirEntry[str]] = []
     for entry in entries:
         try:
             (folders if entry.is_dir() else files if entry.is_file() else neither).append(entry)
@@ -182,7 +184,7 @@ def read(
             raise DataError(f"{path} holds {several:,} frames, and images have one. Save the frame that is meant.")
         if several > 1:
             _remark(path, f"holds {several} pictures; the first is taken")
-        if image.format == "PNG" and image.tile and ";16" in str(image.tile[0][3]):
+        if image.format == "PNG" and ";16" in str(getattr(image, "tile", "")):
             raise _not_exact(path, "has 16 bits a channel")
         if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK"):
             raise _not_exact(path, f"has pixels of the kind {image.mode} (Pillow's mode)")

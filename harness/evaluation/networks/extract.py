@@ -70,11 +70,12 @@ def features_of(
     for number, (first, stop) in enumerate(bounds):
         if number % world.size == world.rank:
             path = _path(folder, first, stop)
-            mine[first] = _read(path, (first, stop))
-            if mine[first] is None:
-                mine[first] = network(images.read(first, stop))
-                if not _kept(path, mine[first]):
-                    unkept[first] = mine[first]
+            known = _read(path, (first, stop))
+            if known is None:
+                known = network(images.read(first, stop))
+                if not _kept(path, known):
+                    unkept[first] = known
+            mine[first] = known
         advance(stop)
     world.wait()
     for parts_of_one in world.gathered(unkept):
