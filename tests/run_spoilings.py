@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from harness.recipes.config import digest, identity
+from harness.recipes.naming import digest, identity
 from harness.system.files import sha256_of
 
 

@@ -22,7 +22,7 @@ from harness.claims.comparison import (
     paired,
 )
 from harness.claims.verdict import Claimed, Comparison, Found
-from harness.recipes.config import digest
+from harness.recipes.naming import digest, without_later_defaults
 from harness.records.bench_record import Bench, Entry
 from harness.records.evidence import Evidence
 from harness.records.looks import measured_title
@@ -136,6 +136,12 @@ def machines(runs: Iterable[Run]) -> list[Machine]:
             "input": config.get("input"),
             "batch": config["protocol"].get("batch_size"),
             "precision": config["protocol"].get("precision"),
+            # A clip and another optimizer take time in every step; their defaults came later than the oldest runs.
+            **{
+                name: value
+                for name, value in without_later_defaults("protocol", config["protocol"]).items()
+                if name in ("optimizer", "clip")
+            },
         }
         if isinstance(conditions["batch"], int):
             groups[digest(conditions)].append(trial)

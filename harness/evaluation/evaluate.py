@@ -27,7 +27,8 @@ from harness.evaluation.networks.base import FeatureNetwork, Features
 from harness.evaluation.references import Source
 from harness.model.samplers import SAMPLERS
 from harness.recipes import metric_names
-from harness.recipes.config import RunConfig, digest
+from harness.recipes.config import RunConfig
+from harness.recipes.naming import digest
 from harness.records.provenance import installed
 from harness.records.schema import CrossCheck, Evaluation, EvaluationProtocol
 from harness.system import locks

@@ -22,7 +22,7 @@ from harness.evaluation.metrics.statistics import Moments, gaussian_of
 from harness.evaluation.networks import extract
 from harness.evaluation.networks.base import FeatureNetwork
 from harness.evaluation.reference_file import Source, read_reference, write_reference
-from harness.recipes.config import digest
+from harness.recipes.naming import digest
 from harness.recipes.seeds import mix
 from harness.system.errors import DataError, UsageError
 from harness.system.processes.world import World

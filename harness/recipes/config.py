@@ -4,7 +4,6 @@ harness.recipes reads the recipes. A method's own settings are its knobs, whose 
 baselines/<method>.py.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal, localcontext
@@ -23,25 +22,16 @@ from pydantic import (
     model_validator,
 )
 
+from harness.recipes.naming import DIGEST_LENGTH, identity
 from harness.system.errors import DataError, UsageError, one_line, unknown
 from harness.system.files import read_limited
 
-DIGEST_LENGTH = 10
 LARGEST_CONFIG = 1 << 18  # bytes; a run's has 3,000
 MOST_VALUES = 100_000  # an alias counts as often as it is used: a kilobyte of them can stand for more than memory holds
 DEEPEST = 50  # values within values
 DEEPEST_BY_C = 500  # nested values that libyaml's loader takes for certain; thousands would crash the process
 LONGEST_COUNT = 40  # characters
 SHOWN_CHARACTERS = 200  # of a value or a reason in a message
-NOT_IN_ID = {"recipe", "size", "execution"}  # these change a weight by rounding at most, and no image
-
-# Not in the id while it has its default, so that older runs keep theirs.
-ADDED_LATER: dict[tuple[str, str], Any] = {
-    ("evaluation", "decode_precision"): "fp32",
-    ("protocol", "optimizer"): "adamw",
-    ("protocol", "clip"): None,
-    ("protocol", "warmup"): 0,
-}
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -199,30 +189,6 @@ class RunConfig(Settings):
     def to_yaml(self) -> str:
         """config.yaml: every setting, in the order of the sections."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
-
-def identity(document: Mapping[str, Any]) -> str:
-    """The hash behind a run's name, of a resolved configuration as a plain document, like config.yaml's."""
-    facts = {key: value for key, value in document.items() if key not in NOT_IN_ID | {"schema_version"}}
-    for (section, field), default in ADDED_LATER.items():
-        settings = facts.get(section)
-        if isinstance(settings, dict) and settings.get(field) == default:
-            facts[section] = {key: value for key, value in settings.items() if key != field}
-    return digest(facts)
-
-
-def with_later_settings(document: dict[str, Any]) -> dict[str, Any]:
-    """An older run's configuration with the settings that came after it, at their defaults: those it was made with."""
-    document = dict(document)
-    for (section, field), default in ADDED_LATER.items():
-        if isinstance(document.get(section), dict):
-            document[section] = {field: default, **document[section]}
-    return document
-
-
-def digest(document: Mapping[str, Any]) -> str:
-    """SHA-256 of a document as JSON with sorted keys."""
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 # Overrides and validation ----------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from harness.recipes.config import DEEPEST, SHOWN_CHARACTERS, digest, refuse_strange
+from harness.recipes.config import DEEPEST, SHOWN_CHARACTERS, refuse_strange
+from harness.recipes.naming import digest
 from harness.system.errors import DataError
 from harness.system.files import read_limited
 

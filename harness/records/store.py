@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.recipes.config import DIGEST_LENGTH, digest, identity, with_later_settings
+from harness.recipes.naming import DIGEST_LENGTH, digest, identity, with_later_settings
 from harness.records.finding import MAKE_ONE, NO_RUN, found_below
 from harness.records.run_folder import RunFolder, reason_of
 from harness.records.schema import Evaluation, Manifest, Result

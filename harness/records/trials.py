@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from harness.recipes.config import digest
+from harness.recipes.naming import digest, without_later_defaults
 from harness.recipes.reading import printed_knobs, published_formulation, published_steps
 from harness.records import panels
 from harness.records.panels import FINAL, OF_THE_METHOD, Scalar, device_title, flat
@@ -94,7 +94,7 @@ class Trial:
         return {
             "size": result.size,
             **flat("network", config["network"]),
-            **flat("protocol", config["protocol"]),
+            **flat("protocol", without_later_defaults("protocol", config["protocol"])),
             "data.name": manifest.data.name,
             "data.sha256": manifest.data.sha256,
             "device.name": device.name,
@@ -132,6 +132,9 @@ class Trial:
             ("batch", protocol.get("batch_size"), "256", protocol.get("batch_size") == 256),
             ("learning rate", protocol.get("learning_rate"), "0.0001", protocol.get("learning_rate") == 1e-4),
             ("precision", protocol.get("precision"), "fp32", protocol.get("precision") == "fp32"),
+            ("optimizer", protocol.get("optimizer"), "adamw", protocol.get("optimizer", "adamw") == "adamw"),
+            ("gradient clipping", protocol.get("clip"), "none", protocol.get("clip") is None),
+            ("warm-up", protocol.get("warmup"), "0", not protocol.get("warmup")),
             ("metric", self.metric, "FID-50K", self.metric == PAPER_METRIC),
             ("guidance", guidance, "none", guidance is None),
             ("device", device_title(result.device), "8 x A100", on_eight),

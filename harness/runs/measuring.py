@@ -12,7 +12,7 @@ from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.image_sets import content_of, open_images, refuse_unusable
 from harness.evaluation.networks import extract, features
 from harness.recipes import metric_names
-from harness.recipes.config import digest
+from harness.recipes.naming import digest
 from harness.records.schema import Evaluation, write_record
 from harness.runs.sampling import changed, described, open_run
 from harness.system import locks

@@ -17,7 +17,8 @@ from harness.evaluation.images import uint8 as images
 from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.npz import write_npz
 from harness.evaluation.networks import extract
-from harness.recipes.config import RunConfig, digest
+from harness.recipes.config import RunConfig
+from harness.recipes.naming import digest
 from harness.records.export_record import RECORD as EXPORT_RECORD
 from harness.records.schema import Import, Manifest, read_record, write_atomically
 from harness.runs import folder as run_folder

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness.recipes.config import digest
+from harness.recipes.naming import digest
 from harness.records.schema import SCHEMA_VERSION, read_json
 from harness.system.errors import DataError, HarnessError, one_line
 from harness.system.files import sha256_of, sync

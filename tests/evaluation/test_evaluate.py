@@ -15,7 +15,7 @@ from harness.evaluation.generation import choose_labels
 from harness.evaluation.images.image_sets import TensorImages, open_images
 from harness.evaluation.images.uint8 import to_uint8
 from harness.evaluation.networks import extract
-from harness.recipes.config import digest
+from harness.recipes.naming import digest
 from harness.system.errors import DataError, UsageError
 from harness.system.processes.world import World
 from harness.system.progress import NoProgress

@@ -21,7 +21,7 @@ from harness.cli import app
 from harness.data import npy
 from harness.data.latents import shards, vae, verified
 from harness.evaluation.networks import digits_classifier, extract, features
-from harness.recipes.config import digest
+from harness.recipes.naming import digest
 from harness.system.errors import DataError
 from harness.training import checkpoint
 

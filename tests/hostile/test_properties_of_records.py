@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from run_folders import write_run
 
 from harness.papers import published
-from harness.recipes.config import identity
+from harness.recipes.naming import identity
 from harness.records import trials
 from harness.records.bench_record import Bench
 from harness.records.folders import inspection, listing

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.cli import reproduce as cli_reproduce
 from harness.cli import reproduce_page as page
-from harness.recipes.config import digest
+from harness.recipes.naming import digest
 from harness.records import provenance
 from harness.records.finding import found_below
 from harness.records.run_folder import RunFolder

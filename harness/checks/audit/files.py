@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 from harness.checks.finding import Finding, failure, judged, not_kept, ok
 from harness.data import sources
-from harness.recipes.config import DIGEST_LENGTH, InputShape, digest, identity
+from harness.recipes.config import InputShape
+from harness.recipes.naming import DIGEST_LENGTH, digest, identity
 from harness.records.run_folder import RunFolder, reason_of
 from harness.records.schema import read_json
 from harness.system.errors import HarnessError

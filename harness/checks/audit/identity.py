@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from harness.checks.finding import Finding, failure, judged, not_kept
-from harness.recipes.config import DIGEST_LENGTH, digest, identity, leaves, plain_values
+from harness.recipes.config import leaves, plain_values
+from harness.recipes.naming import DIGEST_LENGTH, digest, identity
 from harness.records.finding import RUN_ID
 from harness.records.folders.departures import UNSAID, as_text
 from harness.records.run_folder import RunFolder

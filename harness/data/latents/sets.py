@@ -25,7 +25,7 @@ from harness.data.latents.shards import (
     read_manifest,
 )
 from harness.model.randomness import Draw
-from harness.recipes.config import digest
+from harness.recipes.naming import digest
 from harness.system import files
 from harness.system.errors import DataError
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.image_sets import content_of
 from harness.evaluation.networks.base import FeatureNetwork, Features
-from harness.recipes.config import digest
+from harness.recipes.naming import digest
 from harness.records.provenance import installed
 from harness.system.errors import DataError
 from harness.system.files import cache_folder

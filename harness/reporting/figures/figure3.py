@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from harness.papers.sddit import numbers as published
 from harness.papers.sddit.numbers import MissingPoint
-from harness.recipes.config import digest
+from harness.recipes.naming import digest
 from harness.records import panels
 from harness.records.looks import REFERENCE, look, measured_title, order
 from harness.records.panels import LONGEST_NAME, Scalar

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from harness.papers import published
-from harness.recipes.config import digest
+from harness.recipes.naming import digest
 from harness.records.bench_record import Bench
 from harness.records.evidence import Evidence
 from harness.records.looks import from_title, look, order

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from harness.papers.sddit import numbers as published
-from harness.recipes.config import digest
+from harness.recipes.naming import digest
 from harness.records.bench_record import Bench, Entry
 from harness.records.evidence import Evidence
 from harness.records.looks import look, measured_title

@@ -15,7 +15,7 @@ from typing import Any
 from harness.papers.published import Target, target_of
 from harness.papers.sddit import numbers as published
 from harness.papers.sddit.numbers import COMPONENTS
-from harness.recipes.config import digest
+from harness.recipes.naming import digest
 from harness.records.evidence import Evidence
 from harness.records.panels import FINAL, describe, differing
 from harness.reporting.tables.paper_settings import table4

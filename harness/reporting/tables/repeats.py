@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from harness.papers.published import Target, network_title
-from harness.recipes.config import digest
+from harness.recipes.naming import digest
 from harness.records import panels
 from harness.records.looks import measured_title, order
 from harness.records.panels import FINAL, Scalar

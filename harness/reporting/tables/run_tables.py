@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.papers import published
 from harness.papers.deviations import DEVIATIONS
-from harness.recipes.config import digest
+from harness.recipes.naming import digest
 from harness.records.evidence import Evidence
 from harness.records.looks import REFERENCE, look, measured_title, order
 from harness.records.panels import FINAL, device_title

@@ -1,0 +1,46 @@
+"""What decides a run, hashed into its name."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+DIGEST_LENGTH = 10  # characters of the hash in a run's name
+NOT_IN_ID = {"recipe", "size", "execution"}  # these change a weight by rounding at most, and no image
+
+# Not in the id while it has its default, so that older runs keep theirs.
+ADDED_LATER: dict[tuple[str, str], Any] = {
+    ("evaluation", "decode_precision"): "fp32",
+    ("protocol", "optimizer"): "adamw",
+    ("protocol", "clip"): None,
+    ("protocol", "warmup"): 0,
+}
+
+
+def identity(document: Mapping[str, Any]) -> str:
+    """The hash behind a run's name, of a resolved configuration as a plain document, like config.yaml's."""
+    facts = {key: value for key, value in document.items() if key not in NOT_IN_ID | {"schema_version"}}
+    for section in {section for section, _ in ADDED_LATER}:
+        if isinstance(facts.get(section), dict):
+            facts[section] = without_later_defaults(section, facts[section])
+    return digest(facts)
+
+
+def without_later_defaults(section: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A section's settings without those that came later and have their default: runs of before and after are alike."""
+    later = {field: default for (where, field), default in ADDED_LATER.items() if where == section}
+    return {key: value for key, value in settings.items() if key not in later or value != later[key]}
+
+
+def with_later_settings(document: dict[str, Any]) -> dict[str, Any]:
+    """An older run's configuration with the settings that came after it, at their defaults: those it was made with."""
+    document = dict(document)
+    for (section, field), default in ADDED_LATER.items():
+        if isinstance(document.get(section), dict):
+            document[section] = {field: default, **document[section]}
+    return document
+
+
+def digest(document: Mapping[str, Any]) -> str:
+    """SHA-256 of a document as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
