@@ -4,7 +4,8 @@ checkpoints/step-<number>/ holds
   method.safetensors  every weight and buffer of the method; the raw network's begin with "network."
   ema.safetensors     the averaged network
   optimizer.pt        loadable with weights_only=True
-  state.json          step, config hash, seconds so far, the sha256 of the other three and of itself
+  state.json          step, config hash, seconds so far, losses not yet logged, the sha256 of the other three and of
+                      itself
 An imported checkpoint has ema.safetensors and state.json alone, and so has a milestone that is no longer new.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -25,6 +27,7 @@ from harness.recipes.naming import digest
 from harness.records.schema import SCHEMA_VERSION, read_json
 from harness.system.errors import DataError, HarnessError, one_line
 from harness.system.files import sha256_of, sync
+from harness.system.processes.world import World
 from harness.system.weights import load_saved
 
 R = TypeVar("R")
@@ -32,6 +35,20 @@ EMA_FILE = "ema.safetensors"
 METHOD_FILE = "method.safetensors"
 FILES = (METHOD_FILE, EMA_FILE, "optimizer.pt")
 RAW = "network."  # the raw network's names begin so
+
+
+class Unlogged(NamedTuple):
+    """The steps since the last log line."""
+
+    steps: int
+    sums: dict[str, float]  # over these steps, of every part of the loss
+
+    def plus(self, losses: list[dict[str, float]]) -> "Unlogged":
+        """With these steps too. Added one after the other: a run that was stopped has the sums of one that was not."""
+        sums = self.sums
+        for parts in losses:
+            sums = {name: sums.get(name, 0.0) + value for name, value in parts.items()}
+        return Unlogged(self.steps + len(losses), sums)
 
 
 class Checkpoint(NamedTuple):
@@ -42,6 +59,7 @@ class Checkpoint(NamedTuple):
     method: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimizer: dict
+    unlogged: Unlogged = Unlogged(0, {})  # of a run that was stopped between two log lines
 
 
 class Keep(NamedTuple):
@@ -99,7 +117,8 @@ def save(folder: Path, checkpoint: Checkpoint, config_sha256: str, keep: Keep) -
         save_file(_plain(checkpoint.ema), temporary / "ema.safetensors")
         _save_pickled(checkpoint.optimizer, temporary / "optimizer.pt")
 
-    _write(folder, checkpoint.step, checkpoint.seconds, config_sha256, write_files)
+    more = {"seconds": checkpoint.seconds, "unlogged": checkpoint.unlogged._asdict()}
+    _write(folder, checkpoint.step, more, config_sha256, write_files)
     newest_first = list(reversed(_folders(folder)))
     with _disk(f"old checkpoints in {folder} could not be removed"):
         for old in newest_first[keep.last :]:
@@ -118,12 +137,33 @@ def go_back_to(folder: Path, step: int) -> None:
                 shutil.rmtree(path)
 
 
+def refuse_disagreement(folder: Path, step: int, world: World) -> None:
+    """Raises DataError, in every process, where the step that each found to continue from is not the same."""
+    if world.size == 1:
+        return
+    steps = [None] * world.size
+    dist.all_gather_object(steps, step)
+    if len(set(steps)) > 1:
+        raise DataError(
+            f"the processes found different checkpoints in {folder}: {steps}. All of them must see one folder; "
+            "choose an --out that every machine shares."
+        )
+
+
 def save_ema(folder: Path, step: int, ema: Mapping[str, Tensor], config_sha256: str) -> None:
     """Write a checkpoint that can be sampled and not trained further: an averaged network alone."""
-    _write(folder, step, 0.0, config_sha256, lambda temporary: save_file(_plain(ema), temporary / "ema.safetensors"))
+    _write(
+        folder,
+        step,
+        {"seconds": 0.0},
+        config_sha256,
+        lambda temporary: save_file(_plain(ema), temporary / "ema.safetensors"),
+    )
 
 
-def _write(folder: Path, step: int, seconds: float, config_sha256: str, write_files: Callable[[Path], None]) -> None:
+def _write(
+    folder: Path, step: int, more: dict[str, Any], config_sha256: str, write_files: Callable[[Path], None]
+) -> None:
     final = folder / f"step-{step:09d}"
     temporary = folder / f".{final.name}.tmp"
     with _disk(f"the checkpoint of step {step} could not be written to {folder}", temporary):
@@ -133,7 +173,7 @@ def _write(folder: Path, step: int, seconds: float, config_sha256: str, write_fi
         state = {
             "schema_version": SCHEMA_VERSION,
             "step": step,
-            "seconds": seconds,
+            **more,
             "config_sha256": config_sha256,
             "files": {path.name: sha256_of(path) for path in sorted(temporary.iterdir())},
         }
@@ -249,6 +289,9 @@ def _verified_state(path: Path, files: tuple[str, ...]) -> dict[str, Any]:
             raise DataError(f"state.json is of step {state['step']!r}, or incomplete.")
         if not isinstance(state["config_sha256"], str):
             raise DataError("state.json names no configuration.")
+        unlogged = Unlogged(**state.get("unlogged", Unlogged(0, {})._asdict()))  # older ones have none
+        if type(unlogged.steps) is not int or not all(type(value) is float for value in unlogged.sums.values()):
+            raise DataError("state.json has losses that are no numbers.")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"it cannot be read: {error}.") from None
     if damaged:
@@ -266,7 +309,9 @@ def _load(path: Path, state: dict[str, Any]) -> Checkpoint:
             f"{path / 'optimizer.pt'} is refused: it is damaged or holds more than tensors and numbers "
             f"({type(error).__name__}), and code in it is never run. Remove {path}; the run goes on from an older one."
         ) from None
-    return Checkpoint(state["step"], state["seconds"], _tensors(path, "method"), _tensors(path, "ema"), optimizer)
+    method, ema = _tensors(path, "method"), _tensors(path, "ema")
+    unlogged = Unlogged(**state["unlogged"]) if "unlogged" in state else Unlogged(0, {})
+    return Checkpoint(state["step"], state["seconds"], method, ema, optimizer, unlogged)
 
 
 def _tensors(path: Path, name: str) -> dict[str, Tensor]:

@@ -15,11 +15,11 @@ from harness.data.loader import Loader, StoredBatch, rows_of
 from harness.model.method import Method
 from harness.recipes.config import RunConfig
 from harness.records.machine import peak_memory
-from harness.system.errors import DataError, Diverged, HarnessError
+from harness.system.errors import Diverged, HarnessError
 from harness.system.processes import signals
 from harness.system.processes.world import World
 from harness.training import checkpoint
-from harness.training.checkpoint import Checkpoint, Keep, Writer
+from harness.training.checkpoint import Checkpoint, Keep, Unlogged, Writer
 from harness.training.logbook import Logbook, Report, Speed
 from harness.training.step import Losses, TrainStep
 from harness.training.telemetry import StepClock
@@ -70,10 +70,10 @@ class _Run:
             Keep(cfg.execution.keep_last, cfg.execution.keep_every),
             written=lambda step: self.log.event("checkpoint", step=step),
         )
+        self.losses: list[Losses] = []  # of the last steps, read and added to `unlogged` all at once
         self.step, self.seconds_before = self._resume()
         self.started = time.perf_counter()
         self.clock = StepClock(device)
-        self.losses: list[Losses] = []  # of the steps since the last log line, read all at once
 
     def to_the_end(self) -> Trained:
         protocol, execution = self.cfg.protocol, self.cfg.execution
@@ -93,7 +93,7 @@ class _Run:
                 while self.step < protocol.steps:
                     done = self.step + 1
                     saves = done == protocol.steps or done % execution.checkpoint_every == 0
-                    logs = saves or done % execution.log_every == 0  # no line averages across an interruption
+                    logs = saves or done % execution.log_every == 0
                     with self.clock.waiting_for_data():
                         batch = loader.next()
                     losses, gradient_norm = self._one_step(batch, measure_gradient=logs)
@@ -101,7 +101,7 @@ class _Run:
                     self.step = done
                     self.clock.step_done()
                     if logs or (inbox.received and self.world.size == 1):
-                        self._pause(inbox, gradient_norm, saves=saves)
+                        self._pause(inbox, gradient_norm, logs=logs, saves=saves)
             finally:
                 self.writer.join()
             if inbox.received and self.world.size == 1:
@@ -117,10 +117,12 @@ class _Run:
             self.log.note(f"this run is not compiled: {self.train_step.not_compiled}")
         return done
 
-    def _pause(self, inbox: signals.Inbox, gradient_norm: Tensor | None, *, saves: bool) -> None:
+    def _pause(self, inbox: signals.Inbox, gradient_norm: Tensor | None, *, logs: bool, saves: bool) -> None:
         """Between two steps: read the losses, log, save, and stop if a signal has come to any process."""
         with self.clock.paused():
-            self._log(gradient_norm)
+            self._read_losses()
+            if logs:  # else the checkpoint of the stop keeps the losses that the next line averages
+                self._log(gradient_norm)
             received = self._agreed(inbox)  # one that comes after this is for the next pause
             if saves or received:
                 self._save()
@@ -140,18 +142,22 @@ class _Run:
         dist.all_reduce(number, dist.ReduceOp.MAX)
         return signals.Signal(int(number.item())) if number else None
 
-    def _log(self, gradient_norm: Tensor | None) -> None:
-        window = self.clock.read()
+    def _read_losses(self) -> None:
         table = torch.stack([torch.stack(list(losses.values())) for losses in self.losses])  # (steps, parts)
-        peak = peak_memory(self.device)[0]
         if self.world.size > 1:
             dist.all_reduce(table.div_(self.world.size))
+        rows = [dict(zip(self.losses[0], row, strict=True)) for row in table.tolist()]
+        self.losses.clear()
+        self._refuse_non_finite_loss([row["loss"] for row in rows])
+        self.unlogged = self.unlogged.plus(rows)
+
+    def _log(self, gradient_norm: Tensor | None) -> None:
+        window = self.clock.read()
+        peak = peak_memory(self.device)[0]
+        if self.world.size > 1:
             highest = torch.tensor(peak or 0, device=self.device)
             dist.all_reduce(highest, dist.ReduceOp.MAX)
             peak = int(highest.item()) or None
-        names, values = list(self.losses[0]), table.tolist()
-        self.losses.clear()
-        self._refuse_non_finite_loss([row[names.index("loss")] for row in values])
         batch_size = self.cfg.protocol.batch_size
         speed = window.steps_per_sec
         images_per_sec = speed and speed * batch_size
@@ -159,7 +165,7 @@ class _Run:
             {
                 "step": self.step,
                 "images": self.step * batch_size,
-                **{name: sum(row[i] for row in values) / len(values) for i, name in enumerate(names)},
+                **{name: total / self.unlogged.steps for name, total in self.unlogged.sums.items()},
                 "lr": self.train_step.learning_rate,
                 "grad_norm": None if gradient_norm is None else gradient_norm.item(),
                 "steps_per_sec": speed,
@@ -171,9 +177,10 @@ class _Run:
                 "mfu": images_per_sec and self.at_peak and images_per_sec / self.at_peak,
             }
         )
+        self.unlogged = Unlogged(0, {})
 
     def _refuse_non_finite_loss(self, losses: list[float]) -> None:
-        """Name the first step since the last log line whose loss was not finite. Runs before every save."""
+        """Name the first of the last steps whose loss was not finite. Runs before every save."""
         for step, value in enumerate(losses, start=self.step - len(losses) + 1):
             if not math.isfinite(value):
                 self.log.event("divergence", step=step, loss=str(value))
@@ -211,6 +218,7 @@ class _Run:
                 checkpoint.copied(step.method.state_dict()),
                 checkpoint.copied(step.ema.network.state_dict()),
                 checkpoint.copied(step.optimizer.state_dict()),
+                self.unlogged,
             )
         )
 
@@ -218,10 +226,11 @@ class _Run:
         """The step to go on from and the seconds so far."""
         saved = checkpoint.load_newest(self.folder / "checkpoints", self.cfg.sha256, self.log.note)
         step = saved.step if saved else 0
-        self._same_everywhere(step)
+        checkpoint.refuse_disagreement(self.folder, step, self.world)
         if self.world.is_main:  # all have read
             checkpoint.go_back_to(self.folder / "checkpoints", step)
-        self.log.go_back_to(step)
+        self.unlogged = saved.unlogged if saved else Unlogged(0, {})
+        self.log.go_back_to(step, last_line=step - self.unlogged.steps)
         if not saved:
             return 0, 0.0
         self.train_step.method.load_state_dict(saved.method)
@@ -230,17 +239,6 @@ class _Run:
         if step < self.cfg.protocol.steps:
             self.log.note(f"continuing from the checkpoint of step {step:,}.")
         return step, saved.seconds
-
-    def _same_everywhere(self, step: int) -> None:
-        if self.world.size == 1:
-            return
-        steps = [None] * self.world.size
-        dist.all_gather_object(steps, step)
-        if len(set(steps)) > 1:
-            raise DataError(
-                f"the processes found different checkpoints in {self.folder}: {steps}. All of them must see one "
-                "folder; choose an --out that every machine shares."
-            )
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.started

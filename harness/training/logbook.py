@@ -45,8 +45,11 @@ class Logbook:
             self._note(text)
             self.event("note", text=text)
 
-    def go_back_to(self, step: int) -> None:
-        """Drop the lines after `step`, the checkpoint a run continues from: they come again."""
+    def go_back_to(self, step: int, *, last_line: int) -> None:
+        """Drop the lines after `step`, the checkpoint a run continues from: they come again.
+
+        `last_line` is the step of the last line before it; 0: there was none.
+        """
         if not self._writes:
             return
         lines, damaged = read_lines(self._metrics)
@@ -55,8 +58,8 @@ class Logbook:
         kept = [line for line in whole if line["step"] <= step]
         if damaged:
             self.note(f"metrics.jsonl had {damaged} damaged line(s), left out.")
-        elif step and not any(line["step"] == step for line in kept):  # every checkpoint has one
-            self.note(f"metrics.jsonl has lost lines up to step {step:,}: curves and the speed begin after it.")
+        elif last_line and not any(line["step"] == last_line for line in kept):
+            self.note(f"metrics.jsonl has lost lines up to step {last_line:,}: curves and the speed begin after it.")
         if damaged or len(kept) < len(lines):
             with _writing(self._metrics):
                 write_atomically(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))

@@ -3,7 +3,9 @@
 import copy
 import inspect
 import json
+import os
 import shutil
+import signal
 from collections import defaultdict
 from pathlib import Path
 
@@ -26,9 +28,10 @@ from harness.runs import training_run as experiment
 from harness.runs.reproduce import comparison
 from harness.runs.reproduce.comparison import EXACT, TOLERANT
 from harness.runs.reproduce.reproduce import reproduce, restored
-from harness.system.errors import DataError, SetupError, UsageError
+from harness.system.errors import DataError, Preempted, SetupError, UsageError
 from harness.system.processes.world import World
 from harness.system.progress import NoProgress
+from harness.training.step import TrainStep
 
 REPORTS = Path(__file__).parents[2] / "reports"
 CPU = torch.device("cpu")
@@ -38,6 +41,13 @@ CPU = torch.device("cpu")
 def committed(monkeypatch):
     """The tree that the tests run in may change while they do."""
     monkeypatch.setattr(provenance, "git_state", lambda: ("c" * 40, None))
+
+
+def logged(run: RunFolder, lines: list[dict]) -> RunFolder:
+    """The run with these lines as its log."""
+    again = copy.copy(run)
+    again.metrics = lines
+    return again
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +91,44 @@ def test_on_the_same_machine_every_number_is_the_same_bit_for_bit(record):
     assert {row["allowed"] for row in document["rows"]} == {"equal"}
     for what in ("configuration", "loss,", "raw weights", "averaged weights", "final: images", "final: fd"):
         assert of(document, what)["reproduced"] is True
+
+
+def test_a_run_that_was_stopped_by_a_signal_and_continued_is_reproduced(tmp_path, monkeypatch):
+    cfg = small_config(
+        "sddit", "steps=6", "log_every=5", "checkpoint_every=6", "num_images=50", "num_steps=3", "untrained=false"
+    )
+    taken = TrainStep.__call__
+
+    def signalled(self, batch, step, **asked):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return taken(self, batch, step, **asked)
+
+    def run():
+        experiment.run(
+            cfg, tmp_path / "r", command="harness run", progress=NoProgress(), with_evaluation=False, force=False
+        )
+
+    monkeypatch.setattr(TrainStep, "__call__", signalled)
+    with pytest.raises(Preempted, match="SIGTERM at step 4: saved"):
+        run()
+    monkeypatch.setattr(TrainStep, "__call__", taken)
+    run()
+    folder = tmp_path / "r" / cfg.recipe / cfg.run_id
+    assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [5, 6]
+    done = CliRunner().invoke(app, ["reproduce", str(folder), "--out", str(tmp_path / "again"), "--json"])
+    assert done.exit_code == 0, done.output
+
+
+def test_a_line_that_an_older_version_wrote_at_a_stop_is_left_out_with_the_next_one(record):
+    lines = [{"step": step, "loss": loss} for step, loss in ((2, 1.0), (3, 5.0), (4, 7.0), (6, 2.0))]
+    (record / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (record / "events.jsonl").write_text(json.dumps({"event": "preemption", "step": 3, "signal": "SIGTERM"}) + "\n")
+    now = logged(RunFolder(record), [{"step": 2, "loss": 1.0}, {"step": 4, "loss": 6.0}, lines[3]])
+    rows = comparison.losses(RunFolder(record), now, EXACT, None)
+    assert [(row.what, row.reproduced) for row in rows] == [
+        ("losses at 3, 4", None), ("loss, 2 lines to step 6; worst at 2", True),
+    ]  # fmt: skip
 
 
 def test_a_number_that_is_not_the_same_is_not_reproduced(record):
@@ -174,13 +222,6 @@ def test_the_tolerance_of_the_first_lines_tells_seeds_apart_in_every_committed_s
     for one, other in pairs:
         rows = comparison.losses(one, other, TOLERANT, comparison.FIRST_STEPS)
         assert any(row.reproduced is False for row in rows), (one.name, other.name)
-
-
-def logged(run: RunFolder, lines: list[dict]) -> RunFolder:
-    """The run with these lines as its log."""
-    again = copy.copy(run)
-    again.metrics = lines
-    return again
 
 
 def test_lines_of_a_hundred_steps_never_confirm_a_run_of_another_seed():

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from small import small_config
 import baselines
 from harness.model.randomness import Draw
 from harness.system.errors import Diverged, Interrupted, Preempted
+from harness.system.processes import signals
 from harness.training import checkpoint, engine
-from harness.training.step import drop_labels
+from harness.training.step import TrainStep, drop_labels
 from harness.training.telemetry import WARMUP_STEPS, StepClock
 
 METHODS = baselines.names()
@@ -235,6 +237,55 @@ def test_a_line_of_the_log_averages_the_same_steps_however_the_run_was_cut(digit
     logs = [lines(tmp_path / part / "metrics.jsonl") for part in ("whole", "parts")]
     assert [line["step"] for line in logs[0]] == [3, 5, 6, 9, 10, 12]
     assert [line["loss"] for line in logs[0]] == [line["loss"] for line in logs[1]]
+
+
+@contextmanager
+def preempted_after(step):
+    """The inbox as a signal leaves it that comes during `step`."""
+    taken = TrainStep.__call__
+    inbox = signals.Inbox()
+
+    def take(self, batch, index, **asked):
+        if index + 1 == step:
+            inbox.received = signal.SIGTERM
+        return taken(self, batch, index, **asked)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainStep, "__call__", take)
+        patch.setattr(engine.signals, "deferred", lambda: nullcontext(inbox))
+        yield
+
+
+@pytest.mark.parametrize(
+    ("stops", "killed"), [([1], 10), ([4], 5), ([5], 10), ([6, 7], 10), ([9], None), ([3, 11], None)]
+)
+def test_the_log_of_a_run_that_was_stopped_is_that_of_one_that_was_not(stops, killed, uncut, digits, tmp_path):
+    """Within a window, at a line, at a checkpoint, twice in one window, within the last one; then killed once."""
+    cfg, whole = uncut
+    for stop in stops:
+        with preempted_after(stop), pytest.raises(Preempted, match=f"at step {stop}: saved"):
+            train(cfg, digits, tmp_path)
+    if killed:
+        with pytest.raises(Stop):
+            train(cfg, digits, tmp_path, stop_after(killed))
+    notes = []
+    train(cfg, digits, tmp_path, notes=notes)
+    assert not any("lost" in note for note in notes)
+    timed = ("steps_per_sec", "images_per_sec", "data_wait_share", "timed_steps", "timed_seconds", "mfu")
+    found = lines(tmp_path / "metrics.jsonl")
+    kept = [[{k: v for k, v in line.items() if k not in (*timed, "peak_memory_bytes")} for line in log]
+            for log in (whole, found)]  # fmt: skip
+    assert kept[0] == kept[1]
+
+
+@pytest.fixture(scope="module")
+def uncut(digits, tmp_path_factory):
+    cfg = small_config("sddit", "steps=12", "log_every=5", "checkpoint_every=9")
+    folder = tmp_path_factory.mktemp("uncut")
+    train(cfg, digits, folder)
+    log = lines(folder / "metrics.jsonl")
+    assert [line["step"] for line in log] == [5, 9, 10, 12]
+    return cfg, log
 
 
 def test_a_torn_line_of_the_log_is_dropped_and_said_so(digits, tmp_path):

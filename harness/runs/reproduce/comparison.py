@@ -22,8 +22,9 @@ agreed to 4e-15 and its shares to 1e-10; trained, to 5.4% (fd), 3.5% (sfd), 0.2%
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from harness.records.run_folder import RunFolder
@@ -162,10 +163,16 @@ def losses(then: RunFolder, now: RunFolder, how: str, last: int | None) -> list[
     """Every logged loss up to step `last`: for each part of the loss the line that differs most."""
     theirs = {line["step"]: line for line in now.metrics if type(line.get("step")) is int}
     lines = [line for line in then.metrics if type(line.get("step")) is int and (last is None or line["step"] <= last)]
+    cut = _cut_by_stops(then, theirs.keys())
+    left_out = [line["step"] for line in lines if line["step"] in cut]
+    lines = [line for line in lines if line["step"] not in cut]
     common = [(line, theirs[line["step"]]) for line in lines if line["step"] in theirs]
     if not common:
         return [Row("losses", f"{len(lines)} lines", "no line of the same step", None, "equal steps", False)]
     rows = []
+    if left_out:
+        what = f"losses at {', '.join(f'{step:,}' for step in left_out)}"
+        rows.append(Row(what, "averaged up to or from a stop", "", None, "not comparable", None))
     if len(common) < len(lines):
         rows.append(Row("logged steps", str(len(lines)), str(len(common)), None, "equal", False))
     first = common[0][0]
@@ -177,6 +184,16 @@ def losses(then: RunFolder, now: RunFolder, how: str, last: int | None) -> list[
         allowed = f"cannot tell without a line up to step {FIRST_STEPS}"
         rows.append(Row(SEEDS, f"first line at step {earliest:,}", "", None, allowed, None))
     return rows
+
+
+def _cut_by_stops(record: RunFolder, others: Iterable[int]) -> set[int]:
+    """Steps of the record's lines that average over a part of a window, where `others` are the steps of the re-run.
+
+    Older versions logged when they were stopped: that line ends at the stop, and the next one begins there.
+    """
+    stops = {event.get("step") for event in record.events if event.get("event") == "preemption"} - set(others)
+    steps = sorted(line["step"] for line in record.metrics if type(line.get("step")) is int)
+    return {step for before, step in pairwise([0, *steps]) if before in stops or step in stops}
 
 
 def _loss(name: str, common: Sequence[tuple[Mapping, Mapping]], how: str) -> Row:
