@@ -71,6 +71,7 @@ class _Run:
             written=lambda step: self.log.event("checkpoint", step=step),
         )
         self.losses: list[Losses] = []  # of the last steps, read and added to `unlogged` all at once
+        self.unlogged = Unlogged(0, {})
         self.step, self.seconds_before = self._resume()
         self.started = time.perf_counter()
         self.clock = StepClock(device)
