@@ -75,24 +75,26 @@ def _panel(title: str, rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str,
 
 
 def _measured(evidence: Evidence) -> tuple[list[Panel], dict[str, int]]:
-    """A panel for each machine, GPUs first, and how many things have no place, by the reason."""
+    """A panel for each machine and size, GPUs first, and how many things have no place, by the reason.
+
+    The arithmetic of two sizes is so far apart that the points of one would lie on each other.
+    """
     lost: Counter[str] = Counter()
-    machines: dict[str, list[Timed]] = defaultdict(list)
+    machines: dict[tuple[str, str], list[Timed]] = defaultdict(list)
     for timed in timed_steps.measured(evidence):
         if isinstance(timed.row, str):
             lost[timed.row] += 1
         else:
-            machines[timed.machine].append(timed)
-    ordered = sorted(
-        machines.values(), key=lambda found: (found[0].device.kind != "cuda", -len(found), found[0].machine)
-    )
-    return [_of_machine(evidence, members) for members in ordered], dict(sorted(lost.items()))
+            machines[timed.machine, timed.row["size"]].append(timed)
+    ordered = sorted(machines.items(), key=lambda found: (found[1][0].device.kind != "cuda", -len(found[1]), found[0]))
+    return [_of_machine(evidence, size, members) for (_, size), members in ordered], dict(sorted(lost.items()))
 
 
-def _of_machine(evidence: Evidence, members: Sequence[Timed]) -> Panel:
+def _of_machine(evidence: Evidence, size: str, members: Sequence[Timed]) -> Panel:
     first = members[0]
     ceilings = timed_steps.ceilings(evidence.benches, first.machine)
-    title = device_title(first.device) + (f", {first.processes} processes" if first.processes > 1 else "")
+    processes = f", {first.processes} processes" if first.processes > 1 else ""
+    title = f"{device_title(first.device)}{processes}, size {size}"
     rows = [member.row for member in members if not isinstance(member.row, str)]
     rows.sort(key=lambda row: (order(row["method"]), row["source"], row["name"]))
     return _panel(title, rows, ceilings, list(_notes(rows, ceilings)))
@@ -211,14 +213,17 @@ def _label(axes: Axes, points: pd.DataFrame) -> None:
     groups: dict[tuple[str, ...], list[Any]] = defaultdict(list)
     for row in points.itertuples():
         groups[_describe(row, points)].append(row)
+    low, high = np.log(axes.get_xlim())
     for number, (way, members) in enumerate(sorted(groups.items())[:MAX_LABELS]):
         fastest = max(members, key=lambda row: (row.images_per_sec, row.name))
+        near_the_right = np.log(fastest.gmacs_per_image) > low + 0.65 * (high - low)
+        side = "left" if number % 2 and not near_the_right else "right"
         axes.annotate(
             ", ".join(part for part in way if part),
             (fastest.gmacs_per_image, fastest.images_per_sec),
-            (6, 3) if number % 2 else (-6, 3),
+            (6 if side == "left" else -6, -13 if near_the_right and number % 2 else 3),
             textcoords="offset points",
-            ha="left" if number % 2 else "right",
+            ha=side,
             size=NOTE_SIZE,
             color=TEXT_COLOUR,
             path_effects=[HALO],
