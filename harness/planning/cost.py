@@ -3,6 +3,7 @@
 The papers' "Gflops" are multiply-accumulates; so are the numbers here (one MAC is two FLOPs).
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -81,11 +82,11 @@ def _forward_parts(method: Method, shape: Shape) -> dict[str, float]:
             above = above.rpartition(".")[0]
         if above:
             own[above] -= flops
-    parts: dict[str, float] = {}
+    parts: Counter[str] = Counter()
     for name, flops in own.items():
-        part = ".".join(name.removeprefix(root).split(".")[:2])
-        parts[part] = parts.get(part, 0.0) + flops / 2 / GIGA
-    return parts | {"other": counter.get_total_flops() / 2 / GIGA - sum(parts.values())}
+        parts[".".join(name.removeprefix(root).split(".")[:2])] += flops
+    parts["other"] = counter.get_total_flops() - parts.total()
+    return {part: flops / 2 / GIGA for part, flops in parts.items()}
 
 
 def _loss(method: Method, shape: Shape) -> Tensor:

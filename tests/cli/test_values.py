@@ -75,7 +75,7 @@ def refused(folder, command, option, value):
     return done.stderr
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(CASES).flatmap(lambda case: st.tuples(st.just(case), OPTIONS[case[0]][1][case[1]])))
 @example((("sample", "--steps"), "5000"))
 @example((("evaluate", "--steps"), "1500"))

@@ -86,7 +86,7 @@ def count_pieces(folder: Path) -> None:
     extract.PART_IMAGES = FEATURE_PART
     encode.encode.__kwdefaults__["shard_images"] = SHARD
     told(TrainStep, "__call__", lambda self, batch, step, **rest: f"step {step + 1}")
-    told(extract, "_extract", lambda images, network, path, *bounds: _feature_part(path))
+    told(extract, "_kept", lambda path, features: _feature_part(path))
     told(shards, "write_shard", lambda folder, number, *rest: f"shard {number}")
     draw_in_parts = generation.draw_in_parts
 

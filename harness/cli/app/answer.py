@@ -80,7 +80,9 @@ def _fail(message: str, exit_code: int) -> None:
 
 def _of_option(said: str) -> str:
     """The message behind the name of the option whose value it shows, unless it names that option itself."""
-    shown = [flag for flag, value in state.typed.items() if isinstance(value, str) and value and repr(value) in said]
+    words = said.casefold()  # names of metrics are shown in lower case
+    texts = {flag: value for flag, value in state.typed.items() if isinstance(value, str) and value}
+    shown = [flag for flag, value in texts.items() if repr(value).casefold() in words]
     return said if len(shown) != 1 or shown[0] in said else f"{shown[0]}: {said}"
 
 

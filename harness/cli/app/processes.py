@@ -35,7 +35,10 @@ Launcher = Annotated[
     ),
 ]
 Nodes = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Machines of a job, each with --nproc GPUs.", rich_help_panel=SLURM)
+    int,
+    typer.Option(
+        min=1, max=100_000, metavar="N", help="Machines of a job, each with --nproc GPUs.", rich_help_panel=SLURM
+    ),
 ]
 Time = Annotated[str, typer.Option(metavar="HH:MM:SS", help="Time limit of a job.", rich_help_panel=SLURM)]
 Partition = Annotated[str | None, typer.Option(metavar="NAME", help="Partition of a job.", rich_help_panel=SLURM)]
