@@ -156,26 +156,17 @@ def test_a_column_is_sorted_by_its_heading_with_the_keyboard_and_missing_ones_co
     assert chromium.value(sort % published) == "descending"
 
 
-def test_two_thousand_rows_are_sorted_without_a_pause_and_texts_as_people_count(chromium, path):
-    """The bound is loose, for a machine that does other work; it takes some 50 ms."""
+def test_two_thousand_rows_are_sorted_and_texts_as_people_count(chromium, path):
     chromium.open(path)
     chromium.value(f"document.querySelector('{LONG} button').click()")
     found = column(chromium, 0, LONG)
     assert found[:2] == ["DiT-1", "DiT-3"]
     assert [name for name in found if name.startswith("DiT")][-1] == f"DiT-{MANY - 1}"
     chromium.value("document.querySelector('details.long').open = true")
-    took = chromium.value(
-        """(() => {
-          const button = document.querySelectorAll('.long thead button')[3], start = performance.now();
-          button.click();
-          document.body.offsetHeight;  // until it is laid out
-          return performance.now() - start;
-        })()"""
-    )
+    chromium.value("document.querySelectorAll('.long thead button')[3].click()")
     values = [float(text.split()[0].replace(",", "")) for text in column(chromium, 3, LONG)[:-1]]
     assert len(values) == MANY - 1
     assert values == sorted(values)
-    assert took < 3000
 
 
 def test_without_scripts_the_page_reads_the_same(chromium, path):
