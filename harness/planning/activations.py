@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from harness.model.method import Method, Progress, batch_of_shapes
-from harness.model.nn.blocks import DiTBlock
+from harness.model.nn.blocks import DiTBlock, checkpointing
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
 
@@ -80,18 +80,15 @@ class _Ledger:
                 self._insides.append(self._open)
                 self._open = self._rest
 
-        before = {block: block.checkpointed for block in blocks}
-        hooks = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in before]
-        hooks += [block.register_forward_hook(leave) for block in before]
+        blocks = list(blocks)
+        hooks = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in blocks]
+        hooks += [block.register_forward_hook(leave) for block in blocks]
         try:
-            for block in before:
-                block.checkpointed = False  # a checkpoint would hide what it keeps
-            yield
+            with checkpointing(blocks, on=False):  # a checkpoint would hide what it keeps
+                yield
         finally:
             for hook in hooks:
                 hook.remove()
-            for block, checkpointed in before.items():
-                block.checkpointed = checkpointed
 
     def total(self, copies: Iterable[Tensor]) -> KeptBytes:
         """`copies` of weights are counted apart, inside a block or not: their number is not that of the images."""

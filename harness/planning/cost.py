@@ -4,16 +4,14 @@ The papers' "Gflops" are multiply-accumulates; so are the numbers here (one MAC 
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.model.method import Method, Progress, batch_of_shapes
-from harness.model.nn.blocks import DiTBlock
+from harness.model.nn.blocks import DiTBlock, checkpointing
 from harness.model.randomness import Draw
 from harness.model.shape import Shape, shape_of
 from harness.recipes.config import RunConfig
@@ -53,7 +51,8 @@ def step_cost(cfg: RunConfig, method: Method) -> StepCost:
     step = _count_step(method, shape)
     again = 0.0
     if cfg.execution.activation_checkpointing:
-        with checkpointed(method.network):
+        blocks = [module for module in method.network.modules() if isinstance(module, DiTBlock)]
+        with checkpointing(blocks, on=True):
             again = _count_step(method, shape) - step
     return StepCost(step, _forward_parts(method, shape), again)
 
@@ -92,16 +91,3 @@ def _forward_parts(method: Method, shape: Shape) -> dict[str, float]:
 def _loss(method: Method, shape: Shape) -> Tensor:
     batch = batch_of_shapes(method, shape, 1)
     return method(batch, Progress(0.0, 0.0), Draw.all_of(batch.clean))["loss"]
-
-
-@contextmanager
-def checkpointed(network: nn.Module) -> Iterator[None]:
-    """Let the network's blocks compute their insides again in the backward pass, as activation checkpointing does."""
-    blocks = [module for module in network.modules() if isinstance(module, DiTBlock) and not module.checkpointed]
-    for block in blocks:
-        block.checkpointed = True
-    try:
-        yield
-    finally:
-        for block in blocks:
-            block.checkpointed = False

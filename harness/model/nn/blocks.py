@@ -5,7 +5,8 @@ B batch, L tokens, D width, E width of the conditioning, H heads, P values of a 
 """
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -128,3 +129,16 @@ class ModulatedLinear(nn.Module):
 def readout(width: int, patch_values: int, cond_width: int | None = None) -> ModulatedLinear:
     """The last layer, tokens -> patches (P values each). It starts at zero, so an untrained network outputs zero."""
     return ModulatedLinear(width, cond_width or width, zero_linear(width, patch_values))
+
+
+@contextmanager
+def checkpointing(blocks: Iterable[DiTBlock], on: bool) -> Iterator[None]:
+    """Set whether these blocks compute their insides again in the backward pass; afterwards they are as before."""
+    before = {block: block.checkpointed for block in blocks}
+    for block in before:
+        block.checkpointed = on
+    try:
+        yield
+    finally:
+        for block, checkpointed in before.items():
+            block.checkpointed = checkpointed
