@@ -11,7 +11,7 @@ from harness.model import method
 from harness.model.formulations import Formulation
 from harness.model.method import Batch, Progress
 from harness.model.nn import tokens
-from harness.model.nn.asymmetric import Decoder, Encoder
+from harness.model.nn.asymmetric import Decoder, Encoder, ProjectStart
 from harness.model.nn.embeddings import Condition, patchify
 from harness.model.official import CONDITION, MODULATED, Names, Official, Tables, blocks, under
 from harness.model.randomness import Draw
@@ -32,6 +32,10 @@ class Config(Knobs):
         16, ge=1, description="MaskDiT repository, models/maskdit.py: the same for every encoder"
     )
 
+    project_start: ProjectStart = Field(
+        "zero", description="MaskDiT repository, models/maskdit.py: zero, which a comment there doubts"
+    )
+
     @property
     def input_patches(self) -> str:
         return f"{1 - self.mask_ratio:.0%}"
@@ -46,8 +50,9 @@ class Network(nn.Module):
         self.encoder = Encoder(shape)
         self.mask_token = nn.Parameter(torch.randn(1, 1, cfg.decoder_width) * 0.02)
         self.decoder = Decoder(
-            shape, out_channels, width=cfg.decoder_width, depth=cfg.decoder_depth, num_heads=cfg.decoder_heads
-        )
+            shape, out_channels, width=cfg.decoder_width, depth=cfg.decoder_depth, num_heads=cfg.decoder_heads,
+            project_start=cfg.project_start,
+        )  # fmt: skip
 
     def forward(self, net_input: Tensor, net_noise: Tensor, labels: Tensor, keep: Tensor | None = None) -> Tensor:
         cond = self.condition(net_noise, labels)  # (B, D)

@@ -17,7 +17,7 @@ from harness.model import method
 from harness.model.formulations import EDM
 from harness.model.method import Batch, Progress
 from harness.model.nn import tokens
-from harness.model.nn.asymmetric import Decoder, Encoder
+from harness.model.nn.asymmetric import Decoder, Encoder, ProjectStart
 from harness.model.nn.embeddings import Condition
 from harness.model.nn.heads import ProjectionHead
 from harness.model.nn.soft_cross_entropy import Logits, soft_cross_entropy
@@ -58,6 +58,8 @@ class Config(Knobs):
     decoder_depth: int = Field(8, ge=1, description="SD-DiT Sec. 3.3 and 4.1")
     decoder_heads: int = Field(16, ge=1, description="assumed: as MaskDiT; SD-DiT does not say")
 
+    project_start: ProjectStart = Field("zero", description="assumed: as MaskDiT; SD-DiT does not say")
+
     @property
     def input_patches(self) -> str:
         return f"{1 - self.mask_ratio:.0%}"
@@ -71,7 +73,10 @@ class Network(nn.Module):
         self.condition = Condition(shape.width, shape.num_classes)
         self.encoder = Encoder(shape, cls_token=True)
         width = cfg.decoder_width or shape.width // 2
-        self.decoder = Decoder(shape, out_channels, width=width, depth=cfg.decoder_depth, num_heads=cfg.decoder_heads)
+        self.decoder = Decoder(
+            shape, out_channels, width=width, depth=cfg.decoder_depth, num_heads=cfg.decoder_heads,
+            project_start=cfg.project_start,
+        )  # fmt: skip
 
     def forward(self, net_input: Tensor, net_noise: Tensor, labels: Tensor) -> Tensor:
         return self.encode_decode(net_input, net_noise, labels, None)[1]

@@ -14,6 +14,7 @@ ADDED_LATER: dict[tuple[str, str], Any] = {
     ("protocol", "optimizer"): "adamw",
     ("protocol", "clip"): None,
     ("protocol", "warmup"): 0,
+    ("knobs", "project_start"): "zero",
 }
 
 
@@ -33,11 +34,16 @@ def without_later_defaults(section: str, settings: Mapping[str, Any]) -> dict[st
 
 
 def with_later_settings(document: dict[str, Any]) -> dict[str, Any]:
-    """An older run's configuration with the settings that came after it, at their defaults: those it was made with."""
+    """An older run's configuration with the settings that came after it, at their defaults: those it was made with.
+
+    Knobs differ from method to method, so one that came later is left out at its default, of newer runs too.
+    """
     document = dict(document)
     for (section, field), default in ADDED_LATER.items():
-        if isinstance(document.get(section), dict):
+        if section != "knobs" and isinstance(document.get(section), dict):
             document[section] = {field: default, **document[section]}
+    if isinstance(document.get("knobs"), dict):
+        document["knobs"] = without_later_defaults("knobs", document["knobs"])
     return document
 
 

@@ -5,6 +5,7 @@ from small import DIGITS, small_config, tiny_config
 import baselines
 from harness.recipes import config
 from harness.recipes.config import apply_overrides, parse_count
+from harness.recipes.naming import with_later_settings
 from harness.recipes.reading import load_recipe, recipe_names
 from harness.system.errors import UsageError
 
@@ -136,3 +137,7 @@ def test_a_setting_that_came_later_leaves_the_ids_of_older_runs_alone():
     """The id that this recipe had before there was a choice of how to decode. Another protocol rightly changes it."""
     assert tiny_config("dit").run_id == "seed0-0bcd109295"
     assert tiny_config("dit", "decode_precision=tf32").run_id != "seed0-0bcd109295"
+    old, new = tiny_config("maskdit"), tiny_config("maskdit", "project_start=xavier")
+    assert old.run_id != new.run_id
+    assert "project_start" not in with_later_settings(old.model_dump())["knobs"]
+    assert with_later_settings(new.model_dump())["knobs"]["project_start"] == "xavier"

@@ -3,13 +3,17 @@
 B batch, C channels, S side, L tokens, K kept tokens, D encoder width, W decoder width.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from harness.model.nn import tokens
-from harness.model.nn.blocks import DiTBlock, ModulatedLinear, readout, through, zero_linear
+from harness.model.nn.blocks import DiTBlock, ModulatedLinear, linear, readout, through, zero_linear
 from harness.model.nn.embeddings import PatchEmbed, sincos_positions, unpatchify
 from harness.model.shape import Shape
+
+ProjectStart = Literal["zero", "xavier"]  # how the projection between encoder and decoder starts
 
 
 class Encoder(nn.Module):
@@ -37,15 +41,27 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Projects tokens to its own width, adds its own positions, and reads patches out of its DiT blocks.
 
-    The projection starts at zero, as in MaskDiT's repository (models/maskdit.py).
+    The projection starts at zero, as in MaskDiT's repository (models/maskdit.py), or as the block's other layers do. At
+    zero the encoder has no gradient until the projection has moved, and the readout's zero start delays that: short
+    runs stay on a plateau, which they leave at a step that depends on the seed.
     """
 
     position: Tensor  # (1, L, W)
 
-    def __init__(self, shape: Shape, out_channels: int, *, width: int, depth: int, num_heads: int):
+    def __init__(
+        self,
+        shape: Shape,
+        out_channels: int,
+        *,
+        width: int,
+        depth: int,
+        num_heads: int,
+        project_start: ProjectStart = "zero",
+    ):
         super().__init__()
         self.patch = shape.patch
-        self.project = ModulatedLinear(shape.width, shape.width, zero_linear(shape.width, width))
+        start = zero_linear if project_start == "zero" else linear
+        self.project = ModulatedLinear(shape.width, shape.width, start(shape.width, width))
         self.register_buffer("position", sincos_positions(width, shape.grid), persistent=False)
         self.blocks = nn.ModuleList(DiTBlock(width, num_heads, cond_width=shape.width) for _ in range(depth))
         self.readout = readout(width, out_channels * shape.patch**2, cond_width=shape.width)
