@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harness.model.randomness import Draw
 from harness.recipes.config import InputShape
-from harness.records.schema import DataIdentity
+from harness.records.schema import DataIdentity, HeldOut
 from harness.system.errors import UsageError
 
 
@@ -34,6 +34,9 @@ class Dataset(ABC):
     vae: str | None = None  # the VAE between pixels and latents, by its id; None: the network sees pixels
     vae_sha256: str | None = None  # of its weights, where known
     extra: tuple[str, ...] = ()  # names of what read_extra gives
+    fitting: str | None = None  # how images were brought to `side`; None: they are as they were
+    held_out: "Dataset | None" = None  # images of the same classes that no run trains on; None: all are trained on
+    held_out_by: str | None = None  # which images those are, in words
 
     @property
     def shape(self) -> InputShape:
@@ -74,7 +77,15 @@ class Dataset(ABC):
             real=self.real,
             vae=self.vae,
             vae_sha256=self.vae_sha256,
+            fitting=self.fitting,
+            held_out=self._held_out_identity,
         )
+
+    @property
+    def _held_out_identity(self) -> HeldOut | None:
+        if self.held_out is None or self.held_out_by is None:
+            return None
+        return HeldOut(by=self.held_out_by, num_images=len(self.held_out), sha256=self.held_out.sha256)
 
     @property
     def num_files(self) -> int:

@@ -26,17 +26,28 @@ def data_folder() -> Path:
 
 def names() -> list[str]:
     """The data sets that --data knows by name: those that are made here, and sets of latents."""
-    return sorted([*_MADE, *LATENT_SETS])
+    from harness.data.images import named
+
+    return sorted([*_MADE, *named.SETS, *LATENT_SETS])
 
 
-def load(name: str, *, shape: InputShape | None = None, pipeline: str = "cached", vae: str | None = None) -> Dataset:
+def load(
+    name: str,
+    *,
+    shape: InputShape | None = None,
+    pipeline: str = "cached",
+    vae: str | None = None,
+    size: int | None = None,
+) -> Dataset:
     """The data set called `name`, or in the folder `name`; "online-vae" reads a folder of images.
+
+    Images that the network sees as pixels are brought to `size`, by default the size that they have.
 
     Raises UsageError with the nearest names when it is neither, DataError when it is not there or does not fit `shape`.
     """
     if not name.strip():
         raise unknown("data set", name, names())
-    data = _open(name, shape, pipeline, vae)
+    data = _open(name, shape, pipeline, vae, size)
     if vae is not None and data.vae != vae and data.real:
         raise DataError(
             f"{data.name} was encoded with the VAE {data.vae}, and this run asks for {vae}. "
@@ -50,21 +61,38 @@ def load(name: str, *, shape: InputShape | None = None, pipeline: str = "cached"
     return data
 
 
+def is_here(name: str) -> bool:
+    """Whether the data set or the folder of this name is on this machine; nothing of it is read or downloaded."""
+    from harness.data.images import named
+
+    if name in named.SETS:
+        return named.is_here(name, data_folder())
+    return name in _MADE or any(place.exists() for place in (Path(name), data_folder() / name))
+
+
 def of(cfg: RunConfig) -> Dataset:
     """The data set of a run. Raises as `load` does."""
     protocol = cfg.protocol
-    return load(protocol.data, shape=cfg.input, pipeline=protocol.pipeline, vae=protocol.vae)
+    return load(protocol.data, shape=cfg.input, pipeline=protocol.pipeline, vae=protocol.vae, size=protocol.size)
 
 
 def shape_of(protocol: object) -> InputShape:
     """What a network for the data of `protocol`, a configuration's section that is not validated yet, takes."""
     section = protocol if isinstance(protocol, dict) else {}
-    name, pipeline, vae = (section.get(key) for key in ("data", "pipeline", "vae"))
-    return load(str(name), pipeline=str(pipeline), vae=vae).shape
+    name, pipeline, vae, size = (section.get(key) for key in ("data", "pipeline", "vae", "size"))
+    return load(str(name), pipeline=str(pipeline), vae=vae, size=size).shape
 
 
-def _open(name: str, shape: InputShape | None, pipeline: str, vae: str | None) -> Dataset:
+def _open(name: str, shape: InputShape | None, pipeline: str, vae: str | None, size: int | None) -> Dataset:
+    from harness.data.images import named
+
     folder = Path(name)
+    if pipeline != "online-vae" and name in named.SETS:
+        return named.load(name, data_folder(), size)
+    if size is not None:
+        raise UsageError(
+            f"protocol.size is {size}: it brings images to a size, and {name} is trained on as it is. Leave it out."
+        )
     if pipeline == "online-vae":
         return _images(folder, shape, vae)
     if name == SYNTHETIC:
@@ -74,10 +102,10 @@ def _open(name: str, shape: InputShape | None, pipeline: str, vae: str | None) -
     if name in LATENT_SETS:
         folder = data_folder() / name
         if not folder.is_dir():
-            size = name.removeprefix("imagenet-")
             raise DataError(
                 f"the latents of {name} are not in {folder}. Make them with `harness data encode IMAGENET_DIR --size "
-                f"{size} --out {folder}`, or give another folder with --data (or $HARNESS_DATA for all of them)."
+                f"{name.removeprefix('imagenet-')} --out {folder}`, or give another folder with --data (or "
+                "$HARNESS_DATA for all of them)."
             )
     elif not folder.is_dir():
         if os.sep in name:
@@ -118,12 +146,6 @@ def digits() -> InMemory:
     return InMemory("digits", clean, torch.from_numpy(labels).long(), num_classes=10)
 
 
-def _cifar10() -> Dataset:
-    from harness.data.images import cifar
-
-    return cifar.load(data_folder())
-
-
 def _synthetic(shape: InputShape) -> Dataset:
     """512 Gaussian latents of the shape a run asks for: for speed without data."""
     generator = torch.Generator().manual_seed(0)
@@ -134,6 +156,5 @@ def _synthetic(shape: InputShape) -> Dataset:
 
 _MADE: dict[str, Callable[[], Dataset]] = {
     "digits": digits,
-    "cifar10": _cifar10,
     SYNTHETIC: lambda: _synthetic(SD_LATENT),
 }

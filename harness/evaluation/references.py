@@ -12,16 +12,17 @@ from torch import Tensor
 
 import harness
 from harness.data import sources
-from harness.data.dataset import Dataset, InMemory
+from harness.data.dataset import Dataset
 from harness.data.images import image_folder
 from harness.evaluation.images.image_set import ImageSet
-from harness.evaluation.images.image_sets import Subset, TensorImages, content_of, refuse_unusable
+from harness.evaluation.images.image_sets import Subset, content_of, refuse_unusable
 from harness.evaluation.images.uint8 import to_uint8
 from harness.evaluation.metrics import measure as metrics
 from harness.evaluation.metrics.statistics import Moments, gaussian_of
 from harness.evaluation.networks import extract
 from harness.evaluation.networks.base import FeatureNetwork
 from harness.evaluation.reference_file import Source, read_reference, write_reference
+from harness.model.randomness import Draw
 from harness.recipes.naming import digest
 from harness.recipes.seeds import mix
 from harness.system.errors import DataError, UsageError
@@ -37,16 +38,15 @@ PUBLISHED = {  # ADM's reference batches by the name of their file; their hashes
 
 
 def of_data(data: Dataset) -> Source:
-    """The images of a data set held in memory. Raises DataError for latents, which no feature network takes."""
+    """The images of a data set. Raises DataError for latents, which no feature network takes."""
     if not data.real:
         raise DataError(f"{data.name} is random numbers: a distance to it would mean nothing. Name another reference.")
-    if not isinstance(data, InMemory) or data.channels not in (1, 3):
+    if data.vae is not None or data.channels not in (1, 3):
         raise DataError(
             f"{data.name} holds latents, and metrics are of images. Name a reference with --reference, like "
             f"{next(iter(PUBLISHED))}, or make one of the images with `harness evaluate IMAGES --make-reference`."
         )
-    images = TensorImages(data.name, to_uint8(data.clean), data.labels)
-    return Source(data.name, data.sha256, images, num_images=len(data))
+    return Source(data.name, data.sha256, DataImages(data), num_images=len(data))
 
 
 def open_reference(name: str, data: Dataset | None = None) -> Source:
@@ -117,6 +117,21 @@ def prepare(
         pool = gaussian_of(features.pool)
         spatial = None if features.spatial is None else gaussian_of(features.spatial)
     return metrics.Reference(pool, spatial, features.pool if features is not None and with_points else None)
+
+
+class DataImages(ImageSet):
+    """The images of a data set that the network sees as pixels, in its order."""
+
+    def __init__(self, data: Dataset):
+        self._data = data
+        self.name, self.shape, self.labels = data.name, (data.side, data.side, data.channels), data.labels
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def read(self, start: int, stop: int) -> Tensor:  # (B, S, S, C) uint8
+        stored, _ = self._data.read(torch.arange(start, stop))
+        return to_uint8(self._data.to_clean(stored, Draw(stop - start, 0, stop - start, torch.device("cpu"))))
 
 
 class Photographs(ImageSet):

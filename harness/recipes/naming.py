@@ -15,6 +15,7 @@ ADDED_LATER: dict[tuple[str, str], Any] = {
     ("protocol", "clip"): None,
     ("protocol", "warmup"): 0,
     ("knobs", "project_start"): "zero",
+    ("protocol", "size"): None,
 }
 
 

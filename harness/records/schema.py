@@ -51,6 +51,14 @@ class Device(Record):
     cuda: str | None = None
 
 
+class HeldOut(Record):
+    """The images of a data set that the run did not train on."""
+
+    by: str  # which they are
+    num_images: int
+    sha256: str
+
+
 class DataIdentity(Record):
     """What was trained on: the name, and a hash of the content."""
 
@@ -60,6 +68,8 @@ class DataIdentity(Record):
     real: bool  # False: drawn from a random generator, good for speed only
     vae: str | None = None  # between pixels and latents; None: the network sees pixels
     vae_sha256: str | None = None  # of its weights
+    fitting: str | None = None  # how images were brought to the side of the input; None: they are as they were
+    held_out: HeldOut | None = None  # None: all images were trained on
 
 
 class Import(Record):

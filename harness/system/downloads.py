@@ -4,6 +4,7 @@ import hashlib
 import os
 import secrets
 import urllib.request
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from harness.system.files import sync
 PATIENCE_SECONDS = 20  # for an answer of the server, and for each further piece of it
 
 
-def fetch(url: str, path: Path, *, sha256: str, most: int) -> None:
+def fetch(url: str, path: Path, *, sha256: str, most: int, unpacked: Callable[[bytes], bytes] = bytes) -> None:
     """The file at `url` to `path`, of at most so many bytes. It gets its name only once it is whole and the right one.
 
-    Raises OSError, in one line, of net, server or disk, or where something else came.
+    What came is `unpacked` first: hash, bound and file are of that. Raises OSError, in one line, of net, server or
+    disk, or where something else came.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
@@ -25,6 +27,7 @@ def fetch(url: str, path: Path, *, sha256: str, most: int) -> None:
             content = answer.read(most + 1)
         if len(content) > most:
             raise OSError(f"more than {most:,} bytes came")
+        content = unpacked(content)
         found = hashlib.sha256(content).hexdigest()
         if found != sha256:
             raise OSError(f"what came was {len(content):,} bytes of sha256 {found}")

@@ -1,9 +1,6 @@
 """Folders of photographs: what is cut out of an image, how classes are numbered, what a step makes of them."""
 
-import hashlib
-import io
 import logging
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +9,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from harness.data.images import cifar
-from harness.data.images.image_folder import ImageFolder, adm_centre_crop, listing
+from harness.data.images.fitting import adm_centre_crop
+from harness.data.images.image_folder import ImageFolder, listing
 from harness.data.latents import vae
 from harness.evaluation.generation import decoder
 from harness.model.randomness import Draw
@@ -229,34 +226,3 @@ def test_a_damaged_image_is_named_with_the_mend(damage, says, data, folder):
 def test_an_image_size_that_the_vae_cannot_halve_is_refused(folder):
     with pytest.raises(UsageError, match="image size 36 is no multiple of 8"):
         ImageFolder(folder, vae_id="random-tiny", image_size=36)
-
-
-# CIFAR-10, the other set of photographs --------------------------------------------------------------------------
-
-
-def test_cifar_is_read_byte_by_byte_and_known_by_its_hash(tmp_path, monkeypatch):
-    records = np.random.default_rng(0).integers(0, 256, (5, 4, cifar.RECORD), dtype=np.uint8)
-    records[..., 0] %= 10
-    with tarfile.open(tmp_path / cifar.FILE, "w:gz") as archive:
-        for name, batch in zip(cifar.BATCHES, records, strict=True):
-            member = tarfile.TarInfo(name)
-            member.size = batch.nbytes
-            archive.addfile(member, io.BytesIO(batch.tobytes()))
-    with pytest.raises(DataError, match="not the published file"):
-        cifar.load(tmp_path)
-    monkeypatch.setattr(cifar, "SHA256", hashlib.sha256((tmp_path / cifar.FILE).read_bytes()).hexdigest())
-    data = cifar.load(tmp_path)
-    rows = records.reshape(20, cifar.RECORD)
-    assert data.labels.tolist() == rows[:, 0].tolist()
-    # The first byte after the label is red, upper left; the next one lies to its right.
-    assert data.clean[7, 0, 0, 1].item() == pytest.approx(rows[7, 2] / 127.5 - 1)
-    assert data.clean[7, 2, 31, 31].item() == pytest.approx(rows[7, -1] / 127.5 - 1)
-
-
-def test_cifar_offline_says_what_to_fetch(tmp_path, monkeypatch):
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody answers there
-    with pytest.raises(DataError) as refused:
-        cifar.load(tmp_path / "data")
-    for said in (cifar.URL, cifar.SHA256, f"into {tmp_path / 'data'}"):
-        assert said in str(refused.value)

@@ -17,7 +17,6 @@ from harness.system.files import sha256_of
 from harness.system.weights import fingerprint
 
 EMA = "ema.safetensors"
-MADE_HERE = ("digits", "synthetic")  # data sets that every machine has
 
 
 def checkpoints(run: RunFolder) -> Finding:
@@ -87,14 +86,19 @@ def data(run: RunFolder) -> Finding:
     known, protocol, shape = run.manifest.data, run.sections["protocol"], run.setting("input")
     if len(known.sha256) != 64:
         return failure(f"manifest.json has no sha256 of {known.name}")
-    name, pipeline = str(protocol.get("data")), str(protocol.get("pipeline"))
-    try:
-        here = _content(name, pipeline, protocol.get("vae"), tuple(shape.items()) if isinstance(shape, dict) else None)
-    except (HarnessError, ValueError, TypeError) as error:  # TypeError: a list where a name belongs
-        return not_kept(reason_of(error)) if name == "cifar10" else failure(reason_of(error))
-    if here is None:
+    name = str(protocol.get("data"))
+    if not sources.is_here(name):
         return not_kept(f"{known.name} is not on this machine")
-    sha256, num_images = here
+    try:
+        sha256, num_images = _content(
+            name,
+            str(protocol.get("pipeline")),
+            protocol.get("vae"),
+            protocol.get("size"),
+            tuple(shape.items()) if isinstance(shape, dict) else None,
+        )
+    except (HarnessError, ValueError, TypeError) as error:  # TypeError: a list where a name belongs
+        return failure(reason_of(error))
     if sha256 != known.sha256:
         return failure(f"{known.name} hashes to {sha256[:12]} here, manifest.json has {known.sha256[:12]}")
     if num_images != known.num_images:
@@ -104,16 +108,10 @@ def data(run: RunFolder) -> Finding:
 
 @lru_cache
 def _content(
-    name: str, pipeline: str, vae: str | None, shape: tuple[tuple[str, Any], ...] | None
-) -> tuple[str, int] | None:
-    """The sha256 of the data and the number of images; None where they are not on this machine.
-
-    Raises HarnessError or ValueError for data that are damaged.
-    """
-    named = name in MADE_HERE and pipeline != "online-vae"
-    places = (Path(name), sources.data_folder() / name)
-    if not named and name != "cifar10" and not any(place.is_dir() for place in places):
-        return None
-    found = sources.load(name, shape=InputShape(**dict(shape)) if shape else None, pipeline=pipeline, vae=vae)
+    name: str, pipeline: str, vae: str | None, size: int | None, shape: tuple[tuple[str, Any], ...] | None
+) -> tuple[str, int]:
+    """The sha256 of the data and the number of images. Raises HarnessError or ValueError for data that are damaged."""
+    wanted = InputShape(**dict(shape)) if shape else None
+    found = sources.load(name, shape=wanted, pipeline=pipeline, vae=vae, size=size)
     found.check(lambda done: None)
     return found.sha256, len(found)

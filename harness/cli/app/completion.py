@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 # What modules that import torch or matplotlib know; tests/cli/test_completion.py compares.
-DATA = ("cifar10", "digits", "imagenet-256", "imagenet-512", "synthetic")
+DATA = ("cifar10", "digits", "fashion-mnist", "imagenet-256", "imagenet-512", "mnist", "synthetic")
 FIGURES = ("3", "4", "5", "6", "7", "losses", "memory", "cost", "all")
 MOST_FOLDERS = 200
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from harness.data.dataset import Dataset
 from harness.data.images import reading
+from harness.data.images.fitting import adm_centre_crop
 from harness.data.latents import vae
 from harness.model.randomness import Draw
 from harness.system.errors import DataError, UsageError
@@ -58,20 +59,6 @@ def listing(folder: Path) -> Listing:
         labels += [label] * len(images)
     _remark(classes, len(files))
     return Listing(folder, classes, files, torch.tensor(labels), digest.hexdigest())
-
-
-def adm_centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """The central square of an RGB image, `size` pixels wide, as ADM (Dhariwal & Nichol 2021) and DiT cut it.
-
-    Box-averaged to half its size while the smaller side stays at least twice `size`, then bicubically resized until
-    the smaller side is `size`, then cut in the middle.
-    """
-    while min(image.size) >= 2 * size:
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    scale = size / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
 
 
 class Decoder:
