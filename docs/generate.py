@@ -76,19 +76,17 @@ def _estimate(name: str) -> list[str]:
     cfg = resolve(name, [])
     cost = cost_of(cfg)
     found = estimate_of(cfg, cost, world_size=GPUS)
-    hours = next(hours for hours in found.hours if hours.device == DEVICE)
-    assert hours.floor_hours is not None  # an A100 has every precision
-    assert hours.assumed_hours is not None
+    hours = next(hours for hours in found["hours"] if hours["device"] == DEVICE)
     return [
         f"`{name}`",
         f"{cfg.protocol.steps:,}",
         f"{cost.params / 1e6:.1f} M",
         f"{cost.gmacs_step:.1f}",
-        f"{found.memory_bytes / GIGA:.1f} GB",
-        f"{found.disk_parts['checkpoints'] / GIGA:.1f} GB",
-        f"{hours.floor_hours:,.1f}",
-        f"{hours.assumed_hours:,.1f}",
-        f"{hours.assumed_hours * GPUS:,.0f}",
+        f"{found['memory_bytes'] / GIGA:.1f} GB",
+        f"{found['disk_parts']['checkpoints'] / GIGA:.1f} GB",
+        f"{hours['floor_hours']:,.1f}",
+        f"{hours['assumed_hours']:,.1f}",
+        f"{hours['assumed_hours'] * GPUS:,.0f}",
     ]
 
 

@@ -10,21 +10,19 @@ from typing import NamedTuple
 import torch
 
 import harness
-from harness.bench import ceilings, energy, measure, profiling
-from harness.bench.ceilings import Ceilings
-from harness.bench.contender import Contender
-from harness.bench.measure import Timed
+from harness.bench import measure
+from harness.bench.measure import Ceilings, Contender, Timed
 from harness.bench.official import STEPS as OFFICIAL_STEPS
 from harness.bench.official import official
+from harness.bench.official_step import Setting
 from harness.bench.ours import HarnessStep
 from harness.data import sources
 from harness.model.shape import shape_of
 from harness.planning import floor
 from harness.planning.cost import GIGA
 from harness.planning.devices import device_named
-from harness.planning.floor import Ceiling, Work
+from harness.planning.floor import VAE_PRECISION, Ceiling, Work
 from harness.planning.plan import estimate_of, on_shapes, too_large
-from harness.planning.vae_cost import PRECISION as VAE_PRECISION
 from harness.recipes import plugins
 from harness.recipes.config import RunConfig
 from harness.records import machine, provenance
@@ -76,7 +74,7 @@ def run(
     encoding = {VAE_PRECISION[cfg.protocol.precision] for _, cfg in named if cfg.protocol.pipeline == "online-vae"}
     precisions = sorted(used | encoding)
     works = [floor.work_of(cfg, on_shapes(cfg)) for _, cfg in named]
-    reached = ceilings.measure(precisions, device)
+    reached = measure.ceilings(precisions, device)
     ready: list[Timed] = []
 
     def record(profile: Path | None = None, incomplete: str | None = None) -> Bench:
@@ -126,12 +124,12 @@ def run(
         rounds=plan.rounds,
         window_seconds=plan.window_seconds,
         device=device,
-        joules=energy.counter(device),
+        joules=measure.energy_counter(device),
         advance=advance,
     )
     if plan.profile:
         save(record(incomplete="every round was timed, not every contender profiled"))
-    reached = ceilings.best(reached, ceilings.measure(precisions, device))
+    reached = measure.best_ceilings(reached, measure.ceilings(precisions, device))
     return record(profile=plan.profile)
 
 
@@ -160,7 +158,7 @@ def _refuse_too_large(named: Sequence[tuple[str, RunConfig]], device: torch.devi
         return
     held = 0
     for name, cfg in named:
-        parts = estimate_of(cfg).memory_parts
+        parts = estimate_of(cfg)["memory_parts"]
         held += sum(parts.values()) - parts["activations"]
         if held + parts["activations"] > available:
             raise SetupError(
@@ -193,18 +191,18 @@ def _officials(
 def _official(name: str, cfg: RunConfig, folder: Path, device: torch.device, precision: str | None) -> Contender:
     data = sources.load(sources.SYNTHETIC, shape=cfg.input)
     clean, labels = data.read(torch.arange(max(cfg.protocol.batch_size, len(data))) % len(data))
-    return official(
-        cfg.method,
-        folder / OFFICIAL_STEPS[cfg.method].project.name,
+    on_gpu = device.type == "cuda"
+    setting = Setting(
         shape=shape_of(cfg),
         batch_size=cfg.protocol.batch_size,
         device=device,
-        precision=precision if device.type == "cuda" else cfg.protocol.precision,
-        compile=None if device.type == "cuda" else False,
+        precision=precision if on_gpu else cfg.protocol.precision,
+        compile=None if on_gpu else False,
         latents=clean,
         labels=labels,
         name=name,
     )
+    return official(cfg.method, folder / OFFICIAL_STEPS[cfg.method].project.name, setting)
 
 
 def _entry(
@@ -244,7 +242,7 @@ def _entry(
         over_floor=here and timed.step_seconds / here,
         mfu=work and peak and speed.median * 2 * GIGA * (work.cost.total + work.vae_gmacs) * work.images / peak,
         joules_per_image=timed.joules_per_image,
-        top_operators=tuple(profiling.profiled(timed.contender, profile, device)) if profile else (),
+        top_operators=tuple(measure.profiled(timed.contender, profile, device)) if profile else (),
     )
 
 

@@ -15,42 +15,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.bench.contender import Contender
+from harness.bench.measure import Contender
 from harness.bench.official_checkout import Project, load
 from harness.bench.official_step import PRECISIONS, OfficialStep, Precision, Setting
-from harness.model.shape import Shape
 from harness.system.errors import UsageError, unknown
 
 SCALE = 0.18215  # between the VAE's latents and a network's input, in all three codes
 
 
-def official(
-    method: str,
-    folder: Path,
-    *,
-    shape: Shape,
-    batch_size: int,
-    device: torch.device,
-    precision: str | None = None,
-    compile: bool | None = None,
-    latents: Tensor,
-    labels: Tensor,
-    name: str | None = None,
-) -> Contender:
+def official(method: str, folder: Path, setting: Setting) -> Contender:
     """The official code of `method` ("dit", "maskdit", "mdt") in the checkout `folder`, ready to step.
 
-    latents (N, C, S, S) float32 and labels (N,) int64 hold at least one batch; a step takes the next whole one. With
-    precision and compile None the code runs as its authors run it, except that on a CPU all compute in fp32. Without a
-    `name` the contender is called by its code, precision and compilation.
+    A step takes the next whole batch.
 
     Raises UsageError for a method without an official code, a folder without it, or a precision that it or the device
     does not have, SetupError for a package that it needs and that is not installed.
     """
     if method not in STEPS:
         raise unknown("official code", method, STEPS)
-    if len(labels) < batch_size:
-        raise UsageError(f"{len(labels)} images do not fill a batch of {batch_size}; give at least as many.")
-    setting = Setting(shape, batch_size, device, precision, compile, latents, labels, name)
+    images, batch_size = len(setting.labels), setting.batch_size
+    if images < batch_size:
+        raise UsageError(f"{images} images do not fill a batch of {batch_size}; give at least as many.")
     step = STEPS[method]
     return step(setting, load(step.project, folder))
 

@@ -8,7 +8,6 @@ import io
 import itertools
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,29 +19,19 @@ from torch import Tensor, nn
 from harness.bench.official_checkout import Checkout, Project
 from harness.model.shape import Shape
 from harness.system.errors import UsageError, unknown
+from harness.system.precision import tf32_restored
 
 NAMED_SIZES = {(12, 384, 6): "S", (12, 768, 12): "B", (24, 1024, 16): "L", (28, 1152, 16): "XL"}
 WITHOUT = ("DistributedDataParallel", "the data loader and the copy to the device: batches lie there")
 
 
 class Precision(NamedTuple):
-    """How a step computes. Torch's switches hold for the whole process, so they are set for a step's time alone."""
+    """How a step computes."""
 
     name: str
     matmul: str = "highest"
     tf32_convolutions: bool = False
     autocast: torch.dtype | None = None
-
-    @contextlib.contextmanager
-    def in_force(self) -> Iterator[None]:
-        before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-        torch.set_float32_matmul_precision(self.matmul)
-        torch.backends.cudnn.allow_tf32 = self.tf32_convolutions
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before[0])
-            torch.backends.cudnn.allow_tf32 = before[1]
 
 
 PRECISIONS = {
@@ -53,18 +42,18 @@ PRECISIONS = {
 ON_CPU = ("fp32", "bf16")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setting:
     """What the bench gives every contender."""
 
     shape: Shape
     batch_size: int
     device: torch.device
-    precision: str | None  # None: the code's own
-    compile: bool | None  # None: as the code does
-    latents: Tensor  # (N, C, S, S) float32, as a network is trained on them
+    precision: str | None = None  # None: the code's own, and fp32 on a CPU
+    compile: bool | None = None  # None: as the code does
+    latents: Tensor  # (N, C, S, S) float32, as a network is trained on them; at least a batch of them
     labels: Tensor  # (N,) int64
-    name: str | None = None  # of the contender
+    name: str | None = None  # the contender's; None: its code's, with precision and compilation
 
 
 class Wrapped(nn.Module):
@@ -98,7 +87,7 @@ class OfficialStep(ABC):
     def __init__(self, setting: Setting, checkout: Checkout):
         self.setting, self.checkout = setting, checkout
         self.num_images, self.data_seconds = setting.batch_size, 0.0
-        self.loss: Tensor | None = None  # of the last step, without gradient
+        self.loss: Tensor | None = None  # the last step's, without gradient
         self.precision = self._precision()
         self.compiled = self.compiles if setting.compile is None else setting.compile
         made = f"{self.precision.name}{' compiled' if self.compiled else ''}"
@@ -118,7 +107,9 @@ class OfficialStep(ABC):
 
     def step(self) -> None:
         """Take one training step of the official code."""
-        with self.precision.in_force():
+        with tf32_restored():
+            torch.set_float32_matmul_precision(self.precision.matmul)
+            torch.backends.cudnn.allow_tf32 = self.precision.tf32_convolutions
             self.loss = self._step(*next(self._batches))
 
     def conditions(self) -> dict[str, Any]:

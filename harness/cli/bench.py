@@ -129,10 +129,10 @@ def bench(
     with defaults.named(options):
         named = list(matrix.variants(recipes, varied, assignments, data=data, resident=resident))
     if estimate:
-        from harness.bench.expected import expected
+        from harness.planning.plan import expected_step
         from harness.reporting.tables.bench import estimate_lines
 
-        documents = [expected(name, cfg, nproc) for name, cfg in named]
+        documents = [expected_step(name, cfg, nproc) for name, cfg in named]
         return show({"estimates": documents}, as_json, lambda _: estimate_lines(documents))
     _time(named, rounds, window, official, out if profile else None, out, as_json)
 

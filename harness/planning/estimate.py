@@ -6,79 +6,48 @@ what lives only within one operation, and the savings of torch.compile are not i
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from harness.data.latents.shards import IMAGENET_IMAGES
 from harness.data.sources import LATENT_SETS
 from harness.model.method import Method
-from harness.model.shape import Shape, shape_of
+from harness.model.shape import shape_of
 from harness.planning.activations import kept_bytes
 from harness.planning.cost import GIGA, Cost
 from harness.planning.devices import DEVICES
 from harness.recipes.config import RunConfig
 
-ASSUMED_UTILISATION = 0.4  # of a device's peak: what well-fed transformers of this size reach, not a measurement
+ASSUMED_UTILISATION = 0.4  # share of a device's peak that well-fed transformers of this size reach; not measured
 HALF = 2  # bytes
 ACTIVATIONS = "activations"  # the part of the memory that grows with the micro-batch
 
 
-class DeviceHours(NamedTuple):
-    """Of training on as many of one device as the run has processes; None where it lacks the precision."""
+def estimate(cfg: RunConfig, cost: Cost, method: Method, world_size: int) -> dict[str, Any]:
+    """What `cfg` takes on `world_size` processes, as `--dry-run --json` prints it.
 
-    device: str
-    floor_hours: float | None  # the arithmetic alone, at the peak of the data sheet
-    assumed_hours: float | None  # at ASSUMED_UTILISATION of it
-
-
-class Estimate(NamedTuple):
-    processes: int
-    precision: str
-    memory_parts: dict[str, int]  # bytes, of each process
-    disk_parts: dict[str, int]  # bytes; "checkpoints" go into the run's folder, "latents" may lie there already
-    hours: list[DeviceHours]
-
-    @property
-    def memory_bytes(self) -> int:
-        return sum(self.memory_parts.values())
-
-    @property
-    def disk_bytes(self) -> int:
-        return sum(self.disk_parts.values())
-
-    def as_json(self) -> dict[str, Any]:
-        """As `--dry-run --json` prints it, and as `lines` reads it."""
-        return {
-            "processes": self.processes,
-            "precision": self.precision,
-            "memory_bytes": self.memory_bytes,
-            "memory_parts": self.memory_parts,
-            "disk_bytes": self.disk_bytes,
-            "disk_parts": self.disk_parts,
-            "assumed_utilisation": ASSUMED_UTILISATION,
-            "hours": [hours._asdict() for hours in self.hours],
-        }
-
-
-def estimate(cfg: RunConfig, shape: Shape, cost: Cost, method: Method, world_size: int) -> Estimate:
-    """What `cfg` takes on `world_size` processes. `method` is only looked at; build it on the meta device.
-
-    The hours are those of the method's arithmetic: not of data, of a VAE in the step, or of evaluation.
+    Parts are in bytes: those of the memory, of each process; on the disk, "checkpoints" go into the run's folder and
+    "latents" may lie there already. Hours are those of the method's arithmetic on as many of one device as there are
+    processes, at the peak of the data sheet and at ASSUMED_UTILISATION of it; not those of data, of a VAE in the step,
+    or of evaluation. `method` is only looked at; build it on the meta device.
     """
-    latents = _latent_bytes(cfg, shape)
-    return Estimate(
-        world_size,
-        cfg.protocol.precision,
-        _memory_parts(cfg, shape, method, world_size),
-        {"checkpoints": checkpoint_bytes(cfg, method), **({"latents": latents} if latents else {})},
-        _hours(cfg, cost, world_size),
-    )
+    memory, latents = _memory_parts(cfg, method, world_size), _latent_bytes(cfg)
+    disk = {"checkpoints": checkpoint_bytes(cfg, method), **({"latents": latents} if latents else {})}
+    return {
+        "processes": world_size,
+        "precision": cfg.protocol.precision,
+        "memory_bytes": sum(memory.values()),
+        "memory_parts": memory,
+        "disk_bytes": sum(disk.values()),
+        "disk_parts": disk,
+        "assumed_utilisation": ASSUMED_UTILISATION,
+        "hours": _hours(cfg, cost, world_size),
+    }
 
 
-def lines(document: Estimate | Mapping[str, Any]) -> list[str]:
-    """An estimate, or what its as_json gave, for people."""
-    told = document.as_json() if isinstance(document, Estimate) else document
+def lines(told: Mapping[str, Any]) -> list[str]:
+    """An estimate for people."""
     precision, share = told["precision"], f"{told['assumed_utilisation']:.0%}"
     gpus = f"{told['processes']} GPU{'s' if told['processes'] > 1 else ''}"
     rows = []
@@ -108,7 +77,7 @@ def largest_micro_batch(cfg: RunConfig, method: Method, available_bytes: float, 
     A divisor of the process's share of the batch; None where not even one image fits.
     """
     whole = cfg.model_copy(update={"execution": cfg.execution.model_copy(update={"micro_batch": None})})
-    parts = _memory_parts(whole, shape_of(cfg), method, world_size)
+    parts = _memory_parts(whole, method, world_size)
     return fitting_micro_batch(parts, math.ceil(cfg.protocol.batch_size / world_size), available_bytes)
 
 
@@ -119,19 +88,20 @@ def fitting_micro_batch(parts: Mapping[str, int], share: int, available_bytes: f
     return next(fitting, None)
 
 
-def _memory_parts(cfg: RunConfig, shape: Shape, method: Method, world_size: int) -> dict[str, int]:
+def _memory_parts(cfg: RunConfig, method: Method, world_size: int) -> dict[str, int]:
     """Bytes of each process. Weights stay single precision whatever the products are computed in."""
     batch_size, bf16 = cfg.protocol.batch_size, cfg.protocol.precision == "bf16"
     trained = _bytes(p for p in method.parameters() if p.requires_grad)
     kept = kept_bytes(
         method,
-        shape,
+        shape_of(cfg),
         batch_size=batch_size,
         rows=cfg.execution.micro_batch or math.ceil(batch_size / world_size),
         bf16=bf16,
         checkpointing=cfg.execution.activation_checkpointing,
     )
-    resident = _latent_bytes(cfg, shape) if cfg.execution.residency == "gpu" else 0
+    frozen = sum(_bytes(known.network.state_dict().values()) for known in method.frozen.values())
+    resident = _latent_bytes(cfg) if cfg.execution.residency == "gpu" else 0
     return {
         "weights": trained,
         **({"weights in bf16": kept.weights} if bf16 else {}),
@@ -139,14 +109,10 @@ def _memory_parts(cfg: RunConfig, shape: Shape, method: Method, world_size: int)
         "Adam's moments": 2 * trained,
         "average (EMA)": _bytes(method.network.parameters()) + _bytes(method.network.buffers()),
         "teacher, buffers": _bytes(p for p in method.parameters() if not p.requires_grad) + _bytes(method.buffers()),
-        **({"frozen networks": _frozen_bytes(method)} if method.frozen else {}),
+        **({"frozen networks": frozen} if method.frozen else {}),
         ACTIVATIONS: kept.activations,
         **({"training set": resident} if resident else {}),
     }
-
-
-def _frozen_bytes(method: Method) -> int:
-    return sum(_bytes(frozen.network.state_dict().values()) for frozen in method.frozen.values())
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
@@ -165,12 +131,12 @@ def checkpoint_bytes(cfg: RunConfig, method: Method) -> int:
     return whole * (cfg.execution.keep_last + 1) + average * milestones
 
 
-def _latent_bytes(cfg: RunConfig, shape: Shape) -> int:
+def _latent_bytes(cfg: RunConfig) -> int:
     """Mean and standard deviation in half precision of every image of ImageNet, and of its mirror image."""
     if cfg.protocol.data not in LATENT_SETS or cfg.protocol.pipeline != "cached":
         return 0
     copies = 2 if cfg.protocol.flips == "random" else 1
-    return IMAGENET_IMAGES * 2 * shape.channels * shape.side**2 * HALF * copies
+    return IMAGENET_IMAGES * 2 * cfg.input.channels * cfg.input.side**2 * HALF * copies
 
 
 def _duration(hours: float) -> str:
@@ -181,12 +147,12 @@ def _duration(hours: float) -> str:
     return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min" if hours < 1 else f"{hours:,.1f}"
 
 
-def _hours(cfg: RunConfig, cost: Cost, world_size: int) -> list[DeviceHours]:
-    """Of each family of devices: their peaks are the same, and bandwidth is no part of these."""
+def _hours(cfg: RunConfig, cost: Cost, world_size: int) -> list[dict[str, Any]]:
+    """A row for each family of devices, whose peaks are the same; None where it lacks the precision."""
     flops = 2 * cost.gmacs_step * GIGA * cfg.protocol.batch_size * cfg.protocol.steps
-    found = []
+    rows = []
     for family, device in {device.family: device for device in DEVICES}.items():
         peak = device.peak(cfg.protocol.precision)
-        floor = None if peak is None else flops / (peak * world_size) / 3600
-        found.append(DeviceHours(family, floor, None if floor is None else floor / ASSUMED_UTILISATION))
-    return found
+        floor = peak and flops / (peak * world_size) / 3600
+        rows.append({"device": family, "floor_hours": floor, "assumed_hours": floor and floor / ASSUMED_UTILISATION})
+    return rows

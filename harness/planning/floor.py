@@ -2,16 +2,57 @@
 
 A floor, not a forecast: no step reaches both limits, and none can be faster than either. A measured step stands beside
 it as a multiple.
+
+Bytes are the fewest that a step must move through the device's memory. Weights, gradients, the optimizer's moments,
+averages and the batch are each read and written so often. Activations are not counted, because a fused kernel may
+avoid moving them; at the papers' sizes arithmetic takes longer than these bytes do.
 """
 
+import copy
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.data.latents import vae
 from harness.model.method import Method
 from harness.planning.cost import GIGA, StepCost, step_cost
 from harness.planning.devices import DEVICES, Device
-from harness.planning.traffic import Traffic, traffic
-from harness.planning.vae_cost import PRECISION, online_encoder
 from harness.recipes.config import RunConfig
+from harness.system.errors import UsageError
+
+FLOAT, LABEL = 4, 8  # bytes
+# The VAE's precision by the step's: a process whose step is bf16 allows no TF32, and the VAE knows no autocast.
+VAE_PRECISION = {"fp32": "fp32", "tf32": "tf32", "bf16": "fp32"}
+
+
+# What a step does -------------------------------------------------------------------------------------------------
+
+
+class EncoderCost(NamedTuple):
+    """What the VAE's encoder takes."""
+
+    macs: int  # for one image
+    weights: int  # numbers in its products
+    side: int  # an image's, in pixels
+
+
+class Traffic(NamedTuple):
+    """Bytes that one process reads and writes in a step."""
+
+    weights: int  # read for the forward pass and for the backward pass, in every micro-batch
+    gradients: int  # written and read, in every micro-batch
+    optimizer: int  # AdamW: weights and both moments, read and written
+    average: int  # EMA, read and written; the optimizer has just read the weights
+    teacher: int  # weights read for its forward pass; its own average read and written
+    vae: int  # weights read, where the step encodes its images
+    batch: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
 
 
 class Work(NamedTuple):
@@ -21,7 +62,7 @@ class Work(NamedTuple):
     processes: int
     images: float
     cost: StepCost
-    vae_gmacs: float  # of one image, in float32 or TF32; 0 where latents are read
+    vae_gmacs: float  # for one image, in float32 or TF32; 0 where latents are read
     traffic: Traffic
 
     @property
@@ -48,13 +89,92 @@ class Work(NamedTuple):
         }
 
 
+def work_of(cfg: RunConfig, method: Method, *, world_size: int = 1) -> Work:
+    """What a step of this run takes each of `world_size` processes. `method` is the run's, on the meta device."""
+    encoder = online_encoder(cfg)
+    return Work(
+        precision=cfg.protocol.precision,
+        processes=world_size,
+        images=cfg.protocol.batch_size / world_size,
+        cost=step_cost(cfg, method),
+        vae_gmacs=encoder.macs / GIGA if encoder else 0.0,
+        traffic=traffic(cfg, method, encoder=encoder, world_size=world_size),
+    )
+
+
+def traffic(cfg: RunConfig, method: Method, *, encoder: EncoderCost | None = None, world_size: int = 1) -> Traffic:
+    """Of one of `world_size` processes. `method` is only looked at; `encoder` is the VAE's, where the step encodes.
+
+    Left out: fixed positions and centres, under a thousandth; and what processes send each other.
+    """
+    images = cfg.protocol.batch_size / world_size
+    pieces = max(1.0, images / (cfg.execution.micro_batch or images))
+    product = 2 if cfg.protocol.precision == "bf16" else FLOAT  # TF32 is stored as float32
+    copied = product if product < FLOAT else 0  # written once, as the weights change
+    trained = _numbers(p for p in method.parameters() if p.requires_grad)
+    fixed = _numbers(p for p in method.parameters() if not p.requires_grad)
+    return Traffic(
+        weights=round(trained * (copied + 2 * pieces * product)),
+        gradients=round(trained * 2 * pieces * FLOAT),
+        optimizer=trained * 6 * FLOAT,
+        average=_numbers(method.network.parameters()) * 2 * FLOAT,
+        teacher=round(fixed * (copied + pieces * product + 2 * FLOAT)),
+        vae=round(encoder.weights * pieces * FLOAT) if encoder else 0,
+        batch=round(images * _image_bytes(cfg, encoder)),
+    )
+
+
+def _numbers(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def _image_bytes(cfg: RunConfig, encoder: EncoderCost | None) -> int:
+    """An image as the step gets it, its label, and its noise, which is written and read.
+
+    A latent is stored as mean and deviation in half precision, a small image as float32: 4 bytes a value either way.
+    """
+    values = cfg.input.channels * cfg.input.side**2
+    stored = 3 * encoder.side**2 if encoder else values * FLOAT
+    return stored + LABEL + 2 * values * FLOAT
+
+
+def online_encoder(cfg: RunConfig) -> EncoderCost | None:
+    """The encoder inside a step of this run; None where latents are read. It is run on shapes and counted.
+
+    Raises UsageError for a run that should encode and names no VAE; as harness.data.latents.vae.load for a folder.
+    """
+    protocol = cfg.protocol
+    if protocol.pipeline != "online-vae":
+        return None
+    if protocol.vae is None:
+        raise UsageError(
+            f"{cfg.recipe} has pipeline online-vae and no VAE; name it with --set vae=stabilityai/sd-vae-ft-ema."
+        )
+    known = vae.SD_VAE if protocol.vae in vae.PUBLISHED else vae.RANDOM.get(protocol.vae)
+    model = vae.load(protocol.vae).model if known is None else vae.on_shapes(known)
+    return counted_encoder(model, cfg.input.side)
+
+
+def counted_encoder(model: Any, latent_side: int) -> EncoderCost:
+    """Of a diffusers AutoencoderKL whose latents have this side, run on shapes alone."""
+    side = latent_side * 2 ** (len(model.config.block_out_channels) - 1)
+    shapes = copy.deepcopy(model).to("meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        shapes.encode(torch.zeros(1, model.config.in_channels, side, side, device="meta"))
+    weights = [p for part in (shapes.encoder, shapes.quant_conv) if part is not None for p in part.parameters()]
+    return EncoderCost(counter.get_total_flops() // 2, sum(p.numel() for p in weights if p.dim() > 1), side)
+
+
+# The time it takes ------------------------------------------------------------------------------------------------
+
+
 class Ceiling(NamedTuple):
     """What a device can do at most: a data sheet's, or measured with large products and copies."""
 
     name: str
     flops: float | None  # a second, of products in the step's precision; None: it has no such products
     bytes_per_second: float
-    vae_flops: float | None = None  # of the VAE's products; None: the same rate
+    vae_flops: float | None = None  # a second, of the VAE's products; None: the same rate
 
 
 class Floor(NamedTuple):
@@ -89,21 +209,8 @@ class Floor(NamedTuple):
         }
 
 
-def work_of(cfg: RunConfig, method: Method, *, world_size: int = 1) -> Work:
-    """What a step of this run takes each of `world_size` processes. `method` is the run's, on the meta device."""
-    encoder = online_encoder(cfg)
-    return Work(
-        precision=cfg.protocol.precision,
-        processes=world_size,
-        images=cfg.protocol.batch_size / world_size,
-        cost=step_cost(cfg, method),
-        vae_gmacs=encoder.macs / GIGA if encoder else 0.0,
-        traffic=traffic(cfg, method, encoder=encoder, world_size=world_size),
-    )
-
-
 def ceiling_of(device: Device, precision: str) -> Ceiling:
-    return Ceiling(device.name, device.peak(precision), device.bytes_per_second, device.peak(PRECISION[precision]))
+    return Ceiling(device.name, device.peak(precision), device.bytes_per_second, device.peak(VAE_PRECISION[precision]))
 
 
 def floor_of(work: Work, ceiling: Ceiling) -> Floor:

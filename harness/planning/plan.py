@@ -11,8 +11,9 @@ from harness.data import sources
 from harness.data.loader import rows_of
 from harness.model.method import Method
 from harness.model.shape import shape_of
+from harness.planning import floor
 from harness.planning.cost import Cost, count
-from harness.planning.estimate import Estimate, estimate, largest_micro_batch
+from harness.planning.estimate import estimate, largest_micro_batch
 from harness.recipes import metric_names
 from harness.recipes.config import RunConfig, apply_overrides, read_config
 from harness.recipes.reading import load_recipe
@@ -22,7 +23,7 @@ from harness.system.errors import SetupError
 from harness.system.precision import default_device
 from harness.system.processes.world import World
 
-USABLE_MEMORY = 0.8  # of the free memory; the rest is for kernels and for tensors that live within one operation
+USABLE_MEMORY = 0.8  # share of the free memory; the rest is for kernels and for tensors that live within one operation
 
 
 def resolve(recipe: str | Path, assignments: list[str], note: Callable[[str], None] = lambda said: None) -> RunConfig:
@@ -64,7 +65,7 @@ def plan(cfg: RunConfig, world_size: int) -> dict[str, Any]:
         **cost._asdict(),
         "device": machine.describe(default_device(), world_size).model_dump(),
         "complete": False,
-        "estimate": estimate_of(cfg, cost, world_size=world_size).as_json(),
+        "estimate": estimate_of(cfg, cost, world_size=world_size),
         "config": cfg.model_dump(mode="json"),
     }
 
@@ -108,6 +109,22 @@ def cost_of(cfg: RunConfig) -> Cost:
     return count(on_shapes(cfg), shape_of(cfg))
 
 
-def estimate_of(cfg: RunConfig, cost: Cost | None = None, *, world_size: int = 1) -> Estimate:
+def estimate_of(cfg: RunConfig, cost: Cost | None = None, *, world_size: int = 1) -> dict[str, Any]:
     """What each process of a run would need, its arithmetic counted anew unless it is given."""
-    return estimate(cfg, shape_of(cfg), cost or cost_of(cfg), on_shapes(cfg), world_size)
+    return estimate(cfg, cost or cost_of(cfg), on_shapes(cfg), world_size)
+
+
+def expected_step(name: str, cfg: RunConfig, processes: int) -> dict[str, Any]:
+    """Arithmetic, bytes, memory and the floor of a step on each device of the table, as `bench --estimate` prints."""
+    work, cost = floor.work_of(cfg, on_shapes(cfg), world_size=processes), cost_of(cfg)
+    return {
+        "name": name,
+        "recipe": cfg.recipe,
+        "pipeline": cfg.protocol.pipeline,
+        "batch_size": cfg.protocol.batch_size,
+        "params": cost.params,
+        "gmacs_counted": cost.gmacs_step,
+        "work": work.as_json(),
+        "memory_bytes": estimate_of(cfg, cost, world_size=processes)["memory_bytes"],
+        "floors": [known.as_json() for known in floor.floors_of(work)],
+    }

@@ -108,13 +108,13 @@ def _carry_out(
     cost = cost_of(cfg)
     needs = estimate_of(cfg, cost, world_size=world.size)
     begun = folder if not force and run_folder.begun(folder) else None
-    cfg = world.agreed(_in_pieces_that_fit(cfg, needs.memory_parts, device, world, begun, progress))
+    cfg = world.agreed(_in_pieces_that_fit(cfg, needs["memory_parts"], device, world, begun, progress))
     method = baselines.build(cfg)
     hardware = machine.describe(device, world.size)
     if world.is_main:
         frozen_weights = {name: frozen.file.sha256 for name, frozen in method.frozen.items()}
         manifest = provenance.describe(cfg, data.identity, frozen_weights, hardware, world.size, command)
-        needed = needs.disk_parts["checkpoints"]
+        needed = needs["disk_parts"]["checkpoints"]
         run_folder.make_ready(folder, cfg, manifest, needed=needed, force=force, hold=hold, progress=progress)
     world.wait()
 

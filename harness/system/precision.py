@@ -1,4 +1,4 @@
-"""How precisely matrix products and convolutions are computed."""
+"""How torch computes: how precisely, in what order, on which device and how many threads."""
 
 import os
 import re
@@ -92,11 +92,18 @@ def plain_fp32(device: torch.device) -> Iterator[None]:
 
     no_grad and not inference_mode, whose tensors could not take part in the training step that follows.
     """
-    matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    set_precision("fp32")
-    try:
+    with tf32_restored():
+        set_precision("fp32")
         with no_autocast(device):
             yield
+
+
+@contextmanager
+def tf32_restored() -> Iterator[None]:
+    """Afterwards torch's switches for TF32, which hold for the whole process, are as they were."""
+    matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        yield
     finally:
         torch.set_float32_matmul_precision(matmul)
         torch.backends.cudnn.allow_tf32 = convolution
@@ -111,3 +118,14 @@ def no_autocast(device: torch.device) -> Iterator[None]:
 
 def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For work too small to share out: a second thread is no faster, and on a busy machine ten times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

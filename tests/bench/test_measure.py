@@ -5,8 +5,8 @@ import time
 import pytest
 import torch
 
-from harness.bench import ceilings, energy, measure
-from harness.bench.measure import Timed, take_turns, warmed_up
+from harness.bench import measure
+from harness.bench.measure import Ceilings, Timed, take_turns, warmed_up
 from harness.records.bench_record import Window
 
 CPU = torch.device("cpu")
@@ -79,19 +79,19 @@ def test_the_first_step_is_told_apart_from_the_warm_ones():
 
 
 def test_the_ceilings_are_rates_that_a_large_product_and_a_large_copy_reach(monkeypatch):
-    monkeypatch.setattr(ceilings, "SIDE", {"cpu": 256})
-    monkeypatch.setattr(ceilings, "COPIED", {"cpu": 2**22})
-    monkeypatch.setattr(ceilings, "SECONDS", 0.01)
-    reached = ceilings.measure(["bf16", "fp32"], CPU)
+    monkeypatch.setattr(measure, "SIDE", {"cpu": 256})
+    monkeypatch.setattr(measure, "COPIED", {"cpu": 2**22})
+    monkeypatch.setattr(measure, "SECONDS", 0.01)
+    reached = measure.ceilings(["bf16", "fp32"], CPU)
     assert 1e8 < reached.flops_per_second["fp32"] < 1e14
     assert reached.flops_per_second.keys() == {"bf16", "fp32"}
     assert 1e8 < reached.bytes_per_second < 1e13
 
 
 def test_of_two_measurements_of_a_machine_the_better_rate_is_its_ceiling():
-    a, b = ceilings.Ceilings({"fp32": 2.0, "bf16": 3.0}, 5.0), ceilings.Ceilings({"fp32": 4.0, "bf16": 1.0}, 4.0)
-    assert ceilings.best(a, b) == ceilings.Ceilings({"fp32": 4.0, "bf16": 3.0}, 5.0)
+    a, b = Ceilings({"fp32": 2.0, "bf16": 3.0}, 5.0), Ceilings({"fp32": 4.0, "bf16": 1.0}, 4.0)
+    assert measure.best_ceilings(a, b) == Ceilings({"fp32": 4.0, "bf16": 3.0}, 5.0)
 
 
 def test_a_processor_counts_no_energy():
-    assert energy.counter(CPU) is None
+    assert measure.energy_counter(CPU) is None

@@ -22,7 +22,7 @@ from harness.bench import official as codes
 from harness.bench import official_step
 from harness.bench.official import official
 from harness.bench.official_checkout import Project, load
-from harness.bench.official_step import PRECISIONS
+from harness.bench.official_step import PRECISIONS, Setting
 from harness.model.shape import Shape, shape_of
 from harness.planning.cost import GIGA, count
 from harness.recipes.config import validate
@@ -86,7 +86,7 @@ def contender(method: str, folder: Path, shape: Shape = SHAPE, **setting):
     latents = torch.randn(9, shape.channels, shape.side, shape.side, generator=generator)
     labels = torch.arange(9) % shape.num_classes
     setting = {"batch_size": 4, "device": CPU, "latents": latents, "labels": labels} | setting
-    return official(method, folder, shape=shape, **setting)
+    return official(method, folder, Setting(shape=shape, **setting))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import baselines
-from harness.bench import ceilings, energy
+from harness.bench import measure
 from harness.bench.measure import warmed_up
 from harness.bench.ours import HarnessStep
 from harness.data import sources
@@ -99,9 +99,9 @@ def test_the_fused_loss_is_the_plain_formula_at_the_paper_s_size():
 
 
 def test_the_ceilings_of_this_gpu_can_be_measured_and_bf16_is_its_fastest():
-    reached = ceilings.measure(["fp32", "tf32", "bf16"], GPU)
+    reached = measure.ceilings(["fp32", "tf32", "bf16"], GPU)
     rate = reached.flops_per_second
     assert rate["bf16"] > rate["tf32"] > rate["fp32"] > 1e12
     assert reached.bytes_per_second > 1e11
-    joules = energy.counter(GPU)
+    joules = measure.energy_counter(GPU)
     assert joules is None or joules() > 0

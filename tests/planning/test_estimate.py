@@ -17,14 +17,12 @@ import baselines
 from harness.model.method import Batch, Progress
 from harness.model.nn.blocks import DiTBlock
 from harness.model.randomness import Draw
-from harness.model.shape import shape_of
 from harness.planning import estimate as estimate_module
 from harness.planning.activations import _AsOnGpu
 from harness.planning.cost import Cost
 from harness.planning.devices import DEVICES
 from harness.planning.estimate import (
     ASSUMED_UTILISATION,
-    Estimate,
     checkpoint_bytes,
     estimate,
     fitting_micro_batch,
@@ -43,15 +41,15 @@ METHODS = baselines.names()
 SOME_COST = Cost(params=1, gmacs_forward=1.0, gmacs_step=3.0)
 
 
-def estimated(cfg: RunConfig, world_size: int = 1) -> Estimate:
-    return estimate(cfg, shape_of(cfg), SOME_COST, baselines.build(cfg, device="meta"), world_size)
+def estimated(cfg: RunConfig, world_size: int = 1) -> dict:
+    return estimate(cfg, SOME_COST, baselines.build(cfg, device="meta"), world_size)
 
 
 # Memory ------------------------------------------------------------------------------------------------------------
 
 
 def counted_bytes(cfg: RunConfig) -> int:
-    parts = estimated(cfg).memory_parts
+    parts = estimated(cfg)["memory_parts"]
     return parts["activations"] + parts.get("weights in bf16", 0)
 
 
@@ -175,7 +173,7 @@ def test_estimating_a_method_whose_blocks_are_checkpointed_leaves_them_so():
     blocks = [module for module in method.network.modules() if isinstance(module, DiTBlock)]
     for block in blocks:
         block.checkpointed = True
-    found = estimate(cfg, shape_of(cfg), SOME_COST, method, 1)
+    found = estimate(cfg, SOME_COST, method, 1)
     assert found == estimated(cfg)
     assert all(block.checkpointed for block in blocks)
 
@@ -185,7 +183,7 @@ def test_estimating_a_method_whose_blocks_are_checkpointed_leaves_them_so():
 
 def test_activations_grow_with_the_rows_of_a_process_and_not_with_the_batch():
     def activations(world_size: int, *assignments: str) -> int:
-        return estimated(small_config("dit", "batch_size=64", *assignments), world_size).memory_parts["activations"]
+        return estimated(small_config("dit", "batch_size=64", *assignments), world_size)["memory_parts"]["activations"]
 
     assert activations(4) == activations(1, "micro_batch=16") == activations(2, "micro_batch=16")
     assert 3.5 < activations(1) / activations(4) <= 4
@@ -196,7 +194,7 @@ def test_activations_grow_with_the_rows_of_a_process_and_not_with_the_batch():
 def test_half_the_rows_keep_half_the_activations(name, precision):
     """So that what fits can be worked out from one count; copies of weights are another part."""
     whole, half = (
-        estimated(config(f"{name}-s", f"precision={precision}", f"micro_batch={rows}")).memory_parts
+        estimated(config(f"{name}-s", f"precision={precision}", f"micro_batch={rows}"))["memory_parts"]
         for rows in (32, 16)
     )
     assert whole.pop("activations") / half.pop("activations") == pytest.approx(2, rel=0.01)
@@ -208,7 +206,7 @@ def test_half_the_rows_keep_half_the_activations(name, precision):
 def test_the_largest_micro_batch_fits_and_the_next_one_does_not(name, world_size):
     cfg, sizes = small_config(name, "batch_size=16", "micro_batch=1"), [1, 2, 4, 8]
     needed = {
-        rows: estimated(small_config(name, "batch_size=16", f"micro_batch={rows}"), world_size).memory_bytes
+        rows: estimated(small_config(name, "batch_size=16", f"micro_batch={rows}"), world_size)["memory_bytes"]
         for rows in sizes
     }
     for rows, larger in pairwise(sizes):
@@ -238,7 +236,7 @@ def test_the_parts_of_the_state_are_those_of_a_run(name):
     trained = sum(p.numel() * 4 for p in method.parameters() if p.requires_grad)
     fixed = sum(p.numel() * 4 for p in method.parameters() if not p.requires_grad)
     average = Ema(method.network, 0.9, warmup=False).network
-    parts = estimated(cfg).memory_parts
+    parts = estimated(cfg)["memory_parts"]
     assert (parts["weights"], parts["gradients"], parts["Adam's moments"]) == (trained, trained, 2 * trained)
     assert parts["average (EMA)"] == sum(t.nbytes for t in [*average.parameters(), *average.buffers()])
     assert parts["teacher, buffers"] == fixed + sum(b.nbytes for b in method.buffers())
@@ -249,7 +247,7 @@ def test_estimating_from_a_real_method_gives_the_same_and_leaves_it_as_it_was():
     cfg = small_config("sddit")
     method = baselines.build(cfg)
     before, state = {n: t.clone() for n, t in method.state_dict().items()}, torch.get_rng_state()
-    from_real = estimate(cfg, shape_of(cfg), SOME_COST, method, 2)
+    from_real = estimate(cfg, SOME_COST, method, 2)
     assert torch.equal(torch.get_rng_state(), state)
     assert from_real == estimated(cfg, 2)
     assert all(torch.equal(tensor, before[name]) for name, tensor in method.state_dict().items())
@@ -257,8 +255,8 @@ def test_estimating_from_a_real_method_gives_the_same_and_leaves_it_as_it_was():
 
 def test_a_training_set_on_the_gpu_counts_there():
     on_gpu, on_host = config("dit-s", "residency=gpu"), config("dit-s")
-    difference = estimated(on_gpu).memory_bytes - estimated(on_host).memory_bytes
-    assert difference == estimated(on_gpu).memory_parts["training set"] == 1_281_167 * 8 * 32 * 32 * 2
+    difference = estimated(on_gpu)["memory_bytes"] - estimated(on_host)["memory_bytes"]
+    assert difference == estimated(on_gpu)["memory_parts"]["training set"] == 1_281_167 * 8 * 32 * 32 * 2
 
 
 # Disk --------------------------------------------------------------------------------------------------------------
@@ -285,10 +283,10 @@ def test_checkpoints_take_the_room_that_was_estimated(name, tmp_path):
 
 def test_latents_of_imagenet_count_and_twice_with_mirror_images():
     side_32 = 1_281_167 * 2 * 4 * 32 * 32 * 2
-    assert estimated(config("dit-s")).disk_parts["latents"] == side_32
-    assert estimated(config("dit-s", "flips=random")).disk_parts["latents"] == 2 * side_32
-    assert "latents" not in estimated(config("dit-s", "pipeline=online-vae")).disk_parts
-    assert "latents" not in estimated(small_config("dit")).disk_parts
+    assert estimated(config("dit-s"))["disk_parts"]["latents"] == side_32
+    assert estimated(config("dit-s", "flips=random"))["disk_parts"]["latents"] == 2 * side_32
+    assert "latents" not in estimated(config("dit-s", "pipeline=online-vae"))["disk_parts"]
+    assert "latents" not in estimated(small_config("dit"))["disk_parts"]
 
 
 # Time --------------------------------------------------------------------------------------------------------------
@@ -297,17 +295,17 @@ def test_latents_of_imagenet_count_and_twice_with_mirror_images():
 def test_hours_follow_from_the_arithmetic_the_peak_and_the_number_of_processes():
     cfg = config("dit-s", "precision=bf16", "steps=1000", "batch_size=256")
     one, eight = estimated(cfg), estimated(cfg, 8)
-    floors = {hours.device: hours.floor_hours for hours in one.hours}
+    floors = {hours["device"]: hours["floor_hours"] for hours in one["hours"]}
     assert floors["A100"] == pytest.approx(2 * 3.0e9 * 256 * 1000 / 312e12 / 3600)
     assert floors["V100 SXM2"] is None
-    for alone, shared in zip(one.hours, eight.hours, strict=True):
-        if alone.floor_hours is not None:
-            assert shared.floor_hours == pytest.approx(alone.floor_hours / 8)
-            assert alone.assumed_hours == pytest.approx(alone.floor_hours / ASSUMED_UTILISATION)
+    for alone, shared in zip(one["hours"], eight["hours"], strict=True):
+        if alone["floor_hours"] is not None:
+            assert shared["floor_hours"] == pytest.approx(alone["floor_hours"] / 8)
+            assert alone["assumed_hours"] == pytest.approx(alone["floor_hours"] / ASSUMED_UTILISATION)
 
 
 def test_devices_that_differ_in_their_memory_alone_are_one_row():
-    names = [hours.device for hours in estimated(config("dit-s")).hours]
+    names = [hours["device"] for hours in estimated(config("dit-s"))["hours"]]
     assert names == list(dict.fromkeys(device.family for device in DEVICES))
     assert names.count("A100") == 1
 
@@ -319,9 +317,7 @@ def test_devices_that_differ_in_their_memory_alone_are_one_row():
 @pytest.mark.parametrize("world_size", [1, 1024])
 def test_the_text_fits_a_terminal_and_names_what_is_assumed(recipe, world_size):
     cfg = config(recipe, "precision=bf16") if recipe != "dit-tiny" else tiny_config("dit", "batch_size=1024")
-    told = estimated(cfg, world_size)
-    text = lines(told)
-    assert text == lines(told.as_json())
+    text = lines(estimated(cfg, world_size))
     assert max(map(len, text)) <= 80
     assert any("(assumed)" in line for line in text)
     assert any("workspace" in line for line in text)
@@ -329,7 +325,7 @@ def test_the_text_fits_a_terminal_and_names_what_is_assumed(recipe, world_size):
 
 
 def test_the_document_adds_up():
-    told = estimated(config("sddit-s")).as_json()
+    told = estimated(config("sddit-s"))
     assert told["memory_bytes"] == sum(told["memory_parts"].values())
     assert told["disk_bytes"] == sum(told["disk_parts"].values())
 

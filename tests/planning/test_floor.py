@@ -1,19 +1,27 @@
-"""The floor of a step on a device, and on the paper's."""
+"""The floor of a step on a device and on the paper's, the fewest bytes it moves, and the VAE inside it."""
+
+from functools import cache
 
 import pytest
 from counted import configured
 
+import baselines
+from harness.data.latents import vae
 from harness.papers.sddit import numbers as published
 from harness.planning import floor
+from harness.planning.cost import GIGA
 from harness.planning.devices import DEVICES
-from harness.planning.floor import Ceiling, Work, floor_of, floors_of
+from harness.planning.floor import Ceiling, Traffic, Work, floor_of, floors_of, online_encoder
 from harness.planning.plan import on_shapes
+from harness.recipes.config import RunConfig
 from harness.records.looks import from_title
+from harness.system.errors import UsageError
 
 PAPER_DEVICE = "A100 80GB SXM"  # SD-DiT Sec. 4.1: "8 x 80GB-A100"; it does not say SXM or PCIe
 FIGURE_3 = {from_title(point.method): point.steps_per_sec for point in published.figure3()[0]}
 
 
+@cache
 def work_of(recipe: str, *assignments: str, world_size: int = 1) -> Work:
     cfg = configured(recipe, *assignments)
     return floor.work_of(cfg, on_shapes(cfg), world_size=world_size)
@@ -85,6 +93,101 @@ def test_the_documents_add_up():
     assert told["traffic_bytes"] == sum(told["traffic_parts"].values())
     told = floors_of(work_of("sddit-s"))[0].as_json()
     assert told["seconds"] == max(told["arithmetic_seconds"], told["memory_seconds"])
+
+
+# Bytes -------------------------------------------------------------------------------------------------------------
+
+METHODS = baselines.names()
+OF_IMAGES = {"batch"}
+
+
+def traffic_of(cfg: RunConfig, *, world_size: int = 1) -> Traffic:
+    return floor.traffic(cfg, baselines.build(cfg, device="meta"), encoder=online_encoder(cfg), world_size=world_size)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_twice_the_batch_is_twice_the_images_and_the_same_state(name):
+    once, twice = (traffic_of(configured(f"{name}-s", f"batch_size={size}"))._asdict() for size in (64, 128))
+    for part, size in once.items():
+        assert twice[part] == (2 if part in OF_IMAGES else 1) * size, part
+    assert once["batch"] > 0
+
+
+def test_each_process_moves_its_share_of_the_images_and_all_of_the_state():
+    alone, shared = (traffic_of(configured("sddit-s"), world_size=size)._asdict() for size in (1, 8))
+    for part, size in alone.items():
+        assert shared[part] == size / (8 if part in OF_IMAGES else 1), part
+
+
+def test_pieces_of_a_batch_read_the_weights_and_add_to_the_gradients_once_each():
+    whole, pieces = traffic_of(configured("dit-s")), traffic_of(configured("dit-s", "micro_batch=64"))
+    assert (pieces.weights, pieces.gradients) == (4 * whole.weights, 4 * whole.gradients)
+    assert pieces._replace(weights=whole.weights, gradients=whole.gradients) == whole
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_state_moves_as_often_as_adamw_and_the_averages_need(name):
+    cfg = configured(f"{name}-s")
+    method, found = baselines.build(cfg, device="meta"), traffic_of(cfg)
+    trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    fixed = sum(p.numel() for p in method.parameters() if not p.requires_grad)
+    assert found.weights == found.gradients == 2 * 4 * trained
+    assert found.optimizer == 6 * 4 * trained  # weight and two moments, each read and written
+    assert found.average == 2 * 4 * sum(p.numel() for p in method.network.parameters())
+    assert found.teacher == 3 * 4 * fixed  # read by its forward pass, read and written by its average
+    assert (found.teacher > 0) == (name == "sddit")
+    assert found.vae == 0
+
+
+def test_bf16_moves_a_copy_of_the_weights_and_leaves_the_optimizer_in_float32():
+    single, half = traffic_of(configured("sddit-s")), traffic_of(configured("sddit-s", "precision=bf16"))
+    assert half.weights * 4 == single.weights * 3  # 2 bytes written once and read twice, for 4 bytes read twice
+    assert half.optimizer == single.optimizer
+    assert traffic_of(configured("sddit-s", "precision=tf32")) == single
+
+
+def test_without_its_objective_sddit_moves_neither_teacher_nor_head():
+    full, without = traffic_of(configured("sddit-s")), traffic_of(configured("sddit-s", "discriminate=false"))
+    assert without.teacher == 0
+    assert without.average == full.average
+    assert without.optimizer < full.optimizer
+
+
+def test_a_step_that_encodes_reads_images_and_the_weights_of_the_vae():
+    cached, online = traffic_of(configured("dit-s")), traffic_of(configured("dit-s", "pipeline=online-vae"))
+    assert online.vae == 4 * 34_135_488
+    assert online.batch - cached.batch == 256 * (3 * 256 * 256 - 4 * 32 * 32 * 4)
+
+
+# The VAE inside a step ---------------------------------------------------------------------------------------------
+
+
+def test_an_image_of_256_pixels_takes_22_forward_passes_of_dit_s():
+    cost = online_encoder(configured("dit-s", "pipeline=online-vae"))
+    assert cost.macs / GIGA == pytest.approx(136.4, abs=0.05)
+    assert cost.side == 256
+    assert online_encoder(configured("dit-xl-512", "pipeline=online-vae")).side == 512
+
+
+def test_a_step_that_reads_latents_encodes_nothing():
+    assert online_encoder(configured("dit-s")) is None
+
+
+def test_the_small_random_vae_has_its_own_cost():
+    cfg = configured("dit-s", "pipeline=online-vae", "vae=random-tiny")
+    assert online_encoder(cfg) == floor.counted_encoder(vae.load("random-tiny").model, 32)
+    assert online_encoder(cfg).macs < online_encoder(configured("dit-s", "pipeline=online-vae", "vae=random")).macs / 99
+
+
+def test_a_vae_in_a_folder_is_counted(tmp_path):
+    vae.load("random-tiny").model.save_pretrained(tmp_path / "mine")
+    cfg = configured("dit-s", "pipeline=online-vae", f"vae={tmp_path / 'mine'}")
+    assert online_encoder(cfg) == online_encoder(configured("dit-s", "pipeline=online-vae", "vae=random-tiny"))
+
+
+def test_encoding_without_a_vae_is_an_error_that_names_the_setting():
+    with pytest.raises(UsageError, match="--set vae="):
+        online_encoder(configured("dit-s", "pipeline=online-vae", "vae=null"))
 
 
 # The paper's speeds -------------------------------------------------------------------------------------------------

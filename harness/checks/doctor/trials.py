@@ -17,7 +17,7 @@ def broken(why: str) -> Finding:
 def step(name: str) -> Finding:
     """One step of the method on digits, and the checkpoint after it."""
     from harness.system.errors import HarnessError
-    from harness.system.threads import one_thread
+    from harness.system.precision import one_thread
 
     advice = f"Run it alone: harness --debug run {name}-tiny --steps 10 --no-eval"
     try:

@@ -22,10 +22,10 @@ from harness.data.latents.vae import Vae
 from harness.system import locks
 from harness.system.errors import DataError, SetupError, UsageError
 from harness.system.files import writing
+from harness.system.precision import one_thread
 from harness.system.processes import launch
 from harness.system.processes.world import World
 from harness.system.progress import Progress
-from harness.system.threads import one_thread
 
 FLOAT16 = 2  # bytes
 SPARE = 1.01  # of the space that the values take: labels, manifest, headers

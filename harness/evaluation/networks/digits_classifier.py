@@ -21,7 +21,7 @@ from harness.data.dataset import Dataset, InMemory
 from harness.evaluation.images.uint8 import to_uint8
 from harness.system.errors import DataError
 from harness.system.files import cache_folder
-from harness.system.threads import one_thread
+from harness.system.precision import one_thread
 from harness.system.weights import fingerprint, read_checked, write_checked
 
 IMAGE_SHAPE = (8, 8, 1)
