@@ -14,7 +14,7 @@ from typing import Any
 from harness.claims.verdict import Claimed, Comparison
 from harness.recipes.reading import printed_knobs
 from harness.records.looks import measured_title
-from harness.records.panels import FINAL
+from harness.records.panels import FINAL, versions
 from harness.records.trials import VARIED, Trial, has_knobs
 
 MDT_LITE = measured_title("mdt", {})
@@ -110,12 +110,7 @@ class Pairs:
                 yield f"{label}: seed{_s(seeds)} {', '.join(map(str, seeds))} not used, without a partner."
         if MDT_LITE in self.labels[0] + self.labels[1]:
             yield WITHOUT_POSITIONS
-        manifests = [trial.run.manifest for pair in self.trials for trial in pair]
-        commits = {(manifest.git_commit, manifest.git_diff_sha256) for manifest in manifests}
-        torches = {manifest.packages.get("torch") for manifest in manifests}
-        for what, found in (("the code", commits), ("torch", torches)):
-            if len(found) > 1:
-                yield f"The runs come from {len(found)} versions of {what}."
+        yield from versions(trial.run.manifest for pair in self.trials for trial in pair)
 
 
 def paired(a: Side, b: Side, *, batch_size: int | None = None, one_length: bool = False) -> Pairs | None:

@@ -1,10 +1,12 @@
-"""The papers, one folder each: published numbers, and for the paper under test its claims, deviations and sweeps.
+"""The papers, one folder each: published numbers, and for the paper under test its claims, figures, tables and sweeps.
 
 A folder has CSV files of published numbers and `protocols.csv`, the conditions under which they were obtained. It may
-have `deviations.yaml` and `sweeps.yaml`. A new paper is a new folder: there is no list of them.
+have `deviations.yaml`, `figures.yaml`, `tables.yaml` and `sweeps.yaml`. A new paper is a new folder: there is no list
+of them.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -23,3 +25,9 @@ def documents(name: str) -> Iterator[tuple[str, Any]]:
     for folder in folders():
         if (file := folder / name).is_file():
             yield folder.name, plain_values(file.read_text(encoding="utf-8"))
+
+
+@cache
+def specified(name: str) -> dict[str, Any]:
+    """The entries of all papers' files called `name`: "figures.yaml" has the specification of each figure."""
+    return {entry: said for _, document in documents(name) for entry, said in document.items()}

@@ -1,9 +1,9 @@
 """What the papers print about their methods, and how settings and devices are written."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from harness.records.schema import Device
+from harness.records.schema import Device, Manifest
 
 OF_THE_METHOD = {"formulation", "sampler", "num_steps", "nfe"}  # part of the method as published: these may differ
 FINAL = "final"  # the name of the evaluation after the last step
@@ -27,6 +27,22 @@ def describe(document: Mapping[str, Scalar], keys: Sequence[str]) -> str:
         text = str(value)[:SHORT_HASH] if key.endswith("sha256") else str(value)
         parts.append(f"{key.rpartition('.')[2]} {text}")
     return f" ({', '.join(parts)})" if parts else ""
+
+
+def distinct(titles: Sequence[tuple[str, Mapping[str, Scalar]]]) -> list[str]:
+    """The titles, each with what its document says and another document of the same title does not."""
+    alike = {title: [document for other, document in titles if other == title] for title, _ in titles}
+    return [title + describe(document, differing(alike[title])) for title, document in titles]
+
+
+def versions(manifests: Iterable[Manifest]) -> Iterator[str]:
+    """A note where runs come from several versions of the code, and one where from several of torch."""
+    found = list(manifests)
+    commits = {(manifest.git_commit, manifest.git_diff_sha256) for manifest in found}
+    torches = {manifest.packages.get("torch") for manifest in found}
+    for what, number in (("the code", len(commits)), ("torch", len(torches))):
+        if number > 1:
+            yield f"The runs come from {number} versions of {what}."
 
 
 def device_title(device: Device) -> str:

@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from harness.claims.verdict import MOST_SHOWN, NOT_TESTED, VERDICTS, Judgement, agreement
+from harness.papers import specified
 from harness.papers.sddit import claims, tolerance
 from harness.records.evidence import Evidence, gather
 from harness.records.looks import REFERENCE
 from harness.records.schema import read_json, write_atomically
 from harness.records.store import LeftOut
+from harness.records.trials import metric_title
 from harness.reporting import figures
 from harness.reporting.archive import keep
-from harness.reporting.figures import Drawing, writing
-from harness.reporting.figures.figure3 import Figure3, Panel, figure3
-from harness.reporting.pages.render import count, render
+from harness.reporting.drawing.sheet import Drawing, writing
+from harness.reporting.figures.speed_quality import Group, groups, trials_of
+from harness.reporting.pages.render import render
 from harness.reporting.tables import paper_tables, run_tables, table
-from harness.reporting.tables.table import Table, frame_of
+from harness.reporting.tables.table import Table, count, frame_of
 from harness.system.errors import DataError, UsageError
 
 FORMATS = ("md", "html")
@@ -115,15 +117,15 @@ def compose(
     folder: Path,
 ) -> dict[str, Any]:
     """What both templates of the report show. The figures were written into `folder`."""
-    figure, without_numbers = figure3(evidence.runs)
-    left_out = list(dict.fromkeys([*evidence.left_out, *without_numbers]))
+    points = groups(evidence.runs, specified("figures.yaml")["3"])
+    left_out = list(dict.fromkeys([*evidence.left_out, *trials_of(evidence.runs)[1]]))
     begun = [item for item in left_out if item.reason.startswith(UNFINISHED)]
     others = [item for item in left_out if item not in begun]
     *papers, later_methods = beside
     return {
         "title": "Paper against measured",
         "lead": LEAD,
-        "summary": list(_summary(evidence, figure, left_out, judgements)),
+        "summary": list(_summary(evidence, points, left_out, judgements)),
         "reading": READING,
         **verdicts(judgements),
         "figures": [_shown(drawing) for drawing in drawings],
@@ -132,11 +134,11 @@ def compose(
             "Tables": papers,
             "Later methods": [later_methods],
             "Every measured point of Fig. 3": [
-                run_tables.paper_against_measured(figure),
-                run_tables.conditions(figure),
+                run_tables.paper_against_measured(points),
+                run_tables.conditions(points),
             ],
-            "All metrics": run_tables.metrics(evidence.runs, figure),
-            "Training": [run_tables.training(evidence.runs, figure)],
+            "All metrics": run_tables.metrics(evidence.runs, points),
+            "Training": [run_tables.training(evidence.runs, points)],
             "Time and energy": [run_tables.spending(evidence)],
             "Environment": run_tables.environment(evidence.runs),
             "Deviations from the papers": [run_tables.deviations()],
@@ -190,7 +192,7 @@ def _shown(drawing: Drawing) -> dict[str, Any]:
 
 
 def _summary(
-    evidence: Evidence, figure: Figure3, left_out: Sequence[LeftOut], judgements: Sequence[Judgement]
+    evidence: Evidence, points: Sequence[Group], left_out: Sequence[LeftOut], judgements: Sequence[Judgement]
 ) -> Iterable[str]:
     """Sentences, in which a command of the harness stands between backticks."""
     runs, settings = count(len(evidence.runs), "finished run"), count(len(evidence.settings), "setting")
@@ -210,39 +212,32 @@ def _summary(
     if untested:
         command = next(judgement.to_test for judgement in untested if judgement.to_test)
         yield f"{count(len(untested), 'claim')} not tested at any scale; for example `{command}` makes runs for it."
-    for letter, panel in figure.lettered():
-        if (
-            panel.kind == "measured"
-            and len(panel.drawn_points) > 1
-            and all(point.speed_ratio is not None for point in panel.drawn_points)
-        ):
-            yield f"{letter} {panel.title}, relative to its DiT: {_ratios(panel)} {_seeds(panel)}"
-    yield f"The paper's Fig. 3, relative to its DiT: {_ratios(figure.published)}"
-    yield _comparable(figure)
+    for group in points[1:]:
+        shown = group.drawn_points
+        if len(shown) > 1 and all(point["speed_relative_to_dit"] is not None for point in shown):
+            yield f"{group.letter} {group.title}, relative to its DiT: {_ratios(group)} {_seeds(group)}"
+    yield f"The paper's Fig. 3, relative to its DiT: {_ratios(points[0])}"
+    yield _comparable(points[1:])
 
 
-def _comparable(figure: Figure3) -> str:
-    points = [(letter, point) for letter, panel in figure.lettered()[1:] for point in panel.points]
-    comparable = [f"{point.label} {letter}" for letter, point in points if not point.differences]
-    if not points:
+def _comparable(measured: Sequence[Group]) -> str:
+    comparable = [f"{p['label']} {group.letter}" for group in measured for p in group.points if not p["differences"]]
+    if not measured:
         return "Nothing was measured that Fig. 3 could show."
     if not comparable:
         return "No measured number may stand beside the paper's: the conditions differ, as the tables say."
     return f"Measured under the paper's conditions: {', '.join(comparable)}."
 
 
-def _ratios(panel: Panel) -> str:
+def _ratios(group: Group) -> str:
     """Each method's speed and distance as multiples of those of the panel's DiT, in words."""
-    parts = [
-        f"{point.label}: {point.speed_ratio:.2f} × the speed, {point.distance_ratio:.2f} × the {panel.metric_title}"
-        for point in panel.drawn_points
-        if point.method != REFERENCE
-    ]
-    return ("; ".join(parts) or "nothing else ran") + "."
+    said = "{label}: {speed_relative_to_dit:.2f} × the speed, {value_relative_to_dit:.2f} × the "
+    others = [point for point in group.drawn_points if point["method"] != REFERENCE]
+    return ("; ".join(said.format_map(p) + metric_title(group.metric) for p in others) or "nothing else ran") + "."
 
 
-def _seeds(panel: Panel) -> str:
-    counts = sorted({point.n for point in panel.drawn_points if point.n})
+def _seeds(group: Group) -> str:
+    counts = sorted({point["n"] for point in group.drawn_points})
     if counts == [1]:
         return "n = 1 seed each, so the spread is unknown."
     return f"n = {counts[0]} seeds each." if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]} seeds."

@@ -16,7 +16,7 @@ RUNS = [
     ["recipes", "list"],
 ]
 HELP = [["--help"], ["data", "encode", "--help"], ["published", "list", "--help"], ["run", "--help"]]
-FIGURES = "from harness.reporting import figures, report; from harness.reporting.figures import figure3; "
+FIGURES = "from harness.reporting import figures, report; from harness.reporting.figures import speed_quality; "
 
 
 def imported(code: str, names: tuple[str, ...], cwd) -> list[str]:

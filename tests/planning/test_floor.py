@@ -14,11 +14,10 @@ from harness.planning.devices import DEVICES
 from harness.planning.floor import Ceiling, Traffic, Work, floor_of, floors_of, online_encoder
 from harness.planning.plan import on_shapes
 from harness.recipes.config import RunConfig
-from harness.records.looks import from_title
 from harness.system.errors import UsageError
 
 PAPER_DEVICE = "A100 80GB SXM"  # SD-DiT Sec. 4.1: "8 x 80GB-A100"; it does not say SXM or PCIe
-FIGURE_3 = {from_title(point.method): point.steps_per_sec for point in published.figure3()[0]}
+FIGURE_3 = {point["method"]: point["steps_per_sec"] for point in published.figure3()[0]}
 
 
 @cache

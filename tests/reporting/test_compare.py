@@ -1,3 +1,5 @@
+"""Fig. 3 as data, and what `harness compare` answers."""
+
 import json
 import subprocess
 import sys
@@ -7,35 +9,32 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.papers import specified
+from harness.records.evidence import gather
 from harness.records.schema import Device
 from harness.records.store import find_runs
-from harness.reporting.figures import comparison, speed_quality
-from harness.reporting.figures import figure3 as compare
+from harness.records.trials import metric_title
+from harness.reporting import figures
+from harness.reporting.figures import comparison
+from harness.reporting.figures.speed_quality import MOST_PANELS, Group, groups, trials_of
 from harness.system.errors import UsageError
 
 H200 = Device(name="NVIDIA H200", kind="cuda", count=1, threads=16)
-LIGHT_MODULES = (
-    "records.store",
-    "papers.published",
-    "reporting.figures",
-    "papers.sddit.claims",
-    "reporting.tables",
-    "reporting.report",
-)
 
 
-def figure3(*roots: Path):
-    return compare.figure3(find_runs(roots)[0])[0]
+def measured(*roots: Path) -> list[Group]:
+    published, *others = groups(find_runs(roots)[0], specified("figures.yaml")["3"])
+    assert published.name == "published"
+    return others
+
+
+def labels(group: Group) -> list[str]:
+    return [point["label"] for point in group.points]
 
 
 def test_runs_under_equal_conditions_share_one_panel(four_methods):
-    (panel,) = figure3(four_methods).measured
-    assert [point.label for point in panel.points] == [
-        "DiT 100%",
-        "MaskDiT 50%",
-        "MDT-lite 100% + 70%",
-        "SD-DiT 80%",
-    ]
+    (panel,) = measured(four_methods)
+    assert labels(panel) == ["DiT 100%", "MaskDiT 50%", "MDT-lite 100% + 70%", "SD-DiT 80%"]
     assert panel.title == (
         "Measured: digits, tiny, 600 steps, batch 64, fp32, no VAE in the step (cached) — "
         "Intel Xeon Processor, 2 threads"
@@ -67,7 +66,7 @@ def test_runs_under_equal_conditions_share_one_panel(four_methods):
 def test_a_panel_never_mixes_protocols(run_folder, tmp_path, different):
     run_folder("dit")
     run_folder("sddit", **different)
-    panels = figure3(tmp_path).measured
+    panels = measured(tmp_path)
     assert [len(panel.points) for panel in panels] == [1, 1]
     assert panels[0].title != panels[1].title
 
@@ -75,57 +74,55 @@ def test_a_panel_never_mixes_protocols(run_folder, tmp_path, different):
 def test_formulation_and_sampler_may_differ_within_a_panel_and_are_named(run_folder, tmp_path):
     run_folder("dit")
     run_folder("mdt")
-    assert not any("sampler" in note for note in figure3(tmp_path).measured[0].notes)
+    assert not any("sampler" in note for note in measured(tmp_path)[0].notes)
     run_folder("sddit")
-    (panel,) = figure3(tmp_path).measured
-    ways = {(point.formulation, point.sampler, point.num_steps, point.nfe) for point in panel.points}
+    (panel,) = measured(tmp_path)
+    ways = {tuple(point[name] for name in ("formulation", "sampler", "num_steps", "nfe")) for point in panel.points}
     assert ways == {("iddpm", "ddpm", 50, 50), ("edm", "heun", 18, 35)}
     assert any("Formulation and sampler differ" in note and "35 network evaluations" in note for note in panel.notes)
 
 
 def test_seeds_of_one_method_are_one_point_with_mean_and_spread_and_one_seed_has_no_spread(run_folder, tmp_path):
     run_folder("dit", seed=0, speed=9.0, distance=4.0)
-    (panel,) = figure3(tmp_path).measured
-    assert (panel.points[0].steps_per_sec_sd, panel.points[0].n) == (None, 1)
+    (panel,) = measured(tmp_path)
+    assert (panel.points[0]["steps_per_sec_sd"], panel.points[0]["n"]) == (None, 1)
     assert any(note.startswith("n = 1") for note in panel.notes)
     for seed, speed, distance in ((1, 10.0, 5.0), (2, 11.0, 9.0)):
         run_folder("dit", seed=seed, speed=speed, distance=distance)
-    (point,) = figure3(tmp_path).measured[0].points
-    assert (point.steps_per_sec, point.steps_per_sec_sd, point.n) == (10.0, 1.0, 3)
-    assert point.value == 6.0
-    assert point.value_sd == pytest.approx(7**0.5)  # deviations -2, -1, 3 over n - 1
+    (point,) = measured(tmp_path)[0].points
+    assert (point["steps_per_sec"], point["steps_per_sec_sd"], point["n"]) == (10.0, 1.0, 3)
+    assert point["value"] == 6.0
+    assert point["value_sd"] == pytest.approx(7**0.5)  # deviations -2, -1, 3 over n - 1
 
 
 def test_runs_that_differ_in_a_knob_are_two_points_told_apart_by_it(run_folder, tmp_path):
     run_folder("sddit", knobs={"num_prototypes": 256})
     run_folder("sddit", knobs={"num_prototypes": 512}, seed=1)
-    (panel,) = figure3(tmp_path).measured
-    assert {point.label for point in panel.points} == {
-        "SD-DiT 80% (num_prototypes 256)",
-        "SD-DiT 80% (num_prototypes 512)",
-    }
-    assert [point.n for point in panel.points] == [1, 1]
+    (panel,) = measured(tmp_path)
+    assert set(labels(panel)) == {"SD-DiT 80% (num_prototypes 256)", "SD-DiT 80% (num_prototypes 512)"}
+    assert [point["n"] for point in panel.points] == [1, 1]
 
 
 def test_relative_values_are_divided_by_the_dit_of_the_same_panel(run_folder, tmp_path):
     run_folder("dit", speed=10.0, distance=4.0)
     run_folder("sddit", speed=5.0, distance=12.0)
     run_folder("sddit", speed=50.0, distance=2.0, device=H200)
-    figure = figure3(tmp_path)
-    ratios = {(p.name, q.method): (q.speed_ratio, q.distance_ratio) for p in figure.panels for q in p.points}
-    with_dit = next(panel for panel in figure.measured if len(panel.points) == 2)
-    without = next(panel for panel in figure.measured if len(panel.points) == 1)
-    assert ratios["published", "sddit"] == (pytest.approx(9.2 / 5.03), pytest.approx(48.39 / 68.40))
-    assert ratios[with_dit.name, "sddit"] == (0.5, 3.0)
-    assert ratios[without.name, "sddit"] == (None, None)
-
-
-def test_two_different_dits_in_a_panel_leave_it_without_relative_values(run_folder, tmp_path):
-    run_folder("dit")
-    run_folder("dit", evaluation={"num_steps": 250, "nfe": 250}, seed=1)
-    run_folder("mdt")
-    (panel,) = figure3(tmp_path).measured
-    assert [point.speed_ratio for point in panel.points] == [None, None, None]
+    run_folder("dit", evaluation={"num_steps": 250, "nfe": 250}, seed=1, protocol={"steps": 900})
+    run_folder("dit", seed=2, protocol={"steps": 900})  # two points of DiT in one panel: none to divide by
+    found = groups(find_runs([tmp_path])[0], specified("figures.yaml")["3"])
+    ratios = {
+        (len(group.points), point["method"]): (point["speed_relative_to_dit"], point["value_relative_to_dit"])
+        for group in found
+        for point in group.points
+        if (group.measured, point["method"]) != (False, "dit")
+    }
+    assert ratios == {
+        (3, "mdt"): (pytest.approx(2.4 / 5.03), pytest.approx(53.46 / 68.40)),  # published
+        (3, "sddit"): (pytest.approx(9.2 / 5.03), pytest.approx(48.39 / 68.40)),
+        (2, "dit"): (None, None),
+        (2, "sddit"): (0.5, 3.0),
+        (1, "sddit"): (None, None),
+    }
 
 
 @pytest.mark.parametrize(
@@ -139,8 +136,8 @@ def test_two_different_dits_in_a_panel_leave_it_without_relative_values(run_fold
 def test_a_run_without_its_numbers_is_left_out_with_the_reason(run_folder, tmp_path, settings, reason):
     run_folder("dit")
     run_folder("mdt", **settings)
-    figure, left_out = compare.figure3(find_runs([tmp_path])[0])
-    assert [p.method for panel in figure.measured for p in panel.points] == ["dit"]
+    trials, left_out = trials_of(find_runs([tmp_path])[0])
+    assert [trial.method for trial in trials] == ["dit"]
     assert reason in left_out[0].reason
 
 
@@ -148,19 +145,18 @@ def test_only_50k_images_through_inception_are_called_fid(run_folder, tmp_path):
     run_folder("dit", metrics={"fid10k": 12.0})
     run_folder("mdt", metrics={"fid50k": 12.0, "fid10k": 13.0})
     run_folder("sddit", metrics={"fid_infinity50k": 1.0, "kid50k": 0.1})  # neither is a FID
-    titles = {panel.metric: panel.metric_title for panel in figure3(tmp_path).measured}
+    titles = {panel.metric: metric_title(panel.metric) for panel in measured(tmp_path)}
     assert titles == {"fid10k": "fid10k", "fid50k": "FID-50K"}
 
 
 def test_a_tiny_run_is_not_comparable_with_the_paper_and_says_why(four_methods):
-    for row in figure3(four_methods).rows():
-        assert row["comparable_with_paper"] == ("yes" if row["kind"] == "published" else "no")
-    (panel,) = figure3(four_methods).measured
+    published, panel = groups(find_runs([four_methods])[0], specified("figures.yaml")["3"])
+    assert [row["method"] for row in published.rows()] == ["dit", "mdt", "sddit"]  # MaskDiT's has no value, so no row
+    assert {row["comparable_with_paper"] for row in published.rows()} == {"yes"}
+    assert {row["comparable_with_paper"] for row in panel.rows()} == {"no"}
     assert "data digits instead of ImageNet 256" in panel.differences.values()
-    lite = next(point for point in panel.points if point.method == "mdt")
-    assert "relative_position False instead of True" in lite.differences.values()
-    published = [row["method"] for row in figure3(four_methods).rows() if row["kind"] == "published"]
-    assert published == ["dit", "mdt", "sddit"]  # MaskDiT's point has no value, so it has no row
+    lite = next(point for point in panel.points if point["method"] == "mdt")
+    assert "relative_position False instead of True" in lite["differences"].values()
 
 
 def test_runs_of_the_ablations_are_counted_and_kept_but_not_drawn(run_folder, tmp_path):
@@ -168,11 +164,11 @@ def test_runs_of_the_ablations_are_counted_and_kept_but_not_drawn(run_folder, tm
         run_folder(method)
     for ratio in (0.1, 0.5, 0.9):
         run_folder("sddit", knobs={"mask_ratio": ratio}, speed=5.0)
-    (panel,) = figure3(tmp_path).measured
-    assert [point.label for point in panel.drawn_points] == ["DiT 100%", "MDT-lite 100% + 70%", "SD-DiT 80%"]
-    assert len(panel.points) == 6
+    (panel,) = measured(tmp_path)
+    drawn = [point["label"] for point in panel.drawn_points]
+    assert drawn == ["DiT 100%", "MDT-lite 100% + 70%", "SD-DiT 80%"]
+    assert [row["drawn"] for row in panel.rows()] == ["yes"] * 3 + ["no"] * 3
     assert any("3 more points" in note for note in panel.notes)
-    assert [row["drawn"] for row in figure3(tmp_path).rows() if row["kind"] == "measured"].count("no") == 3
 
 
 def test_other_budgets_of_the_same_methods_are_kept_as_data_and_not_drawn(run_folder, tmp_path):
@@ -181,22 +177,19 @@ def test_other_budgets_of_the_same_methods_are_kept_as_data_and_not_drawn(run_fo
     run_folder("dit", protocol={"steps": 3000})
     run_folder("sddit", protocol={"steps": 225, "batch_size": 256})
     run_folder("mdt", protocol={"steps": 900})  # the only one of its method, so it is drawn
-    figure = figure3(tmp_path)
-    drawn = [{point.method for point in panel.points} for panel in figure.measured if panel.drawn]
+    found = measured(tmp_path)
+    drawn = [{point["method"] for point in panel.points} for panel in found if panel.drawn]
     assert drawn == [{"dit", "sddit"}, {"mdt"}]
-    assert len(figure.measured) == 4
-    assert "2 more panels" in speed_quality.drawing(figure).notes[-1]
+    assert len(found) == 4
 
 
 def test_of_many_panels_only_the_first_are_drawn_and_the_others_counted(run_folder, tmp_path):
     for i in range(9):
         run_folder("dit", protocol={"learning_rate": 1e-3 * (i + 1)})
-    figure = figure3(tmp_path)
-    assert len(figure.drawn()) == 1 + compare.MOST_PANELS
-    assert len(figure.rows()) == 3 + 9
-    drawing = speed_quality.drawing(figure)
-    assert len(drawing.figure.axes) == 1 + compare.MOST_PANELS + 1
-    assert f"{9 - compare.MOST_PANELS} more panels" in drawing.notes[-1]
+    drawing = figures.MAKERS["3"](gather([tmp_path]))
+    assert len(drawing.rows) == 3 + 9
+    assert len(drawing.figure.axes) == 1 + MOST_PANELS + 1
+    assert f"{9 - MOST_PANELS} more panels" in drawing.notes[-1]
 
 
 def test_the_json_is_plain_and_names_what_was_left_out(run_folder, tmp_path):
@@ -205,9 +198,9 @@ def test_the_json_is_plain_and_names_what_was_left_out(run_folder, tmp_path):
     run_folder("sddit", speed=None)
     answer = comparison.compare([tmp_path / "runs"], "all", tmp_path / "out")
     document = json.loads(json.dumps(answer, allow_nan=False))
-    published, measured = document["figures"]["3"]["panels"]
+    published, own = document["figures"]["3"]["panels"]
     assert [point["value"] for point in published["points"]] == [68.40, 53.46, 48.39]
-    assert measured["points"][0]["seeds"] == [0]
+    assert own["points"][0]["seeds"] == [0]
     assert document["figures"]["3"]["missing"][0]["model"] == "MaskDiT-S/2"
     reasons = " ".join(item["reason"] for item in document["left_out"])
     assert "unfinished" in reasons
@@ -220,15 +213,7 @@ def test_the_json_is_plain_and_names_what_was_left_out(run_folder, tmp_path):
     assert {claim["verdict"] for claim in document["claims"]}
 
 
-def test_an_unknown_figure_is_answered_with_the_known_ones(four_methods, tmp_path):
-    with pytest.raises(
-        UsageError, match=r"no figure is called '9'.*Available: 3, 4, 5, 6, 7, all, cost, losses, memory"
-    ):
-        comparison.compare([four_methods], "9", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_command_answers_with_one_figure_in_json(four_methods, tmp_path):
+def test_the_command_answers_with_one_figure_in_json_and_an_unknown_one_with_the_known(four_methods, tmp_path):
     arguments = ["compare", str(four_methods), "--figure", "5", "--out", str(tmp_path / "out"), "--json"]
     answer = CliRunner().invoke(app, arguments)
     assert answer.exit_code == 0
@@ -236,13 +221,16 @@ def test_the_command_answers_with_one_figure_in_json(four_methods, tmp_path):
     assert list(document["figures"]) == ["5"]
     assert [Path(path).name for path in document["files"]] == ["figure5.png", "figure5.svg", "figure5.csv"]
     assert document["left_out"] == []
+    known = "Available: 3, 4, 5, 6, 7, all, cost, losses, memory"
+    with pytest.raises(UsageError, match=rf"no figure is called '9'.*{known}"):
+        comparison.compare([four_methods], "9", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
-def test_the_results_layer_imports_no_torch_and_no_baseline(four_methods, tmp_path):
+def test_figures_and_reports_import_no_torch_and_no_baseline(four_methods, tmp_path):
     script = f"""
 import sys
 from pathlib import Path
-import {", ".join(f"harness.{name}" for name in LIGHT_MODULES)}
 from harness.reporting import report
 from harness.reporting.figures import comparison
 comparison.compare([Path({str(four_methods)!r})], "all", Path({str(tmp_path / "out")!r}))

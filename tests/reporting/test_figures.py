@@ -10,14 +10,11 @@ import pytest
 from bench_records import bench, contender
 from figure_runs import every_line, texts
 
-from harness.records.evidence import Evidence
+from harness.records.evidence import Evidence, gather
 from harness.records.schema import Device
-from harness.records.store import find_runs
 from harness.reporting import figures
 from harness.reporting.drawing.scales import log_ticks, short, unit_of_time
 from harness.reporting.drawing.sheet import MOST_PANELS, Drawing, csv_of
-from harness.reporting.figures import speed_quality
-from harness.reporting.figures.figure3 import Figure3, figure3
 from harness.system.errors import DataError
 
 H200 = Device(name="NVIDIA H200", kind="cuda", count=1, threads=16)
@@ -127,7 +124,7 @@ def test_a_key_of_many_differences_is_broken_into_lines(run_folder, tmp_path):
     for number in (256, 512):
         knobs = {"num_prototypes": number, "student_temperature": number / 1e5, "teacher_momentum": [0.9, number / 1e3]}
         run_folder("sddit", knobs=knobs)
-    figure = speed_quality.drawing(figure3(find_runs([tmp_path])[0])[0]).figure
+    figure = figures.MAKERS["3"](gather([tmp_path])).figure
     page = figure.get_window_extent()
     for part in figure.subfigs:
         box = part.legends[0].get_window_extent(figure.canvas.get_renderer())
@@ -136,7 +133,7 @@ def test_a_key_of_many_differences_is_broken_into_lines(run_folder, tmp_path):
 
 def test_names_with_markup_are_drawn_as_they_are_and_a_bad_folder_is_an_error_with_advice(run_folder, tmp_path):
     run_folder("dit", protocol={"data": r"$\broken{"})
-    drawing = speed_quality.drawing(figure3(find_runs([tmp_path])[0])[0])
+    drawing = figures.MAKERS["3"](gather([tmp_path]))
     figures.write([drawing], tmp_path / "out")
     assert r"$\broken{" in texts(drawing.figure)
     (tmp_path / "file").write_text("", encoding="utf-8")
@@ -148,7 +145,7 @@ def test_names_with_markup_are_drawn_as_they_are_and_a_bad_folder_is_an_error_wi
 
 
 @pytest.fixture
-def data(run_folder, tmp_path) -> Figure3:
+def drawing(run_folder, tmp_path) -> Drawing:
     """Two measured panels, one with several seeds, besides the published one."""
     for seed in range(3):
         for method, speed, distance in (("dit", 50.0, 5.0), ("mdt", 28.0, 4.0), ("sddit", 26.0, 12.0)):
@@ -156,11 +153,10 @@ def data(run_folder, tmp_path) -> Figure3:
     for method, speed, distance in (("dit", 10.2, 5.1), ("maskdit", 7.4, 21.3), ("mdt", 5.6, 4.2)):
         run_folder(method, speed=speed, distance=distance)
     run_folder("maskdit", speed=9.0, distance=18.0, knobs={"mask_ratio": 0.75})  # of an ablation: data, but not drawn
-    return figure3(find_runs([tmp_path])[0])[0]
+    return figures.MAKERS["3"](gather([tmp_path]))
 
 
-def test_the_csv_marks_exactly_what_is_drawn(data):
-    drawing = speed_quality.drawing(data)
+def test_the_csv_marks_exactly_what_is_drawn(drawing):
     every = list(csv.DictReader(csv_of(drawing.frame).splitlines()))
     rows = [row for row in every if row["drawn"] == "yes"]
     assert len(every) == len(rows) + 1
@@ -176,8 +172,8 @@ def test_the_csv_marks_exactly_what_is_drawn(data):
     assert every_line(drawing.figure) == expected
 
 
-def test_published_markers_are_hollow_and_the_missing_point_is_named_and_not_drawn(data):
-    figure = speed_quality.drawing(data).figure
+def test_published_markers_are_hollow_and_the_missing_point_is_named_and_not_drawn(drawing):
+    figure = drawing.figure
     assert not [name for name in every_line(figure) if "published/MaskDiT" in name]
     assert "MaskDiT-S/2: drawn only, value not in the paper's text" in texts(figure)
     for axes in figure.axes:
@@ -187,8 +183,8 @@ def test_published_markers_are_hollow_and_the_missing_point_is_named_and_not_dra
                 assert len(line.get_xdata()) == 1  # no line joins two markers
 
 
-def test_every_panel_has_axes_of_its_own_with_units_and_directions_and_a_key(data):
-    figure = speed_quality.drawing(data).figure
+def test_every_panel_has_axes_of_its_own_with_units_and_directions_and_a_key(drawing):
+    figure = drawing.figure
     published, *measured, relative = figure.axes
     assert published.get_ylabel() == "FID-50K (lower is better)"
     assert len(measured) == 2

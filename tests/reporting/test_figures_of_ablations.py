@@ -9,30 +9,30 @@ from figure_runs import ablations, every_line, measured_rows, with_curve
 from matplotlib.axes import Axes
 from run_folders import write_run
 
+from harness.papers import specified
 from harness.papers.sddit import numbers as published
 from harness.records.evidence import Evidence, gather
 from harness.records.schema import Device
 from harness.reporting.drawing.sheet import Drawing
-from harness.reporting.figures import convergence, mask_ratio, teacher_noise
+from harness.reporting.figures import MAKERS, knob
 
 H200 = Device(name="NVIDIA H200", kind="cuda", count=2, threads=16)
-MODULES = {"4": convergence, "5": mask_ratio, "6": teacher_noise}
-SWEEPS = {"4": "convergence", "5": "mask-ratio", "6": "teacher-noise"}
+NUMBERS = ("4", "5", "6")
 X_COLUMNS = ("step", "images", "hours", "device_hours")
-every_figure = pytest.mark.parametrize("number", MODULES)
+every_figure = pytest.mark.parametrize("number", NUMBERS)
 
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Drawing]:
     """The figures of what is published."""
-    return {number: module.make(Evidence()) for number, module in MODULES.items()}
+    return {number: MAKERS[number](Evidence()) for number in NUMBERS}
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory) -> dict[str, Drawing]:
     """The figures of all sweeps with three seeds."""
     evidence = ablations(tmp_path_factory.mktemp("three"), seeds=3)
-    return {number: module.make(evidence) for number, module in MODULES.items()}
+    return {number: MAKERS[number](evidence) for number in NUMBERS}
 
 
 def bars(axes: Axes) -> int:
@@ -40,7 +40,7 @@ def bars(axes: Axes) -> int:
 
 
 def notes(root: Path, number: str) -> str:
-    return " ".join(MODULES[number].make(gather([root])).notes)
+    return " ".join(MAKERS[number](gather([root])).notes)
 
 
 # Published -------------------------------------------------------------------------------------------------------
@@ -70,9 +70,10 @@ def test_what_the_paper_only_draws_is_named_and_not_drawn(alone, number, absent)
 def test_without_measurements_the_published_panel_stands_alone_and_names_the_sweep(alone, number, tmp_path):
     assert len(alone[number].figure.axes) == 1
     assert not measured_rows(alone[number])
-    assert any(f"`harness sweep {SWEEPS[number]}`" in note for note in alone[number].notes)
+    sweep = specified("figures.yaml")[number]["sweep"]
+    assert any(f"`harness sweep {sweep}`" in note for note in alone[number].notes)
     write_run(tmp_path, "sddit")
-    assert f"`harness sweep {SWEEPS[number]} --scale tiny`" in notes(tmp_path, number)
+    assert f"`harness sweep {sweep} --scale tiny`" in notes(tmp_path, number)
 
 
 @every_figure
@@ -128,7 +129,7 @@ def test_several_seeds_are_a_mean_with_error_bars_and_one_seed_has_none_and_says
     assert all(bars(axes) > 1 for axes in others)
     assert {row["n"] for row in measured_rows(swept[number])} == {3}
     assert any("n = 3 seeds each" in note for note in swept[number].notes)
-    single = MODULES[number].make(ablations(tmp_path, seeds=1))
+    single = MAKERS[number](ablations(tmp_path, seeds=1))
     assert [bars(axes) for axes in single.figure.axes] == [0] * len(single.figure.axes)
     assert {row["value_sd"] for row in single.rows} == {None}
     assert any(note.startswith("n = 1") for note in single.notes)
@@ -139,12 +140,12 @@ def test_several_seeds_are_a_mean_with_error_bars_and_one_seed_has_none_and_says
     "different", [{"protocol": {"learning_rate": 1e-4}}, {"evaluation": {"num_images": 2000}}], ids=str
 )
 def test_runs_of_another_protocol_have_a_panel_of_their_own(tmp_path, number, different):
-    before = MODULES[number].make(ablations(tmp_path, seeds=2))
+    before = MAKERS[number](ablations(tmp_path, seeds=2))
     for ratio in (0.2, 0.5):
         for sigma in (0.002, 0.5):
             knobs = {"mask_ratio": ratio, "discriminate": True, "teacher_sigma": sigma}
             with_curve(write_run(tmp_path, "sddit", seed=5, knobs=knobs, distance=50.0, **different), {300: 60.0})
-    after = MODULES[number].make(gather([tmp_path]))
+    after = MAKERS[number](gather([tmp_path]))
     panels = [list(dict.fromkeys(row["panel"] for row in drawing.rows)) for drawing in (before, after)]
     assert panels[1][: len(panels[0])] == panels[0]
     assert len(panels[1]) == len(panels[0]) + 1
@@ -154,13 +155,13 @@ def test_runs_of_another_protocol_have_a_panel_of_their_own(tmp_path, number, di
 
 @every_figure
 def test_runs_of_another_budget_do_not_enter_a_point(tmp_path, number):
-    before = MODULES[number].make(ablations(tmp_path, seeds=2)).rows
+    before = MAKERS[number](ablations(tmp_path, seeds=2)).rows
     budgets = ((225, 256),) if number == "4" else ((1200, 64), (150, 256))
     for steps, batch_size in budgets:
         knobs = {"mask_ratio": 0.5, "discriminate": True, "teacher_sigma": 0.5}
         protocol = {"steps": steps, "batch_size": batch_size}
         with_curve(write_run(tmp_path, "sddit", seed=7, distance=1.0, knobs=knobs, protocol=protocol), {100: 2.0})
-    after = MODULES[number].make(gather([tmp_path]))
+    after = MAKERS[number](gather([tmp_path]))
     assert after.rows == before
     assert ("Not drawn: 1 run of another batch." in after.notes) == (number == "4")
 
@@ -180,7 +181,7 @@ def test_the_longer_run_is_a_line_of_its_own_and_thinner(swept):
 def test_times_are_steps_at_the_speed_of_the_run_and_count_every_device(tmp_path):
     for seed, speed in enumerate((10.0, 20.0)):
         with_curve(write_run(tmp_path, "dit", seed=seed, speed=speed, device=H200), {300: 9.0})
-    rows = {row["step"]: row for row in measured_rows(convergence.make(gather([tmp_path])))}
+    rows = {row["step"]: row for row in measured_rows(MAKERS["4"](gather([tmp_path])))}
     assert rows[300]["hours"] == pytest.approx((30 + 15) / 2 / 3600)
     assert rows[600]["hours"] == pytest.approx((60 + 30) / 2 / 3600)
     assert rows[600]["device_hours"] == pytest.approx(2 * rows[600]["hours"])
@@ -191,7 +192,7 @@ def test_times_of_another_machine_are_not_mixed_in(tmp_path):
     for seed in range(2):
         with_curve(write_run(tmp_path, "dit", seed=seed, speed=10.0), {300: 9.0})
     with_curve(write_run(tmp_path, "mdt", speed=1000.0, device=H200), {300: 9.0})
-    drawing = convergence.make(gather([tmp_path]))
+    drawing = MAKERS["4"](gather([tmp_path]))
     without = {row["label"]: row["hours"] is None for row in measured_rows(drawing)}
     assert without == {"DiT, 600 steps": False, "MDT-lite, 600 steps": True}
     assert any("Without times: 1 run of another machine" in note for note in drawing.notes)
@@ -201,12 +202,12 @@ def test_times_of_another_machine_are_not_mixed_in(tmp_path):
 def test_a_step_that_not_every_seed_was_evaluated_at_is_not_drawn(tmp_path):
     with_curve(write_run(tmp_path, "dit", seed=0), {150: 20.0, 300: 9.0})
     with_curve(write_run(tmp_path, "dit", seed=1), {300: 9.0})
-    assert [row["step"] for row in measured_rows(convergence.make(gather([tmp_path])))] == [300, 600]
+    assert [row["step"] for row in measured_rows(MAKERS["4"](gather([tmp_path])))] == [300, 600]
 
 
 def test_the_curves_have_the_knobs_of_the_paper_or_say_which_they_have(tmp_path):
     def labels() -> set[str]:
-        return {row["label"] for row in measured_rows(convergence.make(gather([tmp_path])))}
+        return {row["label"] for row in measured_rows(MAKERS["4"](gather([tmp_path])))}
 
     with_curve(write_run(tmp_path, "dit"), {300: 9.0})
     with_curve(write_run(tmp_path, "sddit", knobs={"mask_ratio": 0.5}), {300: 9.0})
@@ -242,7 +243,7 @@ def test_the_best_mask_ratio_is_that_of_the_seeds_all_have_in_common(tmp_path, d
     for ratio, by_seed in distances.items():
         for seed, distance in by_seed.items():
             write_run(tmp_path, "sddit", seed=seed, distance=distance, knobs={"mask_ratio": ratio})
-    drawing = mask_ratio.make(gather([tmp_path]))
+    drawing = MAKERS["5"](gather([tmp_path]))
     assert [row["mask_ratio"] for row in measured_rows(drawing) if row["lowest"]] == best
     assert any("no seed in common" in note for note in drawing.notes) == (not best)
 
@@ -250,10 +251,10 @@ def test_the_best_mask_ratio_is_that_of_the_seeds_all_have_in_common(tmp_path, d
 def test_one_mask_ratio_is_no_curve_and_a_method_of_other_steps_is_no_line(tmp_path):
     write_run(tmp_path, "sddit")
     write_run(tmp_path, "dit", protocol={"steps": 3000})
-    assert not measured_rows(mask_ratio.make(gather([tmp_path])))
+    assert not measured_rows(MAKERS["5"](gather([tmp_path])))
     assert "So far: 0.2" in notes(tmp_path, "5")
     write_run(tmp_path, "sddit", knobs={"mask_ratio": 0.5})
-    assert {row["method"] for row in measured_rows(mask_ratio.make(gather([tmp_path])))} == {"sddit"}
+    assert {row["method"] for row in measured_rows(MAKERS["5"](gather([tmp_path])))} == {"sddit"}
     assert "No line for DiT and MDT" in notes(tmp_path, "5")
 
 
@@ -268,7 +269,7 @@ def test_the_teacher_drawn_as_the_student_is_a_line_with_its_spread(swept):
 
 def test_the_area_is_the_density_of_the_student_s_ln_sigma():
     ln_sigma = np.linspace(-9, 7, 4001)
-    density = teacher_noise.density(np.exp(ln_sigma))
+    density = knob.density(np.exp(ln_sigma), specified("figures.yaml")["6"]["density"])
     assert np.trapezoid(density, ln_sigma) == pytest.approx(1, abs=1e-6)
     mean = np.trapezoid(density * ln_sigma, ln_sigma)
     assert mean == pytest.approx(-1.2, abs=1e-6)

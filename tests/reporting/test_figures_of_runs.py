@@ -19,7 +19,7 @@ from harness.records.bench_record import Floor
 from harness.records.evidence import Count, Counts, Evidence, gather
 from harness.records.schema import Device
 from harness.reporting import figures
-from harness.reporting.drawing.sheet import Drawing
+from harness.reporting.drawing.sheet import Drawing, csv_of
 from harness.reporting.figures import losses, memory, samples, speed_cost
 
 A100 = Device(name="NVIDIA A100", kind="cuda", count=1, threads=16)
@@ -65,7 +65,7 @@ def test_the_images_of_a_grid_come_back_as_they_were_laid_out(side, channels, nu
 
 
 def test_the_methods_stand_side_by_side_with_the_lowest_seed_that_all_have(every_method):
-    drawing = samples.make(every_method)
+    drawing = figures.MAKERS["7"](every_method)
     assert {(row["method"], row["seed"]) for row in drawing.rows} == {(method, 1) for method in METHODS}
     assert {row["distance"] for row in drawing.rows} == {6.0}
     assert [row["class"] for row in drawing.rows if row["method"] == "dit"] == list(range(10))
@@ -79,7 +79,7 @@ def test_the_methods_stand_side_by_side_with_the_lowest_seed_that_all_have(every
 
 
 def test_the_svg_holds_the_pictures_and_asks_no_network(every_method, tmp_path):
-    svg = figures.write([samples.make(every_method)], tmp_path)[1].read_text()
+    svg = figures.write([figures.MAKERS["7"](every_method)], tmp_path)[1].read_text()
     assert svg.count("data:image/png;base64") == len(METHODS)
     assert 'href="http' not in svg
 
@@ -108,7 +108,7 @@ def test_a_picture_that_cannot_be_used_is_a_note_and_the_others_are_drawn(run_fo
     folder.mkdir()
     if content is not None:
         (folder / "grid.png").write_bytes(content)
-    drawing = samples.make(gather([tmp_path]))
+    drawing = figures.MAKERS["7"](gather([tmp_path]))
     assert f"SD-DiT: {'' if why.startswith('no s') else 'samples/grid.png '}" in told(drawing)
     assert why in told(drawing)
     assert {row["method"] for row in drawing.rows} == {"dit"}
@@ -119,7 +119,7 @@ def test_a_pipe_in_a_pictures_place_is_not_waited_for(run_folder, tmp_path):
     folder = run_folder("dit") / "samples"
     folder.mkdir()
     os.mkfifo(folder / "grid.png")
-    assert samples.make(gather([tmp_path])).rows == []
+    assert figures.MAKERS["7"](gather([tmp_path])).rows == []
 
 
 # Losses ----------------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_formulations_and_quantities_never_share_axes(every_method):
 def test_loss_curves_are_the_csv_and_the_mean_over_the_seeds(every_method):
     drawing = losses.make(every_method)
     drawn = {name: values for lines in lines_of(drawing.figure) for name, values in lines.items()}
-    rows = list(csv.DictReader(figures.csv_of(drawing.frame).splitlines()))
+    rows = list(csv.DictReader(csv_of(drawing.frame).splitlines()))
     for name, (steps, means) in drawn.items():
         own = [row for row in rows if f"{row['method']}/{row['part']}" == name]
         assert [(int(row["step"]), float(row["mean"])) for row in own] == list(zip(steps, means, strict=True))

@@ -1,6 +1,6 @@
 """The published numbers of the SD-DiT paper by figure and table, and what belongs beside them from other papers."""
 
-from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -21,29 +21,6 @@ IMAGENET = 1_281_167  # training images: one epoch
 BUDGET = (400, 256)  # thousands of steps, batch: what later methods are compared at
 BUDGET_EPOCHS = 80
 ALIKE = 0.995  # 4000k steps of 256 images are 799.3 epochs, and called 800
-
-
-@dataclass(frozen=True)
-class PublishedPoint:
-    """A point of Fig. 3 whose two numbers the text gives."""
-
-    method: str
-    model: str
-    input_patches: str
-    steps_per_sec: float
-    fid50k: float
-    source: str
-    quality: str
-
-
-@dataclass(frozen=True)
-class MissingPoint:
-    """A point of Fig. 3 that is only drawn."""
-
-    method: str
-    model: str
-    input_patches: str
-    reason: str
 
 
 def figure(number: str) -> pd.DataFrame:
@@ -75,19 +52,23 @@ def settings() -> pd.DataFrame:
     return where(own)
 
 
-def figure3() -> tuple[list[PublishedPoint], list[MissingPoint]]:
-    """Fig. 3, size S/2: the points whose two numbers the text gives, and the points it only draws."""
+def figure3() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Fig. 3, size S/2: the points whose two numbers the text gives, and those that it only draws, with a reason."""
     points, missing = [], []
     for model, group in figure("3").groupby("model", sort=False):
         by_metric = group.set_index("metric")
-        method = from_title(by_metric["method"].iloc[0])
-        patches = " + ".join(f"{share}%" for share in by_metric.loc["input_patches_pct", "value_text"].split("+"))
+        shares = by_metric.loc["input_patches_pct", "value_text"].split("+")
+        point = {
+            "method": from_title(by_metric["method"].iloc[0]),
+            "model": model,
+            "input_patches": " + ".join(f"{share}%" for share in shares),
+        }
         speed, fid = by_metric.loc["steps_per_sec"], by_metric.loc["FID-50K"]
         if "missing" in (speed["quality"], fid["quality"]):
-            missing.append(MissingPoint(method, model, patches, "drawn only, value not in the paper's text"))
+            missing.append({**point, "reason": "drawn only, value not in the paper's text"})
         else:
-            values = float(speed["value"]), float(fid["value"])
-            points.append(PublishedPoint(method, model, patches, *values, fid["source"], fid["quality"]))
+            values = {"steps_per_sec": float(speed["value"]), "fid50k": float(fid["value"])}
+            points.append({**point, **values, "source": fid["source"], "quality": fid["quality"]})
     return points, missing
 
 

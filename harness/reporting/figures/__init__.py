@@ -1,36 +1,32 @@
 """The figures of the paper, published beside measured, and those that explain them: PNG, SVG and the CSV behind each.
 
-Each figure is a module with make(evidence) -> Drawing. A module is imported when its figure is drawn.
+Each figure is a module with make(evidence) -> Drawing. One of a paper, specified in the paper's figures.yaml, has
+make(evidence, specification). A module is imported when its figure is drawn.
 """
 
 from collections.abc import Callable, Iterable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+from harness.papers import specified
 from harness.records.evidence import Evidence
-from harness.reporting.drawing.sheet import Drawing, csv_of, save, style, writing
+from harness.reporting.drawing.sheet import Drawing, save
 from harness.system.errors import unknown
 
-__all__ = ["MAKERS", "Drawing", "csv_of", "named", "save", "style", "write", "writing"]
+PAPERS = specified("figures.yaml")
+MODULES = {"losses": "losses", "memory": "memory", "cost": "speed_cost"}
 
-MODULES = {
-    "3": "speed_quality",
-    "4": "convergence",
-    "5": "mask_ratio",
-    "6": "teacher_noise",
-    "7": "samples",
-    "losses": "losses",
-    "memory": "memory",
-    "cost": "speed_cost",
+
+def _make(module: str, evidence: Evidence, **specification: Any) -> Drawing:
+    return import_module(f"harness.reporting.figures.{module}").make(evidence, **specification)
+
+
+MAKERS: dict[str, Callable[[Evidence], Drawing]] = {
+    **{name: partial(_make, said["module"], spec=said | {"number": name}) for name, said in PAPERS.items()},
+    **{name: partial(_make, module) for name, module in MODULES.items()},
 }
-
-
-def _make(module: str, evidence: Evidence) -> Drawing:
-    return import_module(f"harness.reporting.figures.{module}").make(evidence)
-
-
-MAKERS: dict[str, Callable[[Evidence], Drawing]] = {name: partial(_make, module) for name, module in MODULES.items()}
 
 
 def named(which: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from harness.papers.sddit import claims
 from harness.records.evidence import gather
 from harness.reporting import figures
-from harness.reporting.figures.figure3 import trials_of
+from harness.reporting.figures.speed_quality import trials_of
 
 SCHEMA_VERSION = 1  # of this document
 

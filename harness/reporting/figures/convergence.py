@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,74 +17,58 @@ from harness.records.trials import PAPER_METRIC, VARIED, Setting, Spread, Trial,
 from harness.reporting.drawing.scales import fit, unit_of_time
 from harness.reporting.drawing.sheet import Drawing, Panel, drawing
 from harness.reporting.figures import measured as shared
+from harness.reporting.tables.table import count
 
-NAME = "figure4"
-TITLE = "SD-DiT Fig. 4: convergence"
-SUBHEADING = "Lower is better. Hollow: published. Filled: measured, mean over seeds."
-ALTERNATIVE = "Distance against training steps, images, hours and device-hours: "
-SWEEP = "convergence"
-PRINTED = ("table", "text")
-SERIES = ("SD-DiT Fig.4", "DiT XL/2 FID vs steps")  # points of one run; between those of other tables there is no line
-MODEL, BATCH = "XL/2", 256
 MOST_ARMS = 8  # lines of one panel
-MOST_MARKERS = 15  # points of a line; of more, a band replaces markers and bars
+MOST_MARKERS = 15  # points of a line; where it has more, a band replaces markers and bars
+TIMES = ("hours", "hours_sd", "device_hours", "device_hours_sd")
 
 Arms = Mapping[str, Sequence[Trial]]  # a line's label: its runs, which differ in their seed alone
+Spec = Mapping[str, Any]  # of the figure, in figures.yaml
 
 
-def make(evidence: Evidence) -> Drawing:
-    """Fig. 4: what is printed, then four axes for each setting whose runs were evaluated on their way."""
+def make(evidence: Evidence, spec: Spec) -> Drawing:
+    """What is printed, then four axes for each setting whose runs were evaluated on their way."""
     found = [(setting, arms) for setting in shared.paper_first(evidence) if (arms := _arms(setting))]
-    measured = [_measured(f"{shared.letter(i)} Measured", *each) for i, each in enumerate(found, start=1)]
-    panels = [_published(), *measured]
-    notes = [SUBHEADING]
+    measured = [_measured(f"{shared.letter(i)} Measured", *each, spec) for i, each in enumerate(found, start=1)]
+    panels = [_published(spec), *measured]
+    notes = [spec["note"]]
     if not found:
-        notes.append(shared.how_to_measure(SWEEP, "no run was evaluated at several of its steps", evidence))
-    return drawing(NAME, TITLE, ALTERNATIVE + shared.kinds(panels), panels, notes=notes)
+        notes.append(shared.how_to_measure(spec["sweep"], "no run was evaluated at several of its steps", evidence))
+    return drawing(spec["name"], spec["title"], spec["alternative"] + shared.kinds(panels), panels, notes=notes)
 
 
 # Published -------------------------------------------------------------------------------------------------------
 
 
-def points() -> pd.DataFrame:
-    """What is printed of size XL/2 at batch 256 without guidance, each method and length of training once."""
-    table = published.figure("4")
-    table = table[table["quality"].isin(PRINTED)].drop_duplicates(["method", "training_steps_k"])
-    return table.sort_values(["figure_or_table", "method", "training_steps_k"], kind="stable")
-
-
-def _published() -> Panel:
+def _published(spec: Spec) -> Panel:
+    """What is printed without guidance of the figure's size at its batch, each method and length of training once."""
+    said, batch, table = spec["published"], spec["batch"], published.figure(spec["number"])
+    printed = table[table["quality"].isin(("table", "text"))].drop_duplicates(["method", "training_steps_k"])
     rows = [
         {
             "panel": "published",
-            "panel_title": f"Published: XL/2, batch {BATCH}",
+            "panel_title": f"Published: {spec['model']}, batch {batch}",
             "kind": "published",
             "method": from_title(point.method),
             "label": point.method,
             "series": point.figure_or_table,
             "total_steps": None,
-            "batch_size": BATCH,
+            "batch_size": batch,
             "step": int(point.training_steps_k * 1000),
-            "images": int(point.training_steps_k * 1000) * BATCH,
-            **dict.fromkeys(("hours", "hours_sd", "device_hours", "device_hours_sd")),
+            "images": int(point.training_steps_k * 1000) * batch,
+            **dict.fromkeys(TIMES),
             "metric": PAPER_METRIC,
             **shared.of_paper(point),
         }
-        for point in points().itertuples()
+        for point in printed.sort_values(["figure_or_table", "method", "training_steps_k"], kind="stable").itertuples()
     ]
-    absent = published.figure("4")
-    absent = absent[absent["quality"] == "missing"]
-    notes = (
-        "Steps of batch 256; 1M steps are 256M images. A line joins what one source prints of one run. Hours, seeds "
-        "and spread are not stated.",
-        "DiT's points are from the DiT paper; the curve that SD-DiT draws for it is MaskDiT's, whose values "
-        "are printed nowhere. MDT's are as SD-DiT quotes them; its figure has no MDT.",
-        f"Drawn in the paper but printed nowhere: {'; '.join(f'{row.model}, {row.x}' for row in absent.itertuples())}.",
-    )
-    return Panel("(a) Published (XL/2, ImageNet 256, FID-50K)", rows, _draw_published, notes)
+    absent = "; ".join(f"{row.model}, {row.x}" for row in table[table["quality"] == "missing"].itertuples())
+    notes = (*said["notes"], f"Drawn in the paper but printed nowhere: {absent}.")
+    return Panel(f"(a) {said['title']}", rows, partial(_draw_published, spec=spec), notes)
 
 
-def _draw_published(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
+def _draw_published(grid: Sequence[Axes], frame: pd.DataFrame, *, spec: Spec) -> None:
     (axes,) = grid
     axes.set(xlabel="Training steps", ylabel="FID-50K (lower is better)")
     fit(axes, "x", [(step, None) for step in frame["step"]], log=True)
@@ -95,7 +81,7 @@ def _draw_published(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
             group["step"],
             group["value"],
             color=style.colour,
-            linestyle="-" if source in SERIES else "none",
+            linestyle="-" if source in spec["one_run"] else "none",
             linewidth=0.9,
             marker=style.marker,
             markersize=6,
@@ -104,9 +90,9 @@ def _draw_published(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
             gid=f"published/{title}/{source}",
         )
         named.add(title)
-        beside = ((-5, -5), "right", "top") if method == "sddit" else ((5, 4), "left", "bottom")
+        below = method in spec["label_below"]
+        offset, ha, va = ((-5, -5), "right", "top") if below else ((5, 4), "left", "bottom")
         for step, value in zip(group["step"], group["value"], strict=True):
-            offset, ha, va = beside
             axes.annotate(
                 f"{value:.2f}", (step, value), offset, textcoords="offset points", ha=ha, va=va, color=style.colour
             )
@@ -157,7 +143,7 @@ def _timed(arms: Arms) -> dict[str, list[Trial]]:
     }
 
 
-def _measured(title: str, setting: Setting, arms: Arms) -> Panel:
+def _measured(title: str, setting: Setting, arms: Arms, spec: Spec) -> Panel:
     title = f"{title}: {setting.title}, batch {setting.batch_size}"
     timed = _timed(arms)
     rows = [
@@ -179,30 +165,27 @@ def _measured(title: str, setting: Setting, arms: Arms) -> Panel:
         for label, trials in list(arms.items())[:MOST_ARMS]
         for step in _steps(trials)
     ]
-    return Panel(title, rows, _draw_measured, tuple(_notes(setting, arms, timed)), grid=(2, 2), height=1.25)
+    return Panel(
+        title, rows, _draw_measured, tuple(_notes(setting, arms, timed, spec["model"])), grid=(2, 2), height=1.25
+    )
 
 
 def _hours(trials: Sequence[Trial], step: int) -> dict[str, float | None]:
     """Training time until `step`, and that of all devices together."""
+    if not trials:
+        return dict.fromkeys(TIMES)
     hours = [(trial.seconds_at(step) or 0) / 3600 for trial in trials]
-    if not hours:
-        return dict.fromkeys(("hours", "hours_sd", "device_hours", "device_hours_sd"))
     alone = Spread.of(hours)
     together = Spread.of([time * trial.num_devices for time, trial in zip(hours, trials, strict=True)])
-    return {
-        "hours": alone.mean,
-        "hours_sd": alone.sd,
-        "device_hours": together.mean,
-        "device_hours_sd": together.sd,
-    }
+    return dict(zip(TIMES, (alone.mean, alone.sd, together.mean, together.sd), strict=True))
 
 
-def _notes(setting: Setting, arms: Arms, timed: Mapping[str, Sequence[Trial]]) -> Iterator[str]:
+def _notes(setting: Setting, arms: Arms, timed: Arms, model: str) -> Iterator[str]:
     shown = list(arms)[:MOST_ARMS]
     yield shared.counted({label: len(arms[label]) for label in shown})
     if len({trials[0].method for trials in arms.values()}) < len(arms):
         yield "Runs of another length are lines of their own, thinner; nothing joins them."
-    yield from shared.conditions(setting, MODEL)
+    yield from shared.conditions(setting, model)
     with_times, drawn = sum(map(len, timed.values())), sum(map(len, arms.values()))
     machine = next((trial.run.result.device for trials in timed.values() for trial in trials), None)
     if machine is None:
@@ -210,14 +193,13 @@ def _notes(setting: Setting, arms: Arms, timed: Mapping[str, Sequence[Trial]]) -
     else:
         yield f"Times: at a run's mean speed, warm-up and evaluation left out, on {panels.device_title(machine)}."
         if with_times < drawn:
-            yield f"Without times: {shared.count(drawn - with_times, 'run')} of another machine or without a speed."
+            yield f"Without times: {count(drawn - with_times, 'run')} of another machine or without a speed."
     number = sum(trial.batch_size != setting.batch_size for trial in setting.trials)
     if number:
-        yield f"Not drawn: {shared.count(number, 'run')} of another batch."
+        yield f"Not drawn: {count(number, 'run')} of another batch."
     if len(arms) > MOST_ARMS:
-        yield f"Not drawn: {shared.count(len(arms) - MOST_ARMS, 'more line')}, of further lengths."
-    if any("MDT-lite" in label for label in arms):
-        yield shared.MDT_LITE
+        yield f"Not drawn: {count(len(arms) - MOST_ARMS, 'more line')}, of further lengths."
+    yield from shared.mdt_lite(arms)
 
 
 def _draw_measured(grid: Sequence[Axes], frame: pd.DataFrame) -> None:

@@ -5,12 +5,11 @@ from dataclasses import replace
 from string import ascii_lowercase
 from typing import Any
 
+from harness.claims.comparison import MDT_LITE, WITHOUT_POSITIONS
 from harness.records.evidence import Evidence
 from harness.records.looks import measured_title
 from harness.records.trials import Setting, Spread, Trial
 from harness.reporting.drawing.sheet import Panel
-
-MDT_LITE = "MDT-lite: MDT without its relative position bias."
 
 
 def of_runs(trials: Sequence[Trial], values: Sequence[float]) -> dict[str, Any]:
@@ -101,5 +100,7 @@ def kinds(panels: Iterable[Panel]) -> str:
     return "published and measured" if measured else "published only"
 
 
-def count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def mdt_lite(labels: Iterable[str]) -> Iterator[str]:
+    """The note on MDT-lite, where one of the `labels` names it."""
+    if any(MDT_LITE in label for label in labels):
+        yield WITHOUT_POSITIONS

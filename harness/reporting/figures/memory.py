@@ -24,6 +24,7 @@ from harness.records.store import Run
 from harness.records.trials import Setting, Trial
 from harness.reporting.drawing.sheet import FOREIGN_COLOUR, KEY_SIZE, TEXT_COLOUR, Drawing, Panel, Row, drawing
 from harness.reporting.figures import measured as shared
+from harness.reporting.tables.table import count
 
 NAME = "memory"
 TITLE = "Memory of a training step"
@@ -64,9 +65,9 @@ def _remarks(evidence: Evidence, measured: Sequence[Panel]) -> Iterator[str]:
     kept = sum(len(row["runs"].split()) for row in rows)
     without = sum(not run.result.peak_memory_bytes for run in evidence.runs)
     if without:
-        yield f"{shared.count(without, 'run')} logged no peak memory."
+        yield f"{count(without, 'run')} logged no peak memory."
     if other := len(evidence.runs) - without - kept:
-        yield f"No bar: {shared.count(other, 'run')} with other knobs than the papers', or at steps that fewer have."
+        yield f"No bar: {count(other, 'run')} with other knobs than the papers', or at steps that fewer have."
     on_cpu = sum(all(entry.peak_allocated_bytes is None for entry in bench.entries) for bench in evidence.benches)
     if on_cpu:
         yield (

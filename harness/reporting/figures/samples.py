@@ -8,7 +8,7 @@ import struct
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,6 @@ from harness.reporting.drawing.sheet import NOTE_SIZE, WIDTH, Drawing, Panel, Ro
 from harness.reporting.figures import measured as shared
 from harness.system.errors import DataError
 
-NAME = "figure7"
-TITLE = "SD-DiT Fig. 7: generated samples, class by class"
 SUBHEADING = (
     "A row is a class. The same place shows the same image number in each method: the same label and noise seed."
 )
@@ -75,7 +73,7 @@ class Layout:
         return width * factor, height * factor, factor
 
 
-def make(evidence: Evidence) -> Drawing:
+def make(evidence: Evidence, spec: Mapping[str, str]) -> Drawing:
     """Class rows of each setting's methods with the paper's knobs, at its main budget, of one seed."""
     panels: list[Panel] = []
     notes: list[str] = []
@@ -85,16 +83,16 @@ def make(evidence: Evidence) -> Drawing:
             panels.append(_panel(setting, columns, own_notes))
         else:
             notes.append(f"Not shown: {setting.title}: {' '.join(own_notes)}")
-    notes = [*([SUBHEADING] if panels else []), *_remarks(evidence), *notes]
+    notes = [*([SUBHEADING] if panels else []), *_remarks(evidence), spec["not_printed"], *notes]
     methods = dict.fromkeys(look(row["method"]).title for panel in panels for row in panel.rows)
     alternative = f"Generated images in rows of one class each, side by side for {', '.join(methods)}"
-    return drawing(NAME, TITLE, alternative if methods else "No generated samples to show yet", panels, notes=notes)
+    alternative = alternative if methods else "No generated samples to show yet"
+    return drawing(spec["name"], spec["title"], alternative, panels, notes=notes)
 
 
 def _remarks(evidence: Evidence) -> Iterator[str]:
     if not evidence.settings:
         yield "No finished run has an evaluation; `harness demo` or `harness run dit-tiny` draws and keeps samples."
-    yield "The paper prints its samples as a picture alone, so there are no published numbers to set beside them."
 
 
 # Which runs ------------------------------------------------------------------------------------------------------

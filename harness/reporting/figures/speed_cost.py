@@ -130,7 +130,7 @@ def _published(evidence: Evidence) -> Panel | None:
         "size S on latents. Whether they were timed on latents or on images is not stated.",
         *_against_reference(rows),
         *(f"Not placed, as its arithmetic is not counted here: {model}." for model in uncounted),
-        *(f"Not shown: {point.model}: {point.reason}." for point in missing),
+        *(f"Not shown: {point['model']}: {point['reason']}." for point in missing),
     ]
     return _panel(f"Published: {PUBLISHED_DEVICE}, size S/2", rows, {}, notes)
 

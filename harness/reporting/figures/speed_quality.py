@@ -1,97 +1,339 @@
-"""SD-DiT Fig. 3: training speed against sample quality, published, measured, and all relative to DiT."""
+"""SD-DiT Fig. 3: training speed against sample quality, published, measured, and all relative to DiT.
 
-from collections.abc import Sequence
-from dataclasses import asdict
+Measured runs share a panel only under equal conditions (see trials.Trial.conditions). The last view shows all panels
+without a scale: speed and distance relative to DiT's in the same panel. The figure draws each method as its paper has
+it. Points of the ablations, and panels of another budget, are in the CSV and are not drawn.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
+from harness.papers.sddit import numbers as published
+from harness.recipes.naming import digest
+from harness.records import panels
 from harness.records.evidence import Evidence
-from harness.records.looks import look
+from harness.records.looks import REFERENCE, look, order
+from harness.records.store import LeftOut, Run
+from harness.records.trials import PAPER_METRIC, Spread, Trial, has_knobs, metric_title, trial_of
 from harness.reporting.drawing import sheet
 from harness.reporting.drawing.scales import fit
-from harness.reporting.drawing.sheet import DASHES, NOTE_COLOUR, RULE_COLOUR, Drawing
-from harness.reporting.figures.figure3 import MOST_PANELS, Figure3, Panel, figure3, row_of
+from harness.reporting.drawing.sheet import DASHES, NOTE_COLOUR, RULE_COLOUR, Drawing, Row
+from harness.reporting.figures import measured as shared
 
-NAME = "figure3"
-TITLE = "SD-DiT Fig. 3: training speed and sample quality"
-SUBHEADING = "Percentages: the share of an image's patches that a training step reads."
-ALTERNATIVE = "Training speed against sample quality: published, measured, and both relative to DiT"
-NOT_MEASURED = "Nothing measured yet: `harness sweep figure3` trains the four methods."
-
-
-def make(evidence: Evidence) -> Drawing:
-    """Fig. 3 of everything that has a speed and a distance."""
-    return drawing(figure3(evidence.runs)[0])
+BUDGET = ("protocol.steps", "protocol.batch_size")
+PIPELINES = {"cached": "no VAE in the step (cached)", "online-vae": "VAE in the step (online-vae)"}
+WITHOUT_SPEED = "no steps per second: all its steps were warm-up, so train for more steps"
+NOT_IN_THE_CSV = ("title", "trials", "differences")
+SAMPLING = ("formulation", "sampler", "num_steps", "nfe")
+MOST_PANELS, MOST_POINTS = 4, 12  # measured panels, and points of one, that a reader can take in
 
 
-def drawing(data: Figure3) -> Drawing:
+@dataclass(frozen=True)
+class Group:
+    """Points that may be compared by their absolute values: a panel, whether it is drawn or not.
+
+    A point is a row of the CSV and three columns more: its method's `title`, its `trials`, and its `differences` from
+    the paper, a word and a phrase for each. Its two ratios are to DiT's mean in the same group, and None where the
+    group has no single DiT.
+    """
+
+    name: str
+    letter: str  # by which figure and report call it
+    title: str
+    metric: str
+    points: Sequence[Row]
+    notes: tuple[str, ...]
+    differences: Mapping[str, str]  # the part of its points' differences that all of them share
+    drawn: bool = True
+
+    @property
+    def measured(self) -> bool:
+        return bool(self.points) and self.points[0]["kind"] == "measured"
+
+    @property
+    def drawn_points(self) -> list[Row]:
+        return [point for point in self.points if point["drawn"]]
+
+    def rows(self) -> list[Row]:
+        """A line of the CSV for each point, whether it is drawn or not."""
+        place = {"panel": self.name, "panel_title": self.title, "metric": self.metric}
+        return [
+            {**place, **point, "drawn": "yes" if self.drawn and point["drawn"] else "no"}
+            | {"comparable_with_paper": "no" if point["differences"] else "yes"}
+            for point in self.points
+        ]
+
+
+def groups(runs: Iterable[Run], spec: Mapping[str, Any]) -> list[Group]:
+    """The published points, then those of the runs that have a speed and a distance; those that are drawn first."""
+    found = [_published(spec["published"]), *_measured(trials_of(runs)[0], spec)]
+    return [replace(group, letter=shared.letter(i)) for i, group in enumerate(found)]
+
+
+def trials_of(runs: Iterable[Run]) -> tuple[list[Trial], list[LeftOut]]:
+    """The runs that have a point in Fig. 3, and the others, each with why."""
+    trials, left_out = [], []
+    for run in runs:
+        trial = trial_of(run)
+        if isinstance(trial, str):
+            left_out.append(LeftOut(run.path, trial))
+        elif trial.speed is None:
+            left_out.append(LeftOut(run.path, WITHOUT_SPEED))
+        else:
+            trials.append(trial)
+    return trials, left_out
+
+
+def make(evidence: Evidence, spec: Mapping[str, Any]) -> Drawing:
     """Published on top, then each group of measured runs under its own conditions, then all relative to DiT."""
-    missing = [f"Not shown: {point.model}: {point.reason}." for point in data.missing]
-    panels = []
-    for letter, panel in data.drawn():
-        rows = [row_of(panel, point) for point in panel.drawn_points]
-        notes = (*panel.notes, *(missing if panel.kind == "published" else ()))
-        y_label = f"{panel.metric_title} (lower is better)"
-        panels.append(sheet.Panel(f"{letter} {panel.title}", rows, partial(_draw, y_label=y_label), notes))
-    details = {"panels": [_as_json(panel) for panel in data.panels], "missing": [asdict(each) for each in data.missing]}
+    found, missing = groups(evidence.runs, spec), published.figure3()[1]
+    shown = [group for group in found if group.drawn]
+    not_shown = [f"Not shown: {point['model']}: {point['reason']}." for point in missing]
+    drawn = [
+        sheet.Panel(
+            f"{group.letter} {group.title}",
+            [row for row in group.rows() if row["drawn"] == "yes"],
+            partial(_draw, y_label=f"{metric_title(group.metric)} (lower is better)"),
+            (*group.notes, *([] if group.measured else not_shown)),
+        )
+        for group in shown
+    ]
+    aside = len(found) - len(shown)
+    what = f"{aside} more panel{'s' if aside > 1 else ''}"
+    why = f"the same methods at other steps or another batch ({spec['other_steps']} has the steps)"
+    notes = [spec["note"], *([] if len(found) > 1 else [spec["not_measured"]])]
+    notes += [f"Not drawn but in the CSV: {what}: {why}, or beyond the first {MOST_PANELS}."] if aside else []
+    rows = [row for group in found for row in group.rows()]
     return sheet.drawing(
-        NAME,
-        TITLE,
-        ALTERNATIVE,
-        [*panels, _relative(data)],
-        notes=[SUBHEADING, *_aside(data)],
-        details=details,
-        rows=data.rows(),
+        spec["name"],
+        spec["title"],
+        spec["alternative"],
+        [*drawn, _relative(shown)],
+        notes=notes,
+        details={"panels": [_as_json(group) for group in found], "missing": missing},
+        rows=[{key: value for key, value in row.items() if key not in NOT_IN_THE_CSV} for row in rows],
     )
 
 
-def _aside(data: Figure3) -> list[str]:
-    """What the CSV contains and the figure does not."""
-    left = sum(not panel.drawn for panel in data.panels)
-    if not left:
-        return [] if data.measured else [NOT_MEASURED]
-    what = f"{left} more panel{'s' if left > 1 else ''}"
-    why = "the same methods at other steps or another batch (Fig. 4 has the steps)"
-    return [f"Not drawn but in the CSV: {what}: {why}, or beyond the first {MOST_PANELS}."]
-
-
-def _relative(data: Figure3) -> sheet.Panel:
+def _relative(shown: Sequence[Group]) -> sheet.Panel:
     """All panels on one pair of axes without a scale. Nothing joins points of different panels."""
-    shown = data.drawn()
-    rows = [row_of(panel, point) for _, panel in shown for point in panel.drawn_points if point.speed_ratio is not None]
-    absent = [letter for letter, panel in shown if all(point.speed_ratio is None for point in panel.drawn_points)]
+    rows = [
+        row
+        for group in shown
+        for row in group.rows()
+        if row["drawn"] == "yes" and row["speed_relative_to_dit"] is not None
+    ]
     notes = ["Hollow: published. Filled: measured. Letters: the panel; each is divided by its own DiT."]
+    absent = [group.letter for group in shown if group.name not in {row["panel"] for row in rows}]
     if absent:
         notes.append(f"Without {', '.join(absent)}: no single DiT run there to divide by.")
-    draw = partial(_draw_relative, letters={panel.name: letter for letter, panel in shown})
+    draw = partial(_draw_relative, letters={group.name: group.letter for group in shown})
     return sheet.Panel("All panels, relative to the DiT of the same panel", rows, draw, notes)
 
 
-def _as_json(panel: Panel) -> dict[str, Any]:
-    document = {
-        "name": panel.name,
-        "kind": panel.kind,
-        "title": panel.title,
-        "metric": panel.metric,
-        "drawn": panel.drawn,
-        "notes": list(panel.notes),
+def _as_json(group: Group) -> dict[str, Any]:
+    aside = {"panel", "panel_title", "kind", "metric", *NOT_IN_THE_CSV}
+    return {
+        "name": group.name,
+        "kind": "measured" if group.measured else "published",
+        "title": group.title,
+        "metric": group.metric,
+        "drawn": group.drawn,
+        "notes": list(group.notes),
+        "points": [
+            {key: value for key, value in row.items() if key not in aside}
+            | {
+                "seeds": [trial.seed for trial in row["trials"]],
+                "runs": [str(trial.run.path) for trial in row["trials"]],
+                "drawn": row["drawn"] == "yes",
+                "comparable_with_paper": not row["differences"],
+                "differences_from_paper": list(row["differences"].values()),
+            }
+            for row in group.rows()
+        ],
     }
-    shared = {"panel", "panel_title", "kind", "metric"}
-    points = [
-        {key: value for key, value in row_of(panel, point).items() if key not in shared}
-        | {
-            "seeds": [run.result.seed for run in point.runs],
-            "runs": [str(run.path) for run in point.runs],
-            "drawn": panel.drawn and point.drawn,
-            "comparable_with_paper": not point.differences,
-            "differences_from_paper": list(point.differences.values()),
+
+
+# Points ----------------------------------------------------------------------------------------------------------
+
+
+def _published(said: Mapping[str, str]) -> Group:
+    made = [
+        {
+            "kind": "published",
+            "method": point["method"],
+            "title": look(point["method"]).title,
+            "label": f"{look(point['method']).title} {point['input_patches']}",
+            "input_patches": point["input_patches"],
+            "steps_per_sec": point["steps_per_sec"],
+            "steps_per_sec_sd": None,
+            "value": point["fid50k"],
+            "value_sd": None,
+            "n": None,
+            "source": point["source"],
+            "quality": point["quality"],
+            **dict.fromkeys(SAMPLING),
+            "differences": {},
+            "drawn": True,
+            "trials": (),
         }
-        for point in panel.points
+        for point in sorted(published.figure3()[0], key=lambda point: order(point["method"]))
     ]
-    return document | {"points": points}
+    return Group("published", "", said["title"], PAPER_METRIC, _relative_to_dit(made), (said["note"],), {})
+
+
+def _measured(trials: Iterable[Trial], spec: Mapping[str, Any]) -> list[Group]:
+    """A group for each set of equal conditions; first those that are drawn, which are at most MOST_PANELS."""
+    by_conditions: dict[str, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        by_conditions[digest(trial.conditions)].append(trial)
+    found = list(by_conditions.items())
+    titles = panels.distinct([(_title(members[0]), members[0].conditions) for _, members in found])
+    aside = _other_budgets([members for _, members in found])
+    made = [
+        replace(_group(name, title, members, spec), drawn=i not in aside)
+        for i, ((name, members), title) in enumerate(zip(found, titles, strict=True))
+    ]
+    # The panel with most methods first, as it says most.
+    made.sort(key=lambda group: (not group.drawn, -len({p["method"] for p in group.points}), group.title, group.name))
+    return [replace(group, drawn=group.drawn and i < MOST_PANELS) for i, group in enumerate(made)]
+
+
+def _other_budgets(found: Sequence[Sequence[Trial]]) -> set[int]:
+    """Which of these panels differ from another one in steps or batch alone and add no method to it.
+
+    The other is the one with most methods, then most runs, then the smaller budget.
+    """
+    alike: dict[str, list[int]] = defaultdict(list)
+    for i, members in enumerate(found):
+        alike[digest({key: value for key, value in members[0].conditions.items() if key not in BUDGET})].append(i)
+    methods = [{trial.method for trial in members} for members in found]
+    aside: set[int] = set()
+    for siblings in alike.values():
+        budgets = {i: tuple(found[i][0].conditions[name] for name in BUDGET) for i in siblings}
+        main = min(siblings, key=lambda i: (-len(methods[i]), -len(found[i]), budgets[i]))
+        aside |= {i for i in siblings if i != main and methods[i] <= methods[main]}
+    return aside
+
+
+def _title(trial: Trial) -> str:
+    protocol, result = trial.run.config["protocol"], trial.run.result
+    data = PurePath(trial.run.manifest.data.name).name[: panels.LONGEST_NAME]  # a folder of images by its last part
+    parts = [data, result.size, f"{protocol.get('steps')} steps", f"batch {protocol.get('batch_size')}"]
+    parts += [str(protocol["precision"])] if "precision" in protocol else []
+    pipeline = str(protocol.get("pipeline", ""))
+    parts += [PIPELINES.get(pipeline, pipeline)] if pipeline else []
+    processes = f", {result.world_size} processes" if result.world_size > 1 else ""
+    return f"Measured: {', '.join(parts)} — {panels.device_title(result.device)}{processes}"
+
+
+def _group(name: str, title: str, trials: Sequence[Trial], spec: Mapping[str, Any]) -> Group:
+    by_point: dict[str, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        by_point[digest({"method": trial.method, **trial.settings})].append(trial)
+    chosen = _as_published(list(by_point.values()))
+    others = [members for members in by_point.values() if not any(members is each for each in chosen)]
+    points = [_point(members, chosen) for members in chosen]
+    points += [{**_point(members, list(by_point.values())), "drawn": False} for members in others]
+    points.sort(key=lambda point: (not point["drawn"], order(point["method"]), point["label"]))
+    return Group(
+        f"measured-{name[: panels.SHORT_HASH]}",
+        "",
+        title,
+        trials[0].metric,
+        _relative_to_dit(points),
+        tuple(_notes(points, trials, spec["other_knobs"])),
+        trials[0].differences_from_paper(),
+    )
+
+
+def _as_published(found: Sequence[list[Trial]]) -> list[list[Trial]]:
+    """Of each method the points with the paper's values of what its ablations vary; all of them where none has those.
+
+    Of too many, those with most seeds, every method in turn.
+    """
+    ranked = []
+    for method in {members[0].method for members in found}:
+        own = [members for members in found if members[0].method == method]
+        own = [members for members in own if has_knobs(method, members[0].knobs)] or own
+        own.sort(key=lambda members: (-len(members), members[0].run.name))
+        ranked += [(rank, order(method), members) for rank, members in enumerate(own)]
+    return [members for *_, members in sorted(ranked, key=lambda item: item[:2])[:MOST_POINTS]]
+
+
+def _point(members: Sequence[Trial], among: Sequence[Sequence[Trial]]) -> Row:
+    """The point of runs that differ in their seed alone. Its label differs from those of the others `among` them."""
+
+    def named(trial: Trial) -> tuple[str, str]:
+        return trial.method, trial.run.result.input_patches
+
+    members = sorted(members, key=lambda trial: trial.seed)
+    first, protocol = members[0], members[0].evaluation.protocol
+    method, patches = named(first)
+    title = shared.title_of_runs(members)
+    alike = [others[0].settings for others in among if named(others[0]) == (method, patches)]
+    speed = Spread.of([trial.speed or 0.0 for trial in members])
+    distance = shared.of_runs(members, [trial.distance for trial in members])
+    return {
+        "kind": "measured",
+        "method": method,
+        "title": title,
+        "label": f"{title} {patches}{panels.describe(first.settings, panels.differing(alike))}",
+        "input_patches": patches,
+        "steps_per_sec": speed.mean,
+        "steps_per_sec_sd": speed.sd,
+        **{name: distance[name] for name in ("value", "value_sd", "n", "source", "quality")},
+        **{name: getattr(protocol, name) for name in SAMPLING},
+        "differences": first.differences_from_paper() | first.own_differences_from_paper(),
+        "drawn": True,
+        "trials": tuple(members),
+    }
+
+
+def _relative_to_dit(points: Sequence[Row]) -> list[Row]:
+    """The points with their ratios to the panel's DiT, which are None without exactly one DiT to divide by."""
+    reference = [point for point in points if point["method"] == REFERENCE and point["drawn"]]
+    dit = reference[0] if len(reference) == 1 and reference[0]["value"] > 0 else None
+    return [
+        {
+            **point,
+            "speed_relative_to_dit": point["steps_per_sec"] / dit["steps_per_sec"] if dit else None,
+            "value_relative_to_dit": point["value"] / dit["value"] if dit else None,
+            "comparable_with_paper": "",
+            "seeds": " ".join(str(trial.seed) for trial in point["trials"]),
+            "runs": " ".join(trial.run.name for trial in point["trials"]),
+        }
+        for point in points
+    ]
+
+
+def _notes(points: Sequence[Row], trials: Sequence[Trial], elsewhere: str) -> Iterator[str]:
+    metric, protocol = trials[0].metric, trials[0].evaluation.protocol
+    if metric != PAPER_METRIC:
+        yield f"{metric}: Fréchet distance of {protocol.num_images} images, {protocol.features} features; not FID-50K."
+    shown, num_aside = [point for point in points if point["drawn"]], sum(not point["drawn"] for point in points)
+    yield shared.counted({point["label"]: point["n"] for point in shown})
+    if num_aside:
+        what = f"{num_aside} more points of these methods, with other knobs ({elsewhere})"
+        yield f"Not drawn but in the CSV: {what}."
+    by_sampling: dict[str, list[str]] = defaultdict(list)
+    for point in shown:
+        how = "{formulation}, {sampler} in {num_steps} steps ({nfe} network evaluations)".format_map(point)
+        by_sampling[how].append(point["title"])
+    if len(by_sampling) > 1:
+        each = "; ".join(f"{', '.join(dict.fromkeys(titles))}: {how}" for how, titles in by_sampling.items())
+        yield f"Formulation and sampler differ, each method has its own. {each}."
+    yield from shared.mdt_lite(point["title"] for point in shown)
+    if not all(trial.run.manifest.data.real for trial in trials):
+        yield "The data is synthetic: the speeds mean something, the distances do not."
+    yield from panels.versions(trial.run.manifest for trial in trials)
 
 
 # Drawing ---------------------------------------------------------------------------------------------------------

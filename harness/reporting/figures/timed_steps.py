@@ -52,16 +52,16 @@ def ceilings(benches: Iterable[Bench], machine: str) -> dict[str, float]:
     return found
 
 
-def figure3(evidence: Evidence) -> tuple[list[Row], list[str], list[published.MissingPoint]]:
+def figure3(evidence: Evidence) -> tuple[list[Row], list[str], list[dict[str, Any]]]:
     """The published speeds whose arithmetic is counted here, the models whose is not, and those without a speed."""
     points, missing = published.figure3()
-    counts = {point.method: _counted(evidence, point.method) for point in points}
+    counts = {point["method"]: _counted(evidence, point["method"]) for point in points}
     placed = [
         {
             "source": "published",
-            "name": point.model,
-            "method": point.method,
-            "title": look(point.method).title,
+            "name": point["model"],
+            "method": point["method"],
+            "title": look(point["method"]).title,
             "size": PUBLISHED_SIZE,
             "batch_size": PUBLISHED_BATCH,
             "pipeline": "not stated",
@@ -70,15 +70,15 @@ def figure3(evidence: Evidence) -> tuple[list[Row], list[str], list[published.Mi
             "usual_knobs": True,
             "gmacs_per_image": gmacs,
             "of_these_vae": None,
-            "images_per_sec": point.steps_per_sec * PUBLISHED_BATCH,
+            "images_per_sec": point["steps_per_sec"] * PUBLISHED_BATCH,
             "low": None,
             "high": None,
             "n": None,
         }
         for point in points
-        if (gmacs := counts[point.method]) is not None
+        if (gmacs := counts[point["method"]]) is not None
     ]
-    return placed, [point.model for point in points if counts[point.method] is None], missing
+    return placed, [point["model"] for point in points if counts[point["method"]] is None], missing
 
 
 # Runs and benches ------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ import jinja2
 from markupsafe import Markup
 from markupsafe import escape as escape_html
 
+from harness.reporting.tables.table import count, shown
 from harness.reporting.tables.table import escape as escape_markdown
-from harness.reporting.tables.table import shown
 from harness.system.errors import DataError, one_line
 
 COMMAND = re.compile(r"`(harness [\w ./,=-]+)`")  # in a note; other backticks are ordinary characters
@@ -71,11 +71,6 @@ def environment(form: Form, missing: str | None = None) -> jinja2.Environment:
     }
     made.globals |= {"asset": _asset, "picture": _picture, "zip": zip}
     return made
-
-
-def count(number: int, what: str, plural: str = "") -> str:
-    """ "1 run", "1,200 runs"."""
-    return f"{number:,} {what if number == 1 else plural or f'{what}s'}"
 
 
 def place(ratio: float) -> str:

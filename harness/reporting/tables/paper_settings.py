@@ -13,8 +13,7 @@ from harness.papers.sddit import numbers as published
 from harness.recipes.reading import load_recipe, recipe_names
 from harness.records.folders.departures import knob_defaults
 from harness.records.store import Run
-from harness.reporting.pages.render import count
-from harness.reporting.tables.table import NOTHING, Cell, Table, frame_of
+from harness.reporting.tables.table import NOTHING, Cell, Table, count, frame_of
 
 METHOD = "sddit"
 NOT_STATED, NOT_A_SETTING, WORDED = "not stated", "not a setting", "worded otherwise"

@@ -104,13 +104,8 @@ def repeats_of(setting: Setting) -> list[Repeats]:
 
 def titles_of(settings: Sequence[Setting]) -> dict[str, str]:
     """A title for each setting by its name; what else differs is added where two would be alike."""
-    conditions = {setting.name: _conditions(setting) for setting in settings}
-    named = {}
-    for setting in settings:
-        alike = [conditions[other.name] for other in settings if other.title == setting.title]
-        keys = panels.differing(alike)
-        named[setting.name] = setting.title + panels.describe(conditions[setting.name], keys)
-    return named
+    titles = panels.distinct([(setting.title, _conditions(setting)) for setting in settings])
+    return {setting.name: title for setting, title in zip(settings, titles, strict=True)}
 
 
 def _conditions(setting: Setting) -> dict[str, Scalar]:

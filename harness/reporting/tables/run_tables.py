@@ -4,9 +4,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from harness.papers import published
 from harness.papers.deviations import DEVIATIONS
+from harness.papers.sddit.numbers import figure3
 from harness.recipes.naming import digest
 from harness.records.evidence import Evidence
 from harness.records.looks import REFERENCE, look, measured_title, order
@@ -14,7 +16,7 @@ from harness.records.panels import FINAL, device_title
 from harness.records.schema import Manifest
 from harness.records.store import LeftOut, Run
 from harness.records.trials import distance_metric, metric_title
-from harness.reporting.figures.figure3 import Figure3, Panel, Point
+from harness.reporting.figures.speed_quality import Group
 from harness.reporting.tables.table import NOTHING, Cell, Table, frame_of
 
 UNTRAINED = "untrained"  # the name of the evaluation before the first step
@@ -32,29 +34,39 @@ Row = dict[str, Cell]
 
 PAPER = ("Paper, steps/s", "Paper, FID-50K", "Paper, speed / DiT", "Paper, FID / DiT")
 SPEED, DISTANCE = "Measured, steps/s", "Measured, distance"
+MEASURED = (SPEED, DISTANCE, "Measured, speed / DiT", "Measured, distance / DiT")
+COMPARABLE = "Comparable with the paper"
 POINT_COLUMNS = (
-    "Panel", "Method", *PAPER, SPEED, f"{SPEED}, SD", DISTANCE, f"{DISTANCE}, SD", "Distance is",
-    "Measured, speed / DiT", "Measured, distance / DiT", "n", "Comparable with the paper",
+    "Panel", "Method", *PAPER, SPEED, f"{SPEED}, SD", DISTANCE, f"{DISTANCE}, SD", "Distance is", *MEASURED[2:], "n",
+    COMPARABLE,
 )  # fmt: skip
 DIFFERS = "Differs from the paper in"
 
 
-def paper_against_measured(figure: Figure3) -> Table:
-    """One row per measured point, and one per point of the paper that was not measured.
+def paper_against_measured(groups: Sequence[Group]) -> Table:
+    """One row per measured point of Fig. 3, and one per point of the paper that was not measured.
 
     A measured point shares a row with the paper's only where both read the same share of the patches.
     """
-    paper: dict[tuple[str, str], Point | None] = {(p.method, p.input_patches): p for p in figure.published.points}
-    paper |= {(point.method, point.input_patches): None for point in figure.missing}
-    measured = [(letter, panel, point) for letter, panel in _measured_panels(figure) for point in panel.points]
+    drawn_only = figure3()[1]
+    paper = {(point["method"], point["input_patches"]): dict.fromkeys(PAPER, "missing") for point in drawn_only}
+    paper |= {(p["method"], p["input_patches"]): _values(PAPER, p) for p in groups[0].points}
     rows: list[Row] = []
-    for letter, panel, point in measured:
-        published = _printed(paper, (point.method, point.input_patches))
-        rows.append({"Panel": letter, "Method": point.label} | published | _measured(panel, point))
-    absent = paper.keys() - {(point.method, point.input_patches) for _, _, point in measured}
-    for method, patches in sorted(absent, key=lambda key: (order(key[0]), key[1])):
-        name = {"Method": f"{look(method).title} {patches}"}
-        rows.append(name | _printed(paper, (method, patches)) | dict.fromkeys((SPEED, DISTANCE), NOT_MEASURED))
+    for group in groups[1:]:
+        for point in group.points:
+            place = (point["method"], point["input_patches"])
+            measured = {
+                **_values(MEASURED, point),
+                **{f"{SPEED}, SD": point["steps_per_sec_sd"], f"{DISTANCE}, SD": point["value_sd"]},
+                "Distance is": metric_title(group.metric),
+                "n": point["n"],
+                COMPARABLE: f"no: {', '.join(point['differences'])}" if point["differences"] else "yes",
+            }
+            rows.append({"Panel": group.letter, "Method": point["label"], **paper.get(place, {}), **measured})
+    measured_too = {(point["method"], point["input_patches"]) for group in groups[1:] for point in group.points}
+    for method, patches in sorted(paper.keys() - measured_too, key=lambda key: (order(key[0]), key[1])):
+        absent = dict.fromkeys((SPEED, DISTANCE), NOT_MEASURED)
+        rows.append({"Method": f"{look(method).title} {patches}", **paper[method, patches], **absent})
     caption = (
         "Panels as in the figure. n counts seeds; behind ± is the standard deviation over them, absent where n = 1. "
         "missing: the paper draws it and prints no value."
@@ -62,45 +74,25 @@ def paper_against_measured(figure: Figure3) -> Table:
     return Table("speed-quality", "Figure 3, paper against measured", frame_of(rows, POINT_COLUMNS), caption)
 
 
-def conditions(figure: Figure3) -> Table:
+def _values(names: Sequence[str], point: Mapping[str, Any]) -> Row:
+    """A point's speed, distance, and both relative to DiT's, under these names."""
+    ratios = [point[name] for name in ("speed_relative_to_dit", "value_relative_to_dit")]
+    rounded = [None if ratio is None else round(ratio, 3) for ratio in ratios]
+    return dict(zip(names, [point["steps_per_sec"], point["value"], *rounded], strict=True))
+
+
+def conditions(groups: Sequence[Group]) -> Table:
     """How the points of each measured panel were made, and what differs from the paper's."""
     rows: list[Row] = []
-    for letter, panel in _measured_panels(figure):
-        differences = "; ".join(panel.differences.values())
-        rows.append(
-            {"Of": f"{letter} {panel.title}", "Conditions": " ".join(panel.notes), DIFFERS: differences or None}
-        )
-        for point in panel.points:
-            own = [text for word, text in point.differences.items() if word not in panel.differences]
+    for group in groups[1:]:
+        differences = "; ".join(group.differences.values())
+        notes = " ".join(group.notes)
+        rows.append({"Of": f"{group.letter} {group.title}", "Conditions": notes, DIFFERS: differences or None})
+        for point in group.points:
+            own = [text for word, text in point["differences"].items() if word not in group.differences]
             if own:
-                rows.append({"Of": f"{letter} {point.label}", DIFFERS: f"further in {'; '.join(own)}"})
+                rows.append({"Of": f"{group.letter} {point['label']}", DIFFERS: f"further in {'; '.join(own)}"})
     return Table("conditions", "Conditions of the panels", frame_of(rows))
-
-
-def _measured_panels(figure: Figure3) -> list[tuple[str, Panel]]:
-    return [(letter, panel) for letter, panel in figure.lettered() if panel.kind == "measured"]
-
-
-def _printed(paper: Mapping[tuple[str, str], Point | None], key: tuple[str, str]) -> Row:
-    point = paper.get(key)
-    if point is None:
-        return dict.fromkeys(PAPER, "missing" if key in paper else None)
-    values = (point.steps_per_sec, point.value, _ratio(point.speed_ratio), _ratio(point.distance_ratio))
-    return dict(zip(PAPER, values, strict=True))
-
-
-def _measured(panel: Panel, point: Point) -> Row:
-    return {
-        SPEED: point.steps_per_sec,
-        f"{SPEED}, SD": point.steps_per_sec_sd,
-        DISTANCE: point.value,
-        f"{DISTANCE}, SD": point.value_sd,
-        "Distance is": panel.metric_title,
-        "Measured, speed / DiT": _ratio(point.speed_ratio),
-        "Measured, distance / DiT": _ratio(point.distance_ratio),
-        "n": point.n,
-        "Comparable with the paper": f"no: {', '.join(point.differences)}" if point.differences else "yes",
-    }
 
 
 def missing_values() -> Table:
@@ -120,10 +112,10 @@ def missing_values() -> Table:
 # Runs ------------------------------------------------------------------------------------------------------------
 
 
-def metrics(runs: Sequence[Run], figure: Figure3) -> list[Table]:
+def metrics(runs: Sequence[Run], groups: Sequence[Group]) -> list[Table]:
     """All metrics of the final evaluation: a table for each set of metric names, as no two sets share a scale."""
-    letters = _letters(figure)
-    groups: dict[tuple[str, ...], list[Row]] = {}
+    letters = _letters(groups)
+    tables: dict[tuple[str, ...], list[Row]] = {}
     for run in runs:
         final, untrained = (run.result.evaluations.get(name) for name in (FINAL, UNTRAINED))
         if final is None:
@@ -137,17 +129,17 @@ def metrics(runs: Sequence[Run], figure: Figure3) -> list[Table]:
         if distance and before is not None:
             row[f"Untrained {metric_title(distance)}"] = before
             row["Untrained / final"] = before / final.metrics[distance] if final.metrics[distance] > 0 else None
-        groups.setdefault(tuple(row), []).append(row)
+        tables.setdefault(tuple(row), []).append(row)
     caption = (
         "Of the evaluation after the last step. A metric's name carries the features and the number of images; only "
         "FID-50K is FID-50K. Untrained / final is how many times the distance shrank in training."
     )
-    return _numbered("metrics", "All metrics", list(groups.values()), caption)
+    return _numbered("metrics", "All metrics", list(tables.values()), caption)
 
 
-def training(runs: Sequence[Run], figure: Figure3) -> Table:
+def training(runs: Sequence[Run], groups: Sequence[Group]) -> Table:
     """Speed, memory, size and arithmetic of every run."""
-    letters, dit = _letters(figure), _arithmetic_of_dit(runs)
+    letters, dit = _letters(groups), _arithmetic_of_dit(runs)
     rows = [
         {
             "Panel": letters.get(run.path),
@@ -256,9 +248,9 @@ def _numbered(name: str, title: str, groups: Sequence[Sequence[Row]], caption: s
     return [Table(*named, frame_of(rows), caption) for named, rows in zip(titles, groups or [[]], strict=True)]
 
 
-def _letters(figure: Figure3) -> dict[Path, str]:
+def _letters(groups: Sequence[Group]) -> dict[Path, str]:
     """The panel that shows each run, by its folder."""
-    return {run.path: letter for letter, panel in figure.lettered() for point in panel.points for run in point.runs}
+    return {trial.run.path: g.letter for g in groups for point in g.points for trial in point["trials"]}
 
 
 def _method(run: Run) -> str:
@@ -303,7 +295,3 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "Precision": ", ".join(f"{name} {value}" for name, value in sorted(manifest.precision.items())),
         "Data": f"{data.name}, {data.num_images} images, {'real' if data.real else 'synthetic'}, {data.sha256[:8]}",
     }
-
-
-def _ratio(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)

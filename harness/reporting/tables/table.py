@@ -145,6 +145,11 @@ def number(value: float | int) -> str:
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
+def count(number: int, what: str, plural: str = "") -> str:
+    """ "1 run", "1,200 runs"."""
+    return f"{number:,} {what if number == 1 else plural or f'{what}s'}"
+
+
 def with_spread(mean: float, sd: float) -> str:
     """ "12.34 ± 0.56": two digits of the deviation, and the mean with as many decimals."""
     if not (math.isfinite(mean) and math.isfinite(sd) and sd > 0):
