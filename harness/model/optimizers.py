@@ -39,10 +39,10 @@ def optimizer_of(method: Method, protocol: Protocol) -> Optimizer:
 
 
 def learning_rate_at(step: int, protocol: Protocol) -> float:
-    """The rate of `step`, counted from 0: it grows along a line over the warm-up, and is constant after it."""
-    return (
-        protocol.learning_rate * min(1.0, (step + 1) / protocol.warmup) if protocol.warmup else protocol.learning_rate
-    )
+    """The rate of `step`, counted from 0: a line up over the warm-up, constant, and a line down over the cooldown."""
+    up = (step + 1) / protocol.warmup if protocol.warmup else 1.0
+    down = (protocol.steps - step) / protocol.cooldown if protocol.cooldown else 1.0
+    return protocol.learning_rate * min(1.0, up, down)
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:

@@ -91,7 +91,8 @@ class Protocol(Settings):
     compile: bool | Literal["auto"]  # auto: run uncompiled where compiling fails, and say so in the result
     optimizer: str = "adamw"  # of harness.model.optimizers.OPTIMIZERS
     clip: float | None = Field(None, gt=0, allow_inf_nan=False)  # largest norm of the whole gradient; null: any
-    warmup: int = Field(0, ge=0)  # steps in which the learning rate grows from 0 along a line; then it is constant
+    warmup: int = Field(0, ge=0)  # first steps, in which the learning rate grows from 0 along a line
+    cooldown: int = Field(0, ge=0)  # last steps, in which it falls to 0 along a line; between the two it is constant
 
 
 class Execution(Settings):

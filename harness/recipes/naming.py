@@ -14,6 +14,7 @@ ADDED_LATER: dict[tuple[str, str], Any] = {
     ("protocol", "optimizer"): "adamw",
     ("protocol", "clip"): None,
     ("protocol", "warmup"): 0,
+    ("protocol", "cooldown"): 0,
     ("knobs", "project_start"): "zero",
     ("protocol", "size"): None,
 }

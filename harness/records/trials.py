@@ -135,6 +135,7 @@ class Trial:
             ("optimizer", protocol.get("optimizer"), "adamw", protocol.get("optimizer", "adamw") == "adamw"),
             ("gradient clipping", protocol.get("clip"), "none", protocol.get("clip") is None),
             ("warm-up", protocol.get("warmup"), "0", not protocol.get("warmup")),
+            ("cooldown", protocol.get("cooldown"), "0", not protocol.get("cooldown")),
             ("metric", self.metric, "FID-50K", self.metric == PAPER_METRIC),
             ("guidance", guidance, "none", guidance is None),
             ("device", device_title(result.device), "8 x A100", on_eight),

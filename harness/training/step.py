@@ -93,9 +93,8 @@ class TrainStep:
             gradient_norm = nn.utils.clip_grad_norm_(self.method.parameters(), protocol.clip)  # before it was clipped
         elif measure_gradient:
             gradient_norm = self._gradient_norm()
-        if protocol.warmup:
-            self.learning_rate = learning_rate_at(step, protocol)
-            set_learning_rate(self.optimizer, self.learning_rate)
+        self.learning_rate = learning_rate_at(step, protocol)
+        set_learning_rate(self.optimizer, self.learning_rate)
         self.optimizer.step()
         self.method.after_step(progress)
         self.ema.update(step)

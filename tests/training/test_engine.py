@@ -331,3 +331,10 @@ def test_the_clock_counts_neither_warm_up_nor_pauses(monkeypatch):
 
 def test_a_run_of_warm_up_alone_has_no_speed(digits, tmp_path):
     assert train(small_config("dit"), digits, tmp_path)[1].speed.steps_per_sec is None
+
+
+def test_the_learning_rate_grows_over_the_warm_up_and_falls_over_the_cooldown(digits, tmp_path):
+    cfg = small_config("dit", "steps=8", "log_every=1", "warmup=2", "cooldown=4", "learning_rate=0.004")
+    train(cfg, digits, tmp_path)
+    rates = [line["lr"] for line in lines(tmp_path / "metrics.jsonl")]
+    assert rates == pytest.approx([0.002, 0.004, 0.004, 0.004, 0.004, 0.003, 0.002, 0.001])
