@@ -25,6 +25,8 @@ MAX_DIRECTORY = 2**22  # bytes of the archive's own list: 40,000 arrays, where A
 MAX_NAME = 100  # characters
 SHOWN = 20  # names in a message
 _END = 2**17  # bytes: a zip's last record, with a comment of 64 KiB at most
+_LOCAL_HEADER = "<26xHH"  # before each member: at its end the lengths of the name and of what follows it
+PIECE_BYTES = 2**25  # of images that are read or written at once
 _CHUNK = 2**20  # bytes: zipfile copies what it unpacks, so it is asked for little at once
 
 # What zipfile raises for archives that are damaged, cut short, or made in a way it does not know.
@@ -175,6 +177,19 @@ class Array:
             _fill(stream, values)
             self._stream = stream
         return values.astype(self.dtype, copy=False)
+
+    def mapped(self) -> np.ndarray | None:
+        """All values in place of a copy, read-only, for any order of rows; None where they are compressed.
+
+        Their checksum is not verified.
+        """
+        if self._info.compress_type != zipfile.ZIP_STORED:
+            return None
+        with self._archive.reading(self._name), open(self._archive.path, "rb") as file:
+            file.seek(self._info.header_offset)
+            head = struct.unpack(_LOCAL_HEADER, file.read(struct.calcsize(_LOCAL_HEADER)))
+            start = file.tell() + sum(head) + self._header.start
+            return np.memmap(file, self._header.dtype, "r", start, self.shape)
 
     def _refused(self, why: str) -> DataError:
         path, name = self._archive.path, self._name

@@ -39,7 +39,7 @@ def load(
     vae: str | None = None,
     size: int | None = None,
 ) -> Dataset:
-    """The data set called `name`, or in the folder `name`; "online-vae" reads a folder of images.
+    """The data set called `name`, or the images or latents at that path; "online-vae" encodes a folder of images.
 
     Images that the network sees as pixels are brought to `size`, by default the size that they have.
 
@@ -48,6 +48,11 @@ def load(
     if not name.strip():
         raise unknown("data set", name, names())
     data = _open(name, shape, pipeline, vae, size)
+    if vae is not None and data.vae is None and data.real:
+        raise DataError(
+            f"{data.name} holds images, and this run trains on latents of {vae}. Encode them with `harness data "
+            "encode`, or train on their pixels: --set vae=null --set input=null."
+        )
     if vae is not None and data.vae != vae and data.real:
         raise DataError(
             f"{data.name} was encoded with the VAE {data.vae}, and this run asks for {vae}. "
@@ -84,16 +89,14 @@ def shape_of(protocol: object) -> InputShape:
 
 
 def _open(name: str, shape: InputShape | None, pipeline: str, vae: str | None, size: int | None) -> Dataset:
-    from harness.data.images import named
-
-    folder = Path(name)
-    if pipeline != "online-vae" and name in named.SETS:
-        return named.load(name, data_folder(), size)
+    folder, online = Path(name), pipeline == "online-vae"
+    if not online and (pixels := _pixels(name, size)) is not None:
+        return pixels
     if size is not None:
         raise UsageError(
             f"protocol.size is {size}: it brings images to a size, and {name} is trained on as it is. Leave it out."
         )
-    if pipeline == "online-vae":
+    if online:
         return _images(folder, shape, vae)
     if name == SYNTHETIC:
         return _synthetic(shape or SD_LATENT)
@@ -108,12 +111,30 @@ def _open(name: str, shape: InputShape | None, pipeline: str, vae: str | None, s
                 "$HARNESS_DATA for all of them)."
             )
     elif not folder.is_dir():
-        if os.sep in name:
-            raise DataError(f"there is no folder {name}. Give a folder of latents, or one of: {', '.join(names())}.")
+        if os.sep in name or folder.suffix == ".npz":
+            raise DataError(
+                f"there is no folder or file {name}. Give a folder of images or of latents, an .npz of images, or one "
+                f"of: {', '.join(names())}."
+            )
         raise unknown("data set", name, names())
     from harness.data.latents.sets import LatentStore
 
     return LatentStore(folder)
+
+
+def _pixels(name: str, size: int | None) -> Dataset | None:
+    """Images that the network sees as they are: a set by its name, a folder, an .npz. None: the name is of another."""
+    from harness.data.images import named, own
+
+    path = Path(name)
+    if name in named.SETS:
+        return named.load(name, data_folder(), size)
+    if name in names():
+        return None
+    if path.is_file():
+        return own.archive(path, size)
+    latents = any((path / file).exists() for file in ("manifest.json", "description.json"))
+    return own.folder(path, size) if path.is_dir() and not latents else None
 
 
 def _images(folder: Path, shape: InputShape | None, vae: str | None) -> Dataset:
@@ -123,7 +144,10 @@ def _images(folder: Path, shape: InputShape | None, vae: str | None) -> Dataset:
             "images, one folder a class, with --data; or --data synthetic, for speed alone."
         )
     if vae is None:
-        raise UsageError("--pipeline online-vae needs a VAE; name it with --set vae=stabilityai/sd-vae-ft-ema.")
+        raise UsageError(
+            "--pipeline online-vae needs a VAE; name it with --set vae=stabilityai/sd-vae-ft-ema. To train on the "
+            "pixels, without a VAE, leave --pipeline out."
+        )
     if str(folder) == SYNTHETIC:
         from harness.data.images.synthetic_images import SyntheticImages
 

@@ -122,7 +122,8 @@ LEFT_OUT = {
     "GIF": (lambda f: save(f / "x.gif", COLOUR), r"x\.gif"),
     "TIFFs": (lambda f: [save(f / f"{i}.tiff", COLOUR) for i in range(7)], r"7 .*0\.tiff.*4\.tiff.* and 2 more"),
     "a GIF by another name": (lambda f: save(f / "x", COLOUR, format="GIF"), r"x .*a GIF"),
-    "deeper": (lambda f: save(f / "b" / "c" / "x.png", COLOUR), r"1 more in folders beside .*b/c/x\.png"),
+    "a GIF deeper": (lambda f: save(f / "b" / "c" / "x.gif", COLOUR), r"b/c/x\.gif"),
+    "a link that leads back": (lambda f: (f / "b").symlink_to(f), "b is a link that leads back"),
     "broken link": (lambda f: dangling(f, "x.png"), r"1 of the entries of .*x\.png \(a link to .*gone, which is not"),
     "links in a circle": (lambda f: (f / "x.png").symlink_to(f / "x.png"), r"x\.png \(a link to"),
     "queue": (lambda f: os.mkfifo(f / "x.png"), r"x\.png \(neither a file nor a folder\)"),
@@ -142,6 +143,15 @@ def test_no_image_is_left_out_in_silence(add, says, open_folder, tmp_path):
     with pytest.raises(DataError, match=says) as caught:
         open_folder(tmp_path)
     str(caught.value).encode()  # can be printed
+
+
+def test_images_at_any_depth_are_those_of_their_class(tmp_path):
+    for file in ("a/1.png", "a/x/y/2.png", "a/x/0.png", "b/3.png"):
+        save(tmp_path / file, COLOUR)
+    found = listing(tmp_path)
+    assert found.files == ["a/1.png", "a/x/0.png", "a/x/y/2.png", "b/3.png"]
+    assert found.labels.tolist() == [0, 0, 0, 1]
+    assert len(PngFolder(tmp_path)) == 4
 
 
 def test_images_beside_classes_and_links_that_led_to_classes_are_named(tmp_path):

@@ -210,8 +210,8 @@ def test_what_is_advised_for_each_range_gives_the_images_back():
 
 
 def test_a_file_without_images_says_what_it_holds(tmp_path):
-    with pytest.raises(DataError, match=r"has no arr_0; it has images, labels\. Save the images as arr_0"):
-        open_images(saved(tmp_path / "a.npz", images=COLOUR, labels=np.arange(23)))
+    with pytest.raises(DataError, match=r"has no arr_0; it has pictures, labels\. Save the images as arr_0"):
+        open_images(saved(tmp_path / "a.npz", pictures=COLOUR, labels=np.arange(23)))
 
 
 def test_an_npz_is_known_by_its_content_too(tmp_path):
@@ -297,8 +297,8 @@ REFUSED = {
     "text called PNG": (lambda folder: (folder / "one.png").write_text("hello"), "no image that can be read"),
     "two sizes": (of_two_sizes, r"several sizes: 000\.png is 5 x 6, wide\.png is 5 x 5"),
     "cut short": (cut_short, "one.png is damaged"),
-    "cut in its header": (lambda folder: cut_short(folder, 20), "is cut short or damaged"),
-    "huge": (pretending_to_be_huge, "1073741824 x 1073741824 pixels are larger than"),
+    "cut in its header": (lambda folder: cut_short(folder, 20), "is damaged or no image"),
+    "huge": (pretending_to_be_huge, "is damaged or no image"),
 }
 
 
@@ -321,7 +321,7 @@ def test_grey_images_beside_coloured_ones_are_read_as_rgb_and_counted(tmp_path):
 
 def test_nothing_is_decoded_before_all_files_are_judged(tmp_path, monkeypatch):
     of_two_sizes(tmp_path)
-    monkeypatch.setattr(Image, "open", None)
+    monkeypatch.setattr(Image.Image, "load", None)
     with pytest.raises(DataError, match="several sizes"):
         PngFolder(tmp_path)
 

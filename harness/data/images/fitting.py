@@ -5,11 +5,11 @@ H height, W width, C channels, S side of the square, all in pixels.
 
 from collections.abc import Collection
 
-import numpy as np
 from PIL import Image
 
 from harness.system.errors import DataError
 
+RULE = "smaller ones get a black border, larger ones are cut as ADM cuts ImageNet."
 LARGEST_UNASKED = 64  # pixels: a network that sees pixels has (S / patch)^2 tokens, so larger ones must be asked for
 
 
@@ -27,22 +27,19 @@ def adm_centre_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def fitted(pixels: np.ndarray, side: int) -> np.ndarray:  # (H, W, C) -> (S, S, C), uint8
-    """An image no larger than the square gets a black border, any other is cut as ADM cuts."""
-    height, width, channels = pixels.shape
-    if (height, width) == (side, side):
-        return pixels
-    if max(height, width) <= side:
-        square = np.zeros((side, side, channels), np.uint8)
-        top, left = (side - height) // 2, (side - width) // 2
-        square[top : top + height, left : left + width] = pixels
-        return square
-    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    return np.array(adm_centre_crop(image, side)).reshape(side, side, channels)
+def squared(image: Image.Image, size: int) -> Image.Image:
+    """An image no larger than the square, in its middle on black; any other as `adm_centre_crop` cuts it."""
+    if image.size == (size, size):
+        return image
+    if max(image.size) > size:
+        return adm_centre_crop(image, size)
+    square = Image.new(image.mode, (size, size))
+    square.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    return square
 
 
 def described(sizes: Collection[tuple[int, int]], side: int) -> str | None:
-    """What `fitted` does to images of these sizes (H, W), for records; None: nothing."""
+    """What `squared` does to images of these sizes (H, W), for records; None: nothing."""
     padded = any(max(size) <= side and size != (side, side) for size in sizes)
     cut = any(max(size) > side for size in sizes)
     done = [*(["padded with black"] if padded else []), *(["cut as ADM cuts"] if cut else [])]
@@ -71,6 +68,3 @@ def side_of(name: str, sizes: Collection[tuple[int, int]], asked: int | None) ->
             f"--set size={height} keeps them as they are."
         )
     return height
-
-
-RULE = "smaller ones get a black border, larger ones are cut as ADM cuts ImageNet."

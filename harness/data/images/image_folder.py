@@ -5,10 +5,13 @@ N images, B of a batch, S side in pixels, C latent channels, s = S / 8 side of a
 
 import hashlib
 import logging
+import os
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,7 @@ from harness.system.processes import launch
 VAE_FACTOR = 8  # pixels per latent position of the Stable Diffusion VAE, along one side
 SYNSET = re.compile(r"n\d{8}")
 IMAGENET = {1_281_167: "training", 50_000: "validation"}  # images of ILSVRC2012's sets
+PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}  # of a data set, by their folders
 
 LARGEST_PIXELS = 2**26  # of one image, before or after it is brought to size; ImageNet's largest has 61 million
 
@@ -44,46 +48,84 @@ class Listing:
     sha256: str  # of names and sizes: reading 150 GB for a hash at every start would take longer than it is worth
 
 
-def listing(folder: Path) -> Listing:
-    """The images under `folder`. Raises DataError unless it holds one folder of images for every class."""
-    classes = class_names(folder)
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """What a folder holds, sound or not."""
+
+    class_names: list[str]
+    files: list[tuple[str, int, int]]  # of each image its path in the folder, its size in bytes, its label
+    problems: list[str]
+
+
+def listing(folder: Path, *, flat: bool = False) -> Listing:
+    """The images under `folder`. Raises DataError unless it holds one folder of images, at any depth, for every class.
+
+    `flat` takes images without folders for one class.
+    """
+    found = examined(folder, flat=flat)
+    if found.problems:
+        more = f" ({len(found.problems) - 1} more problems; `harness data info {folder}` lists all.)"
+        raise DataError(found.problems[0] + (more if len(found.problems) > 1 else ""))
+    digest = hashlib.sha256("".join(f"{file}\0{size}\n" for file, size, _ in found.files).encode())
+    _remark(found.class_names, len(found.files))
+    files, labels = [file for file, _, _ in found.files], torch.tensor([label for _, _, label in found.files])
+    return Listing(folder, found.class_names, files, labels, digest.hexdigest())
+
+
+def examined(folder: Path, *, flat: bool = False) -> Examined:
+    """All that lies under a folder of classes, and everything that `listing` would refuse."""
+    classes, problems = _classes(folder, flat)
+    names = list(classes)
     with ThreadPoolExecutor(launch.processors(), "lister") as pool:  # a network disk answers several questions at once
-        contents = list(pool.map(lambda name: _images_in(folder / name), classes))
-    digest, files, labels = hashlib.sha256(), [], []
-    for label, (name, images) in enumerate(zip(classes, contents, strict=True)):
-        if not images:
-            raise _empty(folder, name)
-        for image, size in images:
-            files.append(f"{name}/{image}")
-            digest.update(f"{name}/{image}\0{size}\n".encode())
-        labels += [label] * len(images)
-    _remark(classes, len(files))
-    return Listing(folder, classes, files, torch.tensor(labels), digest.hexdigest())
+        contents = list(pool.map(partial(_images_in, folder), classes.values()))
+    files = []
+    for label, (images, wrong) in enumerate(contents):
+        files += [(file, size, label) for file, size in images]
+        problems += wrong
+    return Examined(names, files, problems)
 
 
 class Decoder:
-    """Reads image files into square uint8 tensors, several at a time: Pillow lets other threads work meanwhile."""
+    """Reads image files into square uint8 tensors, several at a time: Pillow lets other threads work meanwhile.
 
-    def __init__(self, folder: Path, image_size: int, num_threads: int | None = None):
-        self._folder, self._size = folder, image_size
+    Images of one channel or three; `square` brings each to its size.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        image_size: int,
+        *,
+        channels: int = 3,
+        square: Callable[[Image.Image, int], Image.Image] = adm_centre_crop,
+    ):
+        self._folder, self._size, self._channels, self._square = folder, image_size, channels, square
         shared_by = launch.current().local_size
-        self._pool = ThreadPoolExecutor(num_threads or max(1, min(16, launch.processors() // shared_by)), "decoder")
+        self._pool = ThreadPoolExecutor(max(1, min(16, launch.processors() // shared_by)), "decoder")
 
-    def decode(self, files: Sequence[str], mirrored: Sequence[bool] | None = None) -> Tensor:  # (B, 3, S, S) uint8
+    def decode(self, files: Sequence[str], mirrored: Sequence[bool] | None = None) -> Tensor:  # (B, C, S, S) uint8
         """Raises DataError for the first file that is no sound image."""
-        images = torch.empty(len(files), 3, self._size, self._size, dtype=torch.uint8)
+        images = torch.empty(len(files), self._channels, self._size, self._size, dtype=torch.uint8)
         for row, pixels in enumerate(self._pool.map(self._decode, files)):
             images[row] = torch.from_numpy(pixels).permute(2, 0, 1)
         if mirrored is not None and any(mirrored):
             images = torch.where(torch.tensor(mirrored)[:, None, None, None], images.flip(-1), images)
         return images
 
-    def _decode(self, file: str) -> np.ndarray:  # (S, S, 3)
-        image = reading.read(self._folder / file, judge=lambda image: _refuse_pixels(image, self._size))
-        return np.array(adm_centre_crop(image.convert("RGB"), self._size))
+    def shapes(self, files: Sequence[str]) -> list[tuple[int, int, int]]:  # (H, W, C) each
+        """By the beginnings of the files. Raises DataError for the first that shows that it cannot be read."""
+        return list(self._pool.map(lambda file: reading.shape(self._folder / file), files))
+
+    def _decode(self, file: str) -> np.ndarray:  # (S, S, C)
+        path = self._folder / file
+        image = reading.read(path, judge=lambda image: refuse_pixels(image, self._size))
+        if self._channels == 1 and image.mode != "L":
+            raise DataError(f"{path} has become another image while the folder was read. Repeat the command.")
+        square = self._square(image.convert("RGB") if self._channels == 3 else image, self._size)
+        return np.array(square).reshape(self._size, self._size, self._channels)
 
 
-def _refuse_pixels(image: Image.Image, size: int) -> None:
+def refuse_pixels(image: Image.Image, size: int) -> None:
     """ValueError for an image that would fill the memory, as it is or, being a strip, once its short side is `size`."""
     width, height = image.size
     longest = max(width, height) * max(size / min(width, height), 1)
@@ -140,34 +182,66 @@ class ImageFolder(EncodedInStep):
 
 def class_names(folder: Path) -> list[str]:
     """Sorted, so that a name's place is its label. Raises DataError where there are no classes."""
+    names, problems = _classes(folder, flat=False)
+    if problems:
+        raise DataError(problems[0])
+    return list(names)
+
+
+def _classes(folder: Path, flat: bool) -> tuple[dict[str, str], list[str]]:
+    """The folder of each class by its name, and what is wrong with them."""
     files, folders = reading.listed(folder)
     loose = [file.name for file in files if reading.image_kind(Path(file.path))]
-    if folders and not loose:
-        return [entry.name for entry in folders]
-    found = f"{len(loose):,} images that belong to no class: {reading.some_of(loose)}" if loose else "no folders"
-    raise DataError(f"{folder} holds {found}. Images are expected in one folder a class: {folder}/CLASS/IMAGE.JPEG.")
+    if flat and loose and not folders:
+        return {folder.resolve().name: ""}, []
+    problems = []
+    if loose:
+        problems.append(f"{folder} holds {len(loose):,} images that belong to no class: {reading.some_of(loose)}")
+    elif not folders:
+        problems.append(f"{folder} holds no folders" + (", no images and no latents" if flat else ""))
+    problems = [f"{said}. Images are expected in one folder a class: {folder}/CLASS/IMAGE.JPEG." for said in problems]
+    alike: dict[str, list[str]] = {}
+    for entry in folders:
+        alike.setdefault(unicodedata.normalize("NFC", entry.name).casefold(), []).append(entry.name)
+    problems += [
+        f"the classes {' and '.join(names)} of {folder} have one name in different letters, and would be one class on "
+        "another disk. Join or rename them."
+        for names in alike.values()
+        if len(names) > 1
+    ]
+    if (alike.keys() <= PARTS or len(folders) == 1) and any(_only_folders(entry) for entry in folders):
+        problems.append(
+            f"{folder} holds {' and '.join(entry.name for entry in folders)}, with images only in further folders: "
+            f"that is one class alone, or parts of a data set. Is {folders[0].path} the folder to give?"
+        )
+    return {entry.name: entry.name for entry in folders}, problems
 
 
-def _images_in(folder: Path) -> list[tuple[str, int]]:
-    """Names and sizes in bytes, sorted. Raises DataError where an image would be left out."""
-    files, folders = reading.listed(folder)
-    images = [file for file in files if reading.is_named_as_image(file.name)]
-    reading.refuse_left_out(folder, (file for file in files if not reading.is_named_as_image(file.name)))
-    if images:
-        reading.refuse_deeper(folder, folders)
+def _only_folders(folder: os.DirEntry[str]) -> bool:
+    files, folders = reading.listed(Path(folder.path))
+    return bool(folders) and not any(reading.is_named_as_image(file.name) for file in files)
+
+
+def _images_in(folder: Path, place: str) -> tuple[list[tuple[str, int]], list[str]]:
+    """Paths in `folder` and sizes in bytes of the images under its folder `place`, and what is wrong with them."""
     try:
-        return [(image.name, image.stat().st_size) for image in images]
+        files, start = list(reading.walk(folder / place)), len(str(folder / place)) + 1
+        images = [
+            (f"{place}/{file.path[start:]}" if place else file.name, file.stat().st_size)
+            for file in files
+            if reading.is_named_as_image(file.name)
+        ]
+        problems = reading.left_out(folder, (file for file in files if not reading.is_named_as_image(file.name)))
+    except DataError as error:
+        return [], [str(error)]
     except OSError as error:
-        raise DataError(f"an image of {folder} cannot be read: {error.strerror}. Repeat the command.") from None
-
-
-def _empty(folder: Path, name: str) -> DataError:
-    if reading.listed(folder / name)[1]:
-        return DataError(f"{folder / name} holds folders instead of images. Is {folder / name} the folder to give?")
-    return DataError(
-        f"the class {name} of {folder} holds no image ({', '.join(sorted(reading.SUFFIXES))}). "
-        "Fetch its images, or remove the folder; without it, the classes after it are numbered otherwise."
-    )
+        return [], [f"an image of {folder / place} cannot be read: {error.strerror}. Repeat the command."]
+    if not images and not problems:
+        problems.append(
+            f"the class {place} of {folder} holds no image ({', '.join(sorted(reading.SUFFIXES))}). Fetch its images, "
+            "or remove the folder; without it, the classes after it are numbered otherwise."
+        )
+    return images, problems
 
 
 def _remark(classes: list[str], num_images: int) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from harness.data.images import fitting
 from harness.data.images.pixels import Pixels, Read
@@ -76,9 +77,12 @@ def _part(name: str, images: Images, size: int | None, held_out: Pixels | None =
 def reader(values: np.ndarray, side: int) -> Read:  # (N, H, W, C) uint8
     """Reads images out of an array, in memory or mapped, and brings them to `side`."""
 
-    def read(places: torch.Tensor) -> torch.Tensor:
-        chosen = [fitting.fitted(np.asarray(values[place]), side) for place in places.tolist()]
-        return torch.from_numpy(np.stack(chosen)).permute(0, 3, 1, 2)
+    def read(places: torch.Tensor) -> torch.Tensor:  # (B,) -> (B, C, S, S)
+        chosen = values[places.numpy()]  # (B, H, W, C)
+        if chosen.shape[1:3] != (side, side):
+            images = (Image.fromarray(image.squeeze(-1) if image.shape[2] == 1 else image) for image in chosen)
+            chosen = np.stack([np.asarray(fitting.squared(image, side)) for image in images])
+        return torch.from_numpy(chosen.reshape(len(places), side, side, -1)).permute(0, 3, 1, 2)
 
     return read
 

@@ -28,14 +28,8 @@ _FORMAT_BY_START = {
     "PNG": rb"\x89PNG\r\n\x1a\n", "JPEG": rb"\xff\xd8\xff", "GIF": rb"GIF8", "WebP": rb"RIFF....WEBP",
     "TIFF": rb"II[*+]\0|MM\0[*+]", "HEIC or AVIF": rb"....ftyp(?:hei|hev|mif|msf|avi)", "JPEG 2000": rb"\0\0\0\x0cjP  ",
 }  # fmt: skip
-_IHDR = struct.Struct(">8s4x4sIIBB")  # signature, name of the first chunk, width, height, bits, kind of colour
-_CHANNELS = {
-    0: 1,
-    2: 3,
-    3: 3,
-    4: 1,
-    6: 3,
-}  # by a PNG's kind of colour: grey, RGB, palette, grey and alpha, RGB and alpha
+GREY_MODES = ("1", "L", "LA")  # of Pillow: one bit, grey, grey and alpha
+MODES = (*GREY_MODES, "P", "RGB", "PA", "RGBA", "CMYK")
 
 # What Pillow raises for files that are damaged, cut short, or something else than an image.
 _UNREADABLE = (
@@ -79,6 +73,20 @@ def listed(folder: Path) -> tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]
     return files, folders
 
 
+def walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[os.DirEntry[str]]:
+    """All files under a folder, each folder's own before those of the folders in it, sorted by name.
+
+    Raises DataError as `listed` does, and for a folder that a link leads back to.
+    """
+    place = os.path.realpath(folder)
+    if place in above:
+        raise DataError(f"{folder} is a link that leads back to a folder it lies in. Remove it.")
+    files, folders = listed(folder)
+    yield from files
+    for inner in folders:
+        yield from walk(Path(inner.path), (*above, place))
+
+
 def refuse_name(folder: Path, *names: str) -> None:
     """Raises DataError for a name, the folder's own or one in it, that is not UTF-8."""
     for name in (folder.resolve().name, *names):
@@ -109,31 +117,16 @@ def is_named_as_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
-def refuse_left_out(folder: Path, files: Iterable[os.DirEntry[str]]) -> None:
-    """Raises DataError when one of these files, not named as the images that are read, is an image all the same."""
-    others = {entry.name: kind for entry in files if (kind := image_kind(Path(entry.path)))}
-    if others:
-        raise DataError(
-            f"{len(others):,} images in {folder} would be left out: "
-            f"{some_of(f'{name} ({kind})' for name, kind in others.items())}. "
-            f"Files called {', '.join(sorted(SUFFIXES))} are read. Save these as PNG, rename or remove them."
-        )
-
-
-def refuse_deeper(folder: Path, folders: Iterable[os.DirEntry[str]]) -> None:
-    """Raises DataError when these folders, beside the images of `folder`, hold images too."""
-    deeper = [
-        os.path.relpath(path, folder)
-        for entry in folders
-        for place, _, names in os.walk(entry.path)
-        for path in (Path(place, name) for name in sorted(names) if not name.startswith("."))
-        if path.is_file() and image_kind(path)
+def left_out(folder: Path, files: Iterable[os.DirEntry[str]]) -> list[str]:
+    """What is wrong with these files of a folder, which are not named as images are: that some are images."""
+    others = {entry.path: kind for entry in files if (kind := image_kind(Path(entry.path)))}
+    if not others:
+        return []
+    return [
+        f"{len(others):,} images in {folder} would be left out: "
+        f"{some_of(f'{os.path.relpath(path, folder)} ({kind})' for path, kind in others.items())}. "
+        f"Files called {', '.join(sorted(SUFFIXES))} are read. Save these as PNG, rename or remove them."
     ]
-    if deeper:
-        raise DataError(
-            f"{folder} holds images, and {len(deeper):,} more in folders beside them, which would be left out: "
-            f"{some_of(deeper)}. Put all images in one place, or move these away."
-        )
 
 
 def some_of(names: Iterable[str]) -> str:
@@ -179,42 +172,39 @@ def read(
     """
     with opened(path, formats) as image:
         judge(image)
-        several = getattr(image, "n_frames", 1)
-        if several > 1 and image.format != "MPO":
-            raise DataError(f"{path} holds {several:,} frames, and images have one. Save the frame that is meant.")
-        if several > 1:
-            _remark(path, f"holds {several} pictures; the first is taken")
-        if image.format == "PNG" and ";16" in str(getattr(image, "tile", "")):
-            raise _not_exact(path, "has 16 bits a channel")
-        if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK"):
-            raise _not_exact(path, f"has pixels of the kind {image.mode} (Pillow's mode)")
+        _refuse_inexact(path, image)
         if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
             raise DataError(f"{path} is partly transparent. Put it on a background and save it as RGB, or remove it.")
         if image.mode == "CMYK":
             _remark(path, "is CMYK, converted to RGB without a colour profile, as ADM and DiT convert it")
-        mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+        mode = "L" if image.mode in GREY_MODES else "RGB"
         return image.copy() if image.mode == mode else image.convert(mode)
 
 
-def png_shape(file: Path) -> tuple[int, int, int]:  # (H, W, C)
-    """The shape of a PNG by its first bytes. Raises DataError when it is damaged or has more than 8 bits a channel."""
-    with open(file, "rb") as opened:
-        start = opened.read(_IHDR.size)
-    if len(start) < _IHDR.size or start[12:16] != b"IHDR":
-        raise DataError(f"{file} is cut short or damaged. Save it again, or remove it.")
-    _, _, width, height, bits, colour = _IHDR.unpack(start)
-    if colour not in _CHANNELS or 0 in (width, height):
-        raise DataError(f"{file} is {width} x {height} of unknown colours: it is damaged. Save it again, or remove it.")
-    if bits > 8:
-        raise _not_exact(file, f"has {bits} bits a channel")
-    return height, width, _CHANNELS[colour]
+def shape(path: Path, formats: tuple[str, ...] = FORMATS) -> tuple[int, int, int]:  # (H, W, C)
+    """What `read` would give, by the beginning of the file alone. Raises DataError where that shows that it cannot."""
+    with opened(path, formats) as image:
+        _refuse_inexact(path, image)
+        return image.height, image.width, 1 if image.mode in GREY_MODES else 3
 
 
-def _not_exact(path: Path, what: str) -> DataError:
-    return DataError(
-        f"{path} {what}, and images here are grey or RGB with 8 bits: converting it would lose values. Scale it to "
-        "0 .. 255 yourself and save it with 8 bits, or remove it."
-    )
+def _refuse_inexact(path: Path, image: Image.Image) -> None:
+    """Raises DataError for what has no 8 bits, no colours that are known, or several frames."""
+    several = getattr(image, "n_frames", 1)
+    if several > 1 and image.format != "MPO":
+        raise DataError(f"{path} holds {several:,} frames, and images have one. Save the frame that is meant.")
+    if several > 1:
+        _remark(path, f"holds {several} pictures; the first is taken")
+    wrong = None
+    if image.format == "PNG" and ";16" in str(getattr(image, "tile", "")):
+        wrong = "has 16 bits a channel"
+    elif image.mode not in MODES:
+        wrong = f"has pixels of the kind {image.mode} (Pillow's mode)"
+    if wrong:
+        raise DataError(
+            f"{path} {wrong}, and images here are grey or RGB with 8 bits: converting it would lose values. Scale it "
+            "to 0 .. 255 yourself and save it with 8 bits, or remove it."
+        )
 
 
 def _remark(path: Path, what: str) -> None:

@@ -21,17 +21,14 @@ from PIL import Image
 from torch import Tensor
 
 from harness.data import npy
-from harness.data.images import reading
-from harness.data.npz import Archive, Array
+from harness.data.images import image_archive, reading
+from harness.data.npz import PIECE_BYTES
 from harness.evaluation.images.image_set import ImageSet
-from harness.evaluation.images.npz import PIECE_BYTES
 from harness.system.errors import DataError
 from harness.system.processes import launch
 
 FEWEST_TO_JUDGE = 20  # images: of fewer, many copies may be meant
 THREADS = 8  # that decode PNGs
-MAX_PIXELS = 2**24  # of one image, 4096 x 4096: a larger one is a mistake, or meant to fill the memory
-MOST_CLASSES = 2**31  # above it, a label is no label
 
 
 class TensorImages(ImageSet):
@@ -52,23 +49,12 @@ class TensorImages(ImageSet):
 
 
 class NpzImages(ImageSet):
-    """The array arr_0 of an .npz file, as ADM's evaluator takes it; labels from `labels` or `arr_1`, if it has them.
-
-    Raises DataError when arr_0 is missing, damaged, or anything but (N, H, W, C) uint8 with 1 or 3 channels.
-    """
+    """The images of an .npz file, as ADM's evaluator takes it. Raises DataError as `image_archive.opened` does."""
 
     def __init__(self, path: Path):
-        archive = Archive(path)
-        if "arr_0" not in archive.names:
-            raise DataError(
-                f"{path} has no arr_0; it has {archive.listing}. Save the images as arr_0, (N, H, W, C) uint8."
-            )
-        self._rows = archive.array("arr_0")
-        self._rows.refuse_columns()
-        _refuse_array(path, self._rows)
+        self._rows, self.labels = image_archive.opened(path)
         height, width, channels = self._rows.shape[1:]
         self.name, self.shape = path.name, (height, width, channels)
-        self.labels = _labels_in(archive, len(self._rows))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -78,17 +64,17 @@ class NpzImages(ImageSet):
 
 
 class PngFolder(ImageSet):
-    """The PNGs directly in a folder or, where there are none, in the folders in it, sorted by their paths.
+    """The PNGs in a folder and in the folders in it, sorted by their paths.
 
     Judged by their first bytes, whatever they are called. Raises DataError unless all can be read exactly and are of
-    one size, and no other image lies among them or deeper. Grey images beside RGB ones are read as RGB.
+    one size, and no other image lies among them. Grey images beside RGB ones are read as RGB.
     """
 
     def __init__(self, folder: Path):
         self._pool = ThreadPoolExecutor(min(THREADS, launch.processors()), "png")
         reading.refuse_name(folder)
         self._files = _pngs_in(folder, self._pool)
-        shapes = list(self._pool.map(reading.png_shape, self._files))
+        shapes = list(self._pool.map(lambda file: reading.shape(file, ("PNG",)), self._files))
         self.name, self.shape = folder.resolve().name, _shape_of_all(folder, self._files, shapes)
         num_grey = sum(channels == 1 for _, _, channels in shapes)
         if num_grey and self.shape[2] == 3:
@@ -232,17 +218,9 @@ def refuse_unusable(images: ImageSet, content: Content) -> None:
 
 
 def _pngs_in(folder: Path, pool: ThreadPoolExecutor) -> list[Path]:
-    """Raises DataError when there are none, or images that would be left out."""
-    files, folders = reading.listed(folder)
+    """Raises DataError when there are none, or images of another kind."""
+    files = list(reading.walk(folder))
     found = _taken(folder, files, pool)
-    if found:
-        reading.refuse_deeper(folder, folders)
-        return found
-    for inner in map(Path, folders):
-        files_inside, deeper = reading.listed(inner)
-        taken = _taken(inner, files_inside, pool)
-        found += taken
-        reading.refuse_deeper(inner, deeper)
     if not found:
         npz = next((entry.path for entry in files if entry.name.endswith(".npz")), None)
         hint = f"Give {npz}, if that is meant." if npz else "Give a folder of PNGs, or of folders of PNGs."
@@ -276,7 +254,7 @@ def _shape_of_all(folder: Path, files: list[Path], shapes: list[tuple[int, int, 
                 f"{folder} holds images of several sizes: {files[0].relative_to(folder)} is {width} x {height}, "
                 f"{file.relative_to(folder)} is {shape[1]} x {shape[0]}. Keep those of one size."
             )
-    _refuse_pixels(files[0], (height, width))
+    image_archive.refuse_pixels(files[0], (height, width))
     return height, width, max(channels for _, _, channels in shapes)
 
 
@@ -292,71 +270,6 @@ def _decoded(file: Path, shape: tuple[int, int, int]) -> np.ndarray:  # (H, W, C
     if pixels.shape[2] > channels:
         raise DataError(f"{file} has become another image while the folder was read. Repeat the command.")
     return pixels
-
-
-def _refuse_pixels(path: Path, size: tuple[int, int]) -> None:  # (H, W)
-    """Raises DataError for images that are too large to be meant."""
-    if math.prod(size) > MAX_PIXELS:
-        side = math.isqrt(MAX_PIXELS)
-        raise DataError(f"{path}: images of {size[0]} x {size[1]} pixels are larger than {side} x {side}. Reduce them.")
-
-
-# Judging arrays ----------------------------------------------------------------------------------------------------
-
-
-def _refuse_array(path: Path, rows: Array) -> None:
-    """Raises DataError unless these rows are images, saying how to make images of what they are."""
-    shape, dtype = rows.shape, rows.dtype
-    expected = "Images are (N, H, W, C) uint8 with C of 1 or 3"
-    if len(shape) != 4 or 0 in shape:
-        hint = " Save x[..., None]." if len(shape) == 3 else ""
-        raise DataError(f"{path}: arr_0 has shape {shape}. {expected}.{hint}")
-    if shape[3] not in (1, 3):
-        first = " Channels come first here: save x.transpose(0, 2, 3, 1)." if shape[1] in (1, 3) else ""
-        raise DataError(f"{path}: arr_0 has shape {shape}. {expected}.{first}")
-    if dtype != np.uint8:
-        raise DataError(f"{path}: arr_0 holds {dtype}{_values_of(rows)}.")
-    _refuse_pixels(path, shape[1:3])
-
-
-def _values_of(rows: Array) -> str:
-    """What the first images hold, and how to make uint8 of them."""
-    if rows.dtype.kind not in "iuf":
-        return ". Save numbers from 0 to 255 as uint8"
-    first = rows.read(0, min(len(rows), max(1, PIECE_BYTES // (8 * math.prod(rows.shape[1:])))))
-    broken = int((~np.isfinite(first)).sum())
-    if broken:
-        return f", and {broken:,} of the first {first.size:,} values are not finite: the sampler diverged. Draw again"
-    low, high = first.min(), first.max()
-    if low < 0:
-        scaled = "(127.5 * x + 128).clip(0, 255)"
-    elif high <= 1:
-        scaled = "(255 * x + 0.5).clip(0, 255)"
-    else:
-        scaled = "x.round().clip(0, 255)"
-    return f" from {low:.4g} to {high:.4g} instead of uint8. Save {scaled}.astype(numpy.uint8)"
-
-
-def _labels_in(archive: Archive, num_images: int) -> Tensor | None:
-    for name in ("labels", "arr_1"):
-        if name in archive.names:
-            member = archive.array(name)
-            whole_numbers = member.dtype.kind in "iu"
-            if name == "arr_1" and not (whole_numbers and len(member.shape) == 1):
-                continue  # the second array of numpy.savez without names may be anything
-            if member.shape != (num_images,) or not whole_numbers:
-                raise DataError(
-                    f"{archive.path}: {name} holds {member.dtype} of shape {member.shape}, and there are "
-                    f"{num_images:,} images. Save one whole number for each, or leave them out."
-                )
-            labels = member.whole()
-            for wrong in np.flatnonzero((labels < 0) | (labels >= MOST_CLASSES))[:1]:
-                raise DataError(
-                    f"{archive.path}: {name}[{wrong}] is {labels[wrong]}, and classes are numbered from 0. Save each "
-                    "image's class, or leave the labels out."
-                )
-            return torch.from_numpy(labels.astype(np.int64))
-    return None
 
 
 def _checked_labels(labels: Tensor | None, num_images: int) -> Tensor | None:

@@ -8,10 +8,9 @@ from typing import IO
 
 import numpy as np
 
+from harness.data.npz import PIECE_BYTES
 from harness.evaluation.images.image_set import ImageSet
 from harness.system.files import new_file
-
-PIECE_BYTES = 2**25  # of images written at once
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray], images: ImageSet | None = None) -> None:
