@@ -122,7 +122,10 @@ def evaluate(
     features: Annotated[
         str | None,
         choice(
-            FEATURE_NETWORKS, help="inception, digits, dinov2 or clip. Default: the run's, or inception.", panel=METRICS
+            FEATURE_NETWORKS,
+            help="inception, own (made of the training images), digits, dinov2 or clip. Default: the run's, or "
+            "inception.",
+            panel=METRICS,
         ),
     ] = None,
     weights: Annotated[
@@ -304,9 +307,14 @@ def evaluation_lines(answer: dict[str, Any]) -> list[str]:
         ),
         f"{protocol['num_images']:,} images ({drawn})",
         f"against {protocol['reference']} ({protocol['reference_sha256'][:8]}), "
-        f"{protocol['features']} features ({protocol['features_sha256'][:8]})",
+        f"{protocol['features']} features ({protocol['features_sha256'][:8]}){_accuracy(protocol)}",
         *(line for note in answer["notes"] for line in wrapped(f"note: {note}")),
     ]
+
+
+def _accuracy(protocol: dict[str, Any]) -> str:
+    accuracy = protocol.get("features_accuracy")
+    return "" if accuracy is None else f", which classify {accuracy:.1%} of held-out images correctly"
 
 
 def _guidance(protocol: dict[str, Any]) -> str:

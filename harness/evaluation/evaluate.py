@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 import harness
-from harness.data import sources
 from harness.data.dataset import Dataset
 from harness.data.latents.vae import Vae
 from harness.evaluation import references
@@ -87,11 +86,12 @@ def yardstick(
 ) -> Yardstick:
     """Opens and judges everything that measuring needs, before anything is spent on it.
 
-    `weights` are the feature network's, where not the published ones. Raises SetupError when they are not on this
+    `weights` are the feature network's, where not the published ones. The network "own" is made of `data`, the training
+    images, or of the data set that the reference names. Raises SetupError when they are not on this
     machine, DataError when the reference is missing, damaged, of another network, or cannot give a metric wanted.
     """
     source = references.open_reference(reference, data)  # before the network, which may have to be downloaded
-    network = features.load(feature_name, weights, device)
+    network = features.load(feature_name, weights, device, data or source.data)
     source.refuse(network)
     wanted = metric_names.meant(wanted, network.name)
     metrics.refuse(
@@ -211,12 +211,12 @@ def evaluate_images(
 
 def _refuse_labels(images: ImageSet, yard: Yardstick) -> None:
     """Raises DataError for a label that the classes of the feature network's data set do not have."""
-    if images.labels is None or yard.network.classes_of is None or "class_accuracy" not in yard.wanted:
+    if images.labels is None or yard.network.num_classes is None or "class_accuracy" not in yard.wanted:
         return
-    num_classes = sources.load(yard.network.classes_of).num_classes
+    num_classes = yard.network.num_classes
     for wrong in torch.nonzero(images.labels >= num_classes)[:1, 0].tolist():
         raise DataError(
-            f"label {wrong} of {images.name} is {int(images.labels[wrong])}, and {yard.network.classes_of} has the "
+            f"label {wrong} of {images.name} is {int(images.labels[wrong])}, and {yard.network.name} knows the "
             f"classes 0 to {num_classes - 1}. Save the right labels, leave them out, or measure without class_accuracy."
         )
 
@@ -269,6 +269,7 @@ def _of_the_yardstick(yard: Yardstick, shape: tuple[int, int, int]) -> dict[str,
         "features_batch": network.batch_size,
         "features_precision": network.precision,
         "features_device": yard.device.type,
+        "features_accuracy": network.accuracy,
         "grey_channel": "repeated" if network.repeats(shape) else None,
         "reference": source.name,
         "reference_sha256": source.sha256,

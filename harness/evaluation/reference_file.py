@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.data.dataset import Dataset
 from harness.data.npz import Archive
 from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.image_sets import NpzImages
@@ -40,6 +41,7 @@ class Source:
     features_sha256: str | None = None  # of the network its statistics were made with; None: it does not say
     num_images: int | None = None  # behind its statistics; None: it does not say
     provenance: Mapping[str, Any] = field(default_factory=dict)  # what a file says of itself; ADM's say nothing
+    data: Dataset | None = None  # the data set that it is; None: it is a file
 
     @property
     def features(self) -> str | None:

@@ -14,15 +14,13 @@ import harness
 from harness.data import sources
 from harness.data.dataset import Dataset
 from harness.data.images import image_folder
-from harness.evaluation.images.image_set import ImageSet
+from harness.evaluation.images.image_set import DataImages, ImageSet
 from harness.evaluation.images.image_sets import Subset, content_of, refuse_unusable
-from harness.evaluation.images.uint8 import to_uint8
 from harness.evaluation.metrics import measure as metrics
 from harness.evaluation.metrics.statistics import Moments, gaussian_of
 from harness.evaluation.networks import extract
 from harness.evaluation.networks.base import FeatureNetwork
 from harness.evaluation.reference_file import Source, read_reference, write_reference
-from harness.model.randomness import Draw
 from harness.recipes.naming import digest
 from harness.recipes.seeds import mix
 from harness.system.errors import DataError, UsageError
@@ -46,7 +44,7 @@ def of_data(data: Dataset) -> Source:
             f"{data.name} holds latents, and metrics are of images. Name a reference with --reference, like "
             f"{next(iter(PUBLISHED))}, or make one of the images with `harness evaluate IMAGES --make-reference`."
         )
-    return Source(data.name, data.sha256, DataImages(data), num_images=len(data))
+    return Source(data.name, data.sha256, DataImages(data), num_images=len(data), data=data)
 
 
 def open_reference(name: str, data: Dataset | None = None) -> Source:
@@ -117,21 +115,6 @@ def prepare(
         pool = gaussian_of(features.pool)
         spatial = None if features.spatial is None else gaussian_of(features.spatial)
     return metrics.Reference(pool, spatial, features.pool if features is not None and with_points else None)
-
-
-class DataImages(ImageSet):
-    """The images of a data set that the network sees as pixels, in its order."""
-
-    def __init__(self, data: Dataset):
-        self._data = data
-        self.name, self.shape, self.labels = data.name, (data.side, data.side, data.channels), data.labels
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def read(self, start: int, stop: int) -> Tensor:  # (B, S, S, C) uint8
-        stored, _ = self._data.read(torch.arange(start, stop))
-        return to_uint8(self._data.to_clean(stored, Draw(stop - start, 0, stop - start, torch.device("cpu"))))
 
 
 class Photographs(ImageSet):

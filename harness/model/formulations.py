@@ -84,6 +84,14 @@ class Formulation(ABC):
     def predict(self, network: Network, x: Tensor, level: float, labels: Tensor) -> Prediction:
         """The denoised images at one noise level, for a sampler."""
 
+    @abstractmethod
+    def denoise(self, network: Network, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        """D(x; sigma) of x = clean + sigma noise: one question to every formulation, so that they can be compared.
+
+        x (B, C, S, S), sigma (B,) over the clean images' scale -> (B, C, S, S). Karras et al. 2022, arXiv:2206.00364,
+        Sec. 3 and Table 1. Raises ValueError for a sigma that the formulation does not have.
+        """
+
     def prepare(self, device: torch.device) -> None:
         """Put what is looked up in tables onto a device, ahead of a step that is compiled. By default there is none."""
         return
@@ -137,9 +145,11 @@ class EDM(Formulation):
     def predict(self, network: Network, x: Tensor, level: float, labels: Tensor) -> Prediction:
         """The denoised images at the sigma `level`. The network computes in its own precision."""
         sigma = torch.full((len(x),), level, device=x.device, dtype=torch.float32)
-        noisy = x.float()
-        raw = network(self._c_in(_per_image(sigma)) * noisy, sigma.log() / 4, labels)
-        return Prediction(self._D(raw, noisy, _per_image(sigma)), None)
+        return Prediction(self.denoise(network, x.float(), sigma, labels), None)
+
+    def denoise(self, network: Network, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        s = _per_image(sigma)
+        return self._D(network(self._c_in(s) * x, sigma.log() / 4, labels), x, s)
 
     def _c_in(self, s: Tensor) -> Tensor:
         return (s**2 + self.sigma_data**2).rsqrt()
@@ -250,6 +260,27 @@ class IDDPM(Formulation):
         step = torch.full((len(x),), int(level), device=x.device)
         noise, v = network(x, step.float(), labels).chunk(2, dim=1)
         return Prediction(self._clean(noise, x, step), (v + 1) / 2)
+
+    def denoise(self, network: Network, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        """x / sqrt(1 + sigma^2) is x_t of DDPM eq. 4 at the step whose noise it is, and D = x - sigma noise."""
+        s = _per_image(sigma)
+        noise, _ = network((1 + s**2).rsqrt() * x, self.step_of(sigma), labels).float().chunk(2, dim=1)
+        return x - s * noise
+
+    def step_of(self, sigma: Tensor) -> Tensor:
+        """The step, with a fraction, at these sigmas: linear in ln sigma between two steps.   (B,) -> (B,) float32
+
+        Training sees whole steps alone, but the network reads a step through sines that are smooth in it. Karras et al.
+        2022, Table 1, round to the nearest step; then two formulations would not be asked at equal sigma.
+        """
+        known = ((1 - self.schedule.alpha_bar) / self.schedule.alpha_bar).sqrt().log()  # (T,) grows with the step
+        wanted = sigma.double().cpu().log()
+        tolerance = 1e-6  # a float32 sigma of the first or the last step
+        if bool((wanted < known[0] - tolerance).any() or (wanted > known[-1] + tolerance).any()):
+            raise ValueError(f"sigma must lie in {known[0].exp():.4g} to {known[-1].exp():.4g}, the noise of its steps")
+        above = torch.searchsorted(known, wanted).clamp(1, self.num_steps - 1)
+        fraction = (wanted - known[above - 1]) / (known[above] - known[above - 1])
+        return (above - 1 + fraction).clamp(0, self.num_steps - 1).float().to(sigma.device)
 
     def _clean(self, noise: Tensor, noisy: Tensor, step: Tensor) -> Tensor:
         return (noisy - self._at("spread", step) * noise) / self._at("signal", step)

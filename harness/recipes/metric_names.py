@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from harness.system.errors import UsageError, unknown
 
-FEATURE_NETWORKS = ("clip", "digits", "dinov2", "inception")
+DIGITS, OWN = "digits", "own"  # classifiers that are trained here: of the digits, and of what a run trains on
+FEATURE_NETWORKS = ("clip", DIGITS, "dinov2", "inception", OWN)
 PAPER = ("fd", "sfd", "is", "precision", "recall")  # what the SD-DiT paper reports
 BEYOND = ("kid", "density", "coverage", "fd_infinity")
 NAMED = {
@@ -26,11 +27,13 @@ OF_POINTS = frozenset(
     {"precision", "recall", "kid", "density", "coverage", "cmmd", "precision_adm_fp16", "recall_adm_fp16"}
 )  # compare with the reference's images one by one: its statistics are not enough
 
-_DEFAULTS = {"digits": (*PAPER, "class_accuracy"), "dinov2": ("fd", "precision", "recall"), "clip": ("cmmd",)}
-ALL = "all"
+_OF_A_CLASSIFIER = (*PAPER, "class_accuracy")
 _NO_CLASSES = ("fd", "precision", "recall")  # by a network without a spatial map
+_DEFAULTS = {DIGITS: _OF_A_CLASSIFIER, OWN: _OF_A_CLASSIFIER, "dinov2": _NO_CLASSES, "clip": ("cmmd",)}
+ALL = "all"
 _EVERYTHING = {
-    "digits": (*PAPER, "class_accuracy", *BEYOND),
+    DIGITS: (*_OF_A_CLASSIFIER, *BEYOND),
+    OWN: (*_OF_A_CLASSIFIER, *BEYOND),
     "dinov2": (*_NO_CLASSES, *BEYOND),
     "clip": ("cmmd", *_NO_CLASSES, *BEYOND),
 }

@@ -130,6 +130,7 @@ class EvaluationProtocol(Record):
     features_precision: str = "fp32"
     features_device: Literal["cpu", "cuda"] | None = None
     grey_channel: Literal["repeated"] | None = None  # grey images went into a network of three channels
+    features_accuracy: float | None = None  # of the feature network "own": share of held-out images it classifies right
     reference: Shown
     reference_sha256: str
     reference_images: int | None  # behind the reference's statistics; None: its file does not say
@@ -137,9 +138,10 @@ class EvaluationProtocol(Record):
     seed: int | None
 
     @model_serializer(mode="wrap")
-    def _without_grey_channel(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `grey_channel` out where it is None: the names of evaluations are hashes of their conditions."""
-        return {name: value for name, value in serialize(self).items() if (name, value) != ("grey_channel", None)}
+    def _without_what_came_later(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later conditions that are None: the names of evaluations are hashes of their conditions."""
+        later = {("grey_channel", None), ("features_accuracy", None)}
+        return {name: value for name, value in serialize(self).items() if (name, value) not in later}
 
 
 class CrossCheck(Record):

@@ -45,7 +45,8 @@ def evaluate_run(
         run = open_run(folder, device, progress, step, world)
         cfg = changed(run.cfg, assignments)
         plan = cfg.evaluation
-        data = sources.of(cfg) if plan.reference == references.OF_THE_DATA else None
+        needs_data = plan.reference == references.OF_THE_DATA or plan.features == metric_names.OWN
+        data = sources.of(cfg) if needs_data else None
         yard = yardstick(
             plan.features, plan.reference, plan.metrics,
             device=device, data=data, weights=weights, with_errors=with_errors, with_cross_check=with_cross_check,

@@ -198,7 +198,7 @@ def test_a_label_that_no_class_has_is_refused_with_its_place(digits, tmp_path):
     labels = torch.where(torch.arange(60) == 7, 10, 3)
     images = TensorImages("mine", to_uint8(digits.clean)[:60], labels)
     yard = yardstick("digits", "digits", ["fd", "class_accuracy"], device=CPU)
-    with pytest.raises(DataError, match=r"label 7 of mine is 10, and digits has the classes 0 to 9"):
+    with pytest.raises(DataError, match=r"label 7 of mine is 10, and digits knows the classes 0 to 9"):
         evaluate_images(images, yard, folder=tmp_path, world=World(), progress=NoProgress())
 
 

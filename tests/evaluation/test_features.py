@@ -124,7 +124,8 @@ def test_an_unknown_feature_network_is_answered_with_the_known_ones(call):
 
 
 def test_every_feature_network_has_a_name_that_can_be_asked_for_without_loading_it():
-    assert set(features._LOADERS) == set(metric_names.FEATURE_NETWORKS)
+    made_here = {metric_names.DIGITS, metric_names.OWN}
+    assert set(features._LOADERS) | made_here == set(metric_names.FEATURE_NETWORKS)
     for name in metric_names.FEATURE_NETWORKS:
         metric_names.require_network(name)
 
@@ -132,7 +133,7 @@ def test_every_feature_network_has_a_name_that_can_be_asked_for_without_loading_
 def test_a_network_is_loaded_once_a_process(network):
     assert features.load("digits") is network
     assert features.load("digits", None, torch.device("cpu")) is network
-    assert (network.classes_of, network.batch_size) == ("digits", 256)
+    assert (network.num_classes, network.batch_size) == (10, 256)
 
 
 @pytest.mark.parametrize("weights", ["random", "mine.pth"])
@@ -146,5 +147,5 @@ def test_every_published_network_can_be_had_with_random_weights(name, size):
     if name != "inception":
         pytest.importorskip("transformers", reason="the extra `vit` is not installed")
     network = features.load(name, "random")
-    assert (network.name, network.pool_size, network.classes_of) == (f"{name}-random", size, None)
+    assert (network.name, network.pool_size, network.num_classes) == (f"{name}-random", size, None)
     network.refuse((16, 24, 3))

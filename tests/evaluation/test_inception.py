@@ -87,7 +87,7 @@ def of(seen: Features, which: slice) -> Features:
 
 def test_features_are_float32_in_the_sizes_of_adm(network, seen):
     assert [tuple(part.shape) for part in seen] == [(6, 2048), (6, 17 * 17 * 7), (6, 1008)]
-    assert (network.pool_size, network.spatial_size, network.classes_of) == (2048, 2023, None)
+    assert (network.pool_size, network.spatial_size, network.num_classes) == (2048, 2023, None)
     assert {(part.dtype, part.requires_grad) for part in seen} == {(torch.float32, False)}
     assert seen.pool.min() >= 0
     assert seen.spatial.min() >= 0  # after the ReLU

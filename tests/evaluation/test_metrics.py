@@ -32,8 +32,8 @@ def reference_of(features: Features) -> Reference:
     return Reference(gaussian_of(features.pool), gaussian_of(features.spatial), features.pool)
 
 
-def network_called(name: str, spatial_size: int | None = 2023, classes_of: str | None = None) -> FeatureNetwork:
-    return SimpleNamespace(name=name, spatial_size=spatial_size, classes_of=classes_of)
+def network_called(name: str, spatial_size: int | None = 2023, num_classes: int | None = None) -> FeatureNetwork:
+    return SimpleNamespace(name=name, spatial_size=spatial_size, num_classes=num_classes)
 
 
 INCEPTION, CLIP = network_called("inception"), network_called("clip", None)

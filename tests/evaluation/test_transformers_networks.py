@@ -75,7 +75,7 @@ def test_features_are_one_float32_vector_an_image_and_nothing_else(networks, nam
     network = networks[name]
     seen = network(images(3))
     assert (seen.pool.shape, seen.pool.dtype, seen.pool.requires_grad) == ((3, SIZES[name]), torch.float32, False)
-    assert (seen.spatial, seen.logits, network.spatial_size, network.classes_of) == (None, None, None, None)
+    assert (seen.spatial, seen.logits, network.spatial_size, network.num_classes) == (None, None, None, None)
     assert (network.name, network.pool_size, network.batch_size) == (f"{name}-random", SIZES[name], 32)
 
 

@@ -9,7 +9,7 @@ import harness.__main__  # noqa: F401
 from harness.cli import app  # noqa: F401
 from harness.data.latents import encode, vae  # noqa: F401
 from harness.evaluation import evaluate  # noqa: F401
-from harness.evaluation.networks import digits_classifier
+from harness.evaluation.networks import classifier
 from harness.reporting import report  # noqa: F401
 from harness.reporting.figures import comparison  # noqa: F401
 from harness.runs import exporting, measuring, sampling, training_run  # noqa: F401
@@ -29,10 +29,11 @@ def untrained_classifier() -> None:
     from harness.data import sources
     from harness.system.weights import fingerprint
 
-    path = digits_classifier._cache_path(sources.load("digits"))
+    digits = sources.digits()
+    path = classifier._cache_path(digits, classifier.DIGITS)
     if path.exists():
         return
-    weights = digits_classifier._initial_weights(torch.Generator().manual_seed(0))
-    module = digits_classifier._with_weights({name: weight.float() for name, weight in weights.items()})
+    weights = classifier._initial_weights(digits.shape, torch.Generator().manual_seed(0))
+    module = classifier._with_weights({name: weight.float() for name, weight in weights.items()}, digits.shape)
     sha256 = fingerprint({name: weight.float() for name, weight in module.state_dict().items()})
-    digits_classifier._write(path, digits_classifier.Trained(module, sha256, 0.1))
+    classifier._write(path, classifier.Trained(module, sha256, 0.1, 359))

@@ -13,6 +13,7 @@ from hostile import seed_corpus
 from positions import LONG, record, try_all
 from run_folders import write_run
 
+from harness.data import sources
 from harness.data.latents import vae
 from harness.data.latents.sets import LatentStore
 from harness.evaluation import evaluate
@@ -20,7 +21,7 @@ from harness.evaluation.images.image_sets import NpzImages, PartImages, TensorIm
 from harness.evaluation.images.npz import write_npz
 from harness.evaluation.images.parts import draw_in_parts
 from harness.evaluation.metrics.statistics import gaussian_of
-from harness.evaluation.networks import digits_classifier, extract, features, inception
+from harness.evaluation.networks import classifier, extract, features, inception
 from harness.evaluation.reference_file import read_reference, write_reference
 from harness.records.folders import inspection, listing
 from harness.records.schema import Record, write_record
@@ -32,6 +33,7 @@ from harness.training import checkpoint
 from harness.training.checkpoint import Checkpoint, Keep
 
 CONFIG = "c" * 64
+DIGITS = sources.digits().shape
 
 
 def positions(short: int, long: int) -> int:
@@ -172,18 +174,17 @@ def test_a_damaged_part_of_drawn_images_is_drawn_again(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def classifier() -> digits_classifier.Trained:
+def trained() -> classifier.Trained:
     """Untrained: its values do not matter here."""
-    weights = digits_classifier._initial_weights(torch.Generator().manual_seed(0))
-    module = digits_classifier._with_weights({name: weight.float() for name, weight in weights.items()})
-    return digits_classifier.Trained(module, fingerprint({k: w.float() for k, w in module.state_dict().items()}), 0.5)
+    weights = classifier._initial_weights(DIGITS, torch.Generator().manual_seed(0))
+    module = classifier._with_weights({name: weight.float() for name, weight in weights.items()}, DIGITS)
+    return classifier.Trained(module, fingerprint({k: w.float() for k, w in module.state_dict().items()}), 0.5, 359)
 
 
 @pytest.fixture(scope="module")
-def network(classifier) -> features.TappedNetwork:
+def network(trained) -> features.TappedNetwork:
     return features.TappedNetwork(
-        "digits", classifier.sha256, classifier.module, digits_classifier.IMAGE_SHAPE, 64,
-        digits_classifier.POOL_SIZE, digits_classifier.SPATIAL_SIZE,
+        "digits", trained.sha256, trained.module, (8, 8, 1), 64, classifier.POOL_SIZE, trained.module.spatial_size,
     )  # fmt: skip
 
 
@@ -208,15 +209,15 @@ def test_a_damaged_record_of_drawn_images_is_not_believed(tmp_path):
     try_files("record of drawn images", [path], positions(20, 200), pixels, "their drawing")
 
 
-def test_a_damaged_classifier_of_digits_is_trained_again(tmp_path, classifier):
+def test_a_damaged_classifier_of_digits_is_trained_again(tmp_path, trained):
     path = tmp_path / "classifier.safetensors"
-    digits_classifier._write(path, classifier)
+    classifier._write(path, trained)
 
-    def trained():
-        found = digits_classifier._read(path)
+    def read():
+        found = classifier._read(path, DIGITS)
         return (found.module.state_dict(), found.sha256) if found else "trained again"
 
-    try_files("digits classifier", [path], positions(15, 200), trained, "a few seconds")
+    try_files("digits classifier", [path], positions(15, 200), read, "a few seconds")
 
 
 # Archives --------------------------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.data import npy
 from harness.data.latents import shards, vae, verified
-from harness.evaluation.networks import digits_classifier, extract, features
+from harness.evaluation.networks import classifier, extract, features
+from harness.recipes.config import InputShape
 from harness.recipes.naming import digest
 from harness.system.errors import DataError
 from harness.training import checkpoint
@@ -182,7 +183,7 @@ def test_in_the_caches(tmp_path, mark):
     planted.saved(tmp_path / "features-0000000-0000002.safetensors", mark)
     assert extract.known(tmp_path, 2) is None
     planted.saved(tmp_path / "classifier.safetensors", mark)
-    assert digits_classifier._read(tmp_path / "classifier.safetensors") is None
+    assert classifier._read(tmp_path / "classifier.safetensors", InputShape(channels=1, side=8, num_classes=10)) is None
     (tmp_path / "verified.json").write_bytes(planted.pickled(mark))
     assert verified._read(tmp_path / "verified.json") == {}
     (tmp_path / "images-0000000-0000002.npy").write_bytes(planted.npy(mark))

@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from harness.model.formulations import EDM, IDDPM, discretised_log_likelihood
+from harness.model.formulations import EDM, FORMULATIONS, IDDPM, discretised_log_likelihood
 from harness.model.randomness import Draw
 
 
@@ -194,3 +195,63 @@ def test_a_sampler_asks_the_network_as_training_does(formulation, level):
     ((net_input, net_noise),) = asked
     torch.testing.assert_close(net_input, trained.net_input)
     torch.testing.assert_close(net_noise, trained.net_noise)
+
+
+# One question to all ------------------------------------------------------------------------------------------------
+
+SIGMAS = torch.tensor([0.02, 0.1, 0.5, 2.0, 20.0])
+
+
+def best_for_a_gaussian(formulation):
+    """The network whose D is the mean of clean given x, where clean is of N(0, 0.5^2): x 0.5^2 / (0.5^2 + sigma^2)."""
+    if isinstance(formulation, EDM):
+        return lambda net_input, net_noise, labels: torch.zeros_like(net_input)  # c_skip x is that mean
+
+    def network(net_input, net_noise, labels):
+        table = formulation.schedule.alpha_bar
+        log_sigma = ((1 - table) / table).sqrt().log().numpy()
+        sigma = column(torch.from_numpy(np.exp(np.interp(net_noise.numpy(), np.arange(1000), log_sigma))))
+        x = net_input.double() * (1 + sigma**2).sqrt()
+        noise = x * sigma / (sigma**2 + 0.5**2)
+        return torch.cat([noise, torch.zeros_like(noise)], 1)
+
+    return network
+
+
+@pytest.mark.parametrize("formulation", [make() for make in FORMULATIONS.values()], ids=FORMULATIONS)
+def test_every_formulation_denoises_a_gaussian_as_bayes_rule_does_at_any_sigma(clean, formulation):
+    x = clean[: len(SIGMAS)]
+    denoised = formulation.denoise(best_for_a_gaussian(formulation), x, SIGMAS, torch.zeros(len(x)))
+    torch.testing.assert_close(denoised, x * 0.25 / (0.25 + column(SIGMAS) ** 2), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("formulation", [make() for make in FORMULATIONS.values()], ids=FORMULATIONS)
+@pytest.mark.parametrize("place", [0.0, 0.4, 1.0])
+def test_denoising_at_a_level_s_sigma_is_what_a_sampler_gets_at_that_level(clean, formulation, place):
+    levels = formulation.levels(10)
+    level = float(levels[levels > 0][int(place * 8)])
+    sigma = formulation.sigma_of(level)
+    scale = 1 if formulation.name == "edm" else 1 / math.sqrt(1 + sigma**2)
+    double = formulation.out_channels(2) // 2
+    seen = []
+
+    def network(net_input, net_noise, labels):
+        seen.append(net_noise[0].item())
+        return net_input.tanh().repeat(1, double, 1, 1) * (1 + net_noise.reshape(-1, 1, 1, 1) / 1000)
+
+    labels = torch.zeros(64)
+    sampled = formulation.predict(network, (clean * scale).float(), level, labels).clean
+    asked = formulation.denoise(network, clean, torch.full((64,), sigma), labels)
+    torch.testing.assert_close(asked, sampled, rtol=1e-3, atol=1e-3 * sigma)
+    assert seen[1] == pytest.approx(seen[0], abs=1e-2)
+
+
+def test_iddpm_finds_the_step_of_every_sigma_it_has_and_refuses_others():
+    iddpm = IDDPM()
+    sigmas = torch.tensor([iddpm.sigma_of(step) for step in range(1000)])
+    torch.testing.assert_close(iddpm.step_of(sigmas), torch.arange(1000.0), atol=1e-2, rtol=0)
+    between = (sigmas[400] * sigmas[401]).sqrt()[None]
+    assert iddpm.step_of(between).item() == pytest.approx(400.5, abs=1e-2)
+    for sigma in (0.009, 160.0):
+        with pytest.raises(ValueError, match=r"sigma must lie in 0.01 to 157.4"):
+            iddpm.step_of(torch.tensor([sigma]))

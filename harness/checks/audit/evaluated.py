@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from harness.checks.finding import Finding, judged, not_kept
-from harness.evaluation.networks import digits_classifier
+from harness.evaluation.networks import classifier
 from harness.evaluation.networks.inception import PUBLISHED
 from harness.model.samplers import SAMPLERS
 from harness.recipes.metric_names import NAMED, metric_name
@@ -120,4 +120,4 @@ def _called_fid(evaluation: Evaluation) -> bool:
 
 @cache
 def _digits() -> str:
-    return digits_classifier.load().sha256
+    return classifier.load().sha256

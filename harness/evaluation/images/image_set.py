@@ -5,7 +5,12 @@ N images, B of a piece, H height, W width, C channels.
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
+
+from harness.data.dataset import Dataset
+from harness.evaluation.images.uint8 import to_uint8
+from harness.model.randomness import Draw
 
 
 class ImageSet(ABC):
@@ -22,3 +27,22 @@ class ImageSet(ABC):
     @abstractmethod
     def read(self, start: int, stop: int) -> Tensor:  # (B, H, W, C) uint8
         """Images start .. stop - 1. Raises DataError when they cannot be read."""
+
+
+class DataImages(ImageSet):
+    """The images of a data set that holds images, in its order, none mirrored."""
+
+    def __init__(self, data: Dataset):
+        self.data, self.name, self.labels = data, data.name, data.labels
+        self.shape = (data.side, data.side, data.channels)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        return self.rows(torch.arange(start, stop))
+
+    def rows(self, rows: Tensor) -> Tensor:  # (B,) -> (B, H, W, C) uint8
+        """Any of the images, in any order."""
+        stored = self.data.read(rows)[0]
+        return to_uint8(self.data.to_clean(stored, Draw.all_of(stored)))

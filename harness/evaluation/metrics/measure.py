@@ -105,9 +105,9 @@ def refuse(wanted: Sequence[str], *, has_points: bool, has_spatial_statistics: b
 def _reason(metric: str, has_points: bool, has_spatial_statistics: bool, network: FeatureNetwork) -> str | None:
     """Why it cannot be computed."""
     no_spatial = network.spatial_size is None
-    if metric in ("is", "class_accuracy") and no_spatial and network.classes_of is None:
+    if metric in ("is", "class_accuracy") and no_spatial and network.num_classes is None:
         return f"{network.name} gives no classes"  # the networks with a spatial map are the classifiers
-    if metric == "class_accuracy" and network.classes_of is None:
+    if metric == "class_accuracy" and network.num_classes is None:
         return f"the outputs of {network.name} are not numbered like the labels that were asked for"
     if metric == "sfd" and no_spatial:
         return f"{network.name} gives no spatial features"

@@ -61,7 +61,7 @@ def _below(name: str, bound: float, measured: float) -> Check:
 
 def _images(network: FeatureNetwork) -> Tensor:
     """Real images that the network takes: digits, or crops of scikit-learn's two photographs."""
-    if network.classes_of is not None:
+    if network.num_classes is not None:
         return to_uint8(sources.digits().clean)  # the one set whose classes a network knows
     from sklearn.datasets import load_sample_images  # slow to import
 

@@ -55,7 +55,11 @@ class FeatureNetwork(Protocol):
     @property
     def precision(self) -> str: ...  # what it computes in
     @property
-    def classes_of(self) -> str | None: ...  # the data set whose labels number its logits; None: no data set here
+    def num_classes(self) -> int | None: ...  # of the labels that number its logits; None: they number none here
+    @property
+    def accuracy(
+        self,
+    ) -> float | None: ...  # on held-out images, of a network that was made for these
 
     def refuse(self, shape: tuple[int, ...]) -> None: ...  # DataError when it cannot take such images (H, W, C)
     def repeats(self, shape: tuple[int, ...]) -> bool: ...  # whether it sees the one channel of such images three times
@@ -77,7 +81,8 @@ class TappedNetwork:
     batch_size: int
     pool_size: int
     spatial_size: int | None
-    classes_of: str | None = None
+    num_classes: int | None = None
+    accuracy: float | None = None
 
     @property
     def precision(self) -> str:

@@ -6,50 +6,63 @@ from pathlib import Path
 
 import torch
 
-from harness.evaluation.networks import digits_classifier, inception, transformers_networks
+from harness.data import sources
+from harness.data.dataset import Dataset
+from harness.evaluation.networks import classifier, inception, transformers_networks
 from harness.evaluation.networks.base import FeatureNetwork, TappedNetwork
-from harness.recipes.metric_names import require_network
+from harness.recipes.metric_names import DIGITS, OWN, require_network
 from harness.system.errors import UsageError
 
 
-def _digits(weights: str | Path | None, device: torch.device) -> FeatureNetwork:
-    if weights is not None:
-        raise UsageError(
-            f"the feature network digits trains its own weights and takes no others, {weights} or any. "
-            "Leave --weights out."
-        )
-    trained = digits_classifier.load()
+def _trained(name: str, data: Dataset, trained: classifier.Trained, device: torch.device) -> FeatureNetwork:
     return TappedNetwork(
-        name="digits",
+        name=name,
         sha256=trained.sha256,
         module=trained.module.to(device),
-        image_shape=digits_classifier.IMAGE_SHAPE,
+        image_shape=(data.side, data.side, data.channels),
         batch_size=256,
-        pool_size=digits_classifier.POOL_SIZE,
-        spatial_size=digits_classifier.SPATIAL_SIZE,
-        classes_of="digits",
+        pool_size=classifier.POOL_SIZE,
+        spatial_size=trained.module.spatial_size,
+        num_classes=data.num_classes,
+        accuracy=trained.held_out_accuracy if name == OWN else None,
     )
 
 
 _LOADERS: dict[str, Callable[[str | Path | None, torch.device], FeatureNetwork]] = {
-    "digits": _digits,
     "inception": inception.load,
     "dinov2": transformers_networks.load_dinov2,
     "clip": transformers_networks.load_clip,
 }
 
 
-def load(name: str, weights: str | Path | None = None, device: torch.device | str = "cpu") -> FeatureNetwork:
+def load(
+    name: str,
+    weights: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    data: Dataset | None = None,
+) -> FeatureNetwork:
     """The feature network called `name`, loaded once a process.
 
-    `weights`: None for the published ones, "random" for untrained ones, else a file. Raises UsageError when there is no
-    such network, SetupError when its published weights cannot be had, DataError when a file is damaged or of another
-    network.
+    `weights`: None for the published ones, "random" for untrained ones, else a file. `data` are the training images of
+    which "own" is made. Raises UsageError when there is no such network, SetupError when its published weights cannot
+    be had, DataError when a file is damaged or of another network, or when `data` are none to make one of.
     """
     require_network(name)
-    return _loaded(name, None if weights is None else str(weights), torch.device(device))
+    if name == OWN and data is None:
+        raise UsageError(
+            f"the feature network {OWN} is made of the images that a run trains on, and none are named. Measure a run, "
+            "or name a data set with --reference."
+        )
+    return _loaded(name, None if weights is None else str(weights), torch.device(device), data if name == OWN else None)
 
 
 @lru_cache(maxsize=4)  # a run evaluates several times; more networks than these no run needs
-def _loaded(name: str, weights: str | None, device: torch.device) -> FeatureNetwork:
-    return _LOADERS[name](weights, device)
+def _loaded(name: str, weights: str | None, device: torch.device, data: Dataset | None) -> FeatureNetwork:
+    if name not in (OWN, DIGITS):
+        return _LOADERS[name](weights, device)
+    if weights is not None:
+        raise UsageError(
+            f"the feature network {name} trains its own weights and takes no others, {weights} or any. "
+            "Leave --weights out."
+        )
+    return _trained(name, data or sources.digits(), classifier.load(data), device)
