@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from harness.records.bench_record import Bench
 from harness.records.finding import NO_RUN
@@ -14,14 +13,11 @@ from harness.records.store import LeftOut, Run, find_runs, nothing_finished
 from harness.records.trials import Setting, settings
 from harness.system.errors import DataError
 
-BENCH, COUNTS = "bench.json", "counts.json"
-R = TypeVar("R", bound=Record)
-
 
 class Count(Record):
-    """Of one recipe, from the shapes of its network alone: nothing was trained."""
+    """A recipe's parameters and arithmetic, from the shapes of its network alone: nothing was trained."""
 
-    params: int  # of the network that is sampled
+    params: int  # the sampled network's
     gmacs_forward: float  # 1e9 multiply-accumulates: per image, one forward of it
     gmacs_step: float  # per image, one training step of the method
 
@@ -32,6 +28,10 @@ class Counts(Record):
     schema_version: int = SCHEMA_VERSION
     harness_version: str
     recipes: dict[str, Count]
+
+
+BENCH, COUNTS = "bench.json", "counts.json"
+KINDS: dict[str, type[Bench] | type[Counts]] = {BENCH: Bench, COUNTS: Counts}
 
 
 @dataclass(frozen=True)
@@ -50,41 +50,37 @@ def gather(roots: Iterable[Path]) -> Evidence:
     """What lies at or below `roots`. Raises DataError for a root that does not exist, and where there is nothing."""
     roots = [Path(root) for root in roots]
     runs, left_out = find_runs(roots)
-    benches, bad_benches = _read_all(roots, BENCH, Bench)
-    counts, bad_counts = _read_all(roots, COUNTS, Counts)
-    left_out = [item for item in left_out if item.reason != NO_RUN or not _holds(item.path, (BENCH, COUNTS))]
-    left_out += bad_benches + bad_counts
+    documents: dict[Path, Bench | Counts | LeftOut] = {}
+    holders = set()
+    for root in roots:
+        for path in _documents_below(root):
+            holders.add(root)
+            if path.resolve() not in documents:
+                documents[path.resolve()] = _read(path)
+    left_out = [item for item in left_out if item.reason != NO_RUN or item.path not in holders]
+    left_out += [document for document in documents.values() if isinstance(document, LeftOut)]
+    benches = tuple(document for document in documents.values() if isinstance(document, Bench))
+    counts = tuple(document for document in documents.values() if isinstance(document, Counts))
     if not (runs or benches or counts):
         raise DataError(nothing_finished(roots, left_out))
     groups, without_distance = settings(runs)
-    return Evidence(tuple(runs), tuple(groups), tuple(benches), tuple(counts), (*left_out, *without_distance))
+    return Evidence(tuple(runs), tuple(groups), benches, counts, (*left_out, *without_distance))
 
 
-def _read_all(roots: Iterable[Path], name: str, kind: type[R]) -> tuple[list[R], list[LeftOut]]:
-    """Every good document called `name` below the roots, in order, each once, and the damaged ones."""
-    found, bad, seen = [], [], set()
-    for path in _files(roots, name):
-        if path.resolve() in seen:
-            continue
-        seen.add(path.resolve())
-        try:
-            record = read_record(path, kind)
-            if isinstance(record, Bench) and record.incomplete:
-                raise DataError(f"unfinished: {record.incomplete}; the same bench again measures the rest")
-            found.append(record)
-        except DataError as error:
-            bad.append(LeftOut(path, reason_of(error).replace(f"{path.parent}{os.sep}", "")))
-    return found, bad
+def _documents_below(root: Path) -> Iterator[Path]:
+    """Every bench.json and counts.json that lies in no run."""
+    for parent, folders, names in os.walk(root):
+        is_run = "result.json" in names or "config.yaml" in names
+        folders[:] = [] if is_run else sorted(folder for folder in folders if not folder.startswith("."))
+        yield from (Path(parent) / name for name in KINDS if name in names and not is_run)
 
 
-def _files(roots: Iterable[Path], name: str) -> Iterator[Path]:
-    for root in roots:
-        for parent, folders, names in os.walk(root):
-            is_run = "result.json" in names or "config.yaml" in names
-            folders[:] = [] if is_run else sorted(folder for folder in folders if not folder.startswith("."))
-            if name in names and not is_run:
-                yield Path(parent) / name
-
-
-def _holds(root: Path, names: Iterable[str]) -> bool:
-    return any(next(_files([root], name), None) for name in names)
+def _read(path: Path) -> Bench | Counts | LeftOut:
+    """The document, or why it is left out: it is damaged, or a bench that was stopped."""
+    try:
+        record = read_record(path, KINDS[path.name])
+        if isinstance(record, Bench) and record.incomplete:
+            raise DataError(f"unfinished: {record.incomplete}; the same bench again measures the rest")
+        return record
+    except DataError as error:
+        return LeftOut(path, reason_of(error).replace(f"{path.parent}{os.sep}", ""))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from harness.recipes.config import leaves
 from harness.records.schema import Device, Manifest
 
 OF_THE_METHOD = {"formulation", "sampler", "num_steps", "nfe"}  # part of the method as published: these may differ
@@ -54,10 +55,5 @@ def device_title(device: Device) -> str:
 
 def flat(prefix: str, document: Mapping[str, object]) -> dict[str, Scalar]:
     """A nested document as one level: {"protocol.steps": 600}."""
-    found: dict[str, Scalar] = {}
-    for key, value in document.items():
-        if isinstance(value, Mapping):
-            found.update(flat(f"{prefix}.{key}", value))
-        else:
-            found[f"{prefix}.{key}"] = value if isinstance(value, str | int | float | bool | None) else repr(value)
-    return found
+    found = leaves({prefix: document})
+    return {path: value if isinstance(value, str | int | float | bool | None) else repr(value) for path, value in found}

@@ -46,15 +46,6 @@ class Run:
         return f"{self.result.recipe}/{self.result.run_id}"
 
 
-def load_runs(roots: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
-    """As find_runs, but where no run is finished there is nothing to go on with: raises DataError."""
-    roots = [Path(root) for root in roots]
-    runs, left_out = find_runs(roots)
-    if not runs:
-        raise DataError(nothing_finished(roots, left_out))
-    return runs, left_out
-
-
 def find_runs(roots: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
     """Every finished run at or below `roots`, ordered by name, and everything that was left out.
 

@@ -106,17 +106,15 @@ def run_folder(
     the user can do then besides waiting.
     """
 
-    def worked_on(holder: str) -> str:
-        return (
-            f"another command works on {folder}: {holder}. Two would overwrite each other's work. Wait until it has "
-            f"ended, or {otherwise}."
-        )
-
+    worked_on = (
+        f"another command works on {folder}",
+        f"Two would overwrite each other's work. Wait until it has ended, or {otherwise}.",
+    )
     with _locked(_beside(folder, "run"), world, note, worked_on):
         if not alone:
             yield Hold()
             return
-        with _locked(_beside(folder, "alone"), world, note, lambda holder: _cleared(folder, holder)) as hold:
+        with _locked(_beside(folder, "alone"), world, note, _cleared(folder)) as hold:
             if used := world.agreed(_readers(folder, note) if world.is_main else []):
                 raise DataError(used[0])
             yield hold
@@ -128,17 +126,13 @@ def in_use(folder: Path, *, world: World = World(), note: Note) -> Iterator[None
 
     Raises DataError in every process of `world` while the folder is being cleared.
     """
-
-    def cleared(holder: str) -> str:
-        return _cleared(folder, holder)
-
     # First its own lock, then a look at the lock of whoever clears the folder. That one does it the other way round, so
     # at least one of the two notices the other.
-    with _locked(_beside(folder, f"use-{secrets.token_hex(4)}"), world, note, cleared):
+    with _locked(_beside(folder, f"use-{secrets.token_hex(4)}"), world, note, _cleared(folder)):
         if world.is_main:
             _readers(folder, note)  # removes the lock files of killed ones
         if world.agreed(world.is_main and _beside(folder, "alone").exists()):
-            with _locked(_beside(folder, "alone"), world, note, cleared):
+            with _locked(_beside(folder, "alone"), world, note, _cleared(folder)):
                 pass
         yield
 
@@ -146,14 +140,8 @@ def in_use(folder: Path, *, world: World = World(), note: Note) -> Iterator[None
 @contextmanager
 def encoding(folder: Path, *, world: World = World(), note: Note) -> Iterator[None]:
     """Lock `folder` for the one command that encodes into it. DataError in every process while another does."""
-
-    def encoded(holder: str) -> str:
-        return (
-            f"another command encodes into {folder}: {holder}. Two would overwrite each other's work. Wait until it "
-            "has ended, or choose another --out."
-        )
-
-    with _locked(folder / ".encode.lock", world, note, encoded):
+    otherwise = "Two would overwrite each other's work. Wait until it has ended, or choose another --out."
+    with _locked(folder / ".encode.lock", world, note, (f"another command encodes into {folder}", otherwise)):
         yield
 
 
@@ -163,34 +151,29 @@ def turn(path: Path, what: str, *, world: World = World(), note: Note) -> Iterat
 
     The folders that `path` lies in are made. Raises DataError in every process of `world` as `take` does.
     """
-
-    def made(holder: str) -> str:
-        return f"another command makes {what} at this moment: {holder}. Waiting for it."
-
+    made = f"another command makes {what} at this moment", "Waiting for it."
     with _locked(path.with_name(f".{path.name}.lock"), world, note, made, waits=True):
         yield
 
 
 @contextmanager
-def _locked(
-    lock: Path, world: World, note: Note, holds: Callable[[str], str], *, waits: bool = False
-) -> Iterator[Hold]:
+def _locked(lock: Path, world: World, note: Note, words: tuple[str, str], *, waits: bool = False) -> Iterator[Hold]:
     """Lock `lock` for the block. While another command holds it, raise DataError in every process of `world`, or wait.
 
-    `holds` makes the error, or the note of one that `waits`, from who holds the lock.
+    `words` are what the error says before and after who holds the lock; a command that `waits` notes them.
     """
     ends, noted = time.monotonic() + RETRY_SECONDS, False
     while True:
         hold, refused = _tried(lock, world, note)
         if hold is None and not refused and not waits and time.monotonic() > ends:
-            refused = holds(_holder(lock))
+            refused = _held(lock, words)
         taken, refused = world.agreed((hold is not None, refused))
         if refused:
             raise DataError(refused)
         if taken:
             break
         if waits and not noted:
-            note(holds(_holder(lock)))
+            note(_held(lock, words))
             noted = True
         time.sleep(RETRY_SECONDS / 2 if waits else RETRY_EVERY_SECONDS)
     assert hold is not None
@@ -224,24 +207,29 @@ def _beside(folder: Path, kind: str) -> Path:
 def _readers(folder: Path, note: Note) -> list[str]:
     """Why the run cannot be cleared, for each command that reads it. Files that killed ones left behind are removed."""
     folder, why = folder.resolve(), []
+    words = (
+        f"images are drawn or measured in {folder}",
+        "Nothing of it is removed meanwhile. Wait until they are, or stop it.",
+    )
     for lock in sorted(folder.parent.glob(f".{glob.escape(folder.name)}.use-*.lock")):
         hold, refused = _tried(lock, World(), note)
         if hold is None:
-            why.append(
-                refused
-                or f"images are drawn or measured in {folder}: {_holder(lock)}. Nothing of it is removed "
-                "meanwhile. Wait until they are, or stop it."
-            )
+            why.append(refused or _held(lock, words))
         else:
             hold.release()
     return why
 
 
+def _cleared(folder: Path) -> tuple[str, str]:
+    return f"{folder} is being removed or started over", "Repeat the command afterwards."
+
+
 # Who holds a lock --------------------------------------------------------------------------------------------------
 
 
-def _cleared(folder: Path, holder: str) -> str:
-    return f"{folder} is being removed or started over: {holder}. Repeat the command afterwards."
+def _held(lock: Path, words: tuple[str, str]) -> str:
+    before, after = words
+    return f"{before}: {_holder(lock)}. {after}"
 
 
 def _sign(file: int) -> None:

@@ -3,10 +3,9 @@
 import hashlib
 import json
 import os
-import resource
+import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,14 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from commands import Disk, Done, harness, prepared, refused
-from PIL import Image
+from commands import Disk, Done, harness, refused
+from photographs import photographs
 from positions import LONG, SEED, record
 
-from harness.data.latents import shards
-from harness.data.latents.shards import Description, VaeIdentity
 from harness.records.store import load_run
-from harness.system.errors import DataError
 from harness.training import checkpoint
 
 pytestmark = pytest.mark.slow  # the process that the commands are forked from imports everything first
@@ -30,6 +26,7 @@ SMALL = ["width=16", "depth=3", "num_heads=2", "batch_size=8", "log_every=2", "c
 QUICK = ["num_images=60", "sampling.num_steps=3", "untrained=false", "metrics=[fd,class_accuracy]"]
 SETTINGS = [part for setting in (*SMALL, *QUICK) for part in ("--set", setting)]
 RUN = ["run", "dit-tiny", "--steps", "6", *SETTINGS, "--out"]
+ENCODING = ["--vae", "random-tiny", "--size", "32", "--flips", "--nproc", "1", "--out"]
 MENDS = ("Free some space", "Correct that and repeat", "Choose another folder", "choose another")
 
 
@@ -125,6 +122,15 @@ WORKS = {
         lambda run: {path: json.loads(path.read_text())["metrics"] for path in run.glob("evaluations/step6-*")},
         lost="one part's features",
     ),
+    "data encode": Work(
+        lambda run: [
+            *("data", "encode", photographs(run.parents[2] / "photos", 12, 60, 80)),
+            *(*ENCODING, run.parents[2] / "store"),
+        ],
+        lambda run: shutil.rmtree(run.parents[2] / "store", ignore_errors=True),
+        lambda run: {path.name: path.read_bytes() for path in (run.parents[2] / "store").glob("[sl]*.npy")},
+        lost="one shard",
+    ),
     "compare": redrawn("compare", "--figure", "3"),
     "report": redrawn("report", "--records", "--format", "md,html"),
 }
@@ -155,65 +161,6 @@ def test_a_command_on_a_disk_that_fills_up_says_so_and_given_again_ends_the_same
     assert told >= (len(moments) // 2 if command == "run" else len(moments))
     record("disk full", f"harness {command}, no writing from the n-th opened file on; then again", len(moments),
            lost=work.lost, told=told)  # fmt: skip
-
-
-def a_shard_too_many(folder: str) -> None:
-    """In a child: a process that may write no file as long as a shard's."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
-    try:
-        shards.write_shard(Path(folder), 1, np.ones((3, 4, 2, 2)), np.arange(3))
-    except DataError as error:
-        sys.exit(0 if "shard-00001.npy cannot be written: " in str(error) else str(error))
-    sys.exit("the disk took it")
-
-
-def test_a_shard_on_a_full_disk_is_told_and_the_store_goes_on(tmp_path):
-    description = Description(
-        name="tiny", source="a test", layout="sample", channels=4, side=2, image_size=16, crop="adm-centre",
-        vae=VaeIdentity(id="random-tiny"), num_images=6, num_classes=3,
-    )  # fmt: skip
-    values, labels = np.ones((3, 4, 2, 2)), np.arange(3)
-    shards.begin(tmp_path, description)
-    shards.write_shard(tmp_path, 0, values, labels)
-    child = prepared().Process(target=a_shard_too_many, args=(str(tmp_path),))
-    child.start()
-    child.join()
-    assert child.exitcode == 0
-    assert shards.finished_shards(tmp_path) == {0}
-    assert not list(tmp_path.glob(".*"))
-    shards.write_shard(tmp_path, 1, 2 * values, labels)
-    assert len(shards.finish(tmp_path).shards) == 2
-
-
-@pytest.mark.skipif(not LONG, reason="diffusers takes ten seconds to import: HARNESS_FAULTS=long")
-def test_encoding_on_a_full_disk_is_told_and_the_same_command_makes_the_same_store(tmp_path, cache):
-    generator = np.random.default_rng(SEED)
-    for number in range(24):
-        place = tmp_path / "images" / f"class{number % 2}" / f"{number}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(generator.integers(256, size=(64, 64, 3), dtype=np.uint8)).save(place)
-
-    def encode(out: str, limit: int | None) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, "-m", "harness", "data", "encode", "images", "--vae", "random-tiny", "--size", "64",
-             "--flips", "--nproc", "1", "--out", out],
-            cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "HARNESS_CACHE": cache},
-            preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
-        )  # fmt: skip
-
-    assert encode("whole", None).returncode == 0
-    names = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
-    limits = [100, 400, 1200, 20_000]
-    for limit in limits:
-        failed = encode("store", limit)
-        assert_told(Done(failed.returncode, failed.stdout, failed.stderr, 0))
-        assert encode("store", None).returncode == 0
-        found = {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir()}
-        shards = {name for name in names if name.endswith(".npy")}
-        assert found.keys() == names.keys()
-        assert {name: found[name] for name in shards} == {name: names[name] for name in shards}
-        shutil.rmtree(tmp_path / "store")
-    record("disk full", "harness data encode, files of at most n bytes; then again", len(limits), lost="one shard")
 
 
 # A disk of its own -----------------------------------------------------------------------------------------------
@@ -295,13 +242,31 @@ def commands_that_write(folder: Path, run: Path) -> dict[str, list]:
     return commands
 
 
-def test_what_cannot_be_written_to_a_read_only_disk_is_told(read_only, whole, tmp_path):
-    run = read_only / "runs" / "dit-tiny" / whole[0].name
-    commands = commands_that_write(read_only, run)
+@pytest.fixture
+def somebody_elses(whole) -> Iterator[Path]:
+    """A folder with a finished run in which another user may read and not write."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody else")
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    shutil.copytree(whole[0], folder / "runs" / "dit-tiny" / whole[0].name)
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("place", "uid", "reason"),
+    [("read_only", None, "Read-only file system|cannot be written"), ("somebody_elses", 65534, "Permission denied")],
+)
+def test_what_cannot_be_written_is_told(place, uid, reason, whole, request):
+    folder = request.getfixturevalue(place)
+    commands = commands_that_write(folder, folder / "runs" / "dit-tiny" / whole[0].name)
     for name, command in commands.items():
-        told = refused(harness(*command, cwd=tmp_path, HARNESS_CACHE=str(read_only / "cache")))
-        assert "Read-only file system" in told or "cannot be written" in told, name
-    record("read-only disk", "run, sample, evaluate, compare, report: told", len(commands))
+        told = refused(harness(*command, cwd=folder, uid=uid, HARNESS_CACHE=str(folder / "cache")))
+        assert re.search(reason, told), name
+    where = "read-only disk" if uid is None else "read-only folder"
+    who = "" if uid is None else " as another user"
+    record(where, f"run, sample, evaluate, compare, report{who}: told", len(commands))
 
 
 def test_what_needs_no_writing_works_on_a_read_only_disk(read_only, tmp_path):
@@ -313,22 +278,6 @@ def test_what_needs_no_writing_works_on_a_read_only_disk(read_only, tmp_path):
     fresh = harness(*RUN, tmp_path / "runs", "--no-eval", cwd=tmp_path, HARNESS_CACHE=str(read_only / "nowhere"))
     assert fresh.code == 0, fresh.stderr
     record("read-only disk", "a finished run, runs list, and a run beside a read-only cache: go on", 3)
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
-def test_a_folder_of_somebody_else_is_told(whole, tmp_path_factory):
-    nobody = 65534
-    folder = Path(tempfile.mkdtemp(prefix="faults-"))
-    try:
-        run = Path(shutil.copytree(whole[0], folder / "runs" / "dit-tiny" / whole[0].name))
-        folder.chmod(0o755)
-        commands = commands_that_write(folder, run)
-        for name, command in commands.items():
-            told = refused(harness(*command, cwd=folder, uid=nobody, HARNESS_CACHE=str(folder / "cache")))
-            assert "Permission denied" in told, name
-        record("read-only folder", "run, sample, evaluate, compare, report as another user: told", len(commands))
-    finally:
-        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Run folders that somebody else wrote: read as they are, left out with a reason, and never more than that."""
 
 import json
+import os
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_folders import write_run
 
+from harness.evaluation.images.image_sets import open_images
 from harness.papers import published
+from harness.recipes.config import read_config
 from harness.recipes.naming import identity
 from harness.records import trials
 from harness.records.bench_record import Bench
@@ -148,14 +151,20 @@ def test_earlier_verdicts_of_changed_parts_are_read_or_refused(tmp_path_factory,
         assert isinstance(found, HarnessError) or all("claim" in each for each in found)
 
 
-def test_what_is_no_plain_file_or_too_large_is_refused_before_it_is_read(folder, tmp_path):
-    (tmp_path / "device.json").symlink_to("/dev/zero")
-    with pytest.raises(HarnessError, match="not a file"):
-        read_record(tmp_path / "device.json", Result)
-    with open(tmp_path / "huge.json", "wb") as file:
+def a_large_file(path: Path) -> None:
+    with open(path, "wb") as file:
         file.truncate(2**40)  # takes no room
-    with pytest.raises(HarnessError, match="more than"):
-        read_record(tmp_path / "huge.json", Result)
+
+
+@pytest.mark.parametrize("place", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero"), a_large_file],
+                         ids=["pipe", "folder", "device", "large file"])  # fmt: skip
+@pytest.mark.parametrize(
+    "read", [lambda path: read_record(path, Result), read_config, open_images], ids=["record", "config", "images"]
+)
+def test_what_is_no_plain_file_or_too_large_is_refused_before_it_is_read(read, place, tmp_path):
+    place(tmp_path / "x.npz")
+    with pytest.raises(HarnessError, match=r"not a file|directory|more than|no |not "):
+        read(tmp_path / "x.npz")
 
 
 def test_depth_whole_numbers_and_halves_of_letters_that_no_record_holds_are_refused(tmp_path):

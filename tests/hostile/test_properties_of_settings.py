@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from examples import counted, examples, ours
-from hostile_values import TEXTS, as_json, mutated, torn, values
+from hostile_values import TEXTS, mutated, torn, values
 from hypothesis import example, given
 from hypothesis import strategies as st
 from small import small_config
@@ -118,17 +118,3 @@ def test_a_wrong_value_is_not_repeated_whole():
     with pytest.raises(UsageError) as caught:
         validate({**document(), "recipe": "x" * 100_000}, knobs())
     assert len(str(caught.value)) < 1000
-
-
-def test_a_configuration_that_is_no_file_is_refused(tmp_path):
-    import os
-
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "device").symlink_to("/dev/zero")
-    for name in ("pipe", "device", "."):
-        with pytest.raises(HarnessError, match=r"not a file|directory"):
-            read_config(tmp_path / name)
-
-
-def test_json_of_a_mutation_is_what_a_file_would_hold():
-    assert json.loads(as_json({"a": [1, None]})) == {"a": [1, None]}

@@ -17,7 +17,7 @@ from PIL import Image
 
 from harness.data.images.image_folder import Decoder
 from harness.data.npz import Archive
-from harness.evaluation.images.image_sets import PngFolder, open_images
+from harness.evaluation.images.image_sets import PngFolder
 from harness.runs import published_weights
 from harness.system.errors import DataError
 
@@ -199,14 +199,6 @@ def test_a_tensor_that_repeats_one_stored_value_without_end_is_refused(tmp_path)
     torch.save({"x": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "a.pt")
     with pytest.raises(DataError, match="not stored value by value"):
         published_weights.read(tmp_path / "a.pt")
-
-
-def test_what_is_no_file_is_not_waited_for(tmp_path):
-    import os
-
-    os.mkfifo(tmp_path / "pipe.npz")
-    with pytest.raises(DataError):
-        open_images(tmp_path / "pipe.npz")
 
 
 def test_an_archive_of_thousands_of_arrays_is_listed_in_few_words(tmp_path):

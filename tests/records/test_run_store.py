@@ -4,15 +4,18 @@ import shutil
 
 import pytest
 
+from harness.records.evidence import gather
+from harness.records.folders.listing import entry_of
 from harness.records.schema import read_lines, write_record
-from harness.records.store import load_runs
+from harness.records.store import find_runs
+from harness.reporting.tables.run_tables import left_out as table_of_left_out
 from harness.system.errors import DataError
 
 
 def test_a_finished_run_is_found_once_below_a_root_as_a_root_and_through_several(run_folder, tmp_path):
     folder = run_folder("dit", speed=7.5)
     for roots in ([tmp_path], [folder], [tmp_path, folder, folder.parent]):
-        runs, left_out = load_runs(roots)
+        runs, left_out = find_runs(roots)
         assert [run.path for run in runs] == [folder]
         assert runs[0].result.steps_per_sec == 7.5
         assert runs[0].metrics[-1]["step"] == 40
@@ -23,6 +26,9 @@ def test_a_finished_run_is_found_once_below_a_root_as_a_root_and_through_several
     ("name", "text", "reason"),
     [
         ("result.json", "{", "result.json cannot be read"),
+        ("result.json", "", "result.json cannot be read"),
+        ("manifest.json", "", "manifest.json cannot be read"),
+        ("config.yaml", "", "config.yaml is missing or not a run's configuration"),
         ("result.json", "[]", "schema version None"),
         ("result.json", '{"schema_version": 99}', "schema version 99"),
         ("result.json", '{"schema_version": 1}', "not a valid Result"),
@@ -47,11 +53,12 @@ def test_a_damaged_or_unfinished_folder_is_listed_in_one_line_beside_the_good_on
     else:
         content = (other / name).read_text(encoding="utf-8")
         (other / name).write_text(text if isinstance(text, str) else content.replace(*text, 1), encoding="utf-8")
-    runs, (left_out,) = load_runs([tmp_path])
+    runs, (left_out,) = find_runs([tmp_path])
     assert [run.path for run in runs] == [good]
     assert left_out.path == other
     assert reason in left_out.reason
     assert "\n" not in left_out.reason
+    assert entry_of(other).state in ("damaged", "unfinished")
     assert str(tmp_path) not in left_out.reason
 
 
@@ -59,29 +66,30 @@ def test_a_run_that_diverged_is_listed_as_failed(run_folder, tmp_path):
     run_folder("dit")
     folder = run_folder("mdt", finished=False)
     (folder / "events.jsonl").write_text('{"event": "start"}\n{"event": "divergence", "step": 31, "loss": "nan"}\n')
-    _, left_out = load_runs([tmp_path])
+    _, left_out = find_runs([tmp_path])
     assert left_out[0].reason.startswith("failed: it diverged at step 31")
 
 
 def test_a_result_of_another_run_is_not_taken_for_this_one_s(run_folder, tmp_path):
     folder, other = run_folder("dit"), run_folder("dit", protocol={"steps": 900})
     shutil.copy(other / "result.json", folder / "result.json")
-    runs, left_out = load_runs([tmp_path])
+    runs, left_out = find_runs([tmp_path])
     assert [run.path for run in runs] == [other]
     assert "another run" in left_out[0].reason
 
 
 def test_later_evaluations_belong_to_the_run_and_damaged_ones_and_lines_do_not_leave_it_out(run_folder, tmp_path):
     folder = run_folder("dit")
-    final = load_runs([tmp_path])[0][0].result.evaluations["final"]
+    final = find_runs([tmp_path])[0][0].result.evaluations["final"]
     (folder / "evaluations").mkdir(exist_ok=True)
     write_record(folder / "evaluations" / "guided.json", final.model_copy(update={"name": "guided"}))
     (folder / "evaluations" / "torn.json").write_text('{"schema_ver')
     with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write('{"step": 60, "lo')
-    (run,), left_out = load_runs([tmp_path])
+    (run,), left_out = find_runs([tmp_path])
     assert set(run.evaluations) == {*run.result.evaluations, "guided"}
     assert (run.damaged_evaluations, run.damaged_lines, left_out) == (("torn.json",), 1, [])
+    assert "evaluations/torn.json is damaged and left out" in table_of_left_out([], [run]).csv()
 
 
 def test_a_foreign_folder_and_an_empty_root_are_listed(run_folder, tmp_path):
@@ -90,7 +98,7 @@ def test_a_foreign_folder_and_an_empty_root_are_listed(run_folder, tmp_path):
     foreign.mkdir()
     empty.mkdir()
     (foreign / "config.yaml").write_text("title: holidays\n", encoding="utf-8")
-    _, left_out = load_runs([tmp_path / "runs", empty])
+    _, left_out = find_runs([tmp_path / "runs", empty])
     reasons = {item.path: item.reason for item in left_out}
     assert "not a run folder" in reasons[foreign]
     assert reasons[empty] == "holds no run"
@@ -108,7 +116,7 @@ def test_the_last_lines_of_a_log_are_read_whole_and_a_cut_one_is_none(last_bytes
 def test_a_copy_of_a_run_is_no_second_seed(run_folder, tmp_path):
     folder = run_folder("dit")
     shutil.copytree(folder, tmp_path / "archive" / "dit-tiny" / folder.name)
-    runs, left_out = load_runs([tmp_path])
+    runs, left_out = find_runs([tmp_path])
     assert len(runs) == 1
     assert "same configuration, seed and machine" in left_out[0].reason
 
@@ -121,4 +129,4 @@ def test_no_finished_run_or_no_root_is_an_error_that_says_what_to_do(run_folder,
         ([folder / "config.yaml"], "is a file"),
     ):
         with pytest.raises(DataError, match=says):
-            load_runs(roots)
+            gather(roots)

@@ -6,14 +6,14 @@ import pytest
 from run_folders import write_run
 
 from harness.records.schema import Device
-from harness.records.store import load_runs
+from harness.records.store import find_runs
 from harness.records.trials import Setting, has_knobs, settings
 
 H200 = Device(name="NVIDIA H200", kind="cuda", count=8, threads=16)
 
 
 def found(root: Path) -> list[Setting]:
-    return settings(load_runs([root])[0])[0]
+    return settings(find_runs([root])[0])[0]
 
 
 def only(root: Path) -> Setting:
@@ -122,7 +122,7 @@ def test_time_is_steps_over_the_mean_speed_and_a_processor_is_one_device(tmp_pat
 def test_a_run_without_a_distance_is_named_with_the_reason(tmp_path):
     write_run(tmp_path, "dit", distance=None)
     write_run(tmp_path, "mdt", metrics={"is-digits@1k": 5.0})
-    runs, _ = load_runs([tmp_path])
+    runs, _ = find_runs([tmp_path])
     groups, left_out = settings(runs)
     assert not groups
     assert ["--no-eval" in item.reason for item in left_out] == [True, False]

@@ -11,7 +11,7 @@ from harness.papers.deviations import DEVIATIONS
 from harness.papers.sddit import claims
 from harness.records.evidence import gather
 from harness.records.schema import Device
-from harness.records.store import load_runs
+from harness.records.store import find_runs
 from harness.reporting import report
 from harness.reporting.pages.render import render
 from harness.reporting.tables import paper_tables
@@ -77,7 +77,7 @@ def test_the_summary_and_the_claims_come_first(written):
 
 def test_a_report_of_the_kept_records_is_the_same_report(written, tmp_path):
     archive = written / "out" / "runs"
-    assert len(load_runs([archive])[0]) == 12
+    assert len(find_runs([archive])[0]) == 12
     report.write([archive], tmp_path / "again", formats=["md"])
     again = (tmp_path / "again" / "report.md").read_text(encoding="utf-8")
     told = (written / "out" / "report.md").read_text(encoding="utf-8")
@@ -97,7 +97,7 @@ def test_runs_of_one_name_from_two_machines_are_both_kept(tmp_path):
     for name, device in (("a", XEON), ("b", Device(name="NVIDIA H200", kind="cuda", count=1, threads=16))):
         write_run(tmp_path / name, "dit", device=device)
     report.keep(gather([tmp_path]).runs, (), tmp_path / "kept")
-    assert len(load_runs([tmp_path / "kept"])[0]) == 2
+    assert len(find_runs([tmp_path / "kept"])[0]) == 2
 
 
 def test_a_format_that_does_not_exist_is_refused_before_anything_is_written(four_methods, tmp_path):

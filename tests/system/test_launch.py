@@ -124,7 +124,7 @@ def test_only_the_main_process_speaks_when_all_goes_well(run):
     assert run(body) == (0, "answer of 0\n", "progress of 0\n")
 
 
-@pytest.mark.parametrize("error", ["DataError", "Preempted", "Interrupted"])
+@pytest.mark.parametrize("error", ["DataError", "Diverged", "Preempted", "Interrupted"])
 def test_the_run_ends_as_all_its_processes_end_and_says_why_once(error, run):
     body = f"    raise errors.{error}('it is so.')"
     assert run(body) == (getattr(errors, error).exit_code, "", "error: it is so.\n")

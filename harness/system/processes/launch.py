@@ -28,7 +28,7 @@ LEAVE_SECONDS = 60.0  # for the others to end once the main process has
 SAVE_SECONDS = 15 * 60.0  # from a signal to the end: a log interval of steps, then gigabytes to a slow disk
 FAIL_SECONDS = 3.0  # for the others to end by themselves, and say why, once one has failed
 POLL_SECONDS = 0.05
-SHOWN_LINES = 40  # of the stderr of a process that failed
+SHOWN_LINES = 40  # the last of a failed process's stderr
 STOPPED: dict[int, int] = {number: error.exit_code for number, error in signals.STOPS.items()}
 CONTINUES = "The same command continues from the last checkpoint."
 STORE = "harness, attempt {}"  # torchrun may try again with the same store
@@ -222,12 +222,8 @@ def _signals_noted() -> Iterator[list[signal.Signals]]:
     def note(number: int, frame: FrameType | None) -> None:
         noted.append(signal.Signals(number))
 
-    previous = {number: signal.signal(number, note) for number in signals.watched()}
-    try:
+    with signals.handled(dict.fromkeys(signals.watched(), note)):
         yield noted
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 class _Processes:

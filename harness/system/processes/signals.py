@@ -4,7 +4,7 @@ SIGHUP comes when a terminal closes, SIGUSR1 and SIGUSR2 are what jobs often ask
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
@@ -25,6 +25,17 @@ def watched() -> list[Signal]:
     return [number for number in STOPS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
 
 
+@contextmanager
+def handled(handlers: Mapping[Signal, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
+    """These handlers for the block, and those from before after it."""
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, earlier in previous.items():
+            signal.signal(number, earlier)
+
+
 class Inbox:
     """The first signal that arrived, if any."""
 
@@ -43,18 +54,14 @@ def deferred() -> Iterator[Inbox]:
 
     A second SIGTERM or SIGUSR1 does not: schedulers signal a process itself, and also through the one that started it.
     """
-    inbox = Inbox()
+    inbox, interrupts = Inbox(), signal.getsignal(signal.SIGINT)
 
     def receive(number: int, frame: FrameType | None) -> None:
         inbox.received = inbox.received or Signal(number)
-        signal.signal(signal.SIGINT, previous[signal.SIGINT])
+        signal.signal(signal.SIGINT, interrupts)
 
-    previous = {number: signal.signal(number, receive) for number in watched()}
-    try:
+    with handled(dict.fromkeys(watched(), receive)):
         yield inbox
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -76,15 +83,13 @@ def preemption_raises(when_stopped: str) -> Iterator[None]:
         asked.append(KeyboardInterrupt())
         raise asked[-1]
 
-    previous = {number: signal.signal(number, stop) for number in watched() if STOPS[number] is Preempted}
+    handlers = {number: stop for number in watched() if STOPS[number] is Preempted}
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, or somebody else's
-        previous[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    except Exception as error:
-        if not asked or isinstance(error, Preempted | Interrupted):
-            raise
-        raise asked[-1] from error
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        handlers[signal.SIGINT] = interrupt
+    with handled(handlers):
+        try:
+            yield
+        except Exception as error:
+            if not asked or isinstance(error, Preempted | Interrupted):
+                raise
+            raise asked[-1] from error
