@@ -6,10 +6,11 @@ from small import tiny_config
 
 import baselines
 from harness.model.shape import shape_of
-from harness.planning.cost import Cost, count
+from harness.planning.cost import count
 from harness.planning.plan import on_shapes
 from harness.recipes.config import RunConfig, apply_overrides, validate
 from harness.recipes.reading import load_recipe
+from harness.records.evidence import Count
 
 
 def configured(recipe: str, *assignments: str) -> RunConfig:
@@ -23,7 +24,7 @@ def configured(recipe: str, *assignments: str) -> RunConfig:
 
 
 @cache
-def counted(recipe: str, *assignments: str) -> Cost:
+def counted(recipe: str, *assignments: str) -> Count:
     """GMACs and parameters by running the method on shapes: a second for S/2, three for XL/2."""
     cfg = configured(recipe, *assignments)
     return count(on_shapes(cfg), shape_of(cfg))

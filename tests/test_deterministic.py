@@ -89,7 +89,7 @@ def test_cublas_gets_its_variable_before_cuda_is_used_or_it_is_asked_for(monkeyp
 
 
 def test_a_bench_varies_it():
-    varied = matrix.factors(precision=[], compile=[], pipeline=[], batch=[], deterministic=["off", "on"])
+    varied = {"execution.deterministic": ["off", "on"]}
     small = ["width=16", "depth=1", "num_heads=2", "batch_size=4"]
     named = dict(matrix.variants(["dit-tiny"], varied, small, data=None, resident=False))
     assert list(named) == ["dit-tiny any order", "dit-tiny deterministic"]

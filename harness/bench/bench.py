@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -35,24 +34,20 @@ from harness.system.progress import Progress
 Maker = Callable[[], Contender]
 
 
-class Plan(NamedTuple):
-    """How a bench is carried out."""
-
-    rounds: int
-    window_seconds: float
-    official: Path | None  # the folder that holds the checkouts
-    profile: Path | None  # where traces go
-
-
 def run(
     named: Sequence[tuple[str, RunConfig]],
-    plan: Plan,
     *,
+    rounds: int,
+    window_seconds: float,
+    official_codes: Path | None,
+    profile: Path | None,
     command: str,
     progress: Progress,
     save: Callable[[Bench], None],
 ) -> Bench:
     """Time the steps of these configurations side by side, with the official codes of their methods where given.
+
+    `official_codes` is the folder that holds their checkouts, `profile` the one where traces go.
 
     `save` gets what was measured so far, marked as incomplete, after every contender that is warm and every round.
 
@@ -67,9 +62,9 @@ def run(
     makers: list[tuple[str, RunConfig, Maker]] = [
         (name, cfg, partial(HarnessStep, name, cfg, device)) for name, cfg in named
     ]
-    if plan.official is not None:
-        _refuse_absent(plan.official, {cfg.method for _, cfg in named})
-        makers += _officials(named, plan.official, device)
+    if official_codes is not None:
+        _refuse_absent(official_codes, {cfg.method for _, cfg in named})
+        makers += _officials(named, official_codes, device)
     used = {cfg.protocol.precision for _, cfg in named}
     encoding = {VAE_PRECISION[cfg.protocol.precision] for _, cfg in named if cfg.protocol.pipeline == "online-vae"}
     precisions = sorted(used | encoding)
@@ -77,7 +72,7 @@ def run(
     reached = measure.ceilings(precisions, device)
     ready: list[Timed] = []
 
-    def record(profile: Path | None = None, incomplete: str | None = None) -> Bench:
+    def record(traces: Path | None = None, incomplete: str | None = None) -> Bench:
         hardware = machine.describe(device)
         contenders = measure.equal_rounds(ready)
         return Bench(
@@ -92,7 +87,7 @@ def run(
             memory_bytes_per_second=reached.bytes_per_second,
             process_peak_rss_bytes=machine.peak_memory(device)[0] if device.type == "cpu" else None,
             entries=[
-                _entry(timed, contenders[0], cfg, work, reached, hardware.name, profile=profile, device=device)
+                _entry(timed, contenders[0], cfg, work, reached, hardware.name, profile=traces, device=device)
                 for timed, (_, cfg, _), work in zip_longest(contenders, makers[: len(ready)], works[: len(ready)])
             ],
             incomplete=incomplete,
@@ -111,26 +106,26 @@ def run(
         progress.advance(number)
         warm = f"{number} of {len(makers)} contenders were warm, none was timed: each speed is its last untimed step's"
         save(record(incomplete=warm))
-    num_windows = plan.rounds * len(ready)
+    num_windows = rounds * len(ready)
     progress.stage("timing", num_windows, "windows")
 
     def advance(done: int) -> None:
         progress.advance(done)
         if done % len(ready) == 0 and done < num_windows:
-            save(record(incomplete=f"{done // len(ready)} of {plan.rounds} rounds were timed"))
+            save(record(incomplete=f"{done // len(ready)} of {rounds} rounds were timed"))
 
     measure.take_turns(
         ready,
-        rounds=plan.rounds,
-        window_seconds=plan.window_seconds,
+        rounds=rounds,
+        window_seconds=window_seconds,
         device=device,
         joules=measure.energy_counter(device),
         advance=advance,
     )
-    if plan.profile:
+    if profile:
         save(record(incomplete="every round was timed, not every contender profiled"))
     reached = measure.best_ceilings(reached, measure.ceilings(precisions, device))
-    return record(profile=plan.profile)
+    return record(traces=profile)
 
 
 def _refuse_equal_names(names: Sequence[str]) -> None:

@@ -3,7 +3,6 @@ factor at a time at its other values. A difference between two of them has one c
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from harness.data.sources import LATENT_SETS, SYNTHETIC
 from harness.planning.plan import resolve
@@ -13,54 +12,35 @@ from harness.recipes.reading import load_recipe
 RANDOM_VAE = "random"  # untrained weights encode as fast as trained ones, and need no download
 
 
-@dataclass(frozen=True)
-class Factor:
-    """Something a bench may vary: the setting behind it, and how a contender's name says its value."""
-
-    setting: str
-    values: tuple[str, ...]
-    words: Mapping[str, str]  # value -> what stands in the name; a value that is absent is named "<key> <value>"
-
-    def said(self, value: str) -> str:
-        return self.words.get(value, f"{self.setting.rpartition('.')[2]} {value}")
-
-
-def factors(
-    *,
-    precision: Sequence[str],
-    compile: Sequence[str],
-    pipeline: Sequence[str],
-    batch: Sequence[str],
-    deterministic: Sequence[str] = (),
-) -> list[Factor]:
-    """Those of `harness bench`, in the order in which they stand in a name. An empty one stays as the recipe has it."""
-    given = [
-        ("protocol.precision", precision, {name: name for name in ("fp32", "tf32", "bf16")}),
-        ("protocol.compile", compile, {"on": "compiled", "off": "eager", "auto": "compiled if it can be"}),
-        ("protocol.pipeline", pipeline, {name: name for name in ("cached", "online-vae")}),
-        ("protocol.batch_size", batch, {}),
-        ("execution.deterministic", deterministic, {"on": "deterministic", "off": "any order"}),
-    ]
-    return [Factor(setting, tuple(values), words) for setting, values, words in given if values]
+# What stands in a contender's name for a value of a setting; any other is "<key> <value>".
+WORDS = {
+    "protocol.precision": {name: name for name in ("fp32", "tf32", "bf16")},
+    "protocol.compile": {"on": "compiled", "off": "eager", "auto": "compiled if it can be"},
+    "protocol.pipeline": {name: name for name in ("cached", "online-vae")},
+    "execution.deterministic": {"on": "deterministic", "off": "any order"},
+}
 
 
 def variants(
-    recipes: Sequence[str], varied: Sequence[Factor], assignments: Sequence[str], *, data: str | None, resident: bool
+    recipes: Sequence[str],
+    varied: Mapping[str, Sequence[str]],
+    assignments: Sequence[str],
+    *,
+    data: str | None,
+    resident: bool,
 ) -> Iterator[tuple[str, RunConfig]]:
-    """Each variant's name and configuration, recipe by recipe within one choice of factors.
+    """Each variant's name and configuration, recipe by recipe within one choice of values.
 
-    `data` None is what a recipe embeds, else random numbers. `resident` holds random latents on the device. Raises
-    UsageError for what cannot be resolved.
+    `varied` are the values of each setting, in the order in which they stand in a name; one without values stays as
+    the recipe has it. `data` None is what a recipe embeds, else random numbers. `resident` holds random latents on the
+    device. Raises UsageError for what cannot be resolved.
     """
-    base = {factor.setting: factor.values[0] for factor in varied}
-    choices = [base] + [base | {factor.setting: value} for factor in varied for value in factor.values[1:]]
+    base = {setting: values[0] for setting, values in varied.items() if values}
+    choices = [base] + [base | {setting: value} for setting in base for value in varied[setting][1:]]
     for choice in choices:
+        words = [WORDS.get(key, {}).get(value, f"{key.rpartition('.')[2]} {value}") for key, value in choice.items()]
         for recipe in recipes:
-            yield _name(recipe, varied, choice), _resolved(recipe, choice, assignments, data, resident)
-
-
-def _name(recipe: str, varied: Sequence[Factor], choice: Mapping[str, str]) -> str:
-    return " ".join([recipe, *(factor.said(choice[factor.setting]) for factor in varied)])
+            yield " ".join([recipe, *words]), _resolved(recipe, choice, assignments, data, resident)
 
 
 def _resolved(

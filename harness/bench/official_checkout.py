@@ -4,7 +4,6 @@ They call their modules `models`, `utils`, `diffusion`: names that clash with ea
 """
 
 import importlib
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from harness.records.provenance import git
 from harness.system import torchvision_guard
 from harness.system.errors import SetupError, UsageError
 
@@ -48,9 +48,9 @@ def load(project: Project, folder: Path) -> Checkout:
     if not folder.is_dir():
         raise _not_there(project, folder, "there is no such folder")
     modules = _imported(project, folder.resolve())
-    own = _git(folder, "rev-parse", "--show-prefix") == ""  # and not a folder inside some other repository
-    changed = _git(folder, "diff", "--name-only", "HEAD", "--", "*.py") if own else None
-    return Checkout(modules, _git(folder, "rev-parse", "HEAD") if own else None, tuple((changed or "").splitlines()))
+    own = git(folder, "rev-parse", "--show-prefix") == ""  # and not a folder inside some other repository
+    changed = git(folder, "diff", "--name-only", "HEAD", "--", "*.py") if own else None
+    return Checkout(modules, git(folder, "rev-parse", "HEAD") if own else None, tuple((changed or "").splitlines()))
 
 
 @cache
@@ -94,7 +94,7 @@ def _alone(folder: Path) -> Iterator[dict[str, ModuleType]]:
     importlib.invalidate_caches()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what has become deprecated since they wrote it
+            warnings.simplefilter("ignore")  # something has become deprecated since they wrote it
             yield found
     finally:
         sys.path, sys.dont_write_bytecode = path, bytecode
@@ -125,12 +125,3 @@ def _not_there(project: Project, folder: Path, reason: str) -> UsageError:
         f"{folder} does not hold the official code of {project.name}: {reason}. "
         f"`git clone{branch} https://github.com/{project.repository}` and give the folder that this makes."
     )
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """What git answers about `folder`; None where it is no checkout, or git is not there."""
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

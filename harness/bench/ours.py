@@ -35,7 +35,7 @@ class HarnessStep:
         self._taken = 0
 
     def step(self) -> None:
-        set_precision(self.cfg.protocol.precision)  # of the whole process, and the contenders take turns
+        set_precision(self.cfg.protocol.precision)  # it holds for the whole process, and the contenders take turns
         start = time.perf_counter()
         batch = self._loader.next()
         self.data_seconds += time.perf_counter() - start

@@ -108,13 +108,13 @@ def bench(
     from harness.recipes.config import parse_count
     from harness.system.precision import default_device
 
-    varied = matrix.factors(
-        precision=listed(precision),
-        compile=listed(compile_),
-        pipeline=listed(pipeline),
-        deterministic=listed(deterministic),
-        batch=[str(parse_count(size, "--batch")) for size in listed(batch)],
-    )
+    varied = {
+        "protocol.precision": listed(precision),
+        "protocol.compile": listed(compile_),
+        "protocol.pipeline": listed(pipeline),
+        "protocol.batch_size": [str(parse_count(size, "--batch")) for size in listed(batch)],
+        "execution.deterministic": listed(deterministic),
+    }
     assignments = [*(set_ or []), *([f"execution.micro_batch={micro_batch}"] if micro_batch is not None else [])]
     resident = default_device().type == "cuda"
     options = {
@@ -148,7 +148,6 @@ def _time(
     from harness.system.processes.signals import preemption_raises
 
     _refuse_unwritable(out)
-    plan = joined.Plan(rounds, window, official, profile)
     saved: list[Bench] = []
 
     def save(measured: Bench) -> None:
@@ -160,7 +159,10 @@ def _time(
     command = shlex.join(["harness", *_said(sys.argv[1:])])
     try:
         with closing(progress_for("bench")) as progress, preemption_raises(STARTS_OVER):
-            measured = joined.run(named, plan, command=command, progress=progress, save=save)
+            measured = joined.run(
+                named, rounds=rounds, window_seconds=window, official_codes=official, profile=profile, command=command,
+                progress=progress, save=save,
+            )  # fmt: skip
     except (KeyboardInterrupt, Preempted) as stop:
         kept = "nothing was measured"
         if saved:

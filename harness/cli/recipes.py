@@ -87,10 +87,10 @@ def recipes_count(
 
     import harness
     from harness.planning.plan import cost_of, resolve
-    from harness.records.evidence import Count, Counts
+    from harness.records.evidence import Counts
     from harness.records.schema import write_record
 
-    counted = {name: Count(**cost_of(resolve(name, []))._asdict()) for name in chosen}
+    counted = {name: cost_of(resolve(name, [])) for name in chosen}
     document = Counts(harness_version=harness.__version__, recipes=counted)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

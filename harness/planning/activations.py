@@ -128,7 +128,7 @@ class _AsOnGpu(TorchFunctionMode):
     def __init__(self, *, bf16: bool):
         super().__init__()
         self._bf16 = bf16
-        self._copies: dict[int, tuple[Tensor, Tensor]] = {}  # of each weight one: (weight, copy)
+        self._copies: dict[int, tuple[Tensor, Tensor]] = {}  # one for each weight: (weight, copy)
 
     def copies(self) -> list[Tensor]:
         return [copy for _, copy in self._copies.values()]

@@ -15,26 +15,21 @@ from harness.model.nn.blocks import DiTBlock, checkpointing
 from harness.model.randomness import Draw
 from harness.model.shape import Shape, shape_of
 from harness.recipes.config import RunConfig
+from harness.records.evidence import Count
 
 GIGA = 1e9
-
-
-class Cost(NamedTuple):
-    params: int  # trainable, of the network that is sampled
-    gmacs_forward: float  # per image, one forward of that network with all tokens
-    gmacs_step: float  # per image, one training step: the method's forward and backward
 
 
 class StepCost(NamedTuple):
     """GMACs of one image's training step."""
 
     total: float  # forward and backward, each product once
-    forward_parts: dict[str, float]  # of the forward pass, by module: network.encoder, teacher, head, ...
+    forward_parts: dict[str, float]  # the forward pass's by module: network.encoder, teacher, head, ...
     recomputed: float  # besides the total: what activation checkpointing computes again
 
 
-def count(method: Method, shape: Shape) -> Cost:
-    """Cost per image of a method that was built on the meta device: no memory is touched.
+def count(method: Method, shape: Shape) -> Count:
+    """Parameters and arithmetic of a method that was built on the meta device: no memory is touched.
 
     On this device attention is made of plain matrix products, which the counter knows; fused CPU kernels count as 0.
     """
@@ -42,7 +37,8 @@ def count(method: Method, shape: Shape) -> Cost:
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         method.network(batch.clean, torch.zeros(1, device="meta"), batch.labels)
     params = sum(p.numel() for p in method.network.parameters() if p.requires_grad)
-    return Cost(params, forward.get_total_flops() / 2 / GIGA, _count_step(method, shape))
+    forward_macs = forward.get_total_flops() / 2
+    return Count(params=params, gmacs_forward=forward_macs / GIGA, gmacs_step=_count_step(method, shape))
 
 
 def step_cost(cfg: RunConfig, method: Method) -> StepCost:

@@ -15,16 +15,17 @@ from harness.data.sources import LATENT_SETS
 from harness.model.method import Method
 from harness.model.shape import shape_of
 from harness.planning.activations import kept_bytes
-from harness.planning.cost import GIGA, Cost
+from harness.planning.cost import GIGA
 from harness.planning.devices import DEVICES
 from harness.recipes.config import RunConfig
+from harness.records.evidence import Count
 
 ASSUMED_UTILISATION = 0.4  # share of a device's peak that well-fed transformers of this size reach; not measured
 HALF = 2  # bytes
 ACTIVATIONS = "activations"  # the part of the memory that grows with the micro-batch
 
 
-def estimate(cfg: RunConfig, cost: Cost, method: Method, world_size: int) -> dict[str, Any]:
+def estimate(cfg: RunConfig, cost: Count, method: Method, world_size: int) -> dict[str, Any]:
     """What `cfg` takes on `world_size` processes, as `--dry-run --json` prints it.
 
     Parts are in bytes: those of the memory, of each process; on the disk, "checkpoints" go into the run's folder and
@@ -147,7 +148,7 @@ def _duration(hours: float) -> str:
     return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min" if hours < 1 else f"{hours:,.1f}"
 
 
-def _hours(cfg: RunConfig, cost: Cost, world_size: int) -> list[dict[str, Any]]:
+def _hours(cfg: RunConfig, cost: Count, world_size: int) -> list[dict[str, Any]]:
     """A row for each family of devices, whose peaks are the same; None where it lacks the precision."""
     flops = 2 * cost.gmacs_step * GIGA * cfg.protocol.batch_size * cfg.protocol.steps
     rows = []

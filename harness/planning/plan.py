@@ -12,12 +12,13 @@ from harness.data.loader import rows_of
 from harness.model.method import Method
 from harness.model.shape import shape_of
 from harness.planning import floor
-from harness.planning.cost import Cost, count
+from harness.planning.cost import count
 from harness.planning.estimate import estimate, largest_micro_batch
 from harness.recipes import metric_names
 from harness.recipes.config import RunConfig, apply_overrides, read_config
 from harness.recipes.reading import load_recipe
 from harness.records import machine
+from harness.records.evidence import Count
 from harness.records.folders import departures
 from harness.system.errors import SetupError
 from harness.system.precision import default_device
@@ -62,7 +63,7 @@ def plan(cfg: RunConfig, world_size: int) -> dict[str, Any]:
     rows_of(cfg, World(size=world_size))
     return {
         **identity_of(cfg, world_size),
-        **cost._asdict(),
+        **cost.model_dump(),
         "device": machine.describe(default_device(), world_size).model_dump(),
         "complete": False,
         "estimate": estimate_of(cfg, cost, world_size=world_size),
@@ -104,12 +105,12 @@ def on_shapes(cfg: RunConfig) -> Method:
     return baselines.build(cfg, device="meta")
 
 
-def cost_of(cfg: RunConfig) -> Cost:
+def cost_of(cfg: RunConfig) -> Count:
     """Parameters and arithmetic of a run, counted on shapes alone."""
     return count(on_shapes(cfg), shape_of(cfg))
 
 
-def estimate_of(cfg: RunConfig, cost: Cost | None = None, *, world_size: int = 1) -> dict[str, Any]:
+def estimate_of(cfg: RunConfig, cost: Count | None = None, *, world_size: int = 1) -> dict[str, Any]:
     """What each process of a run would need, its arithmetic counted anew unless it is given."""
     return estimate(cfg, cost or cost_of(cfg), on_shapes(cfg), world_size)
 

@@ -30,8 +30,10 @@ class About(Settings):
     title: str
     title_without: dict[str, str] = Field(default_factory=dict)  # knob: the title of what runs where the knob is off
     colour: str | None = Field(None, pattern="^#[0-9A-Fa-f]{6}$")
-    marker: str | None = Field(None, max_length=1)  # of matplotlib
+    marker: str | None = Field(None, max_length=1)  # as matplotlib calls it
     paper: Paper | None = None
-    licence: str | None = None  # of the official weights, as Hugging Face lists licences
-    printed_knobs: dict[str, Any] = Field(default_factory=dict)  # that the paper prints: a run that differs is not its
+    licence: str | None = None  # the official weights', as Hugging Face lists licences
+    printed_knobs: dict[str, Any] = Field(
+        default_factory=dict
+    )  # those that the paper prints: a run with others is not the paper's
     losses: dict[str, LossPart] = Field(default_factory=dict)

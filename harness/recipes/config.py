@@ -31,7 +31,7 @@ MOST_VALUES = 100_000  # an alias counts as often as it is used: a kilobyte of t
 DEEPEST = 50  # values within values
 DEEPEST_BY_C = 500  # nested values that libyaml's loader takes for certain; thousands would crash the process
 LONGEST_COUNT = 40  # characters
-SHOWN_CHARACTERS = 200  # of a value or a reason in a message
+SHOWN_CHARACTERS = 200  # how much of a value or a reason a message shows
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -78,7 +78,7 @@ class Protocol(Settings):
     pipeline: Literal["cached", "online-vae"]  # online-vae: every step encodes its images, as DiT and MDT published
     vae: str | None  # that made the latents, or encodes in the step; null: the one the data names, if any
     size: int | None = Field(None, ge=2, le=4096)  # pixels: images are brought to this side; null: to the one they have
-    batch_size: int = Field(ge=1)  # of all processes together
+    batch_size: int = Field(ge=1)  # all processes together take so many
     steps: int = Field(ge=1)
     learning_rate: float = Field(gt=0, allow_inf_nan=False)
     betas: tuple[Decay, Decay]
@@ -87,9 +87,11 @@ class Protocol(Settings):
     ema_decay: Decay
     ema_warmup: bool
     flips: Literal["none", "random"]  # random: each image of a batch is mirrored with probability 1/2
-    precision: Literal["fp32", "tf32", "bf16"]  # of matrix products; weights, their average and losses stay fp32
+    precision: Literal[
+        "fp32", "tf32", "bf16"
+    ]  # matrix products are computed in it; weights, their average and losses stay fp32
     compile: bool | Literal["auto"]  # auto: run uncompiled where compiling fails, and say so in the result
-    optimizer: str = "adamw"  # of harness.model.optimizers.OPTIMIZERS
+    optimizer: str = "adamw"  # one of harness.model.optimizers.OPTIMIZERS
     clip: float | None = Field(None, gt=0, allow_inf_nan=False)  # largest norm of the whole gradient; null: any
     warmup: int = Field(0, ge=0)  # first steps, in which the learning rate grows from 0 along a line
     cooldown: int = Field(0, ge=0)  # last steps, in which it falls to 0 along a line; between the two it is constant
@@ -126,12 +128,12 @@ class Execution(Settings):
 class Sampling(Settings):
     """How images are drawn. Whatever changes an image is part of a run's name."""
 
-    sampler: str  # of harness.model.samplers.SAMPLERS
+    sampler: str  # one of harness.model.samplers.SAMPLERS
     num_steps: int = Field(ge=2, le=100_000)
     guidance_scale: float | None = Field(ge=1, allow_inf_nan=False)
     guidance_channels: int | None = Field(ge=1)  # the first so many; null: all
     guidance_interval: tuple[float, float] | None  # guided only at noise levels low < sigma <= high; null: at all
-    guidance_power: float | None = Field(gt=0)  # of MDT's scale, which grows from 1 with the steps; null: constant
+    guidance_power: float | None = Field(gt=0)  # how MDT's scale grows from 1 with the steps; null: constant
 
     @field_validator("guidance_interval")
     @classmethod
@@ -153,12 +155,12 @@ class EvaluationPlan(Settings):
     label_rule: Literal["random", "balanced"]
     seed: int = Field(ge=0)
     sample_batch: int = Field(ge=1)
-    sample_precision: Literal["fp32", "bf16"]  # of the network that is sampled; the sampler's state stays float
-    decode_precision: Literal["fp32", "tf32", "bf16"] = "fp32"  # of the VAE that turns latents into pixels
+    sample_precision: Literal["fp32", "bf16"]  # the sampled network computes in it; the sampler's state stays float
+    decode_precision: Literal["fp32", "tf32", "bf16"] = "fp32"  # the VAE that turns latents into pixels computes in it
     untrained: bool  # also measure the network before its first step
 
 
-# Of folders and modules, so nothing that leads out of them.
+# The name of a folder or a module, so nothing that leads out of it.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
@@ -169,7 +171,7 @@ class RunConfig(Settings):
     method: Name
     size: Name
     seed: int = Field(ge=0)
-    formulation: str  # of harness.model.formulations.FORMULATIONS
+    formulation: str  # one of harness.model.formulations.FORMULATIONS
     input: InputShape  # a recipe may leave it to the data set (null); a resolved run has it
     network: NetworkSize
     knobs: SerializeAsAny[Knobs]
@@ -327,7 +329,7 @@ def plain_values(text: str) -> Any:
     loader = yaml.SafeLoader if deep else getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         document = yaml.load(text, Loader=loader)
-    except (AttributeError, IndexError, KeyError, TypeError) as error:  # of PyYAML's own: `!!int ''`, `!!bool x`
+    except (AttributeError, IndexError, KeyError, TypeError) as error:  # PyYAML's own errors: `!!int ''`, `!!bool x`
         raise ValueError(f"a value that its tag does not fit ({type(error).__name__})") from None
     refuse_strange(document)
     return document

@@ -61,7 +61,7 @@ def about(method: str) -> About:
         return _own_about(method)
     try:
         said = _family(method).get("about") if method in plugins.found() else None
-    except SetupError:  # of a package that is broken, which `broken` says
+    except SetupError:  # its package is broken, which `broken` says
         said = None
     return About.model_validate(said or {"title": method})
 

@@ -15,7 +15,7 @@ class Window(Record):
 
     steps: int = Field(ge=1)
     seconds: float = Field(gt=0, allow_inf_nan=False)
-    data_seconds: float  # of these, the host waited for data
+    data_seconds: float  # how long the host waited for data meanwhile
     joules: float | None = None
 
 
@@ -41,14 +41,14 @@ class Entry(Record):
 
     name: str
     conditions: dict[str, Any]
-    num_images: int  # of one step
+    num_images: int  # in one step
     first_step_seconds: float  # with compiling, unless a contender before it had compiled the same code
     warmup_steps: int  # untimed, the first one included
     warmup_seconds: float
     windows: list[Window]
     steps_per_sec: Spread
     images_per_sec: Spread
-    ratio: Spread  # of this contender's steps/s to the first one's, round by round
+    ratio: Spread  # this contender's steps/s over the first one's, round by round
     data_wait_share: float
     peak_allocated_bytes: int | None  # its own weights and the step's, on the device; None on a CPU
     peak_reserved_bytes: int | None

@@ -17,9 +17,9 @@ from harness.system.errors import DataError
 class Count(Record):
     """A recipe's parameters and arithmetic, from the shapes of its network alone: nothing was trained."""
 
-    params: int  # the sampled network's
-    gmacs_forward: float  # 1e9 multiply-accumulates: per image, one forward of it
-    gmacs_step: float  # per image, one training step of the method
+    params: int  # the sampled network's that are trained
+    gmacs_forward: float  # 1e9 multiply-accumulates: per image, one forward of that network with all tokens
+    gmacs_step: float  # per image, one training step: the method's forward and backward
 
 
 class Counts(Record):

@@ -15,14 +15,14 @@ class Export(Record):
     run: str  # "<recipe>/<run id>"
     weights: Literal["ema", "raw"]
     step: int  # training steps behind the weights; 0 for an imported network, whose training is not known
-    weights_sha256: str  # of names and values, as evaluations record it; independent of the file format
-    config_sha256: str  # of config.yaml beside it
-    run_config_sha256: str  # of the run's: another one where that named folders of the machine it ran on
+    weights_sha256: str  # names' and values', as evaluations record it; independent of the file format
+    config_sha256: str  # that of config.yaml beside it
+    run_config_sha256: str  # that of the run's config.yaml: another one where it named folders of the machine it ran on
     license: str  # an identifier; "unknown" if none was chosen
     manifest: Manifest | None = None
     imported: Import | None = None
     result: Result | None = None  # without its evaluations
-    evaluations: dict[str, Evaluation]  # of these weights
+    evaluations: dict[str, Evaluation]  # those that measured these weights
     files: dict[str, str]  # name: sha256, of every other file of the export
 
     @property

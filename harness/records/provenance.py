@@ -73,13 +73,13 @@ def git_state() -> tuple[str | None, str | None]:
     In a copy without .git the commit is $HARNESS_COMMIT's.
     """
     root = Path(harness.__file__).parent.parent
-    commit = _git(root, "rev-parse", "HEAD")
+    commit = git(root, "rev-parse", "HEAD")
     if commit is None:
         return _told_commit(), None
     # Run records and reports are the output of runs, not the code that made them.
     code = ("--", ".", ":!runs", ":!reports")
-    changes = (_git(root, "diff", "HEAD", *code) or "").encode()
-    for name in (_git(root, "ls-files", "--others", "--exclude-standard", *code) or "").splitlines():
+    changes = (git(root, "diff", "HEAD", *code) or "").encode()
+    for name in (git(root, "ls-files", "--others", "--exclude-standard", *code) or "").splitlines():
         changes += name.encode() + (root / name).read_bytes()
     return commit, hashlib.sha256(changes).hexdigest() if changes else None
 
@@ -91,9 +91,10 @@ def _told_commit() -> str | None:
     return commit
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def git(folder: Path, *arguments: str) -> str | None:
+    """What git answers about `folder`; None where it is no checkout, or git is not there."""
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return None  # installed from a wheel, or no git: the harness version says what ran
+        return None
     return done.stdout.strip()

@@ -43,7 +43,7 @@ class RunFolder:
     def __init__(self, folder: Path, name: str = ""):
         self.folder = folder
         self.name = name or "/".join(folder.absolute().parts[-2:])  # "dit-tiny/seed0-9ac3130fa4"
-        self.damaged_lines = 0  # of metrics.jsonl, left out of `metrics`
+        self.damaged_lines = 0  # how many of metrics.jsonl are left out of `metrics`
         self._damaged: dict[str, str] = {}
         self._records: list[str] = []  # names of the records that were read
 

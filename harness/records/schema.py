@@ -9,7 +9,6 @@ have no hash and are read as they are. To change a record by hand, remove its ha
 import json
 import os
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from harness.recipes.config import DEEPEST, SHOWN_CHARACTERS, refuse_strange
 from harness.recipes.naming import digest
 from harness.system.errors import DataError
-from harness.system.files import read_limited
+from harness.system.files import read_limited, whole_file
 
 SCHEMA_VERSION = 1
 SELF = "sha256"  # a record's last key
@@ -67,7 +66,7 @@ class DataIdentity(Record):
     num_images: int
     real: bool  # False: drawn from a random generator, good for speed only
     vae: str | None = None  # between pixels and latents; None: the network sees pixels
-    vae_sha256: str | None = None  # of its weights
+    vae_sha256: str | None = None  # its weights'
     fitting: str | None = None  # how images were brought to the side of the input; None: they are as they were
     held_out: HeldOut | None = None  # None: all images were trained on
 
@@ -91,7 +90,7 @@ class Manifest(Record):
     schema_version: int = SCHEMA_VERSION
     harness_version: str
     git_commit: str | None
-    git_diff_sha256: str | None  # of changed and of untracked files; None: there are none, or it is no git checkout
+    git_diff_sha256: str | None  # changed and untracked files'; None: there are none, or it is no git checkout
     python: str
     platform: str
     packages: dict[str, str]
@@ -115,15 +114,15 @@ class EvaluationProtocol(Record):
     nfe: int | None  # network evaluations per image, those of guidance not counted
     guidance_scale: float | None
     guidance_channels: int | None  # None: all channels are guided
-    guidance_interval: tuple[float, float] | None = None  # of noise levels; None: all are guided
-    guidance_power: float | None = None  # of a scale that grows with the steps (MDT); None: it is constant
+    guidance_interval: tuple[float, float] | None = None  # the noise levels that are guided; None: all
+    guidance_power: float | None = None  # how the scale grows with the steps (MDT); None: it is constant
     num_images: int
     label_rule: str | None
     uint8_rule: str | None
     vae: str | None
     vae_sha256: str | None = None
     sample_precision: str | None = None  # precision in which the network was sampled
-    decode_precision: str | None = None  # of the VAE's decoder; None: there is no VAE
+    decode_precision: str | None = None  # the VAE's decoder computes in it; None: there is no VAE
     features: Shown
     features_sha256: str
     features_batch: int | None = None  # images the feature network sees at once
@@ -162,7 +161,7 @@ class Evaluation(Record):
     step: int | None  # training steps behind the network; None: the images came in a file
     weights: Literal["ema", "raw"] | None
     weights_sha256: str | None = None
-    samples_sha256: str | None = None  # of the images' pixels, independent of their file format
+    samples_sha256: str | None = None  # the images' pixels', independent of their file format
     metrics: dict[str, float]
     standard_errors: dict[str, float] = {}
     cross_checks: list[CrossCheck] = []
@@ -172,7 +171,9 @@ class Evaluation(Record):
     packages: dict[str, str] = {}
     sample_execution: str | None = None  # "eager", "compiled" or "compiled, CUDA graphs"; None: nothing was drawn
     seconds: float
-    stage_seconds: dict[str, float] = {}  # of these, by stage, in the main process; stages not gone through are absent
+    stage_seconds: dict[
+        str, float
+    ] = {}  # parts of it by stage, in the main process; stages not gone through are absent
 
 
 class Result(Record):
@@ -192,7 +193,7 @@ class Result(Record):
     timed_steps: int
     peak_memory_bytes: int | None
     peak_memory_kind: MemoryKind
-    params: int  # of the network that is sampled
+    params: int  # the sampled network's
     gmacs_forward: float  # per image, one forward of the sampled network
     gmacs_step: float  # per image, one training step of the method (forward and backward)
     evaluations: dict[str, Evaluation]
@@ -207,16 +208,10 @@ class Result(Record):
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text` so that a reader, or a crash, sees the old document or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with whole_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        with suppress(OSError):  # half a document would keep the room that is missing
-            temporary.unlink()
         raise type(error)(error.errno, error.strerror, str(path)) from None  # a full disk names no file
 
 
@@ -284,7 +279,7 @@ def _whole(digits: str) -> int:
 
 
 _DECODER = json.JSONDecoder(parse_int=_whole)
-_HALVES = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # of a letter, as JSON escapes it
+_HALVES = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # half a letter, as JSON escapes it
 
 
 def read_lines(path: Path, *, last_bytes: int | None = None) -> tuple[list[dict[str, Any]], int]:

@@ -13,12 +13,13 @@ from harness.data import sources
 from harness.data.dataset import Dataset
 from harness.data.loader import rows_of
 from harness.evaluation.generation import image_shape
-from harness.planning.cost import GIGA, Cost
+from harness.planning.cost import GIGA
 from harness.planning.devices import peak_flops
 from harness.planning.estimate import fitting_micro_batch
 from harness.planning.plan import USABLE_MEMORY, cost_of, estimate_of, identity_of, on_shapes, too_large
 from harness.recipes.config import Execution, RunConfig, read_config
 from harness.records import machine, provenance
+from harness.records.evidence import Count
 from harness.records.schema import Device, Evaluation, Result, record_or_none, write_record
 from harness.runs import folder as run_folder
 from harness.system import locks
@@ -136,7 +137,7 @@ def _carry_out(
         return None
     result = Result(
         **identity_of(cfg, world.size),
-        **cost._asdict(),
+        **cost.model_dump(),
         images_seen=cfg.protocol.steps * cfg.protocol.batch_size,
         **trained.speed._asdict(),
         peak_memory_kind=machine.peak_memory(device)[1],
@@ -151,7 +152,7 @@ def _carry_out(
     return result
 
 
-def _images_per_sec_at_peak(cfg: RunConfig, cost: Cost, hardware: Device) -> float | None:
+def _images_per_sec_at_peak(cfg: RunConfig, cost: Count, hardware: Device) -> float | None:
     peak = peak_flops(hardware.name, cfg.protocol.precision) if hardware.kind == "cuda" else None
     return peak and peak * hardware.count / (2 * cost.gmacs_step * GIGA)
 

@@ -1,8 +1,6 @@
 """Files of others, fetched over https and known by their sha256."""
 
 import hashlib
-import os
-import secrets
 import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
@@ -10,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.system.errors import one_line
-from harness.system.files import sync
+from harness.system.files import whole_file
 
-PATIENCE_SECONDS = 20  # for an answer of the server, and for each further piece of it
+PATIENCE_SECONDS = 20  # for the server's answer, and for each further piece of it
 
 
 def fetch(url: str, path: Path, *, sha256: str, most: int, unpacked: Callable[[bytes], bytes] = bytes) -> None:
@@ -21,7 +19,6 @@ def fetch(url: str, path: Path, *, sha256: str, most: int, unpacked: Callable[[b
     What came is `unpacked` first: hash, bound and file are of that. Raises OSError, in one line, of net, server or
     disk, or where something else came.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with urllib.request.build_opener(_StaysEncrypted).open(url, timeout=PATIENCE_SECONDS) as answer:
             content = answer.read(most + 1)
@@ -32,12 +29,8 @@ def fetch(url: str, path: Path, *, sha256: str, most: int, unpacked: Callable[[b
         if found != sha256:
             raise OSError(f"what came was {len(content):,} bytes of sha256 {found}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with whole_file(path) as temporary:
             temporary.write_bytes(content)
-            sync(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except (OSError, HTTPException) as error:
         reason = one_line(error).removeprefix("<urlopen error ").removesuffix(">")
         raise OSError(reason or type(error).__name__) from None

@@ -22,7 +22,7 @@ class Progress(Protocol):
 
 
 class NoProgress:
-    """For the processes of a run that are not the main one."""
+    """Shows nothing, for the processes of a run that are not the main one."""
 
     def note(self, text: str) -> None: ...
     def stage(self, name: str, total: int, unit: str = "images") -> None: ...

@@ -2,13 +2,14 @@
 
 import pytest
 
-from harness.bench.matrix import factors, variants
+from harness.bench.matrix import variants
 from harness.system.errors import UsageError
 
 
 def named(recipes, *assignments, resident=False, data=None, **lists):
-    given = {"precision": [], "compile": [], "pipeline": [], "batch": []} | lists
-    return dict(variants(recipes, factors(**given), assignments, data=data, resident=resident))
+    settings = {"batch": "batch_size"}
+    varied = {f"protocol.{settings.get(name, name)}": values for name, values in lists.items()}
+    return dict(variants(recipes, varied, assignments, data=data, resident=resident))
 
 
 def test_the_first_values_hold_for_all_and_every_other_one_is_varied_alone():

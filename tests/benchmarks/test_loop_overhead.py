@@ -15,7 +15,7 @@ from harness.planning.plan import resolve
 from harness.training import engine
 
 CPU = torch.device("cpu")
-PAIRS = 5  # of bare and loop, in turn, so that what drifts meets both
+PAIRS = 5  # a bare one and a loop in turn, so that what drifts meets both
 STEPS = {"tiny": 60, "s": 4}  # timed, of each
 
 

@@ -49,7 +49,7 @@ def test_a_thousand_runs(benchmark, command, thousand, tmp_path):
 
     benchmark.extra_info["runs"] = NUM_SEEDS * (3 * len(METHODS) + len(RATES) * len(MASK_RATIOS))
     benchmark.pedantic(run, rounds=3, warmup_rounds=1)
-    # Of any child of this process so far: an upper bound of this one's.
+    # The highest of any child of this process so far: an upper bound of this one's.
     benchmark.extra_info["peak_mib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 

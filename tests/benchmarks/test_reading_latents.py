@@ -18,17 +18,9 @@ def store(tmp_path_factory) -> latents.LatentStore:
     """256 MiB of latents, just written and so in the page cache."""
     folder = tmp_path_factory.mktemp("latents")
     shape = shards.Description(
-        name="benchmark",
-        source="random numbers",
-        layout="mean,std",
-        channels=SHAPE[0] // 2,
-        side=SHAPE[1],
-        image_size=256,
-        crop="adm-centre",
-        vae=shards.VaeIdentity(id="none"),
-        num_images=NUM_IMAGES,
-        num_classes=1000,
-    )
+        name="benchmark", source="random numbers", layout="mean,std", channels=SHAPE[0] // 2, side=SHAPE[1],
+        image_size=256, crop="adm-centre", vae=shards.VaeIdentity(id="none"), num_images=NUM_IMAGES, num_classes=1000,
+    )  # fmt: skip
     shards.begin(folder, shape)
     labels = np.arange(shards.SHARD_IMAGES) % 1000
     for number in range(SHARDS):

@@ -110,7 +110,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
         return []
     document = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(document, dict) or "faults" not in document:
-        return []  # of another kind: the mutants lie beside these
+        return []  # another kind of file: the mutants lie beside these
     if document["schema_version"] != SCHEMA_VERSION:
         raise ValueError(f"{path} has schema version {document['schema_version']}; this reads {SCHEMA_VERSION}.")
     return document["faults"]

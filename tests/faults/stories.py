@@ -16,17 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PIECES = "pieces.log"  # of a story's folder: what its commands started, a line each
+PIECES = "pieces.log"  # in a story's folder: what its commands started, a line each
 IMAGES, PART, FEATURE_PART, SHARD = 64, 8, 16, 4  # images in all, of a part, of a part of the features, of a shard
 TIMED = (
-    "steps_per_sec",
-    "images_per_sec",
-    "data_wait_share",
-    "timed_steps",
-    "timed_seconds",
-    "peak_memory_bytes",
-    "mfu",
-)
+    "steps_per_sec", "images_per_sec", "data_wait_share", "timed_steps", "timed_seconds", "peak_memory_bytes", "mfu",
+)  # fmt: skip
 SMALL = {
     "width": 32, "depth": 3, "num_heads": 2, "batch_size": 16, "log_every": 1, "num_images": IMAGES,
     "sampling.num_steps": 4, "sample_batch": PART,

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reas
 
 UNITS = {"training": "steps", "saving": "steps", "encoding": "shards", "sampling": "parts", "evaluating": "pieces"}
 METHODS = ("dit", "maskdit", "mdt", "sddit")
-MOST_KILLS = 8  # of one story: then it is left to end
+MOST_KILLS = 8  # in one story: then it is left to end
 STOPS = {signal.SIGTERM: 75, signal.SIGINT: 130}
 TIMES = {signal.SIGKILL: 50, **dict.fromkeys(STOPS, 10)} if LONG else {signal.SIGKILL: 2}
 WRITING_SECONDS = 0.02  # within which a file that is being written is hit

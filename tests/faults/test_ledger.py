@@ -10,11 +10,7 @@ def test_inputs_of_a_fuzzer_and_examples_of_a_property_are_not_counted_as_faults
     ledger.add(Fault("property", "names", tried=500, survived=500, lost="nothing"))
     ledger.add(Fault("fuzz", "records", tried=7000, survived=6999, lost="nothing"))
     ledger.write(tmp_path)
-    assert (
-        table(tmp_path)
-        .splitlines()[2]
-        .startswith(
-            "42 faults tried, 41 survived; 500 examples of a property tried, 500 survived; "
-            "7,000 inputs of a fuzzer tried, 6,999 survived. "
-        )
-    )
+    assert table(tmp_path).splitlines()[2].startswith(
+        "42 faults tried, 41 survived; 500 examples of a property tried, 500 survived; "
+        "7,000 inputs of a fuzzer tried, 6,999 survived. "
+    )  # fmt: skip

@@ -21,7 +21,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 TARGETS = ("npz", "latents", "npy", "safetensors")
 RUNS = 70_000
 LONGEST_INPUT = 4096  # bytes
-MEMORY_MB = 3000  # of the whole process, torch and all
+MEMORY_MB = 3000  # for the whole process, torch and all
 COVERAGE = re.compile(r"#(\d+)\s+\S+\s+cov: (\d+) ft: (\d+) corp: (\d+)")
 
 

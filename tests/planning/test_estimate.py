@@ -19,7 +19,6 @@ from harness.model.nn.blocks import DiTBlock
 from harness.model.randomness import Draw
 from harness.planning import estimate as estimate_module
 from harness.planning.activations import _AsOnGpu
-from harness.planning.cost import Cost
 from harness.planning.devices import DEVICES
 from harness.planning.estimate import (
     ASSUMED_UTILISATION,
@@ -31,6 +30,7 @@ from harness.planning.estimate import (
 )
 from harness.planning.plan import on_shapes
 from harness.recipes.config import RunConfig
+from harness.records.evidence import Count
 from harness.training import checkpoint
 from harness.training.checkpoint import Checkpoint, Keep
 from harness.training.ema import Ema
@@ -38,7 +38,7 @@ from harness.training.ema import Ema
 METHODS = baselines.names()
 
 
-SOME_COST = Cost(params=1, gmacs_forward=1.0, gmacs_step=3.0)
+SOME_COST = Count(params=1, gmacs_forward=1.0, gmacs_step=3.0)
 
 
 def estimated(cfg: RunConfig, world_size: int = 1) -> dict:

@@ -14,7 +14,7 @@ TOLD = "c" * 40
     ids=["a copy without git that is told", "empty", "not told", "git knows better"],
 )
 def test_a_copy_without_git_is_told_its_commit(from_git, told, commit, monkeypatch):
-    monkeypatch.setattr(provenance, "_git", lambda root, command, *_: from_git if command == "rev-parse" else None)
+    monkeypatch.setattr(provenance, "git", lambda root, command, *_: from_git if command == "rev-parse" else None)
     if told is None:
         monkeypatch.delenv(provenance.COMMIT, raising=False)
     else:
@@ -23,7 +23,7 @@ def test_a_copy_without_git_is_told_its_commit(from_git, told, commit, monkeypat
 
 
 def test_a_commit_that_is_none_is_refused(monkeypatch):
-    monkeypatch.setattr(provenance, "_git", lambda *_: None)
+    monkeypatch.setattr(provenance, "git", lambda *_: None)
     monkeypatch.setenv(provenance.COMMIT, "main")
     with pytest.raises(UsageError, match="HARNESS_COMMIT is 'main'; it must be the 40 hexadecimal digits"):
         provenance.git_state()

@@ -107,7 +107,7 @@ def test_a_foreign_folder_and_an_empty_root_are_listed(run_folder, tmp_path):
 @pytest.mark.parametrize(("last_bytes", "number"), [(20, 1), (21, 1), (45, 3), (1000, 71), (None, 100)])
 def test_the_last_lines_of_a_log_are_read_whole_and_a_cut_one_is_none(last_bytes, number, tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(f'{{"step": {step}}}\n' for step in range(100, 200)))  # of 14 bytes each
+    path.write_text("".join(f'{{"step": {step}}}\n' for step in range(100, 200)))  # 14 bytes each
     lines, damaged = read_lines(path, last_bytes=last_bytes)
     assert lines == [{"step": step} for step in range(200 - number, 200)]
     assert damaged == 0

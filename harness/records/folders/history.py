@@ -72,7 +72,7 @@ class History:
     finished: bool
     config: dict[str, Any]
     manifest: Manifest | None
-    lines: tuple[dict[str, Any], ...]  # of metrics.jsonl, by step
+    lines: tuple[dict[str, Any], ...]  # what metrics.jsonl holds, by step
     evaluations: tuple[tuple[str, Evaluation], ...]  # with the name of the series each belongs to, by step
     clock: Clock
 
@@ -136,7 +136,7 @@ def read(folder: Path) -> History:
     if entry.state == "foreign":
         raise DataError(f"not a run folder: {entry.reason}.")
     by_step = {line["step"]: line for line in found.metrics if _is_step(line.get("step"))}
-    lines = [by_step[step] for step in sorted(by_step)]  # of two lines about a step the later one
+    lines = [by_step[step] for step in sorted(by_step)]  # the later one where two are about one step
     evaluations = list(_series(in_order(found)))
     if not lines and not evaluations:
         raise DataError("nothing was logged or measured yet.")

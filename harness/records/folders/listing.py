@@ -41,7 +41,7 @@ class Entry:
     steps_asked: int | None = None
     steps_per_sec: float | None = None
     metric: str | None = None  # the distance's own name
-    distance: float | None = None  # of the final evaluation
+    distance: float | None = None  # the final evaluation's
     last_active: datetime | None = None  # its last event; where none is recorded, its newest file
     settings: tuple[str, ...] = ()  # those that differ from its recipe: "mask_ratio 0.5"
 
@@ -102,7 +102,7 @@ def _entry(run: RunFolder) -> Entry:
                 reason = f"{name} {run.damaged.get(name, 'is missing')}"
                 return Entry(folder, run.name, "damaged", reason, **known)
         if isinstance(record, Import):
-            known |= {"seed": None, "steps_asked": None}  # of a training that was not here
+            known |= {"seed": None, "steps_asked": None}  # the training was not here
             known["last_active"] = as_time(record.imported_at) or run.last_active
         elif isinstance(record, Export):
             known["steps_done"] = record.step

@@ -27,8 +27,8 @@ ORDER = (
     "result.json", "import.json", "evaluations", "features", "samples", "checkpoints", "metrics.jsonl", "events.jsonl",
     "manifest.json", "config.yaml",
 )  # fmt: skip
-LEFTOVERS = re.compile(r"\.(write-probe|.+\.\d+\.tmp)")  # of a write that a crash cut short
-INSTEAD = "stop it"  # of waiting for a command that uses a run
+LEFTOVERS = re.compile(r"\.(write-probe|.+\.[0-9a-f]+\.tmp)")  # files that a crash cut short
+INSTEAD = "stop it"  # what to do other than wait for a command that uses a run
 QUIET_SECONDS = 60  # a run whose files are older than this is taken to have stopped
 QUIET_INTERVALS = 3  # or than so many of its log intervals, where those are long
 
