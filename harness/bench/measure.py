@@ -108,42 +108,32 @@ def equal_rounds(contenders: Sequence[Timed]) -> list[Timed]:
 
 def warmed_up(make: Callable[[], Contender], device: torch.device) -> Timed:
     """A contender made and stepped until it is warm, then its memory, with nothing timed."""
-    before = _held(device)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
     contender = make()
     steps = [timed(contender.step, 1, device)]
     while len(steps) < 2 or (len(steps) < WARMUP_STEPS and sum(steps[1:]) < WARMUP_SECONDS):
         steps.append(timed(contender.step, 1, device))
     ready = Timed(contender, contender.conditions(), steps[0], len(steps), sum(steps), steps[-1])
-    if before is not None:
+    if device.type == "cuda":
         _measure_memory(ready, before, device)
     return ready
 
 
-class Held(NamedTuple):
-    """Of the device's memory by this process, in bytes: in tensors, and with what the allocator keeps for later."""
-
-    allocated: int
-    reserved: int
-
-
-def _held(device: torch.device) -> Held | None:
-    if device.type != "cuda":
-        return None
-    torch.cuda.empty_cache()
-    return Held(torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device))
-
-
-def _measure_memory(ready: Timed, before: Held, device: torch.device) -> None:
+def _measure_memory(ready: Timed, before: tuple[int, int], device: torch.device) -> None:
     """The peak of a step less what others hold: the contenders share the device, but not while one steps.
+
+    `before` it was made this process held so many bytes in tensors, and with what the allocator keeps for later.
 
     What a recorded graph works in is reserved for it and never allocated again, so that its peak is not to be seen.
     """
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     timed(ready.contender.step, 1, device)
-    ready.peak_reserved_bytes = torch.cuda.max_memory_reserved(device) - before.reserved
+    ready.peak_reserved_bytes = torch.cuda.max_memory_reserved(device) - before[1]
     if not ready.conditions.get("cuda_graphs"):
-        ready.peak_allocated_bytes = torch.cuda.max_memory_allocated(device) - before.allocated
+        ready.peak_allocated_bytes = torch.cuda.max_memory_allocated(device) - before[0]
 
 
 def take_turns(

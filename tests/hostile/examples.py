@@ -1,9 +1,9 @@
 """How many examples a property is tried with, and their count: tried, and survived without another error than ours."""
 
+import functools
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -25,22 +25,32 @@ class Count:
 COUNTS: defaultdict[str, Count] = defaultdict(Count)
 
 
-def examples(short: int, long: int) -> settings:
-    return settings(max_examples=long if LONG else short)
+def tries(what: str, *, short: int, long: int) -> Callable[[Callable], Callable]:
+    """Try a property, which is `what` in the table of faults, with so many examples, and count them.
 
+    It stands above Hypothesis's @given. An example that Hypothesis gives up while it is drawn is none.
+    """
 
-@contextmanager
-def counted(what: str) -> Iterator[None]:
-    """One example of the property `what`. One that Hypothesis gives up while it is drawn is none."""
-    try:
-        yield
-    except (StopTest, UnsatisfiedAssumption):
-        raise
-    except BaseException:
-        COUNTS[what].tried += 1
-        raise
-    COUNTS[what].tried += 1
-    COUNTS[what].survived += 1
+    def decorate(test: Callable) -> Callable:
+        inner = test.hypothesis.inner_test
+
+        @functools.wraps(inner)
+        def counted(*arguments: object, **named: object) -> None:
+            count = COUNTS[what]
+            try:
+                inner(*arguments, **named)
+            except (StopTest, UnsatisfiedAssumption):
+                raise
+            except BaseException:
+                count.tried += 1
+                raise
+            count.tried += 1
+            count.survived += 1
+
+        test.hypothesis.inner_test = counted
+        return settings(max_examples=long if LONG else short)(test)
+
+    return decorate
 
 
 def ours(call: Callable[[], T]) -> T | HarnessError:

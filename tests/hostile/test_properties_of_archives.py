@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import readers
 import seed_corpus
-from examples import counted, examples
+from examples import tries
 from hostile_values import as_json, mutated, torn
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,50 +46,46 @@ def place(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("hostile-archives")
 
 
-@examples(60, 6_000)
+@tries(".npz with bytes changed, cut off or put in", short=60, long=6_000)
 @given(st.data())
 def test_an_npz_of_changed_bytes_is_read_or_refused(place, data):
-    with counted(".npz with bytes changed, cut off or put in"):
-        path = place / "torn.npz"
-        path.write_bytes(data.draw(torn(data.draw(st.sampled_from(seed_corpus.npzs())))))
-        readers.read_npz(path)
+    path = place / "torn.npz"
+    path.write_bytes(data.draw(torn(data.draw(st.sampled_from(seed_corpus.npzs())))))
+    readers.read_npz(path)
 
 
-@examples(60, 6_000)
+@tries(".npz whose arrays describe themselves wrongly", short=60, long=6_000)
 @given(st.lists(st.tuples(st.sampled_from(NAMES), arrays()), max_size=3),
        st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2]))  # fmt: skip
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_an_npz_of_any_headers_is_read_or_refused(place, members, compression):
-    with counted(".npz whose arrays describe themselves wrongly"):
-        path = place / "headers.npz"
-        with zipfile.ZipFile(path, "w", compression) as archive:
-            for name, content in members:
-                archive.writestr(f"{name}.npy", content)
-        readers.read_npz(path)
+    path = place / "headers.npz"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members:
+            archive.writestr(f"{name}.npy", content)
+    readers.read_npz(path)
 
 
-@examples(60, 6_000)
+@tries(".npz as numpy writes it", short=60, long=6_000)
 @given(st.sampled_from(DTYPES), st.lists(st.integers(0, 4), max_size=4), st.integers(0, 2**32), st.booleans())
 def test_an_npz_as_numpy_writes_it_is_read_as_numpy_reads_it(place, dtype, shape, seed, packed):
-    with counted(".npz as numpy writes it"):
-        kind = np.dtype(dtype)
-        content = np.random.default_rng(seed).bytes(int(np.prod(shape)) * kind.itemsize)
-        values = np.frombuffer(content if kind.kind != "U" else bytes(len(content)), kind).reshape(shape)
-        path = place / "whole.npz"
-        (np.savez_compressed if packed else np.savez)(path, x=values)
-        with Archive(path) as archive:
-            found = archive.array("x").whole()
-        assert found.tobytes() == values.astype(kind.newbyteorder("=")).tobytes()
-        assert found.shape == values.shape
+    kind = np.dtype(dtype)
+    content = np.random.default_rng(seed).bytes(int(np.prod(shape)) * kind.itemsize)
+    values = np.frombuffer(content if kind.kind != "U" else bytes(len(content)), kind).reshape(shape)
+    path = place / "whole.npz"
+    (np.savez_compressed if packed else np.savez)(path, x=values)
+    with Archive(path) as archive:
+        found = archive.array("x").whole()
+    assert found.tobytes() == values.astype(kind.newbyteorder("=")).tobytes()
+    assert found.shape == values.shape
 
 
-@examples(60, 8_000)
+@tries(".npy of any header or with bytes changed", short=60, long=8_000)
 @given(st.data())
 def test_an_npy_of_any_header_is_read_as_numpy_reads_it_or_refused(place, data):
-    with counted(".npy of any header or with bytes changed"):
-        path = place / "any.npy"
-        path.write_bytes(data.draw(arrays() | torn(data.draw(st.sampled_from(seed_corpus.npys())))))
-        readers.read_npy(path)
+    path = place / "any.npy"
+    path.write_bytes(data.draw(arrays() | torn(data.draw(st.sampled_from(seed_corpus.npys())))))
+    readers.read_npy(path)
 
 
 @pytest.fixture(scope="module")
@@ -97,61 +93,56 @@ def store(tmp_path_factory) -> Path:
     return seed_corpus.store(tmp_path_factory.mktemp("hostile-store") / "store")
 
 
-@examples(30, 3_000)
+@tries("latents whose manifest, labels or shards were changed", short=30, long=3_000)
 @given(st.data())
 def test_a_store_of_changed_parts_is_read_or_refused(store, data):
-    with counted("latents whose manifest, labels or shards were changed"):
-        name = data.draw(st.sampled_from(["manifest.json", "labels.npy", "shard-00000.npy", "shard-00000.flip.npy"]))
-        path, content = store / name, (store / name).read_bytes()
-        if name == "manifest.json":
-            document = json.loads(content)
-            document.pop("sha256", None)
-            path.write_bytes(as_json(data.draw(mutated(document))))
-        else:
-            path.write_bytes(data.draw(torn(content)))
-            manifest = (store / "manifest.json").read_bytes()
-            believed = manifest.replace(
-                seed_corpus.sha256(content).encode(), seed_corpus.sha256(path.read_bytes()).encode()
-            )
-            document = json.loads(believed)
-            document.pop("sha256", None)
-            (store / "manifest.json").write_bytes(as_json(document))  # the hash is no defence against who writes both
-        try:
-            readers.read_store(store)
-        finally:
-            path.write_bytes(content)
-            if name != "manifest.json":
-                (store / "manifest.json").write_bytes(manifest)
+    name = data.draw(st.sampled_from(["manifest.json", "labels.npy", "shard-00000.npy", "shard-00000.flip.npy"]))
+    path, content = store / name, (store / name).read_bytes()
+    if name == "manifest.json":
+        document = json.loads(content)
+        document.pop("sha256", None)
+        path.write_bytes(as_json(data.draw(mutated(document))))
+    else:
+        path.write_bytes(data.draw(torn(content)))
+        manifest = (store / "manifest.json").read_bytes()
+        believed = manifest.replace(
+            seed_corpus.sha256(content).encode(), seed_corpus.sha256(path.read_bytes()).encode()
+        )
+        document = json.loads(believed)
+        document.pop("sha256", None)
+        (store / "manifest.json").write_bytes(as_json(document))  # the hash is no defence against who writes both
+    try:
+        readers.read_store(store)
+    finally:
+        path.write_bytes(content)
+        if name != "manifest.json":
+            (store / "manifest.json").write_bytes(manifest)
 
 
-@examples(20, 1_500)
+@tries("unfinished latents whose sidecars were changed", short=20, long=1_500)
 @given(st.data())
 def test_an_unfinished_store_of_changed_sidecars_is_continued_or_refused(tmp_path_factory, data):
-    with counted("unfinished latents whose sidecars were changed"):
-        folder = tmp_path_factory.mktemp("unfinished")
-        values = np.ones((2, 8, 2, 2), np.float32)
-        description = shards.Description(
-            name="x", source="x", layout="mean,std", channels=4, side=2, image_size=16, crop="none",
-            vae=shards.VaeIdentity(id="x"), num_images=2, num_classes=2,
-        )  # fmt: skip
-        shards.begin(folder, description)
-        shards.write_shard(folder, 0, values, np.array([0, 1]))
-        name = data.draw(st.sampled_from(["description.json", "shard-00000.json"]))
-        document = json.loads((folder / name).read_text())
-        document.pop("sha256", None)
-        (folder / name).write_bytes(as_json(data.draw(mutated(document))))
-        readers.continue_store(folder)
+    folder = tmp_path_factory.mktemp("unfinished")
+    values = np.ones((2, 8, 2, 2), np.float32)
+    description = shards.Description(
+        name="x", source="x", layout="mean,std", channels=4, side=2, image_size=16, crop="none",
+        vae=shards.VaeIdentity(id="x"), num_images=2, num_classes=2,
+    )  # fmt: skip
+    shards.begin(folder, description)
+    shards.write_shard(folder, 0, values, np.array([0, 1]))
+    name = data.draw(st.sampled_from(["description.json", "shard-00000.json"]))
+    document = json.loads((folder / name).read_text())
+    document.pop("sha256", None)
+    (folder / name).write_bytes(as_json(data.draw(mutated(document))))
+    readers.continue_store(folder)
 
 
-@examples(60, 6_000)
+@tries(".safetensors with bytes changed, cut off or put in", short=60, long=6_000)
 @given(st.data())
 def test_safetensors_of_changed_bytes_are_read_or_refused(place, data):
-    with counted(".safetensors with bytes changed, cut off or put in"):
-        path = place / "torn.safetensors"
-        path.write_bytes(
-            data.draw(torn(data.draw(st.sampled_from(seed_corpus.safetensors()))) | st.binary(max_size=40))
-        )
-        readers.read_safetensors(path)
+    path = place / "torn.safetensors"
+    path.write_bytes(data.draw(torn(data.draw(st.sampled_from(seed_corpus.safetensors()))) | st.binary(max_size=40)))
+    readers.read_safetensors(path)
 
 
 # What the properties and the fuzzers found ------------------------------------------------------------------------

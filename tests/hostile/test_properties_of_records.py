@@ -9,7 +9,7 @@ import pytest
 import yaml
 from bench_records import bench as bench_record
 from bench_records import contender
-from examples import counted, examples, ours
+from examples import ours, tries
 from hostile_values import TEXTS, as_json, mutated, torn
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,38 +61,36 @@ def write(folder: Path, name: str, document: object) -> None:
         (folder / name).write_bytes(as_json(document))  # YAML holds JSON
 
 
-@examples(40, 4_000)
+@tries("a run's record with parts replaced, removed or added", short=40, long=4_000)
 @given(st.data())
 def test_a_record_of_changed_parts_is_read_as_it_is_or_refused(folder, original, data):
     name = data.draw(st.sampled_from(sorted(RECORDS)))
-    with counted("a run's record with parts replaced, removed or added"):
-        write(folder, name, data.draw(mutated(original[name])))
-        found = ours(lambda: read_record(folder / name, RECORDS[name]))
-        assert isinstance(found, HarnessError | Record)
+    write(folder, name, data.draw(mutated(original[name])))
+    found = ours(lambda: read_record(folder / name, RECORDS[name]))
+    assert isinstance(found, HarnessError | Record)
     write(folder, name, original[name])
 
 
-@examples(30, 1_000)
+@tries("a whole run folder with parts replaced, removed or added", short=30, long=1_000)
 @given(st.data())
 def test_a_run_folder_of_changed_parts_is_used_or_left_out_and_can_always_be_listed(folder, original, data):
-    with counted("a whole run folder with parts replaced, removed or added"):
-        names = data.draw(st.sets(st.sampled_from(sorted(original)), min_size=1, max_size=2))
-        changed = {name: data.draw(mutated(original[name], most=2)) for name in sorted(names)}
-        if isinstance(changed.get("config.yaml"), dict) and data.draw(st.booleans()):  # consistent, so that it is used
-            try:
-                sha256 = identity(changed["config.yaml"])
-            except (TypeError, ValueError):
-                sha256 = "0" * 64
-            changed["manifest.json"] = {**original["manifest.json"], "config_sha256": sha256}
-            seed = changed["config.yaml"].get("seed")
-            changed["result.json"] = {**original["result.json"], "seed": seed, "run_id": f"seed{seed}-{sha256[:10]}"}
-        for name, document in changed.items():
-            write(folder, name, document)
+    names = data.draw(st.sets(st.sampled_from(sorted(original)), min_size=1, max_size=2))
+    changed = {name: data.draw(mutated(original[name], most=2)) for name in sorted(names)}
+    if isinstance(changed.get("config.yaml"), dict) and data.draw(st.booleans()):  # consistent, so that it is used
         try:
-            read_whole(folder)
-        finally:
-            for name in changed:
-                write(folder, name, original[name])
+            sha256 = identity(changed["config.yaml"])
+        except (TypeError, ValueError):
+            sha256 = "0" * 64
+        changed["manifest.json"] = {**original["manifest.json"], "config_sha256": sha256}
+        seed = changed["config.yaml"].get("seed")
+        changed["result.json"] = {**original["result.json"], "seed": seed, "run_id": f"seed{seed}-{sha256[:10]}"}
+    for name, document in changed.items():
+        write(folder, name, document)
+    try:
+        read_whole(folder)
+    finally:
+        for name in changed:
+            write(folder, name, original[name])
 
 
 def read_whole(folder: Path) -> None:
@@ -113,17 +111,16 @@ def read_whole(folder: Path) -> None:
     ours(lambda: json.dumps(inspection.describe(folder), allow_nan=False))
 
 
-@examples(40, 5_000)
+@tries("a run's record with bytes changed, cut off or put in", short=40, long=5_000)
 @given(st.data())
 def test_a_record_of_any_bytes_is_read_or_refused(folder, original, data):
-    with counted("a run's record with bytes changed, cut off or put in"):
-        path = folder / "torn.json"
-        path.write_bytes(data.draw(torn(as_json(original["result.json"])) | st.binary(max_size=80)))
-        ours(lambda: read_record(path, Result))
-        objects, damaged = read_lines(path)
-        assert all(isinstance(each, dict) for each in objects)
-        assert damaged >= 0
-        path.unlink()
+    path = folder / "torn.json"
+    path.write_bytes(data.draw(torn(as_json(original["result.json"])) | st.binary(max_size=80)))
+    ours(lambda: read_record(path, Result))
+    objects, damaged = read_lines(path)
+    assert all(isinstance(each, dict) for each in objects)
+    assert damaged >= 0
+    path.unlink()
 
 
 @cache
@@ -131,24 +128,22 @@ def bench() -> dict:
     return bench_record(entries=(contender(),)).model_dump(mode="json")
 
 
-@examples(30, 3_000)
+@tries("bench.json with parts replaced, removed or added", short=30, long=3_000)
 @given(st.data())
 def test_a_bench_of_changed_parts_is_read_or_refused(tmp_path_factory, data):
-    with counted("bench.json with parts replaced, removed or added"):
-        path = tmp_path_factory.getbasetemp() / "hostile-bench.json"
-        path.write_bytes(as_json(data.draw(mutated(bench()))))
-        assert isinstance(ours(lambda: read_record(path, Bench)), HarnessError | Bench)
+    path = tmp_path_factory.getbasetemp() / "hostile-bench.json"
+    path.write_bytes(as_json(data.draw(mutated(bench()))))
+    assert isinstance(ours(lambda: read_record(path, Bench)), HarnessError | Bench)
 
 
-@examples(40, 4_000)
+@tries("claims.json with parts replaced, removed or added", short=40, long=4_000)
 @given(st.data())
 def test_earlier_verdicts_of_changed_parts_are_read_or_refused(tmp_path_factory, data):
-    with counted("claims.json with parts replaced, removed or added"):
-        path = tmp_path_factory.getbasetemp() / "hostile-claims.json"
-        claims = [{"claim": "fid-order", "verdict": "reproduced", "scale": "demo", "setting": "digits", "n": 3}]
-        path.write_bytes(as_json(data.draw(mutated(claims))))
-        found = ours(lambda: earlier_claims(path))
-        assert isinstance(found, HarnessError) or all("claim" in each for each in found)
+    path = tmp_path_factory.getbasetemp() / "hostile-claims.json"
+    claims = [{"claim": "fid-order", "verdict": "reproduced", "scale": "demo", "setting": "digits", "n": 3}]
+    path.write_bytes(as_json(data.draw(mutated(claims))))
+    found = ours(lambda: earlier_claims(path))
+    assert isinstance(found, HarnessError) or all("claim" in each for each in found)
 
 
 def a_large_file(path: Path) -> None:
@@ -179,10 +174,10 @@ CELLS = ["1", "68.40", "table", "missing", "k_steps", "epochs", "FID-50K", "SD-D
 cells = st.sampled_from(TEXTS) | st.sampled_from(CELLS)
 
 
-@examples(10, 500)
+@tries("published numbers with cells replaced", short=10, long=500)
 @given(st.dictionaries(st.sampled_from(COLUMNS), cells, max_size=4))
 def test_published_numbers_of_changed_cells_are_rows_or_refused(changed):
-    with counted("published numbers with cells replaced"), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         read = published.read
         typical = read(published.tables()[0])[0]
         patch.setattr(published, "tables", lambda: [None])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from examples import counted, examples, ours
+from examples import ours, tries
 from hostile_values import TEXTS, mutated, torn, values
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -21,24 +21,20 @@ NUMERALS = st.text("0123456789._eEkKmM+-nNaAiIfFxX ٣", max_size=45)
 SUFFIXES = {"k": 3, "K": 3, "m": 6, "M": 6, "": 0}
 
 
-@examples(100, 25_000)
+@tries("a count in every way of writing it is read as meant", short=100, long=25_000)
 @given(st.integers(1, 2**63 - 1), st.sampled_from(list(SUFFIXES)), st.booleans())
 @example(2**53 + 1, "", False)  # a float holds no such number
 @example(1_001_000, "M", False)  # 1.001 * 1e6 is no whole float
 def test_a_count_that_can_be_written_is_read_as_it_was_meant(number, suffix, underscored):
-    with counted("a count in every way of writing it is read as meant"):
-        digits = (
-            str(Decimal(number).scaleb(-SUFFIXES[suffix])) if suffix else f"{number:_}" if underscored else f"{number}"
-        )
-        assert parse_count(f"{digits}{suffix}") == number
+    digits = str(Decimal(number).scaleb(-SUFFIXES[suffix])) if suffix else f"{number:_}" if underscored else f"{number}"
+    assert parse_count(f"{digits}{suffix}") == number
 
 
-@examples(100, 20_000)
+@tries("any text as a count", short=100, long=20_000)
 @given(NUMERALS | st.text(max_size=60) | st.sampled_from(TEXTS))
 def test_a_count_is_a_whole_number_of_at_least_1_or_a_usage_error(text):
-    with counted("any text as a count"):
-        found = ours(lambda: parse_count(text))
-        assert isinstance(found, UsageError) or (type(found) is int and 1 <= found < 2**63)
+    found = ours(lambda: parse_count(text))
+    assert isinstance(found, UsageError) or (type(found) is int and 1 <= found < 2**63)
 
 
 @cache
@@ -61,46 +57,43 @@ YAMLS = st.one_of(
 )  # fmt: skip
 
 
-@examples(60, 10_000)
+@tries("--set with any key and any value", short=60, long=10_000)
 @given(st.lists(st.tuples(st.sampled_from(KEYS) | st.sampled_from(TEXTS) | st.text(max_size=8), YAMLS), max_size=3))
 def test_an_override_is_applied_or_refused(pairs):
-    with counted("--set with any key and any value"):
-        changed = ours(
-            lambda: apply_overrides(document(), [f"{key}={value}" for key, value in pairs], knobs().model_fields)
-        )
-        if not isinstance(changed, HarnessError):
-            ours(lambda: validate(changed, knobs()))
+    changed = ours(
+        lambda: apply_overrides(document(), [f"{key}={value}" for key, value in pairs], knobs().model_fields)
+    )
+    if not isinstance(changed, HarnessError):
+        ours(lambda: validate(changed, knobs()))
 
 
-@examples(60, 8_000)
+@tries("config.yaml with parts replaced, removed or added", short=60, long=8_000)
 @given(st.data())
 def test_a_changed_configuration_is_a_run_or_refused_and_its_folder_stays_below_the_runs(data):
-    with counted("config.yaml with parts replaced, removed or added"):
-        changed = data.draw(mutated(document()))
-        if not isinstance(changed, dict):
-            return
-        found = ours(lambda: validate(changed, knobs()))
-        if isinstance(found, RunConfig):
-            folder = Path("/runs") / found.recipe / found.run_id
-            assert folder.resolve().parent.parent == Path("/runs")
-        else:
-            assert len(str(found)) < 20_000
+    changed = data.draw(mutated(document()))
+    if not isinstance(changed, dict):
+        return
+    found = ours(lambda: validate(changed, knobs()))
+    if isinstance(found, RunConfig):
+        folder = Path("/runs") / found.recipe / found.run_id
+        assert folder.resolve().parent.parent == Path("/runs")
+    else:
+        assert len(str(found)) < 20_000
 
 
-@examples(60, 8_000)
+@tries("config.yaml of any bytes", short=60, long=8_000)
 @given(st.data())
 def test_a_file_given_as_a_configuration_is_plain_values_or_refused(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "hostile-config.yaml"
-    with counted("config.yaml of any bytes"):
-        text = yaml.safe_dump(document()).encode()
-        content = data.draw(
-            torn(text) | YAMLS.map(lambda y: f"method: {y}".encode(errors="replace")) | st.binary(max_size=60)
-        )
-        path.write_bytes(content)
-        found = ours(lambda: read_config(path))
-        if not isinstance(found, HarnessError):
-            assert isinstance(found["method"], str)
-            json.dumps(found)  # nothing but what a record can hold
+    text = yaml.safe_dump(document()).encode()
+    content = data.draw(
+        torn(text) | YAMLS.map(lambda y: f"method: {y}".encode(errors="replace")) | st.binary(max_size=60)
+    )
+    path.write_bytes(content)
+    found = ours(lambda: read_config(path))
+    if not isinstance(found, HarnessError):
+        assert isinstance(found["method"], str)
+        json.dumps(found)  # nothing but what a record can hold
 
 
 def test_values_that_stand_for_more_than_memory_holds_are_refused_at_once(tmp_path):

@@ -125,7 +125,7 @@ def test_steps_done_again_after_a_resumption_have_the_times_of_the_second_time(t
     events = [("start", 0, 0), ("checkpoint", 200, 20), ("preemption", 290, 29), ("resume", 200, 1000)]
     events += [("checkpoint", 400, 1020), ("divergence", 410, 1021)]
     write_lines(folder / "events.jsonl", [{"time": at(t), "event": e, "step": s} for e, s, t in events])
-    clock = history.read(folder).clock
+    found = history.read(folder)
     for step, seconds, recorded in (
         (0, 0, True),
         (100, 10, False),
@@ -135,7 +135,7 @@ def test_steps_done_again_after_a_resumption_have_the_times_of_the_second_time(t
         (400, 1020, True),
         (600, 1040, False),  # 10 steps a second, as its log says
     ):
-        time, known = clock.at(step)
+        time, known = found.time_of(step)
         assert (time - START, known) == (pytest.approx(seconds), recorded), step
 
 

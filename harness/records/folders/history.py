@@ -38,32 +38,6 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Clock:
-    """When a run's steps were done: at the steps of its events as recorded, between two events along a line.
-
-    A resumption repeats the steps after its checkpoint, and the second time counts. Steps never decrease in `events`.
-    """
-
-    events: tuple[tuple[int, float], ...]  # (step, seconds since 1970)
-    seconds_per_step: float
-
-    def at(self, step: int) -> tuple[float | None, bool]:
-        """The time in seconds since 1970, and whether an event recorded it; (None, False) where no event has a time."""
-        if not self.events:
-            return None, False
-        i = bisect.bisect_left(self.events, (step, -math.inf))
-        if i < len(self.events) and self.events[i][0] == step:
-            return self.events[i][1], True
-        if i == 0:
-            return self.events[0][1], False
-        before, time = self.events[i - 1]
-        if i == len(self.events):
-            return time + (step - before) * self.seconds_per_step, False
-        after, end = self.events[i]
-        return time + (end - time) * (step - before) / (after - before), False
-
-
-@dataclass(frozen=True)
 class History:
     """One run's. Finished or not: what there is so far."""
 
@@ -74,11 +48,30 @@ class History:
     manifest: Manifest | None
     lines: tuple[dict[str, Any], ...]  # what metrics.jsonl holds, by step
     evaluations: tuple[tuple[str, Evaluation], ...]  # with the name of the series each belongs to, by step
-    clock: Clock
+    times: tuple[tuple[int, float], ...]  # steps with the seconds since 1970 that events recorded, by step
+    seconds_per_step: float  # after the last of them
 
     @property
     def recipe(self) -> str:
         return self.name.partition("/")[0]
+
+    def time_of(self, step: int) -> tuple[float | None, bool]:
+        """When a step was done, in seconds since 1970, and whether an event recorded it; else it is interpolated.
+
+        (None, False) where no event has a time.
+        """
+        if not self.times:
+            return None, False
+        i = bisect.bisect_left(self.times, (step, -math.inf))
+        if i < len(self.times) and self.times[i][0] == step:
+            return self.times[i][1], True
+        if i == 0:
+            return self.times[0][1], False
+        before, time = self.times[i - 1]
+        if i == len(self.times):
+            return time + (step - before) * self.seconds_per_step, False
+        after, end = self.times[i]
+        return time + (end - time) * (step - before) / (after - before), False
 
     @cached_property
     def settings(self) -> dict[str, Scalar]:
@@ -101,7 +94,7 @@ class History:
             values = found.setdefault(evaluation.step or 0, {})
             for metric, value in evaluation.metrics.items():
                 values.setdefault(f"{series}/{metric}", value)
-        return [Point(step, *self.clock.at(step), values) for step, values in sorted(found.items()) if values]
+        return [Point(step, *self.time_of(step), values) for step, values in sorted(found.items()) if values]
 
 
 def read_all(folders: Iterable[Path]) -> tuple[list[History], list[LeftOut]]:
@@ -148,11 +141,13 @@ def read(folder: Path) -> History:
         manifest=found.manifest,
         lines=tuple(lines),
         evaluations=tuple(evaluations),
-        clock=_clock(found.events, found.manifest, found.logged_speed),
+        times=_times(found.events, found.manifest),
+        seconds_per_step=1 / found.logged_speed if found.logged_speed else 0.0,
     )
 
 
-def _clock(events: Sequence[Mapping[str, Any]], manifest: Manifest | None, speed: float | None) -> Clock:
+def _times(events: Sequence[Mapping[str, Any]], manifest: Manifest | None) -> tuple[tuple[int, float], ...]:
+    """Of History. A resumption repeats the steps after its checkpoint, and the second time counts."""
     known: list[tuple[int, float]] = []
     for event in events:
         time, step = as_time(event.get("time")), event.get("step")
@@ -164,7 +159,7 @@ def _clock(events: Sequence[Mapping[str, Any]], manifest: Manifest | None, speed
     if not known and manifest and (started := as_time(manifest.started_at)):
         known = [(0, started.timestamp())]
     known.sort(key=lambda event: event[0])  # stable: of one step, the first time it was done
-    return Clock(tuple(known), 1 / speed if speed else 0.0)
+    return tuple(known)
 
 
 def _series(evaluations: Iterable[Evaluation]) -> Iterator[tuple[str, Evaluation]]:
@@ -206,7 +201,7 @@ def write_csv(history: History, out: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     logged_first = dict.fromkeys(name for point in history.points for name in point.values)
     names = sorted(logged_first, key=lambda name: name.startswith(EVALUATION))  # stable: then what was measured
-    rows = [{"step": p.step, "time": _iso(p.time), "time_is": _how_known(p), **p.values} for p in history.points]
+    rows = [{"step": p.step, **_time_cells(p), **p.values} for p in history.points]
     write_atomically(folder / "history.csv", _csv(["step", "time", "time_is", *names], rows))
     measured = [
         {
@@ -236,12 +231,11 @@ def _csv(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _how_known(point: Point) -> str:
-    return "" if point.time is None else "recorded" if point.known else "between events"
-
-
-def _iso(time: float | None) -> str:
-    return "" if time is None else datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds")
+def _time_cells(point: Point) -> dict[str, str]:
+    if point.time is None:
+        return {"time": "", "time_is": ""}
+    time = datetime.fromtimestamp(point.time, UTC).isoformat(timespec="milliseconds")
+    return {"time": time, "time_is": "recorded" if point.known else "between events"}
 
 
 def _is_number(value: object) -> bool:
