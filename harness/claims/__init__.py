@@ -21,7 +21,7 @@ class Claim:
     """One statement of a paper, and the predicate over results that tests it."""
 
     id: str
-    place: str  # in the paper
+    place: str  # where the paper says it: "Table 1; Sec. 4.2"
     statement: str
     published: str  # the numbers printed for it
     test: Test

@@ -30,7 +30,7 @@ from harness.records.panels import SHORT_HASH, device_title
 from harness.records.store import Run
 from harness.records.trials import DEMO_DATA, DEMO_SIZE, Scale, Trial, has_knobs
 
-Pipelines = tuple[str, str]  # of the two arms
+Pipelines = tuple[str, str]  # how the first arm reads its data, and the second
 LATENTS: Pipelines = ("cached", "cached")
 OTHER_ENCODES: Pipelines = ("cached", "online-vae")
 
@@ -96,7 +96,7 @@ class Machine:
 
     name: str
     first: Run
-    trials: Mapping[tuple[str, str], list[Trial]]  # by pipeline and data
+    trials: Mapping[tuple[str, str], list[Trial]]  # keys: pipeline and data
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ class Distances:
 class Parameters:
     """The networks that are sampled have the paper's numbers of parameters, in millions, to within 0.1%."""
 
-    published: Mapping[str, float]  # by recipe
+    published: Mapping[str, float]  # millions of parameters by recipe
 
     def __call__(self, index: Index) -> Iterator[Found]:
         comparisons, lacking, remarks = [], [], []

@@ -241,7 +241,7 @@ class OfKnob:
 
 @dataclass(frozen=True)
 class Best(OfKnob):
-    """Of all measured values of the knob, the arm's has the lowest distance; values on both sides are needed.
+    """The arm's value of the knob has the lowest distance of all measured ones; values on both sides are needed.
 
     `values` are those whose absence is reported.
     """
@@ -280,7 +280,7 @@ class AtEveryStep:
 
     a: Arm
     others: tuple[Arm, ...]
-    published: Mapping[tuple[str, int], Published] = field(default_factory=dict)  # by method and step
+    published: Mapping[tuple[str, int], Published] = field(default_factory=dict)  # keys: method and step
 
     @property
     def arms(self) -> tuple[Arm, ...]:

@@ -49,9 +49,9 @@ class Comparison:
     other: str  # "MDT"
     quantity: str  # "FID-50K", "steps/s"
     ratios: tuple[float, ...]  # positive; subject over other
-    claimed: Claimed  # of `bound`
+    claimed: Claimed  # on which side of `bound` the claim says the ratio lies
     bound: float = 1.0  # within: between 1 / bound and bound
-    published: float | None = None  # the same ratio by the paper's numbers
+    published: float | None = None  # the ratio of the paper's numbers
     pairs: Literal["seed", "round"] = "seed"
     seeds: tuple[int, ...] = ()
     runs: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ class Comparison:
         return self.exact or self.n >= FEWEST_PAIRS
 
     def interval(self, confidence: float = 1 - ALPHA) -> tuple[float, float] | None:
-        """Of the geometric mean ratio; None where no spread is known. An exact quantity has its lowest and highest."""
+        """The interval of the mean ratio, None without a spread; an exact quantity has its lowest and highest ratio."""
         if self.exact:
             return min(self.ratios), max(self.ratios)
         if self.n < 2 or self.degenerate:
@@ -168,7 +168,7 @@ class Found:
     missing: tuple[str, ...] = ()  # not measured, and only reported
     remarks: tuple[str, ...] = ()  # effects besides the ratios
     scale: Scale | None = None
-    title: str = ""  # of the place
+    title: str = ""  # the place, in words
     name: str = ""
     differences: tuple[str, ...] = ()  # from the paper's conditions
     notes: tuple[str, ...] = ()
@@ -179,7 +179,7 @@ class Judgement:
     """What was found about one claim in one setting."""
 
     claim: str
-    place: str  # in the paper
+    place: str  # where the paper says it
     statement: str
     published: str  # the paper's numbers, as text
     scale: Scale | None  # None: not tested anywhere

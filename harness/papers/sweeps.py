@@ -14,7 +14,7 @@ class Member(NamedTuple):
 
     recipe: str
     assignments: tuple[str, ...]  # key=value, as --set takes them: the scale's, then its own
-    own: tuple[str, ...]  # of these, what sets it apart from the sweep's other runs
+    own: tuple[str, ...]  # those assignments that set it apart from the sweep's other runs
     guided: tuple[float, ...]  # guidance scales of further evaluations
 
     @property
@@ -83,7 +83,7 @@ def _member(entry: dict[str, Any], scale: dict[str, Any]) -> Member:
 
 
 def _with_all_wanted(member: Member, other: Member | None) -> Member:
-    """Of two equal runs the one that evaluates more: its milestones, and the guidance scales of both."""
+    """The one of two equal runs that evaluates more: it has its own milestones, and the guidance scales of both."""
     if other is None:
         return member
     guided = tuple(dict.fromkeys((*other.guided, *member.guided)))

@@ -24,7 +24,7 @@ from harness.system.errors import UsageError
 
 NOT_RECORDED = "not recorded"
 TASK = "class-conditional-image-generation"
-Shapes = Mapping[str, Sequence[int]]  # of the weights, by name
+Shapes = Mapping[str, Sequence[int]]  # the shape of each weight, by the weight's name
 
 
 IMAGENET_TERMS = (
@@ -32,7 +32,7 @@ IMAGENET_TERMS = (
     "its images belong to their owners, and neither they nor their latents are part of this folder. Whether weights "
     "trained on them may be used in another way is for their user to find out."
 )
-DATA_NOTES = {  # by the beginning of the data set's name
+DATA_NOTES = {  # keys: how the data set's name begins
     "digits": "The digits are the test part of the UCI set Optical Recognition of Handwritten Digits, as scikit-learn "
     "ships it; the UCI repository gives it under CC BY 4.0.",
     "cifar10": "The authors of CIFAR-10 state no licence.",

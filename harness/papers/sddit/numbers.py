@@ -11,12 +11,6 @@ from harness.system.errors import unknown
 FIGURES = ("3", "4", "5", "6", "7")  # 1 and 2 are drawings of the method
 TABLES = ("1", "2", "3", "4")
 
-COMPONENTS: dict[str, dict[str, float | bool]] = {  # the knobs of each row of Table 3, the full method first
-    "full (mask 50%)": {"mask_ratio": 0.5, "discriminate": True},
-    "w/o L_D (mask 50%)": {"mask_ratio": 0.5, "discriminate": False},
-    "w/o mask (ratio 0)": {"mask_ratio": 0.0, "discriminate": True},
-}
-
 IMAGENET = 1_281_167  # training images: one epoch
 BUDGET = (400, 256)  # thousands of steps, batch: what later methods are compared at
 BUDGET_EPOCHS = 80

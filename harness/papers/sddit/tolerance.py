@@ -11,9 +11,8 @@ from typing import Any
 
 from harness.claims.comparison import Arm, Side, distance_at, own_differences
 from harness.claims.verdict import NOT_REPRODUCED, Judgement
-from harness.papers import published
+from harness.papers import published, specified
 from harness.papers.published import Target, target_of
-from harness.papers.sddit.numbers import COMPONENTS
 from harness.recipes.reading import printed_knobs
 from harness.records.evidence import Evidence
 from harness.records.trials import Setting
@@ -89,7 +88,7 @@ def _knobs(row: Mapping[str, Any]) -> dict[str, Any] | None:
     """The knobs that a row stands for; None where it is guided, or its conditions are not stated."""
     place, series = row["figure_or_table"], row["series"]
     if place == "SD-DiT Tab.3":
-        return COMPONENTS.get(series)
+        return specified("tables.yaml")["table3"]["components"].get(series)
     if row["method"] != "SD-DiT" or place in ("SD-DiT Tab.1", "SD-DiT Tab.2"):
         return {}
     if place == "SD-DiT App.B":

@@ -9,7 +9,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 MOST_TICKS = 5
 WIDE = 4.0  # values that span a larger factor are drawn on a logarithmic axis
-MULTIPLES = ((1, 3), (1, 2, 5), (1, 2, 3, 5, 7), (1, 1.5, 2, 3, 4, 5, 6, 7, 8))  # of a power of ten
+MULTIPLES = (
+    (1, 3),
+    (1, 2, 5),
+    (1, 2, 3, 5, 7),
+    (1, 1.5, 2, 3, 4, 5, 6, 7, 8),
+)  # times powers of ten
 THOUSANDS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 TIMES = (("hours", 1.0), ("minutes", 60.0), ("seconds", 3600.0))  # names, and how many an hour has
 

@@ -27,7 +27,7 @@ from harness.records.schema import write_atomically
 from harness.system.errors import DataError
 
 WIDTH = 4.0  # inches. One column of a two-column page is 3.3 inches wide: the letters stay readable at that width.
-MOST_PANELS = 8  # of one figure, that a reader can take in
+MOST_PANELS = 8  # in one figure: a reader can take in no more
 LINE = 0.138  # inches, height of a line of text
 UNDER_AXES = 0.42  # inches, for the ticks and the label of an x-axis
 HEADING, TITLE, KEY, NOTE = 50, 54, 56, 70  # letters in a line of each kind of text
@@ -35,7 +35,7 @@ HEADING_SIZE, TITLE_SIZE, KEY_SIZE, NOTE_SIZE = 9.5, 8.5, 7.5, 7.2  # points
 NOTE_COLOUR, RULE_COLOUR, TEXT_COLOUR = "#505050", "#b0b0b0", "#202020"
 DASHES = (0, (4, 3))
 DOTS = (0, (1, 1.5))
-FOREIGN_COLOUR = "#9a9a9a"  # of code that is not this harness's
+FOREIGN_COLOUR = "#9a9a9a"  # for code that is not this harness's
 
 Row = Mapping[str, Any]
 
@@ -59,7 +59,7 @@ class Panel:
 class Drawing:
     """A figure, the data frame that it draws, and what a reader must know of it."""
 
-    name: str  # of its files: "figure4", "losses"
+    name: str  # its files have this name: "figure4", "losses"
     title: str
     alternative: str  # what it shows, for those who cannot see it
     figure: Figure

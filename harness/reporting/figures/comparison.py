@@ -9,7 +9,7 @@ from harness.records.evidence import gather
 from harness.reporting import figures
 from harness.reporting.figures.speed_quality import trials_of
 
-SCHEMA_VERSION = 1  # of this document
+SCHEMA_VERSION = 1  # increased when a field of this document changes its meaning
 
 
 def compare(roots: Iterable[Path], which: str, out: Path) -> dict[str, Any]:

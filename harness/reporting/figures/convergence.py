@@ -24,7 +24,7 @@ MOST_MARKERS = 15  # points of a line; where it has more, a band replaces marker
 TIMES = ("hours", "hours_sd", "device_hours", "device_hours_sd")
 
 Arms = Mapping[str, Sequence[Trial]]  # a line's label: its runs, which differ in their seed alone
-Spec = Mapping[str, Any]  # of the figure, in figures.yaml
+Spec = Mapping[str, Any]  # the figure's entry of figures.yaml
 
 
 def make(evidence: Evidence, spec: Spec) -> Drawing:

@@ -22,9 +22,9 @@ from harness.reporting.drawing.sheet import DASHES, DOTS, TEXT_COLOUR, Drawing, 
 from harness.reporting.figures import measured as shared
 
 SUBHEADING = "Lower is better. Hollow: published. Filled: measured. A ring marks the lowest point."
-AREA_HEIGHT = 0.8  # of the density, as a share of the axes
+AREA_HEIGHT = 0.8  # height of the density's peak, as a share of the axes
 
-Spec = Mapping[str, Any]  # of the figure, in figures.yaml
+Spec = Mapping[str, Any]  # the figure's entry of figures.yaml
 
 
 def make(evidence: Evidence, spec: Spec) -> Drawing:

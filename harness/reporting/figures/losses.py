@@ -29,8 +29,8 @@ SUBHEADING = (
     "The paper prints no loss."
 )
 
-MAX_POINTS = 150  # of one curve
-MARKERS = 5  # of a curve
+MAX_POINTS = 150  # a curve with more is smoothed
+MARKERS = 5  # about as many on a curve
 
 
 DENOISING, DISCRIMINATIVE = "denoising", "discriminative"
@@ -208,7 +208,7 @@ def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
             marker=style.marker if line == "-" else None,  # dashes distinguish the other curves
             markersize=3.5,
             markeredgewidth=0,
-            markevery=(number * every // len(curves), every),  # of curves that coincide, both are seen
+            markevery=(number * every // len(curves), every),  # where curves coincide, the markers of both are seen
             label=curve["label"].iloc[0],
             gid=f"{method}/{part}",
             zorder=3,

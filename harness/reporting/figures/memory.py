@@ -6,7 +6,6 @@ contender's part alone. These are different quantities: each has axes of its own
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
@@ -19,7 +18,7 @@ from harness.recipes.naming import digest
 from harness.records.bench_record import Bench
 from harness.records.evidence import Evidence
 from harness.records.looks import from_title, look, order
-from harness.records.panels import LONGEST_NAME, device_title
+from harness.records.panels import LONGEST_NAME, device_title, distinct, flat
 from harness.records.store import Run
 from harness.records.trials import Setting, Trial
 from harness.reporting.drawing.sheet import FOREIGN_COLOUR, KEY_SIZE, TEXT_COLOUR, Drawing, Panel, Row, drawing
@@ -96,16 +95,11 @@ def _of_runs(runs: Iterable[Run]) -> list[Panel]:
     for run in runs:
         if run.result.peak_memory_bytes and isinstance(run.config["protocol"].get("batch_size"), int):
             groups[digest(_conditions(run))].append(Trial(run, ""))
-    panels = [_panel(rows, *_notes(rows)) for trials in groups.values() if (rows := _rows(trials))]
-    named: dict[str, list[Panel]] = defaultdict(list)
-    for panel in panels:
-        named[panel.title].append(panel)
-    shown = []
-    for title, alike in named.items():  # what else differs is in the configurations of their runs
-        for number, panel in enumerate(alike, start=1):
-            unique = f"{title} ({number} of {len(alike)})" if len(alike) > 1 else title
-            shown.append(replace(panel, title=unique, rows=[{**row, "panel": unique} for row in panel.rows]))
-    return sorted(shown, key=lambda panel: (panel.rows[0]["kind"] != ON_DEVICE, -len(panel.rows), panel.title))
+    found = [(rows, flat("", _conditions(trials[0].run))) for trials in groups.values() if (rows := _rows(trials))]
+    titles = distinct([(rows[0]["panel"], conditions) for rows, conditions in found])
+    titled = [[{**row, "panel": title} for row in rows] for (rows, _), title in zip(found, titles, strict=True)]
+    titled.sort(key=lambda rows: (rows[0]["kind"] != ON_DEVICE, -len(rows), rows[0]["panel"]))
+    return [_panel(rows, *_notes(rows)) for rows in titled]
 
 
 def _conditions(run: Run) -> dict[str, Any]:

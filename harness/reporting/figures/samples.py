@@ -37,12 +37,12 @@ LINE_SHARE = 16  # a line of side / 16 pixels, at least one, ends every image
 SMALLEST_SIDE = 512  # pixels: tiny pictures are enlarged by a whole factor until their longer side has as many
 VAE_FACTORS = (8, 4, 16, 2)  # pixels to a latent's side; which one is seen from the picture's size
 
-MAX_PIXELS = 2**25  # of one grid; the largest that is written, of 512 x 512 images, has 5440 x 5440
+MAX_PIXELS = 2**25  # a larger grid is not read; the largest that is written, with 512 x 512 images, has 5440 x 5440
 TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 MAX_SETTINGS = 3  # drawn; the others are counted
 MAX_METHODS = 8
-IMAGES = 12  # of a class beside one another, all methods together
+IMAGES = 12  # images of a class beside one another, all methods together
 LARGEST = 0.4  # inches, an image's side
 FINEST = 64  # pixels of a drawn image's side: larger ones are reduced by a whole factor, or the SVG grows to megabytes
 
@@ -52,7 +52,7 @@ class Column:
     """One method's share of a picture: a run and its images."""
 
     trial: Trial
-    classes: tuple[int, ...]  # of the rows
+    classes: tuple[int, ...]  # the class of each row
     counts: tuple[int, ...]  # images of each class in the grid
     images: np.ndarray  # (rows, images, side, side, 3) uint8
 
@@ -167,7 +167,7 @@ def read_grid(path: Path, layout: Layout) -> np.ndarray:  # (rows, images, side,
             warnings.catch_warnings(action="error", category=TOO_LARGE[1]),
             Image.open(path, formats=("PNG",)) as picture,
         ):
-            width, height = picture.size  # of its header: nothing is decoded yet
+            width, height = picture.size  # read from the header: nothing is decoded yet
             found = f"samples/grid.png has {width} x {height} pixels"
             if width * height > MAX_PIXELS:
                 raise DataError(f"{found}; more than {MAX_PIXELS:,} are not read.")

@@ -5,7 +5,7 @@ point lies under the line of the rate that its device reached for a large matrix
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from harness.records.evidence import Evidence
 from harness.records.looks import REFERENCE, look, order
 from harness.records.panels import device_title
+from harness.records.schema import Device
 from harness.reporting.drawing.scales import fit, log_ticks, short
 from harness.reporting.drawing.sheet import DASHES, NOTE_SIZE, RULE_COLOUR, TEXT_COLOUR, Drawing, Panel, Row, drawing
 from harness.reporting.figures import timed_steps
-from harness.reporting.figures.timed_steps import ONLINE, PUBLISHED_BATCH, Timed
+from harness.reporting.figures.timed_steps import ONLINE, PUBLISHED_BATCH
 
 NAME = "cost"
 TITLE = "Training speed against its arithmetic"
@@ -29,10 +30,9 @@ SUBHEADING = (
     "published. Grey lines: equal arithmetic a second, as the right-hand scale says where they end."
 )
 PUBLISHED_DEVICE = "8 x A100"
-MAX_LABELS = 8  # of one pair of axes
+MAX_LABELS = 8  # more labels in one panel would hide the points
 WIDE, ROOM = 1.5, 1.15  # factors between the ends of the points and those of the x-axis and the y-axis
 MARKER, SMALL = 5.5, 3.5  # points of 1/72 inch
-HALO = withStroke(linewidth=2, foreground="white")
 
 
 def make(evidence: Evidence) -> Drawing:
@@ -80,23 +80,24 @@ def _measured(evidence: Evidence) -> tuple[list[Panel], dict[str, int]]:
     The arithmetic of two sizes is so far apart that the points of one would lie on each other.
     """
     lost: Counter[str] = Counter()
-    machines: dict[tuple[str, str], list[Timed]] = defaultdict(list)
-    for timed in timed_steps.measured(evidence):
-        if isinstance(timed.row, str):
-            lost[timed.row] += 1
+    panels: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    machines: dict[str, tuple[Device, int]] = {}
+    for device, processes, row in timed_steps.measured(evidence):
+        if isinstance(row, str):
+            lost[row] += 1
         else:
-            machines[timed.machine, timed.row["size"]].append(timed)
-    ordered = sorted(machines.items(), key=lambda found: (found[1][0].device.kind != "cuda", -len(found[1]), found[0]))
-    return [_of_machine(evidence, size, members) for (_, size), members in ordered], dict(sorted(lost.items()))
+            machine = timed_steps.machine(device, processes)
+            machines[machine] = device, processes
+            panels[machine, row["size"]].append(row)
+    ordered = sorted(panels.items(), key=lambda item: (machines[item[0][0]][0].kind != "cuda", -len(item[1]), item[0]))
+    return [_of_machine(evidence, *machines[name], rows) for (name, _), rows in ordered], dict(sorted(lost.items()))
 
 
-def _of_machine(evidence: Evidence, size: str, members: Sequence[Timed]) -> Panel:
-    first = members[0]
-    ceilings = timed_steps.ceilings(evidence.benches, first.machine)
-    processes = f", {first.processes} processes" if first.processes > 1 else ""
-    title = f"{device_title(first.device)}{processes}, size {size}"
-    rows = [member.row for member in members if not isinstance(member.row, str)]
+def _of_machine(evidence: Evidence, device: Device, processes: int, rows: list[Row]) -> Panel:
+    ceilings = timed_steps.ceilings(evidence.benches, timed_steps.machine(device, processes))
+    also = f", {processes} processes" if processes > 1 else ""
     rows.sort(key=lambda row: (order(row["method"]), row["source"], row["name"]))
+    title = f"{device_title(device)}{also}, size {rows[0]['size']}"
     return _panel(title, rows, ceilings, list(_notes(rows, ceilings)))
 
 
@@ -209,42 +210,29 @@ def _lines(axes: Axes, points: pd.DataFrame) -> None:
 
 
 def _label(axes: Axes, points: pd.DataFrame) -> None:
-    """One label for the points of each size and way of training, beside the fastest of them."""
-    groups: dict[tuple[str, ...], list[Any]] = defaultdict(list)
-    for row in points.itertuples():
-        groups[_describe(row, points)].append(row)
-    low, high = np.log(axes.get_xlim())
-    for number, (way, members) in enumerate(sorted(groups.items())[:MAX_LABELS]):
-        fastest = max(members, key=lambda row: (row.images_per_sec, row.name))
-        near_the_right = np.log(fastest.gmacs_per_image) > low + 0.65 * (high - low)
-        side = "left" if number % 2 and not near_the_right else "right"
+    """Beside the fastest point of each way of training, how that way differs from the panel's others."""
+    words: dict[str, Callable[[Any], str]] = {
+        "pipeline": lambda pipeline: "with VAE" if pipeline == ONLINE else "",
+        "batch_size": lambda batch: f"batch {batch}",
+        "precision": str,
+        "compiled": lambda compiled: "compiled" if compiled else "eager",
+    }
+    differing = [name for name in words if points[name].nunique() > 1]
+    if not differing:
+        return
+    for number, (way, members) in enumerate(list(points.groupby(differing))[:MAX_LABELS]):
+        fastest = max(members.itertuples(), key=lambda row: (row.images_per_sec, row.name))
         axes.annotate(
-            ", ".join(part for part in way if part),
+            ", ".join(filter(None, (words[name](value) for name, value in zip(differing, way, strict=True)))),
             (fastest.gmacs_per_image, fastest.images_per_sec),
-            (6 if side == "left" else -6, -13 if near_the_right and number % 2 else 3),
+            (6 if number % 2 else -6, 3),
             textcoords="offset points",
-            ha=side,
+            ha="left" if number % 2 else "right",
             size=NOTE_SIZE,
             color=TEXT_COLOUR,
-            path_effects=[HALO],
+            path_effects=[withStroke(linewidth=2, foreground="white")],
             zorder=4,
         )
-
-
-def _describe(row: Any, points: pd.DataFrame) -> tuple[str, ...]:
-    """Its size, whether it encodes, and what else is not the same in all points of that size."""
-    alike = points[(points["size"] == row.size) & (points["pipeline"] == row.pipeline)]
-
-    def differs(column: str) -> bool:
-        return alike[column].nunique() > 1
-
-    return (
-        row.size.upper() if len(row.size) <= 2 else row.size,
-        "with VAE" if row.pipeline == ONLINE else "",
-        f"batch {row.batch_size}" if differs("batch_size") else "",
-        row.precision if differs("precision") else "",
-        ("compiled" if row.compiled else "eager") if differs("compiled") else "",
-    )
 
 
 def _rate_of(row: Row) -> float:

@@ -45,7 +45,7 @@ class Group:
     """
 
     name: str
-    letter: str  # by which figure and report call it
+    letter: str  # figure and report call the group by it
     title: str
     metric: str
     points: Sequence[Row]
@@ -255,9 +255,9 @@ def _group(name: str, title: str, trials: Sequence[Trial], spec: Mapping[str, An
 
 
 def _as_published(found: Sequence[list[Trial]]) -> list[list[Trial]]:
-    """Of each method the points with the paper's values of what its ablations vary; all of them where none has those.
+    """Each method's points with the paper's values of what its ablations vary; all its points where none has those.
 
-    Of too many, those with most seeds, every method in turn.
+    Where there are too many points, those with most seeds are taken, every method in turn.
     """
     ranked = []
     for method in {members[0].method for members in found}:

@@ -1,9 +1,14 @@
-"""Timed training steps, each at the arithmetic of its step: of runs, of benches and of SD-DiT Fig. 3."""
+"""Timed training steps, each at the arithmetic of its step: of runs, of benches and of SD-DiT Fig. 3.
+
+A row is one marker: what was timed, at the arithmetic of its step, with that of its VAE where the step has one. Its
+speed is the mean of runs or the median of a bench's windows; `low` and `high` are one standard deviation from it, or
+the lowest and highest window; `n` counts seeds or windows.
+"""
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from harness.papers.sddit import numbers as published
 from harness.recipes.naming import digest
@@ -13,6 +18,7 @@ from harness.records.looks import look, measured_title
 from harness.records.schema import Device
 from harness.records.store import Run
 from harness.records.trials import Spread, has_knobs
+from harness.reporting.drawing.sheet import Row
 
 GIGA = 1e9
 PUBLISHED_SIZE, PUBLISHED_BATCH = "s", 256  # SD-DiT Fig. 3
@@ -20,19 +26,8 @@ ONLINE = "online-vae"
 ONE_RATE = ("fp32", "tf32")  # precisions of a step whose VAE computes in the same one
 
 
-# One marker: what was timed, at the arithmetic of its step, with that of its VAE, where the step has one. Its speed is
-# the mean of runs or the median of a bench's windows; `low` and `high` are one standard deviation from it, or the
-# lowest and highest window; `n` counts seeds or windows.
-Row = dict[str, Any]
-
-
-class Timed(NamedTuple):
-    """What was timed on a machine: its row, or why it has no row."""
-
-    machine: str  # the device and the number of processes; speeds share axes where it is equal
-    device: Device
-    processes: int
-    row: Row | str
+# A device, its number of processes, and the row of what was timed there, or why it has no row.
+Timed = tuple[Device, int, Row | str]
 
 
 def measured(evidence: Evidence) -> Iterator[Timed]:
@@ -41,11 +36,11 @@ def measured(evidence: Evidence) -> Iterator[Timed]:
     yield from _of_benches(evidence.benches)
 
 
-def ceilings(benches: Iterable[Bench], machine: str) -> dict[str, float]:
-    """The highest rate that any bench of a machine reached, by precision, in 1e9 multiply-accumulates a second."""
+def ceilings(benches: Iterable[Bench], name: str) -> dict[str, float]:
+    """The highest rate that any bench of machine `name` reached, by precision, in 1e9 multiply-accumulates a second."""
     found: dict[str, float] = {}
     for bench in benches:
-        if _machine(bench.device, 1) == machine:
+        if machine(bench.device, 1) == name:
             for precision, flops in bench.matrix_flops_per_second.items():
                 if _positive(flops):
                     found[precision] = max(found.get(precision, 0.0), flops / 2 / GIGA)
@@ -56,7 +51,7 @@ def figure3(evidence: Evidence) -> tuple[list[Row], list[str], list[dict[str, An
     """The published speeds whose arithmetic is counted here, the models whose is not, and those without a speed."""
     points, missing = published.figure3()
     counts = {point["method"]: _counted(evidence, point["method"]) for point in points}
-    placed = [
+    placed: list[Row] = [
         {
             "source": "published",
             "name": point["model"],
@@ -89,7 +84,7 @@ def _of_runs(runs: Iterable[Run], encoders: Mapping[tuple[str, str], float]) -> 
     for run in runs:
         why = _why_not(run, encoders)
         if why:
-            yield Timed(_machine_of(run), run.result.device, run.result.world_size, why)
+            yield run.result.device, run.result.world_size, why
         else:
             groups[digest(_way(run))].append(run)
     for members in groups.values():
@@ -114,7 +109,7 @@ def _of_runs(runs: Iterable[Run], encoders: Mapping[tuple[str, str], float]) -> 
             "high": None if speed.sd is None else speed.mean + speed.sd,
             "n": speed.n,
         }
-        yield Timed(_machine_of(members[0]), result.device, result.world_size, row)
+        yield result.device, result.world_size, row
 
 
 def _why_not(run: Run, encoders: Mapping[tuple[str, str], float]) -> str | None:
@@ -132,7 +127,7 @@ def _way(run: Run) -> dict[str, Any]:
     config, result = run.config, run.result
     aside = {"steps", "data"}
     return {
-        "machine": _machine_of(run),
+        "machine": machine(run.result.device, run.result.world_size),
         "method": result.method,
         "size": result.size,
         "network": config["network"],
@@ -176,7 +171,7 @@ def _of_benches(benches: Iterable[Bench]) -> Iterator[Timed]:
                     "high": speed.highest,
                     "n": len(entry.windows),
                 }
-            yield Timed(_machine(bench.device, 1), bench.device, 1, row)
+            yield bench.device, 1, row
 
 
 def _vae_of(bench: Bench, entry: Entry) -> float | None:
@@ -232,12 +227,9 @@ def _size_of(made: Mapping[str, Any]) -> str:
     return str(made.get("recipe", "")).partition("-")[2] or "?"
 
 
-def _machine(device: Device, processes: int) -> str:
+def machine(device: Device, processes: int) -> str:
+    """Equal where speeds share axes."""
     return digest({"device": device.model_dump(mode="json"), "processes": processes})
-
-
-def _machine_of(run: Run) -> str:
-    return _machine(run.result.device, run.result.world_size)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -27,7 +27,7 @@ def form(value: float | Spread | None, spec: str, unit: float = 1.0) -> str:
 
 
 def _ratio(entry: Entry, other: Entry) -> str:
-    """Of the one's speed to the other's, round by round."""
+    """The ratio of one contender's speed to another's, round by round."""
     pairs = zip(entry.windows, other.windows, strict=True)
     values = [(a.steps / a.seconds) / (b.steps / b.seconds) for a, b in pairs]
     return form(Spread(median=statistics.median(values), lowest=min(values), highest=max(values)), ".2f")

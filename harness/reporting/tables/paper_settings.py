@@ -1,4 +1,4 @@
-"""Table 4 of the SD-DiT paper and what its text adds: each setting beside the recipe's value and that of the runs."""
+"""The settings that a paper prints and what its text adds, each beside the recipe's value and that of the runs."""
 
 import math
 import re
@@ -15,13 +15,12 @@ from harness.records.folders.departures import knob_defaults
 from harness.records.store import Run
 from harness.reporting.tables.table import NOTHING, Cell, Table, count, frame_of
 
-METHOD = "sddit"
 NOT_STATED, NOT_A_SETTING, WORDED = "not stated", "not a setting", "worded otherwise"
 COUNT = re.compile(r"([\d.]+)\s*([kM])", re.IGNORECASE)
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
 ABSENT = object()
 
-Value = Any  # of a setting: a number, a text, a list of numbers, null
+Value = Any  # a setting's value: a number, a text, a list of numbers, null
 
 
 @dataclass
@@ -30,6 +29,7 @@ class Entry:
 
     record: Mapping[str, Any]
     sizes: list[str]  # empty: the paper says it of all
+    method: str
 
     @property
     def path(self) -> str:
@@ -42,32 +42,25 @@ class Entry:
     @property
     def recipe(self) -> tuple[Value, str]:
         """The recipe's value, or ABSENT, and its source."""
-        return recipe_settings(f"{METHOD}-{(self.sizes or SIZES)[0]}").get(self.path, (ABSENT, ""))
+        return recipe_settings(f"{self.method}-{(self.sizes or SIZES)[0]}").get(self.path, (ABSENT, ""))
 
     def __post_init__(self) -> None:
         self.verdict = None if self.recipe[0] is ABSENT else agreement(self.printed, self.recipe[0])
 
 
-def table4(runs: Iterable[Run]) -> Table:
-    """One row a setting; the sizes share it for which paper and recipe say the same."""
-    own, entries = [run for run in runs if run.result.method == METHOD], _entries()
-    return Table(
-        "table4",
-        "Table 4: how SD-DiT is trained and sampled",
-        frame_of(_row(entry, _runs_of(entry, entries, own)) for entry in entries),
-        "The paper's Table 4, then what its text adds, then what it does not say. Key: the setting's name in a run's "
-        "config.yaml. Recipe: the value in the recipes sddit-s, sddit-b and sddit-xl, and where it comes from. "
-        "Runs: the values of the SD-DiT runs here, by size. not a setting: fixed in the code, or outside of it. "
-        "worded otherwise: the paper does not write it as a value; see the sources.",
-    )
+def settings_table(runs: Iterable[Run], said: Mapping[str, str]) -> Table:
+    """One row a setting; the sizes share it for which paper and recipe say the same. `said` is its specification."""
+    own, entries = [run for run in runs if run.result.method == said["method"]], _entries(said["method"])
+    rows = [_row(entry, _runs_of(entry, entries, own)) for entry in entries]
+    return Table("table4", said["title"], frame_of(rows), said["caption"])
 
 
-def _entries() -> list[Entry]:
+def _entries(method: str) -> list[Entry]:
     """The paper's settings; one that its text repeats with the same value appears once."""
     found: dict[tuple[Any, ...], Entry] = {}
     for record in published.settings().to_dict("records"):
         size = _size_of(record["model"])
-        entry = Entry(record, [size] if size else [])
+        entry = Entry(record, [size] if size else [], method)
         if not size and any((other.path, other.printed) == (entry.path, entry.printed) for other in found.values()):
             continue
         key = (record["series"], entry.path, entry.printed, repr(entry.recipe))
@@ -129,7 +122,7 @@ def _runs_verdict(entry: Entry, values: Sequence[tuple[Run, Value]]) -> str:
 
 def _own_source(run: Run, path: str, value: Value) -> str:
     """What the recipe of the run's own size says of the value, where the run has its value."""
-    name = f"{METHOD}-{run.result.size}"
+    name = f"{run.result.method}-{run.result.size}"
     own = recipe_settings(name) if name in recipe_names() else {}
     recipe, source = own.get(path) or own.get(path.partition(".")[0], (ABSENT, ""))  # "input" is one leaf there
     return source if recipe is None or _words(value) == _words(recipe) else ""

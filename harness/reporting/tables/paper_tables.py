@@ -1,29 +1,31 @@
-"""Tables 1 to 3 of the SD-DiT paper, each published value beside what was measured, and later methods for context.
+"""The tables of a paper, each published value beside what was measured, and later methods for context.
 
-A measured value is in the row of a published one where method, size, steps and metric are the same. Runs of any other
-setting have rows of their own below, under their own metric, and no difference is computed for them. Where something
-else differs, precision or a knob, the row names the difference.
+The paper's tables.yaml has their titles, captions, methods and knobs. A measured value is in the row of a published one
+where method, size, steps and metric are the same. Runs of any other setting have rows of their own below, under their
+own metric, and no difference is computed for them. Where something else differs, precision or a knob, the row names the
+difference.
 """
 
 import math
 import re
-import statistics
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from harness.papers import specified
 from harness.papers.published import Target, target_of
 from harness.papers.sddit import numbers as published
-from harness.papers.sddit.numbers import COMPONENTS
 from harness.recipes.naming import digest
 from harness.records.evidence import Evidence
 from harness.records.panels import FINAL, describe, differing
-from harness.reporting.tables.paper_settings import table4
+from harness.records.trials import Spread
+from harness.reporting.tables.paper_settings import settings_table
 from harness.reporting.tables.repeats import Repeats, repeats_of, titles_of
 from harness.reporting.tables.table import Cell, Table, frame_of
 
 Row = dict[str, Cell]
 Printed = Mapping[str, Any]  # a published value with its model, steps and source, and the `target` it was measured on
+Titles = Mapping[str, str]  # the title of each setting, by the setting's name
 
 MEASURED_AS = {
     "FID-50K": "fid50k",
@@ -34,7 +36,7 @@ MEASURED_AS = {
 }
 PRINTED_AS = {name: metric for metric, name in MEASURED_AS.items()}
 TWO_DECIMALS = ("FID-50K", "Precision", "Recall")  # as the papers print them; the data keep no zeros at the end
-FAMILIES = ("fid", "fd", "sfid", "sfd", "is", "precision", "recall")  # of metrics, in the order of Table 2
+FAMILIES = ("fid", "fd", "sfid", "sfd", "is", "precision", "recall")  # families of metrics, in the order of Table 2
 OF_THE_PAPER = "ImageNet 256"
 NOT_MEASURED = "not measured"
 NOT_BUILT = "for context: not trained here"
@@ -54,19 +56,23 @@ HOW_TO_READ = (
     "and in % of the published value. Comparable: whether the runs were made as the published ones, or what differs."
 )
 
-FULL = next(iter(COMPONENTS))
-ABLATED = ("mask_ratio", "discriminate")
-
 
 def tables(evidence: Evidence) -> list[Table]:
     """Tables 1 to 4, published beside measured."""
+    said = specified("tables.yaml")
     found = [group for setting in evidence.settings for group in repeats_of(setting)]
     titles = titles_of(evidence.settings)
-    return [_table1(found, titles), _table2(found, titles), _table3(found, titles), table4(evidence.runs)]
+    made = [
+        _results("table1", said["table1"], found, titles),
+        _results("table2", said["table2"], found, titles),
+        _components(said["table3"], found, titles),
+    ]
+    return [*made, settings_table(evidence.runs, said["table4"])]
 
 
 def context(evidence: Evidence) -> Table:
     """FID-50K of the paper's and of later methods, and of what was measured under the same conditions."""
+    said = specified("tables.yaml")["context"]
     rows: list[Row] = [
         {
             "Compared at": record["group"],
@@ -78,78 +84,41 @@ def context(evidence: Evidence) -> Table:
         }
         for record in published.context().to_dict("records")
     ]
+    budget = (said["budget"]["steps"], said["budget"]["batch"])
     for group in (group for setting in evidence.settings for group in repeats_of(setting)):
-        if _is_paper_scale(group) and group.is_default() and (group.steps, group.batch_size) == (400_000, 256):
-            mean, sd = _mean_and_sd(group.values("fid50k").values())
-            conditions = f"measured here: {group.setting.title}; n = {len(group.values('fid50k'))}"
-            rows.append(
-                {
-                    "Compared at": "400k x 256",
-                    "Model": group.model,
-                    "FID-50K": mean,
-                    "FID-50K, SD": sd,
-                    "Conditions": conditions,
-                    "Source": "measured",
-                }
-            )
-    places = {group: i for i, group in enumerate(dict.fromkeys(row["Compared at"] for row in rows))}
-    return Table(
-        "context",
-        "Later methods, for context",
-        frame_of(sorted(rows, key=lambda row: places[row["Compared at"]])),
-        "FID-50K on ImageNet 256, lower is better. 400k x 256: after 400,000 steps of 256 images, without guidance. "
-        "80 epochs: as long, at another batch. longest: each method's longest published training. Many of the later "
-        "methods use a pretrained vision encoder, which SD-DiT does not. missing: no text with the value was found.",
-        {"FID-50K": ",.2f"},
-    )
+        if _is_paper_scale(group) and group.is_default() and (group.steps, group.batch_size) == budget:
+            fid = Spread.of(list(group.values("fid50k").values()))
+            row: Row = {"Compared at": said["budget"]["group"], "Model": group.model, "Source": "measured"}
+            conditions = f"measured here: {group.setting.title}; n = {fid.n}"
+            rows.append({**row, "FID-50K": fid.mean, "FID-50K, SD": fid.sd, "Conditions": conditions})
+    places = {place: i for i, place in enumerate(dict.fromkeys(row["Compared at"] for row in rows))}
+    frame = frame_of(sorted(rows, key=lambda row: places[row["Compared at"]]))
+    return Table("context", said["title"], frame, said["caption"], {"FID-50K": ",.2f"})
 
 
-# Tables 1 and 2 --------------------------------------------------------------------------------------------------
+# Published rows, each with the runs beside it ------------------------------------------------------------------------
 
 
-def _table1(found: Sequence[Repeats], titles: Mapping[str, str]) -> Table:
-    rows = _against(_printed("1"), found, titles, lambda group: [group.setting.metric])
-    return Table(
-        "table1",
-        "Table 1: FID by model and training steps",
-        frame_of(rows, (*MODEL, *VALUES, *JUDGED)),
-        f"FID-50K on ImageNet 256 without guidance; lower is better. {HOW_TO_READ} Below the published rows stand runs "
-        f"of other settings, each under its own metric.{_in_full(found, titles)}",
-        FORMATS,
-    )
-
-
-def _table2(found: Sequence[Repeats], titles: Mapping[str, str]) -> Table:
-    rows = _against(_printed("2"), found, titles, _metrics_of_table2)
-    return Table(
-        "table2",
-        "Table 2: five metrics against generative models of its time",
-        frame_of(sorted(rows, key=lambda row: _metric_order(str(row["Metric"]))), (*MODEL, *VALUES, *JUDGED)),
-        "ImageNet 256; the paper quotes the models from VQGAN to LDM-4, and compares the others without guidance. "
-        "Lower is better for FID and sFID, higher for IS, precision and recall. Each metric has its own block of rows. "
-        f"{HOW_TO_READ}{_in_full(found, titles)}",
-        FORMATS,
-    )
-
-
-def _against(
-    records: Sequence[Printed],
-    found: Sequence[Repeats],
-    titles: Mapping[str, str],
-    metrics_of: Callable[[Repeats], Iterable[str]],
-) -> Iterator[Row]:
+def _results(name: str, said: Mapping[str, Any], found: Sequence[Repeats], titles: Titles) -> Table:
     """The published rows, each with the runs that belong beside it, then the runs that stand beside none."""
+    records, every_metric = _printed(said["number"]), said["metrics"] == "all"
     targets = [record["target"] for record in records if record["target"]]
+    rows: list[Row] = []
     beside = set()
     for record in records:
         groups = _beside(record, found)
         beside |= {(id(group), MEASURED_AS[record["metric"]]) for group in groups if group.steps == _steps(record)}
-        yield from [_row(record, group, titles) for group in groups] or [_unmeasured(record)]
-    for group in found:
-        if group.is_default():
-            for metric in metrics_of(group):
-                if (id(group), metric) not in beside:
-                    yield _own_row(group, metric, found, titles, targets)
+        unmeasured: Row = {"Comparable": NOT_MEASURED if record["target"] else NOT_BUILT}
+        own = [_measured_beside(record, group, titles) for group in groups] or [unmeasured]
+        rows += [_published(record) | each for each in own]
+    for group in filter(Repeats.is_default, found):
+        for metric in _metrics(group) if every_metric else [group.setting.metric]:
+            if (id(group), metric) not in beside:
+                rows.append(_own_row(group, metric, found, titles, targets))
+    if every_metric:
+        rows.sort(key=lambda row: _metric_order(str(row["Metric"])))
+    caption = said["caption"].format(how_to_read=HOW_TO_READ) + _in_full(found, titles)
+    return Table(name, said["title"], frame_of(rows, (*MODEL, *VALUES, *JUDGED)), caption, FORMATS)
 
 
 def _beside(record: Printed, found: Iterable[Repeats]) -> list[Repeats]:
@@ -169,44 +138,28 @@ def _beside(record: Printed, found: Iterable[Repeats]) -> list[Repeats]:
     return [group for group in alike if group.steps == target.steps] or alike
 
 
-def _unmeasured(record: Printed) -> Row:
-    return _published(record) | {"Comparable": NOT_MEASURED if record["target"] else NOT_BUILT}
-
-
-def _row(record: Printed, group: Repeats, titles: Mapping[str, str]) -> Row:
+def _measured_beside(record: Printed, group: Repeats, titles: Titles) -> Row:
     values = group.values(MEASURED_AS[record["metric"]], _steps(record))
     differences = group.differences([record["target"]])
     within = "" if differences.pop("steps", None) is None else f", within runs of {group.steps:,} steps"
-    return {
-        **_published(record),
-        "Setting": titles[group.setting.name],
-        **_measured(values, record["value"]),
-        "Comparable": _comparable(differences) + within,
-    }
+    measured = {"Setting": titles[group.setting.name], **_measured(values, record["value"])}
+    return {**measured, "Comparable": _comparable(differences) + within}
 
 
-def _own_row(
-    group: Repeats, metric: str, found: Sequence[Repeats], titles: Mapping[str, str], targets: Sequence[Target]
-) -> Row:
-    alike = [
-        other.settings
-        for other in found
-        if other.is_default()
-        and (other.setting.name, other.model, other.steps, other.batch_size)
-        == (group.setting.name, group.model, group.steps, group.batch_size)
-    ]
+def _own_row(group: Repeats, metric: str, found: Sequence[Repeats], titles: Titles, targets: Sequence[Target]) -> Row:
+    def place(other: Repeats) -> tuple[str, str, int, int]:
+        return other.setting.name, other.model, other.steps, other.batch_size
+
+    alike = [other.settings for other in found if other.is_default() and place(other) == place(group)]
     return {
-        "Setting": titles[group.setting.name],
+        **_place(group, metric, titles),
         "Model": group.model + describe(group.settings, differing(alike)),
-        "Training steps": group.steps,
-        "Batch": group.batch_size,
-        "Metric": PRINTED_AS.get(metric, metric),
         **_measured(group.values(metric)),
         "Comparable": _comparable(group.differences(targets)),
     }
 
 
-def _metrics_of_table2(group: Repeats) -> list[str]:
+def _metrics(group: Repeats) -> list[str]:
     names = dict.fromkeys(name for trial in group.trials for name in trial.run.result.evaluations[FINAL].metrics)
     return [name for name in names if _family(name) in FAMILIES and group.values(name)]
 
@@ -219,81 +172,74 @@ def _family(metric: str) -> str:
     return re.split(r"[-@\d]", metric, maxsplit=1)[0]
 
 
-# Table 3 ---------------------------------------------------------------------------------------------------------
+# Components ----------------------------------------------------------------------------------------------------------
 
 
-def _table3(found: Sequence[Repeats], titles: Mapping[str, str]) -> Table:
-    """The full method, without its loss and without its mask: one set of rows for each setting, steps and batch."""
-    records = {record["series"]: record for record in _printed("3")}
-    ablations = sorted(_ablations(found), key=lambda own: not _is_table3(own))
-    if not any(map(_is_table3, ablations)):
-        ablations = [{}, *ablations]
-    rows = [row for own in ablations for row in _component_rows(own, records, titles)]
-    ratios = ("Published / full", "Measured / full", "Measured / full, SD", "Pairs")
-    return Table(
-        "table3",
-        "Table 3: what each component of SD-DiT brings",
-        frame_of(rows, ("Setting", "Component", *MODEL[2:], *VALUES, *ratios, *JUDGED)),
-        "Lower is better. Full: SD-DiT with half of the patches masked; without the discriminative loss L_D and its "
-        f"teacher; without masking. {HOW_TO_READ} Above 1, the ratio to the full method says that the component helps; "
-        "ratios of FID-50K and of another distance are like in sign, not in size. A measured one is the geometric mean "
-        f"over pairs of runs of one seed.{_in_full([group for own in ablations for group in own.values()], titles)}",
-        FORMATS,
-    )
+def _components(said: Mapping[str, Any], found: Sequence[Repeats], titles: Titles) -> Table:
+    """The full method and the method without each component: a set of rows for each setting, steps and batch."""
+    records = {record["series"]: record for record in _printed(said["number"])}
+    ablated = {knob for knobs in said["components"].values() for knob in knobs}
+    budget = said["budget"]
 
+    def is_the_papers(own: Mapping[str, Repeats]) -> bool:
+        return any(
+            _is_paper_scale(group)
+            and (group.setting.size.lower(), group.steps, group.batch_size)
+            == (budget["size"], budget["steps"], budget["batch"])
+            for group in own.values()
+        )
 
-def _ablations(found: Iterable[Repeats]) -> list[dict[str, Repeats]]:
-    """The components by name, of runs that differ in nothing else."""
-    sets: dict[str, dict[str, Repeats]] = defaultdict(dict)
+    sets: dict[str, dict[str, Repeats]] = defaultdict(dict)  # the components by name, of runs equal in all else
     for group in found:
         knobs = {"discriminate": True, **group.knobs}  # a run before the knob existed had the loss
-        name = next((name for name, wanted in COMPONENTS.items() if wanted.items() <= knobs.items()), None)
-        if group.method == "sddit" and name is not None and group.is_default(but=ABLATED):
-            rest = {key: value for key, value in group.settings.items() if key.removeprefix("knobs.") not in ABLATED}
+        name = next((name for name, wanted in said["components"].items() if wanted.items() <= knobs.items()), None)
+        if group.method == said["method"] and name is not None and group.is_default(but=ablated):
+            rest = {key: value for key, value in group.settings.items() if key.removeprefix("knobs.") not in ablated}
             key = {"setting": group.setting.name, "rest": rest, "steps": group.steps, "batch": group.batch_size}
             sets[digest(key)][name] = group
-    return list(sets.values())
+    ordered = sorted(sets.values(), key=lambda own: not is_the_papers(own))
+    if not any(map(is_the_papers, ordered)):
+        ordered = [{}, *ordered]
+    rows: list[Row] = []
+    for own in ordered:
+        beside = not own or is_the_papers(own)
+        rows += [_component(name, records, own, beside, ablated, titles) for name in said["components"]]
+    ratios = ("Published / full", "Measured / full", "Measured / full, SD", "Pairs")
+    caption = said["caption"].format(how_to_read=HOW_TO_READ)
+    caption += _in_full([group for own in ordered for group in own.values()], titles)
+    columns = ("Setting", "Component", *MODEL[2:], *VALUES, *ratios, *JUDGED)
+    return Table("table3", said["title"], frame_of(rows, columns), caption, FORMATS)
 
 
-def _is_table3(own: Mapping[str, Repeats]) -> bool:
-    return any(
-        _is_paper_scale(group) and (group.setting.size.lower(), group.steps, group.batch_size) == ("s", 400_000, 256)
-        for group in own.values()
-    )
-
-
-def _component_rows(
-    own: Mapping[str, Repeats], records: Mapping[str, Printed], titles: Mapping[str, str]
-) -> Iterator[Row]:
-    of_the_paper = not own or _is_table3(own)
-    for name in COMPONENTS:
-        record = records[name]
-        row = {
-            **_published(record),
-            "Component": name,
-            "Published / full": record["value"] / records[FULL]["value"],
-            "Comparable": NOT_MEASURED,
-        }
-        del row["Model"]
-        for group in list(own.values())[:1]:
-            metric = group.setting.metric
-            row |= {
-                "Setting": titles[group.setting.name],
-                "Training steps": group.steps,
-                "Batch": group.batch_size,
-                "Metric": PRINTED_AS.get(metric, metric),
-            }
-        if not of_the_paper:
-            row["Published"] = None
-        if name in own:
-            group = own[name]
-            values = group.values(group.setting.metric)
-            differences = group.differences([record["target"]] if record["target"] else [])
-            for knob in ABLATED:
-                differences.pop(knob, None)
-            row |= _measured(values, record["value"] if of_the_paper else None) | _paired(values, own.get(FULL))
-            row["Comparable"] = _comparable(differences)
-        yield row
+def _component(
+    name: str,
+    records: Mapping[str, Printed],
+    own: Mapping[str, Repeats],
+    beside: bool,
+    ablated: Iterable[str],
+    titles: Titles,
+) -> Row:
+    """A component's row, in which the published value stands `beside` the measured one where it may."""
+    record, full = records[name], next(iter(records))
+    row = {
+        **_published(record),
+        "Component": name,
+        "Published / full": record["value"] / records[full]["value"],
+        "Comparable": NOT_MEASURED,
+    }
+    del row["Model"]
+    for group in list(own.values())[:1]:
+        row |= _place(group, group.setting.metric, titles)
+    if not beside:
+        row["Published"] = None
+    if name in own:
+        group = own[name]
+        values = group.values(group.setting.metric)
+        differences = group.differences([record["target"]] if record["target"] else [])
+        comparable = _comparable({word: text for word, text in differences.items() if word not in ablated})
+        row |= _measured(values, record["value"] if beside else None) | _paired(values, own.get(full))
+        row["Comparable"] = comparable
+    return row
 
 
 def _paired(values: Mapping[int, float], full: Repeats | None) -> Row:
@@ -302,12 +248,12 @@ def _paired(values: Mapping[int, float], full: Repeats | None) -> Row:
     logs = [math.log(value / whole[seed]) for seed, value in values.items() if whole.get(seed, 0) > 0 and value > 0]
     if not logs:
         return {"Pairs": 0}
-    mean, sd = _mean_and_sd(logs)
-    ratio = math.exp(mean)
-    return {"Measured / full": ratio, "Measured / full, SD": sd and ratio * sd, "Pairs": len(logs)}
+    spread = Spread.of(logs)
+    ratio = math.exp(spread.mean)
+    return {"Measured / full": ratio, "Measured / full, SD": spread.sd and ratio * spread.sd, "Pairs": spread.n}
 
 
-# What the rows are made of ---------------------------------------------------------------------------------------
+# Cells of the rows ---------------------------------------------------------------------------------------------------
 
 
 def _printed(number: str) -> list[Printed]:
@@ -329,6 +275,15 @@ def _published(record: Printed) -> Row:
     }
 
 
+def _place(group: Repeats, metric: str, titles: Titles) -> Row:
+    return {
+        "Setting": titles[group.setting.name],
+        "Training steps": group.steps,
+        "Batch": group.batch_size,
+        "Metric": PRINTED_AS.get(metric, metric),
+    }
+
+
 def _steps(record: Printed) -> int | None:
     return None if math.isnan(record["training_steps_k"]) else round(record["training_steps_k"] * 1000)
 
@@ -343,13 +298,11 @@ def _source(record: Printed) -> str:
 
 def _measured(values: Mapping[int, float], beside: float | None = None) -> Row:
     """Mean and spread over the seeds, and the difference from the published value `beside` them."""
-    mean, sd = _mean_and_sd(values.values())
-    row: Row = {"Measured": mean, "Measured, SD": sd, "n": len(values)}
-    return row if beside is None else row | {"Difference": mean - beside, "Difference, %": 100 * (mean / beside - 1)}
-
-
-def _mean_and_sd(values: Collection[float]) -> tuple[float, float | None]:
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+    spread = Spread.of(list(values.values()))
+    row: Row = {"Measured": spread.mean, "Measured, SD": spread.sd, "n": spread.n}
+    if beside is None:
+        return row
+    return row | {"Difference": spread.mean - beside, "Difference, %": 100 * (spread.mean / beside - 1)}
 
 
 def _comparable(differences: Mapping[str, str]) -> str:
@@ -362,7 +315,7 @@ def _comparable(differences: Mapping[str, str]) -> str:
     return f"no: {first[1]}; also {', '.join(word for word, _ in others)}"
 
 
-def _in_full(found: Iterable[Repeats], titles: Mapping[str, str]) -> str:
+def _in_full(found: Iterable[Repeats], titles: Titles) -> str:
     """What every setting's runs differ in from the paper's, in a sentence each."""
     settings = {group.setting.name: group.setting for group in found}
     return "".join(

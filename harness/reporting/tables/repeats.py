@@ -15,7 +15,8 @@ from harness.records.panels import FINAL, Scalar
 from harness.records.schema import Evaluation
 from harness.records.trials import OF_AN_ARM, Setting, Trial, has_knobs
 
-WEIGHTIEST = ("data", "metric", "network", "steps", "batch")  # of what keeps two numbers apart; the rest comes after
+# Differences that keep two numbers apart, the weightiest first; all others come after these.
+WEIGHTIEST = ("data", "metric", "network", "steps", "batch")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Repeats:
     """Runs of one method in one setting: the same knobs, steps, batch and sampling, one run a seed."""
 
     setting: Setting
-    trials: tuple[Trial, ...]  # by seed
+    trials: tuple[Trial, ...]  # ordered by seed
 
     @property
     def method(self) -> str:
@@ -119,7 +120,7 @@ def _final(trial: Trial) -> Evaluation:
 
 
 def _evaluation(trial: Trial, step: int) -> Evaluation | None:
-    """Of the averaged weights after `step`, made as the last one was."""
+    """The evaluation of the averaged weights after `step` under the protocol of the last one; None without one."""
     final = _final(trial)
     if step == trial.steps:
         return final

@@ -22,7 +22,7 @@ Row = Mapping[str, Cell]
 NOTHING = "–"
 EMPTY = "None."
 SPREAD = ", SD"  # the column "FID, SD" is the standard deviation of "FID" and is written behind its ±
-MOST_ROWS = 40  # of a LaTeX table on one page; a longer one may break across pages
+MOST_ROWS = 40  # a LaTeX table with more rows may break across pages
 LONG_TEXT = 28  # characters; a LaTeX column with longer cells has a fixed width and breaks its lines
 
 
@@ -37,11 +37,11 @@ def frame_of(rows: Iterable[Row], columns: Sequence[str] | None = None) -> pd.Da
 class Table:
     """A frame of numbers and words under a title."""
 
-    name: str  # of its files and of its LaTeX label: "table1"
+    name: str  # its files and its LaTeX label have this name: "table1"
     title: str
     frame: pd.DataFrame
     caption: str = ""  # plain text: what a reader must know to read it
-    formats: Mapping[str, str] = field(default_factory=dict)  # of a column's numbers, like "+.2f"
+    formats: Mapping[str, str] = field(default_factory=dict)  # how a column's numbers are written, like "+.2f"
 
     @cached_property
     def shown(self) -> pd.DataFrame:
