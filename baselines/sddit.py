@@ -19,8 +19,9 @@ from harness.model.method import Batch, Progress
 from harness.model.nn import tokens
 from harness.model.nn.asymmetric import Decoder, Encoder, ProjectStart
 from harness.model.nn.embeddings import Condition
-from harness.model.nn.heads import ProjectionHead
+from harness.model.nn.heads import Discriminator, ProjectionHead
 from harness.model.nn.soft_cross_entropy import Logits, soft_cross_entropy
+from harness.model.nn.targets import entropy_and_information, mean_target_and_entropy
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
 from harness.recipes.config import Knobs
@@ -91,19 +92,12 @@ class Network(nn.Module):
         return encoded, self.decoder(self.decoder.project(complete, cond), cond)
 
 
-class Discriminator(nn.Module):
-    """What the teacher is the average of: the encoder with its embeddings, and the head; not the decoder."""
-
-    def __init__(self, condition: Condition, encoder: Encoder, head: ProjectionHead):
-        super().__init__()
-        self.condition, self.encoder, self.head = condition, encoder, head
-
-
 class Method(method.Method):
     formulations = ("edm",)  # the teacher's view is defined by a sigma
     network: Network
     centre: Tensor  # (2, K)
     batch_mean: Tensor  # (2, K)
+    targets: Tensor  # (2, K + 1)
 
     def __init__(self, cfg: Config, shape: Shape, formulation: EDM):
         super().__init__()
@@ -118,8 +112,9 @@ class Method(method.Method):
         )  # fmt: skip
         self.teacher = copy.deepcopy(self._student()).requires_grad_(False)
         self.register_buffer("centre", torch.zeros(2, cfg.num_prototypes))  # of [CLS], of patches
-        # Of the teacher's logits, gathered over micro-batches from one after_step to the next.
+        # Gathered over micro-batches from one after_step to the next: of the teacher's logits, and of its targets.
         self.register_buffer("batch_mean", torch.zeros_like(self.centre), persistent=False)
+        self.register_buffer("targets", torch.zeros(2, cfg.num_prototypes + 1), persistent=False)
 
     def _student(self) -> Discriminator:
         return Discriminator(self.network.condition, self.network.encoder, self.head)
@@ -131,7 +126,10 @@ class Method(method.Method):
         generate = self.formulation.loss_map(raw, noised).mean()  # eq. 9, over all tokens
         if not self.cfg.discriminate:
             return {"loss": generate}
-        cls, patches = self._discriminate(encoded, self._teacher_logits(batch, keep, draw), progress)
+        teacher = self._teacher_logits(batch, keep, draw)
+        cls, patches = self._discriminate(encoded, teacher, progress)
+        if not encoded.is_meta:  # on shapes alone the method's arithmetic is counted, and this is not its
+            self._measure(teacher, progress, draw)
         parts = {"loss/generate": generate, "loss/cls": cls, "loss/patches": patches}
         return {"loss": generate + cls + patches, **{name: part.detach() for name, part in parts.items()}}
 
@@ -156,15 +154,24 @@ class Method(method.Method):
         sigma = self.cfg.teacher_sigma
         level = None if sigma == "student" else torch.full((len(batch.clean),), sigma, device=batch.clean.device)
         noised = self.formulation.noised(batch.clean, draw, level)  # fresh noise
-        encoder, head = self.teacher.encoder, self.teacher.head
-        cond = self.teacher.condition(noised.net_noise, batch.labels)
-        z = head.embed(encoder(encoder.embed(noised.net_input), cond, None))  # (B, 1 + L, Z): no mask
-        prototypes = head.prototypes()
+        z = self.teacher(noised.net_input, noised.net_noise, batch.labels)  # (B, 1 + L, Z): no mask
+        prototypes = self.teacher.head.prototypes()
         # The centre is the mean over ALL patches, and the last layer is linear: the mean of its outputs is its output
         # for the mean, so only visible patches need K logits.
         means = map(Logits, (z[:, 0].mean(0), z[:, 1:].mean((0, 1))), prototypes)
         self.batch_mean.add_(torch.stack([mean.multiplied() for mean in means]), alpha=draw.share)  # (2, K)
         return list(map(Logits, (z[:, 0], tokens.gather(z[:, 1:], keep)), prototypes))
+
+    @torch.no_grad()
+    def _measure(self, teacher: list[Logits], progress: Progress, draw: Draw) -> None:
+        """What the targets say of [CLS], and of one visible patch of each image: all of them would take time."""
+        cls, (patches, prototypes) = teacher
+        any_patch = tokens.gather(patches, draw.integers(self.num_keep)[:, None])[:, 0]  # (B, Z)
+        temperature = self._teacher_temperature(progress)
+        measured = (cls, self.centre[0]), (Logits(any_patch, prototypes), self.centre[1])
+        self.targets.add_(
+            torch.stack([mean_target_and_entropy(*each, temperature) for each in measured]), alpha=draw.share
+        )
 
     def _teacher_temperature(self, progress: Progress) -> Tensor:
         """0-dim float32 on the device, where the progress may lie too: it is not read, so that nothing waits for it."""
@@ -178,13 +185,18 @@ class Method(method.Method):
         return end - (end - start) * (math.cos(math.pi * progress.fraction) + 1) / 2
 
     @torch.no_grad()
-    def after_step(self, progress: Progress) -> None:
+    def after_step(self, progress: Progress) -> dict[str, Tensor]:
         if not self.cfg.discriminate:
-            return
+            return {}
         teacher: list[Tensor] = list(self.teacher.parameters())
         student: list[Tensor] = list(self._student().parameters())
         torch._foreach_lerp_(teacher, student, 1 - self._momentum(progress))
         if dist.is_initialized():
-            dist.all_reduce(self.batch_mean)  # every process has its share of the mean
+            dist.all_reduce(self.batch_mean)  # every process has its share of a mean
+            dist.all_reduce(self.targets)
         self.centre.lerp_(self.batch_mean, 1 - self.cfg.centre_momentum)
-        self.batch_mean.zero_()
+        logged = entropy_and_information(self.targets)  # of the whole batch, whatever pieces it was taken in
+        torch._foreach_zero_([self.batch_mean, self.targets])
+        return {
+            f"{what}/{part}": value[i] for what, value in logged.items() for i, part in enumerate(("cls", "patches"))
+        }

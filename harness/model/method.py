@@ -75,8 +75,13 @@ class Method(nn.Module):
         """{"loss": the scalar to minimise, "loss/<part>": its parts, without gradient}."""
         raise NotImplementedError
 
-    def after_step(self, progress: Progress) -> None:
-        """Called once after every optimizer step, without gradient. The default does nothing."""
+    def after_step(self, progress: Progress) -> Mapping[str, Tensor] | None:
+        """Called once after every optimizer step, without gradient. The default does nothing.
+
+        May return 0-dim tensors on the device, by name, that are logged beside the losses: numbers of the whole batch,
+        equal in all processes. As a loss is, each is averaged over the steps between two lines.
+        """
+        return None
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Every weight that is trained, once, in groups as torch.optim takes them; by default in one.

@@ -29,7 +29,8 @@ from harness.system.processes.world import World
 from harness.training.attention import attention, kernels_of
 from harness.training.ema import Ema
 
-Losses = dict[str, Tensor]  # of one step, this process's share of the batch, without gradient
+# Of one step: this process's share of the losses, without gradient, and what the method logs beside them.
+Losses = dict[str, Tensor]
 
 
 class TrainStep:
@@ -96,7 +97,7 @@ class TrainStep:
         self.learning_rate = learning_rate_at(step, protocol)
         set_learning_rate(self.optimizer, self.learning_rate)
         self.optimizer.step()
-        self.method.after_step(progress)
+        totals |= self.method.after_step(progress) or {}
         self.ema.update(step)
         return totals, gradient_norm
 

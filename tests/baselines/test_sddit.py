@@ -193,3 +193,38 @@ def test_prototypes_have_unit_length_and_cls_has_its_own(digits):
     assert not torch.equal(cls, patches)
     shared = method(digits, "shared_prototypes=true").head
     assert torch.equal(*shared.prototypes())
+
+
+def test_what_the_targets_say_is_logged_beside_the_losses(digits):
+    sddit = method(digits, "mask_ratio=0.5", "teacher_temperature=[0.01, 0.01]")
+    clean, labels = digits.clean[:8], digits.labels[:8]
+    seen = []
+    sddit.teacher.register_forward_hook(lambda module, inputs, z: seen.append(z))
+    torch.manual_seed(3)
+    sddit(Batch(clean, labels), START, Draw.all_of(clean))
+    targets = softmax((seen[0][:, 0] @ sddit.teacher.head.prototypes()[0].T) / 0.01)  # the centre is still 0
+    logged = sddit.after_step(START)
+    assert set(logged) == {"entropy/cls", "information/cls", "entropy/patches", "information/patches"}
+    entropy = torch.special.entr(targets).sum(-1).mean()
+    torch.testing.assert_close(logged["entropy/cls"], entropy)
+    torch.testing.assert_close(logged["information/cls"], torch.special.entr(targets.mean(0)).sum() - entropy)
+    assert logged["information/cls"] > 1e-3
+    assert not any(value.requires_grad or value.dim() for value in logged.values())
+    assert not sddit.targets.any()  # the next step adds up anew
+
+
+def test_what_the_targets_say_is_that_of_the_whole_batch_however_it_is_cut(digits):
+    clean, labels = digits.clean[:8], digits.labels[:8]
+
+    def measured(*cuts):
+        sddit = method(digits, "mask_ratio=0.5", "teacher_temperature=[0.01, 0.01]")
+        for start, stop in cuts:
+            torch.manual_seed(3)
+            sddit(Batch(clean[start:stop], labels[start:stop]), START, Draw(8, start, stop, clean.device))
+        return sddit.after_step(START)
+
+    whole = measured((0, 8))
+    assert whole["information/patches"] > 0.1
+    for pieces in ([(0, 2), (2, 8)], [(i, i + 1) for i in range(8)]):  # an image by itself would tell nothing
+        for name, value in measured(*pieces).items():
+            torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-5)

@@ -1,11 +1,14 @@
 """The projection head of self-distillation (DINO arXiv:2104.14294 Sec. 3.1 and App. C; iBOT arXiv:2111.07832).
 
-B batch, L tokens without [CLS], D width, Z bottleneck, K prototypes.
+B batch, C channels, S side, L tokens without [CLS], D width, Z bottleneck, K prototypes.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from harness.model.nn.asymmetric import Encoder
+from harness.model.nn.embeddings import Condition
 
 
 class Prototypes(nn.Module):
@@ -43,3 +46,16 @@ class ProjectionHead(nn.Module):
     def prototypes(self) -> tuple[Tensor, Tensor]:  # (K, Z), (K, Z): of [CLS], of patches
         patches = self.patch_prototypes()
         return patches if self.cls_prototypes is None else self.cls_prototypes(), patches
+
+
+class Discriminator(nn.Module):
+    """What a self-distilled teacher is the average of: the encoder with its embeddings, and the head; no decoder."""
+
+    def __init__(self, condition: Condition, encoder: Encoder, head: ProjectionHead):
+        super().__init__()
+        self.condition, self.encoder, self.head = condition, encoder, head
+
+    def forward(self, net_input: Tensor, net_noise: Tensor, labels: Tensor) -> Tensor:
+        """The head's embeddings of all tokens, [CLS] first.   (B, C, S, S), (B,), (B,) -> (B, 1 + L, Z)"""
+        embedded = self.encoder.embed(net_input)
+        return self.head.embed(self.encoder(embedded, self.condition(net_noise, labels), None))

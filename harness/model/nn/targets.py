@@ -1,0 +1,33 @@
+"""What the targets of self-distillation say: their entropy, and how much they tell about the image.
+
+A target is softmax((teacher - centre) / tau). When all targets are alike, a student can learn from them nothing but
+their mean. The mutual information of prototype and row, H(mean target) - mean H(target), is then 0.
+
+N rows, Z width of an embedding, K prototypes. Entropies are in nats.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from harness.model.nn.soft_cross_entropy import Logits
+
+
+def mean_target_and_entropy(teacher: Logits, centre: Tensor, temperature: Tensor) -> Tensor:
+    """The mean target of the rows, and after it the mean of their entropies, in float32.   (N, Z), (K,), () -> (K + 1,)
+
+    Both are means, so those of parts of a batch add up to the batch's, each weighted by its share.
+    """
+    logits = (teacher.multiplied().float() - centre) / temperature  # (N, K)
+    target, log_target = F.softmax(logits, dim=-1), F.log_softmax(logits, dim=-1)
+    entropy = -(target * log_target).sum(-1)  # (N,)
+    return torch.cat([target.mean(0), entropy.mean(0, keepdim=True)])
+
+
+def entropy_and_information(mean: Tensor) -> dict[str, Tensor]:
+    """From those means: "entropy", the mean of the targets', and "information", the mutual one.   (..., K + 1) -> (...)
+
+    The information of N rows is at most ln N, whatever K is.
+    """
+    entropy = mean[..., -1].clone()  # the sums are set to zero after this
+    return {"entropy": entropy, "information": torch.special.entr(mean[..., :-1]).sum(-1) - entropy}
