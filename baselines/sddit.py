@@ -169,9 +169,8 @@ class Method(method.Method):
         any_patch = tokens.gather(patches, draw.integers(self.num_keep)[:, None])[:, 0]  # (B, Z)
         temperature = self._teacher_temperature(progress)
         measured = (cls, self.centre[0]), (Logits(any_patch, prototypes), self.centre[1])
-        self.targets.add_(
-            torch.stack([mean_target_and_entropy(*each, temperature) for each in measured]), alpha=draw.share
-        )
+        sums = [mean_target_and_entropy(*each, temperature) for each in measured]
+        self.targets.add_(torch.stack(sums), alpha=draw.share)
 
     def _teacher_temperature(self, progress: Progress) -> Tensor:
         """0-dim float32 on the device, where the progress may lie too: it is not read, so that nothing waits for it."""
@@ -195,8 +194,6 @@ class Method(method.Method):
             dist.all_reduce(self.batch_mean)  # every process has its share of a mean
             dist.all_reduce(self.targets)
         self.centre.lerp_(self.batch_mean, 1 - self.cfg.centre_momentum)
-        logged = entropy_and_information(self.targets)  # of the whole batch, whatever pieces it was taken in
+        logged = entropy_and_information(self.targets, ("cls", "patches"))  # of the batch, however it was cut
         torch._foreach_zero_([self.batch_mean, self.targets])
-        return {
-            f"{what}/{part}": value[i] for what, value in logged.items() for i, part in enumerate(("cls", "patches"))
-        }
+        return logged

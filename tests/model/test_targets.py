@@ -13,8 +13,9 @@ def measured(logits: torch.Tensor, centre: torch.Tensor | None = None, temperatu
     """Of rows whose logits these are: the prototypes are the axes."""
     axes = torch.eye(logits.shape[1])
     centre = torch.zeros(len(axes)) if centre is None else centre
-    found = entropy_and_information(mean_target_and_entropy(Logits(logits, axes), centre, temperature))
-    return found["entropy"].item(), found["information"].item()
+    means = mean_target_and_entropy(Logits(logits, axes), centre, temperature)
+    found = entropy_and_information(means[None], ("cls",))
+    return found["entropy/cls"].item(), found["information/cls"].item()
 
 
 def test_targets_that_are_alike_tell_nothing_and_uniform_ones_have_the_entropy_ln_k():

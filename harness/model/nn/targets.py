@@ -24,10 +24,12 @@ def mean_target_and_entropy(teacher: Logits, centre: Tensor, temperature: Tensor
     return torch.cat([target.mean(0), entropy.mean(0, keepdim=True)])
 
 
-def entropy_and_information(mean: Tensor) -> dict[str, Tensor]:
-    """From those means: "entropy", the mean of the targets', and "information", the mutual one.   (..., K + 1) -> (...)
+def entropy_and_information(means: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """From such means, a row for each name: entropy/<name>, the targets' mean, and information/<name>, the mutual one.
 
-    The information of N rows is at most ln N, whatever K is.
+    (len(names), K + 1) -> (), (), ... The information of N rows is at most ln N, whatever K is.
     """
-    entropy = mean[..., -1].clone()  # the sums are set to zero after this
-    return {"entropy": entropy, "information": torch.special.entr(mean[..., :-1]).sum(-1) - entropy}
+    entropies = means[:, -1].clone()  # the sums are set to zero after this
+    information = torch.special.entr(means[:, :-1]).sum(-1) - entropies
+    found = {"entropy": entropies, "information": information}
+    return {f"{what}/{name}": row for what, rows in found.items() for name, row in zip(names, rows, strict=True)}
