@@ -32,14 +32,16 @@ class Silent:
         pass
 
 
-def run(out: Path, *assignments: str, with_evaluation=False, force=False) -> tuple[Result, Path, list[str]]:
+def run(
+    out: Path, *assignments: str, method="dit", with_evaluation=False, force=False
+) -> tuple[Result, Path, list[str]]:
     """A run's result, its folder, and its notes."""
     progress = Silent()
-    cfg = small_config("dit", *assignments)
+    cfg = small_config(method, *assignments)
     result = training_run.run(
-        cfg, out, command="harness run dit-tiny", progress=progress, with_evaluation=with_evaluation, force=force
+        cfg, out, command=f"harness run {method}-tiny", progress=progress, with_evaluation=with_evaluation, force=force
     )
-    return result, out / "dit-tiny" / cfg.run_id, progress.notes
+    return result, out / f"{method}-tiny" / cfg.run_id, progress.notes
 
 
 def weights_of(folder: Path) -> dict[str, str]:

@@ -37,7 +37,7 @@ def judge(claims: Iterable[Claim], evidence: Evidence) -> tuple[Judgement, ...]:
 
 def _judge(claim: Claim, index: Index) -> Iterator[Judgement]:
     judged = [_judgement(claim, found) for found in claim.test(index)]
-    tested = [judgement for judgement in judged if judgement.verdict != NOT_TESTED]
+    tested = [judgement for judgement in judged if judgement.verdict != NOT_TESTED or judgement.void]
     if tested:
         yield from tested
     else:
@@ -66,7 +66,7 @@ def _judgement(claim: Claim, found: Found) -> Judgement:
         effect=so_far + ". ".join(part for part in (effect(comparisons, chosen), *found.remarks) if part),
         decisive=chosen,
         comparisons=comparisons,
-        missing=tuple(dict.fromkeys((*found.lacking, *found.missing))),
+        missing=tuple(dict.fromkeys((*found.lacking, *(c.void for c in comparisons if c.void), *found.missing))),
         differences=tuple(dict.fromkeys(differences)) if found.scale == "paper" else (),
         notes=tuple(dict.fromkeys(note for note in notes if note)),
         to_test=claim.to_test,

@@ -1,5 +1,6 @@
 """Where a claim is asked: of the distances of every setting, or of a count of the networks."""
 
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -9,11 +10,16 @@ from harness.claims.comparison import Arm, Pairs, Side, distance_at, knob_differ
 from harness.claims.machines import Index
 from harness.claims.verdict import Comparison, Found
 from harness.records.evidence import Evidence
+from harness.records.information import LAST_LINES, LEAST, share_told
 from harness.records.looks import look
 from harness.records.trials import PAPER_METRIC, Setting, metric_title
 
 PAPER_BATCH = 256
 PARAMETERS_WITHIN = 0.001
+TOLD_NOTHING = (
+    f"runs whose discriminative loss tells something: over the last {LAST_LINES} lines of their logs its targets tell "
+    f"less than {LEAST:.0%} of ln K, or it lies within that of ln K, its value for targets that are all uniform"
+)
 
 
 @dataclass(frozen=True)
@@ -68,13 +74,21 @@ class Distances:
 
     A setting at the paper's scale is asked at one size, at the paper's steps and batch, or at the setting's own budget
     if those were not measured. Any other setting is asked at its own budget. Where the paper's batch is not 256, it is
-    asked at as many times its usual batch.
+    asked at as many times its usual batch. A claim `of_targets` is about a discriminative loss: where the targets of
+    its runs told nothing, no comparison decides.
     """
 
     def __init__(
-        self, size: str, steps: int, *predicates: Predicate, batch: int = PAPER_BATCH, paper_only: bool = False
+        self,
+        size: str,
+        steps: int,
+        *predicates: Predicate,
+        batch: int = PAPER_BATCH,
+        paper_only: bool = False,
+        of_targets: bool = False,
     ):
         self.size, self.steps, self.predicates, self.batch = size, steps, predicates, batch
+        self.of_targets = of_targets
         self.paper_only = paper_only  # another claim asks the same elsewhere, or the steps mean nothing elsewhere
 
     def __call__(self, index: Index) -> Iterator[Found]:
@@ -107,11 +121,21 @@ class Distances:
     def _merged(self, place: Place) -> Found:
         parts = [predicate(place) for predicate in self.predicates]
         return Found(
-            comparisons=tuple(comparison for part in parts for comparison in part.comparisons),
+            comparisons=tuple(self._kept(place, comparison) for part in parts for comparison in part.comparisons),
             lacking=tuple(dict.fromkeys(text for part in parts for text in part.lacking)),
             missing=tuple(dict.fromkeys(text for part in parts for text in part.missing)),
             remarks=tuple(dict.fromkeys(text for part in parts for text in part.remarks)),
         )
+
+    def _kept(self, place: Place, comparison: Comparison) -> Comparison:
+        """The comparison; void where it is of targets, and those of its runs told nothing in the mean."""
+        runs = {trial.run.name: trial.run for trial in place.setting.trials}
+        behind = [runs[name] for name in comparison.runs] if self.of_targets else []
+        shares = [share_told(run.result.method, run.config["knobs"], run.metrics) for run in behind]
+        known = [share for share in shares if share is not None]  # a log without the loss says nothing against it
+        if not known or statistics.fmean(known) >= LEAST:
+            return comparison
+        return replace(comparison, void=TOLD_NOTHING)
 
     def _budgets(self, setting: Setting) -> list[tuple[int, int]]:
         """Steps and batch at which the predicates are tried, the paper's first."""

@@ -8,7 +8,7 @@ t interval (n - 1 degrees of freedom). A verdict states the geometric mean and t
   not reproduced  the whole interval lies on the other side
   inconclusive    the interval covers the bound, or there are fewer than three pairs: one pair has no spread, and two
                   may agree by chance
-  not tested      something that the claim is about was not measured
+  not tested      something that the claim is about was not measured, or what was measured cannot tell
 
 A claim of several comparisons ("best of six") is reproduced when all of them are. This needs no correction, since each
 has to pass by itself. The claim fails when any one comparison fails, and the more there are, the likelier one fails by
@@ -60,6 +60,7 @@ class Comparison:
     margin: float = 0.0  # relative
     differences: tuple[str, ...] = ()  # from the paper's conditions
     notes: tuple[str, ...] = ()
+    void: str = ""  # what is not measured and without which it decides nothing, whatever its interval
 
     @property
     def n(self) -> int:
@@ -79,7 +80,7 @@ class Comparison:
     @property
     def enough(self) -> bool:
         """Whether there are pairs enough for a verdict."""
-        return self.exact or self.n >= FEWEST_PAIRS
+        return not self.void and (self.exact or self.n >= FEWEST_PAIRS)
 
     def interval(self, confidence: float = 1 - ALPHA) -> tuple[float, float] | None:
         """The interval of the mean ratio, None without a spread; an exact quantity has its lowest and highest ratio."""
@@ -117,6 +118,8 @@ class Comparison:
 
     def verdict(self, confidence: float = 1 - ALPHA) -> Verdict:
         """The verdict on this comparison alone; a failure is judged at `confidence`."""
+        if self.void:
+            return NOT_TESTED
         if self.refuted(confidence):
             return NOT_REPRODUCED
         return REPRODUCED if self.supported() else INCONCLUSIVE
@@ -195,6 +198,11 @@ class Judgement:
     to_test: str = ""  # the command whose runs test it
 
     @property
+    def void(self) -> bool:
+        """Whether something was compared that decides nothing, for a reason that `missing` tells."""
+        return any(comparison.void for comparison in self.comparisons)
+
+    @property
     def ratio(self) -> float | None:
         return self.decisive.mean if self.decisive else None
 
@@ -253,7 +261,7 @@ def conclude(comparisons: Sequence[Comparison], lacking: Sequence[str] = ()) -> 
     confidence = confidence_of_failure(comparisons)
     if any(comparison.refuted(confidence) for comparison in comparisons):
         return NOT_REPRODUCED
-    if lacking or not comparisons:
+    if lacking or not comparisons or any(comparison.void for comparison in comparisons):
         return NOT_TESTED
     return REPRODUCED if all(comparison.supported() for comparison in comparisons) else INCONCLUSIVE
 

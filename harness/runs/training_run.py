@@ -18,9 +18,9 @@ from harness.planning.devices import peak_flops
 from harness.planning.estimate import fitting_micro_batch
 from harness.planning.plan import USABLE_MEMORY, cost_of, estimate_of, identity_of, on_shapes, too_large
 from harness.recipes.config import Execution, RunConfig, read_config
-from harness.records import machine, provenance
+from harness.records import information, machine, provenance
 from harness.records.evidence import Count
-from harness.records.schema import Device, Evaluation, Result, record_or_none, write_record
+from harness.records.schema import Device, Evaluation, Result, read_lines, record_or_none, write_record
 from harness.runs import folder as run_folder
 from harness.system import locks
 from harness.system.errors import DataError, HarnessError, UsageError
@@ -130,6 +130,10 @@ def _carry_out(
         if not machine.ran_out_of_memory(error):
             raise
         raise too_large(cfg, device, world.size) from error
+    knobs, lines = cfg.knobs.model_dump(), read_lines(folder / "metrics.jsonl")[0]
+    if world.is_main and (warning := information.warning(cfg.method, knobs, lines)):
+        progress.note(warning)
+        trained.notes.append(warning)
     started = time.perf_counter()
     set_precision("fp32")  # of sampling and evaluation, whatever trained
     evaluations = _evaluate_all(trained.network, cfg, data, yard, folder, world, progress) if yard else {}

@@ -1,14 +1,21 @@
 """What single predicates ask of runs and of benches."""
 
+import json
+import math
 import re
+import statistics
+from pathlib import Path
 
 import pytest
 from claim_worlds import A100, H200, arm, bench, judged, of_benches, sddit, write
 
+from harness.claims.machines import PROCESSES_DIFFER
 from harness.claims.predicates import steps_to_reach
-from harness.claims.verdict import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from harness.claims.verdict import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, student
 from harness.papers.sddit.tolerance import outside_tolerance
 from harness.records.evidence import Evidence
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_best_of_all_needs_a_measured_value_on_either_side(tmp_path):
@@ -89,7 +96,7 @@ def test_mdt_without_its_positions_is_not_called_mdt(worlds):
 TURNED_BY_THE_PIPELINE = {
     ("dit", "cached"): 1.57,
     ("maskdit", "cached"): 0.93,
-    ("mdt", "cached"): 0.88,
+    ("mdt", "cached"): 1.1,
     ("sddit", "cached"): 0.76,
     ("dit", "online-vae"): 0.23,
     ("maskdit", "online-vae"): 0.2,
@@ -112,9 +119,56 @@ def test_a_bench_shows_that_the_pipeline_turns_the_order_round():
 
 
 def test_rounds_are_paired_so_that_what_slows_a_round_cancels():
-    (judgement,) = of_benches(bench({("sddit", "cached"): 1.05, ("dit", "cached"): 1.0}))["faster-than-dit"]
+    (judgement,) = of_benches(bench({("sddit", "cached"): 1.4, ("dit", "cached"): 1.0}))["faster-than-dit"]
     assert judgement.verdict == REPRODUCED  # rounds differ by 30%
     assert any("they repeat the measurement, not the machine" in note for note in judgement.notes)
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(0.5, NOT_REPRODUCED), (0.9, NOT_TESTED), (1.13, NOT_TESTED)])
+def test_rounds_of_one_process_decide_nothing_within_what_processes_differ_by(ratio, verdict):
+    (judgement,) = of_benches(bench({("sddit", "cached"): ratio, ("mdt", "cached"): 1.0}))["faster-than-mdt"]
+    assert judgement.verdict == verdict
+    assert any("its rounds repeat the measurement" in text for text in judgement.missing) == (verdict == NOT_TESTED)
+
+
+def test_what_processes_differ_by_is_the_spread_of_the_committed_runs():
+    committed = json.loads((ROOT / "reports" / "tiny" / "claims.json").read_text())
+    speeds = [one for one in committed if one["setting"].endswith("training runs")]
+    logs = [[math.log(ratio) for ratio in part["ratios"]] for one in speeds for part in one["comparisons"]]
+    assert [len(ratios) for ratios in logs] == [3] * 4
+    pooled = math.sqrt(statistics.fmean(statistics.variance(ratios) for ratios in logs))
+    assert math.exp(student(8, 0.95) * pooled) == pytest.approx(PROCESSES_DIFFER, abs=0.01)
+
+
+# Claims of a discriminative loss ----------------------------------------------------------------------------------
+
+
+OF_TARGETS = {
+    "discrimination-helps", "least-teacher-noise-best", "noise-near-student-worst",
+    "noise-near-student-worse-than-its-distribution", "student-noise-worse",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("logged", ["loss", "information"])
+@pytest.mark.parametrize("told", [0.002, 0.3])
+def test_claims_of_a_loss_whose_targets_told_nothing_are_not_tested(told, logged, worlds, tmp_path):
+    """In a world like the paper's they hold; the only thing changed is the log."""
+    noises = {0.1: 58.0, 0.3: 65.0, 0.5: 66.2, "student": 63.4}
+    arms = [sddit(53.72, mask_ratio=0.5), sddit(62.84, mask_ratio=0.5, discriminate=False)]
+    write(tmp_path, arms + [sddit(fid, mask_ratio=0.5, teacher_sigma=noise) for noise, fid in noises.items()])
+    for log in tmp_path.glob("sddit-tiny/*/metrics.jsonl"):
+        if "discriminate: true" in (log.parent / "config.yaml").read_text():
+            part = (1 - told if logged == "loss" else 0.5) * math.log(256)
+            line = {"step": 20, "loss": 3.0, "loss/cls": part, "loss/patches": part}
+            if logged == "information":
+                line |= {"information/cls": told * math.log(256), "information/patches": told * math.log(256)}
+            log.write_text(json.dumps(line) + "\n")
+    found = judged(tmp_path)
+    for claim in OF_TARGETS:
+        (judgement,) = found[claim]
+        assert judgement.verdict == (REPRODUCED if told > 0.01 else NOT_TESTED), claim
+        assert any("loss tells something" in text for text in judgement.missing) == (told < 0.01)
+        assert judgement.effect.startswith("measured so far") == (told < 0.01)
 
 
 def test_contenders_of_other_conditions_are_not_compared():

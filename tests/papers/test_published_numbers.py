@@ -296,3 +296,29 @@ def test_every_entry_of_the_protocols_has_a_source_and_belongs_to_rows():
         used |= {(place, method, series), (place, "", series), (place, method, ""), (place, "", "")}
     assert set(keys) <= used
     assert all(entry["source"] for entry in entries)
+
+
+def test_inception_scores_of_mdt_with_guidance_are_those_of_its_readme():
+    rows = published.rows()
+    scores = rows[(rows["figure_or_table"].isin(["MDT XL/2 final", "MDTv2 XL/2 final"])) & (rows["metric"] == "IS")]
+    guided = scores[scores["series"] == "CFG"]
+    assert values(guided, "model", "value") == [("MDT-XL/2", 283.01), ("MDTv2-XL/2", 314.73)]
+    assert all("README, read again" in source for source in guided["source"])
+
+
+def test_the_rows_of_repa_e_are_those_of_its_readme_of_either_date():
+    """The later one measures with equally many images of each class, so both values stand, each under its name."""
+    rows = select("anchor")
+    ours = rows[(rows["method"] == "REPA-E") & rows["source"].str.contains("README")]
+    assert sorted(values(ours, "model", "series", "value")) == [
+        ("SiT-XL/1 + IN-VAE end-to-end", "CFG", 1.61),
+        ("SiT-XL/1 + IN-VAE end-to-end", "w/o CFG", 4.09),
+        ("SiT-XL/1 + VA-VAE end-to-end", "CFG", 1.73),
+        ("SiT-XL/1 + VA-VAE end-to-end", "w/o CFG", 4.05),
+        ("SiT-XL/1 on frozen E2E-VAVAE", "CFG", 1.26),
+        ("SiT-XL/1 on frozen E2E-VAVAE", "CFG, class-balanced sampling", 1.12),
+        ("SiT-XL/1 on frozen E2E-VAVAE", "w/o CFG", 1.83),
+        ("SiT-XL/1 on frozen E2E-VAVAE", "w/o CFG, class-balanced sampling", 1.69),
+        ("SiT-XL/2 + SD-VAE end-to-end", "CFG", 1.67),
+        ("SiT-XL/2 + SD-VAE end-to-end", "w/o CFG", 4.07),
+    ]
