@@ -20,14 +20,16 @@ def share_told(method: str, knobs: Mapping[str, Any], lines: Sequence[Mapping[st
     """
     prototypes = knobs.get("num_prototypes")
     parts = [name for name, part in about(method).losses.items() if part.quantity == DISCRIMINATIVE]
-    shares: list[float] = []
-    for line in lines[-LAST_LINES:] if isinstance(prototypes, int) and prototypes > 1 else ():
+    if not isinstance(prototypes, int) or prototypes < 2:
+        return None
+    most, shares = math.log(prototypes), []
+    for line in lines[-LAST_LINES:]:
         for part in parts:
             told, loss = line.get(f"information/{part}"), line.get(f"loss/{part}")
             if isinstance(told, int | float) and math.isfinite(told):
-                shares.append(told / math.log(prototypes))
+                shares.append(told / most)
             elif isinstance(loss, int | float) and math.isfinite(loss):
-                shares.append(abs(1 - loss / math.log(prototypes)))
+                shares.append(abs(1 - loss / most))
     return sum(shares) / len(shares) if shares else None
 
 
