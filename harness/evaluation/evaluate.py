@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import harness
 from harness.data.dataset import Dataset
 from harness.data.latents.vae import Vae
-from harness.evaluation import references
+from harness.evaluation import held_out, references
 from harness.evaluation.generation import choose_labels, draw_images, image_shape
 from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.image_sets import content_of, refuse_unusable
@@ -50,6 +50,7 @@ class Yardstick:
     device: torch.device
     with_errors: bool = False  # a standard error for each metric
     with_cross_check: bool = False  # the distances once more, by clean-fid
+    data: Dataset | None = None  # what the network was trained on, where that is at hand
 
     @property
     def with_points(self) -> bool:
@@ -102,7 +103,7 @@ def yardstick(
     )
     if source.images is not None:
         network.refuse(source.images.shape)
-    return Yardstick(network, source, wanted, device, with_errors, with_cross_check)
+    return Yardstick(network, source, wanted, device, with_errors, with_cross_check, data)
 
 
 def evaluate(
@@ -162,6 +163,7 @@ def evaluate(
         return None
     return _measured(
         generated, labels, reference, yard, protocol, progress,
+        held_out_of=None if yard.data is None or yard.data.held_out is None else (network, cfg, yard.data),
         name=name, step=step, weights=weights, weights_sha256=weights_sha256,
         samples_sha256=_known_pixels(record),
         sample_execution=execution_of(cfg, device) if "drawing" in clock.seconds else None,
@@ -333,6 +335,7 @@ def _measured(
     *,
     started: float,
     clock: StageClock,
+    held_out_of: tuple[nn.Module, RunConfig, Dataset] | None = None,
     notes: Sequence[str] = (),
     **identity: Any,
 ) -> Evaluation:
@@ -358,10 +361,23 @@ def _measured(
     if yard.with_cross_check:
         progress.note("computing distances once more, by clean-fid")
         checks = metrics.cross_check(generated, reference, yard.wanted, values=found.values)
+    values, errors = named(found.values), named(errors)
+    denoiser = probe = None
+    if held_out_of is not None:
+        progress.note("asking the network about held-out images")
+        with clock("held-out images"):
+            denoiser, probe = held_out.measure(*held_out_of, yard.device)
+        name = metric_names.held_out_name("denoiser_error", denoiser.num_images)
+        values[name], errors[name] = denoiser.error, denoiser.standard_error
+        if probe is not None:
+            best = max(max(row) for row in probe.accuracy)
+            values[metric_names.held_out_name("linear_probe", probe.num_images)] = best
     return Evaluation(
         **identity,
-        metrics=named(found.values),
-        standard_errors=named(errors),
+        metrics=values,
+        standard_errors=errors,
+        denoiser=denoiser,
+        probe=probe,
         cross_checks=[CrossCheck(**check._asdict()) for check in checks],
         notes=notes,
         protocol=protocol,

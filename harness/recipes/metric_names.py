@@ -23,6 +23,10 @@ NAMED = {
     "precision_adm_fp16": "precision with ADM's float16 distances",
     "recall_adm_fp16": "recall with ADM's float16 distances",
 }
+HELD_OUT = {  # of the network itself, on held-out images: no images are drawn, and no feature network reads them
+    "denoiser_error": "error of the averaged network as a denoiser of held-out images, over 16 noise levels",
+    "linear_probe": "best accuracy on held-out images of a linear map of a block's output, over blocks and levels",
+}
 OF_POINTS = frozenset(
     {"precision", "recall", "kid", "density", "coverage", "cmmd", "precision_adm_fp16", "recall_adm_fp16"}
 )  # compare with the reference's images one by one: its statistics are not enough
@@ -77,6 +81,11 @@ def metric_name(metric: str, network: str, n: int) -> str:
         return f"{metric}-{network}@{_count(n)}"
     name = _INCEPTION_NAMES.get(metric, metric)
     return f"{name}@{_count(n)}" if name[-1].isdigit() else f"{name}{_count(n)}"
+
+
+def held_out_name(metric: str, n: int) -> str:
+    """The name of a metric of n held-out images, like "denoiser_error@1k"."""
+    return f"{metric}@{_count(n)}"
 
 
 def _count(n: int) -> str:

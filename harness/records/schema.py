@@ -153,6 +153,38 @@ class CrossCheck(Record):
     by: str
 
 
+class DenoiserError(Record):
+    """The averaged network as a denoiser D(x; sigma) of held-out images, each with the same noise for every run."""
+
+    data: Shown
+    data_sha256: str  # of the held-out images
+    num_images: int
+    seed: int  # of the choice of images and of the noise
+    weighting: str
+    error: float
+    standard_error: float  # over images, not over training seeds
+    sigmas: list[float]
+    by_sigma: list[float]
+    standard_errors: list[float]
+    seconds: float
+
+
+class LinearProbe(Record):
+    """How well a linear map of each block's output names the class of held-out images: a row a block, in order."""
+
+    data: Shown
+    data_sha256: str  # of the held-out images
+    trained_on_sha256: str
+    num_trained_on: int
+    num_images: int
+    seed: int
+    penalty: str
+    sigmas: list[float]
+    blocks: list[str]
+    accuracy: list[list[float]]  # by block, then by sigma
+    seconds: float
+
+
 class Evaluation(Record):
     """evaluations/<name>.json: metrics of one set of generated images. A metric's name carries N and its features."""
 
@@ -165,6 +197,8 @@ class Evaluation(Record):
     metrics: dict[str, float]
     standard_errors: dict[str, float] = {}
     cross_checks: list[CrossCheck] = []
+    denoiser: DenoiserError | None = None  # None: the data have no held-out images, or an older version measured
+    probe: LinearProbe | None = None
     notes: list[str] = []  # what was left out, and why
     protocol: EvaluationProtocol
     harness_version: str | None = None

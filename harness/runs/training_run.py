@@ -12,6 +12,7 @@ import baselines
 from harness.data import sources
 from harness.data.dataset import Dataset
 from harness.data.loader import rows_of
+from harness.evaluation import held_out
 from harness.evaluation.generation import image_shape
 from harness.planning.cost import GIGA
 from harness.planning.devices import peak_flops
@@ -125,6 +126,7 @@ def _carry_out(
         trained = engine.train(
             method, cfg, data, folder, device=device, report=progress.metrics, note=progress.note, world=world,
             images_per_sec_at_peak=_images_per_sec_at_peak(cfg, cost, hardware),
+            observe=held_out.along_training(cfg, data, device),
         )  # fmt: skip
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not machine.ran_out_of_memory(error):

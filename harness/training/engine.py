@@ -20,7 +20,7 @@ from harness.system.processes import signals
 from harness.system.processes.world import World
 from harness.training import checkpoint
 from harness.training.checkpoint import Checkpoint, Keep, Unlogged, Writer
-from harness.training.logbook import Logbook, Report, Speed
+from harness.training.logbook import Logbook, Observe, Report, Speed
 from harness.training.step import Losses, TrainStep
 from harness.training.telemetry import StepClock
 
@@ -45,9 +45,11 @@ def train(
     note: Callable[[str], None],
     world: World = World(),
     images_per_sec_at_peak: float | None = None,
+    observe: Observe = lambda step, network: {},
 ) -> Trained:
     """Train `method` to the end of its budget, continuing from the newest good checkpoint in `folder`.
 
+    `observe` says more of the averaged network for a line of the log; the clock is stopped meanwhile.
     `images_per_sec_at_peak` is what the devices would reach if they did nothing but the step's matrix products at their
     data sheets' rate; the speed over it is logged as `mfu`, the model-FLOP utilisation.
 
@@ -55,13 +57,13 @@ def train(
     Diverged at a loss that is not finite, Preempted or Interrupted after saving when a signal arrives, DataError when
     the disk refuses a write, UsageError when the batch does not divide.
     """
-    return _Run(method, cfg, data, folder, world, device, report, note, images_per_sec_at_peak).to_the_end()
+    return _Run(method, cfg, data, folder, world, device, report, note, images_per_sec_at_peak, observe).to_the_end()
 
 
 class _Run:
-    def __init__(self, method, cfg, data, folder, world, device, report, note, images_per_sec_at_peak):
+    def __init__(self, method, cfg, data, folder, world, device, report, note, images_per_sec_at_peak, observe):
         self.cfg, self.data, self.folder, self.world, self.device = cfg, data, folder, world, device
-        self.at_peak = images_per_sec_at_peak
+        self.at_peak, self.observe = images_per_sec_at_peak, observe
         self.log = Logbook(folder, report=report, note=note, writes=world.is_main)
         self.train_step = TrainStep(method, cfg, data, world=world, device=device)
         self.writer = Writer(
@@ -176,6 +178,7 @@ class _Run:
                 "timed_seconds": window.seconds,
                 "peak_memory_bytes": peak,
                 "mfu": images_per_sec and self.at_peak and images_per_sec / self.at_peak,
+                **(self.observe(self.step, self.train_step.ema.network) if self.world.is_main else {}),
             }
         )
         self.unlogged = Unlogged(0, {})

@@ -8,10 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import nn
+
 from harness.records.schema import append_line, read_lines, write_atomically
 from harness.system.errors import DataError
 
 Report = Callable[[dict[str, Any]], None]  # one line of metrics.jsonl, as it is written
+Observe = Callable[[int, nn.Module], dict[str, float]]  # (steps done, the averaged network) -> more for such a line
 
 
 class Speed(NamedTuple):

@@ -67,6 +67,27 @@ def test_five_steps_and_five_more_equal_ten(name, digits, tmp_path):
     assert [line["loss"] for line in logs[0]] == [line["loss"] for line in logs[1]]
 
 
+def test_what_is_observed_of_the_average_stands_in_the_log_and_changes_no_weight(digits, tmp_path):
+    cfg = small_config("sddit", "steps=4", "log_every=2", "checkpoint_every=4")
+    plain = train(cfg, digits, tmp_path / "plain")
+    seen = []
+
+    def observe(step, network):
+        torch.randn(3)
+        seen.append({name: value.clone() for name, value in network.state_dict().items()})
+        return {"denoiser_error": float(step)} if step == 4 else {}
+
+    (tmp_path / "observed").mkdir()
+    method = baselines.build(cfg)
+    trained = engine.train(
+        method, cfg, digits, tmp_path / "observed", device=CPU, report=lambda line: None, note=lambda text: None,
+        observe=observe,
+    )  # fmt: skip
+    assert_equal_bit_for_bit(weights(method, trained), weights(*plain))
+    assert_equal_bit_for_bit(seen[-1], trained.network.state_dict())
+    assert [line.get("denoiser_error") for line in lines(tmp_path / "observed" / "metrics.jsonl")] == [None, 4.0]
+
+
 def test_a_finished_run_trains_no_further(digits, tmp_path):
     cfg = small_config("dit")
     first = weights(*train(cfg, digits, tmp_path))

@@ -10,7 +10,7 @@ from harness.checks.finding import Finding, judged, not_kept
 from harness.evaluation.networks import classifier
 from harness.evaluation.networks.inception import PUBLISHED
 from harness.model.samplers import SAMPLERS
-from harness.recipes.metric_names import NAMED, metric_name
+from harness.recipes.metric_names import NAMED, held_out_name, metric_name
 from harness.records.run_folder import RunFolder
 from harness.records.schema import Evaluation, EvaluationProtocol
 
@@ -83,6 +83,11 @@ def names(run: RunFolder) -> Finding:
     for name, evaluation in evaluations.items():
         protocol = evaluation.protocol
         honest = {metric_name(metric, protocol.features, protocol.num_images) for metric in NAMED}
+        honest |= {
+            held_out_name(metric, part.num_images)
+            for metric, part in (("denoiser_error", evaluation.denoiser), ("linear_probe", evaluation.probe))
+            if part is not None
+        }
         made = f"{protocol.num_images:,} images through {protocol.features}"
         for metric, value in evaluation.metrics.items():
             if metric not in honest:

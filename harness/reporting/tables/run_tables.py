@@ -22,7 +22,7 @@ from harness.reporting.tables.table import NOTHING, Cell, Table, frame_of
 UNTRAINED = "untrained"  # the name of the evaluation before the first step
 METRIC_ORDER = (
     "fid", "fd", "sfid", "sfd", "is", "precision", "recall", "kid", "density", "coverage",
-    "fid_infinity", "fd_infinity", "class_accuracy",
+    "fid_infinity", "fd_infinity", "class_accuracy", "denoiser_error", "linear_probe",
 )  # fmt: skip
 GIB, MILLION, HOUR = 2**30, 1e6, 3600.0
 ENERGY = "Energy, J per trained image"
