@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from harness.claims.verdict import Claimed, Comparison
-from harness.recipes.reading import printed_knobs
+from harness.recipes.reading import about
 from harness.records.looks import measured_title
 from harness.records.panels import FINAL, versions
 from harness.records.trials import VARIED, Trial, has_knobs
@@ -168,7 +168,7 @@ def own_differences(trial: Trial) -> list[str]:
 def knob_differences(method: str, knobs: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} {knobs[name]} instead of {printed}"
-        for name, printed in printed_knobs(method).items()
+        for name, printed in about(method).printed_knobs.items()
         if name not in VARIED and name in knobs and knobs[name] != printed
     ]
 

@@ -71,11 +71,6 @@ def _own_about(method: str) -> About:
     return About.model_validate(_read(f"{method}.yaml")["about"])
 
 
-def printed_knobs(method: str) -> dict[str, Any]:
-    """The knobs that the method's paper prints."""
-    return about(method).printed_knobs
-
-
 def published_formulation(method: str) -> str | None:
     """The formulation that the method is published with; None for one that is not on this machine."""
     return _family(method)["formulation"]["value"] if method in families() and method not in broken() else None

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.recipes.config import read_config
-from harness.records.export_record import RECORD as EXPORT_RECORD
-from harness.records.export_record import Export
 from harness.records.folders.departures import Departures, departures
 from harness.records.schema import (
+    EXPORT_RECORD,
     SELF,
     Evaluation,
+    Export,
     Import,
     Manifest,
     Record,

@@ -20,6 +20,7 @@ from harness.system.errors import DataError
 from harness.system.files import read_limited, whole_file
 
 SCHEMA_VERSION = 1
+EXPORT_RECORD = "export.json"
 SELF = "sha256"  # a record's last key
 LARGEST_RECORD = 2**26  # bytes; a store's manifest of ImageNet takes 100 kB
 LARGEST_LOG = 2**28  # bytes of a .jsonl file; 400,000 steps, each logged, take half of it
@@ -238,6 +239,32 @@ class Result(Record):
     attention: str | None = None  # the kernel of the blocks' attention
     notes: list[str] = []  # how the run was carried out otherwise than asked
     complete: bool = True
+
+
+class Export(Record):
+    """export.json: what an exported network is and what was measured of it. None means that it is not recorded."""
+
+    schema_version: int = SCHEMA_VERSION
+    harness_version: str  # that exported it
+    run: str  # "<recipe>/<run id>"
+    weights: Literal["ema", "raw"]
+    step: int  # training steps behind the weights; 0 for an imported network, whose training is not known
+    weights_sha256: str  # names' and values', as evaluations record it; independent of the file format
+    config_sha256: str  # that of config.yaml beside it
+    run_config_sha256: str  # that of the run's config.yaml: another one where it named folders of the machine it ran on
+    license: str  # an identifier; "unknown" if none was chosen
+    manifest: Manifest | None = None
+    imported: Import | None = None
+    result: Result | None = None  # without its evaluations
+    evaluations: dict[str, Evaluation]  # those that measured these weights
+    files: dict[str, str]  # name: sha256, of every other file of the export
+
+    @property
+    def vae(self) -> tuple[str | None, str | None]:
+        """Name and hash of the VAE between pixels and the network, None where there is none or it has no hash."""
+        if self.manifest:
+            return self.manifest.data.vae, self.manifest.data.vae_sha256
+        return (self.imported.vae if self.imported else None), None
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,6 +1,6 @@
 """Run folders as typed data. A folder that cannot be used is listed with its reason and never stops the others."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,16 @@ def find_runs(roots: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:
 
     A root may itself be a run folder. Raises DataError for a root that does not exist.
     """
-    roots = [Path(root) for root in roots]
     runs: list[Run] = []
     left_out: list[LeftOut] = []
-    for folder in _candidates(roots, left_out):
+    folders: dict[Path, Path] = {}  # each once although two roots may lead to it
+    for root in map(Path, roots):
+        below = [folder for folder, reason in found_below(root) if not reason]
+        for folder in below:
+            folders.setdefault(folder.resolve(), folder)
+        if not below:
+            left_out.append(LeftOut(root, NO_RUN))
+    for folder in folders.values():
         try:
             runs.append(load_run(folder))
         except DataError as error:
@@ -134,22 +140,6 @@ def _config_sha256(config: dict[str, Any]) -> str | None:
         return identity(config)
     except (TypeError, ValueError):
         return None
-
-
-# Finding ---------------------------------------------------------------------------------------------------------
-
-
-def _candidates(roots: Sequence[Path], left_out: list[LeftOut]) -> Iterator[Path]:
-    """Run folders, each once although two roots may lead to it."""
-    seen = set()
-    for root in roots:
-        folders = [folder for folder, reason in found_below(root) if not reason]
-        for folder in folders:
-            if folder.resolve() not in seen:
-                seen.add(folder.resolve())
-                yield folder
-        if not folders:
-            left_out.append(LeftOut(root, NO_RUN))
 
 
 def _newest_of_each(runs: Iterable[Run]) -> tuple[list[Run], list[LeftOut]]:

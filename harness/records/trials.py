@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from harness.recipes.naming import digest, without_later_defaults
-from harness.recipes.reading import printed_knobs, published_formulation, published_steps
+from harness.recipes.reading import about, published_formulation, published_steps
 from harness.records import panels
 from harness.records.panels import FINAL, OF_THE_METHOD, Scalar, device_title, flat
 from harness.records.schema import Evaluation
@@ -147,7 +147,7 @@ class Trial:
         sampling = self.evaluation.protocol
         found = {
             name: f"{name} {self.knobs[name]} instead of {printed}"
-            for name, printed in printed_knobs(self.method).items()
+            for name, printed in about(self.method).printed_knobs.items()
             if name in self.knobs and self.knobs[name] != printed
         }
         formulation = published_formulation(self.method) or sampling.formulation
@@ -291,7 +291,7 @@ class Setting:
 
 def has_knobs(method: str, knobs: Mapping[str, Any], chosen: Mapping[str, Any] | None = None) -> bool:
     """Whether `knobs` are as `chosen`, and the paper's where its ablations vary them and nothing else was chosen."""
-    paper = {name: value for name, value in printed_knobs(method).items() if name in VARIED and name in knobs}
+    paper = {name: value for name, value in about(method).printed_knobs.items() if name in VARIED and name in knobs}
     return all(name in knobs and knobs[name] == value for name, value in {**paper, **(chosen or {})}.items())
 
 

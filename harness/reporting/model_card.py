@@ -12,9 +12,9 @@ from huggingface_hub import EvalResult, ModelCardData
 from harness.papers.deviations import DEVIATIONS, Deviation
 from harness.recipes.reading import about, families, load_recipe
 from harness.records.evidence import Evidence
-from harness.records.export_record import Export
 from harness.records.folders.departures import departures
 from harness.records.looks import look, measured_title
+from harness.records.schema import Export
 from harness.records.store import Run
 from harness.records.trials import settings
 from harness.reporting.pages.render import render as rendered

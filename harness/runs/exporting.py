@@ -27,9 +27,9 @@ import baselines
 import harness
 from harness.recipes.config import RunConfig
 from harness.recipes.reading import about
-from harness.records.export_record import CARD, CONFIG, RECORD, WEIGHTS, Export
 from harness.records.run_folder import RunFolder
-from harness.records.schema import Evaluation, Import, Manifest, read_record, write_atomically, write_record
+from harness.records.schema import EXPORT_RECORD as RECORD
+from harness.records.schema import Evaluation, Export, Import, Manifest, read_record, write_atomically, write_record
 from harness.records.store import Run, load_run
 from harness.runs import diffusers_layout, published_weights
 from harness.runs import folder as run_folder
@@ -44,6 +44,7 @@ from harness.training import checkpoint
 FORMAT = "dit-harness-export-1"
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 UNKNOWN_LICENCE = "unknown"
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "README.md"
 DIFFUSERS_WEIGHTS = f"{diffusers_layout.FOLDER}/{diffusers_layout.WEIGHTS}"
 DIFFUSERS_CONFIG = f"{diffusers_layout.FOLDER}/{diffusers_layout.CONFIG}"
 # Where a place begins: a file system, a drive, a share, somebody's home, the folder one is in; or a URL.

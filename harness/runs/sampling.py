@@ -19,8 +19,7 @@ from harness.evaluation.images.npz import write_npz
 from harness.evaluation.networks import extract
 from harness.recipes.config import RunConfig
 from harness.recipes.naming import digest
-from harness.records.export_record import RECORD as EXPORT_RECORD
-from harness.records.schema import Import, Manifest, read_record, write_atomically
+from harness.records.schema import EXPORT_RECORD, Import, Manifest, read_record, write_atomically
 from harness.runs import folder as run_folder
 from harness.runs.exporting import load
 from harness.runs.importing import RECORD

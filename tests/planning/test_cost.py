@@ -1,10 +1,12 @@
 """The counted arithmetic of a step against formulas that are written here a second time, from the papers' networks."""
 
+from functools import cache
+
 import pytest
 from counted import configured, counted
 
 from harness.model.nn.embeddings import SINUSOID_WIDTH
-from harness.planning.cost import GIGA, step_cost
+from harness.planning.cost import GIGA, StepCost, step_cost
 from harness.planning.plan import on_shapes
 
 TOKENS, WIDTH, DEPTH, PATCH_VALUES = 256, 384, 12, 16  # S/2 on latents of 4 x 32 x 32
@@ -24,6 +26,12 @@ def modulated(tokens: int, width: int, outputs: int) -> int:
 def trained(forward: int, passes: int = 1) -> int:
     """Forward and backward: three products for each layer, two for the layers that read data."""
     return 3 * forward - passes * FROM_DATA
+
+
+@cache
+def costs(recipe: str, *assignments: str) -> StepCost:
+    cfg = configured(recipe, *assignments)
+    return step_cost(cfg, on_shapes(cfg))
 
 
 def dit() -> int:
@@ -72,8 +80,7 @@ def test_the_counter_finds_what_the_formula_says(recipe, assignments, expected):
 
 
 def test_checkpointing_adds_one_forward_pass_of_the_trained_blocks_and_none_of_the_teacher():
-    cfg = configured("sddit-s", "activation_checkpointing=true")
-    cost = step_cost(cfg, on_shapes(cfg))
+    cost = costs("sddit-s", "activation_checkpointing=true")
     assert cost.total == pytest.approx(counted("sddit-s").gmacs_step)
     expected = blocks(DEPTH, 205) + blocks(8, TOKENS, 192)
     assert cost.recomputed * GIGA == pytest.approx(expected, rel=0.01)
@@ -81,16 +88,14 @@ def test_checkpointing_adds_one_forward_pass_of_the_trained_blocks_and_none_of_t
 
 @pytest.mark.parametrize("recipe", ["dit-s", "mdt-s", "maskdit-s", "sddit-s"])
 def test_nearly_all_of_the_forward_pass_belongs_to_a_module(recipe):
-    cfg = configured(recipe)
-    parts = step_cost(cfg, on_shapes(cfg)).forward_parts
+    parts = costs(recipe).forward_parts
     assert all(gmacs >= 0 for gmacs in parts.values())
     rest = parts["other"] / sum(parts.values())
     assert rest < 0.01 if recipe != "sddit-s" else rest < 0.2  # the loss makes SD-DiT's logits over the prototypes
 
 
 def test_the_parts_of_the_forward_pass_name_the_modules():
-    cfg = configured("sddit-s")
-    parts = step_cost(cfg, on_shapes(cfg)).forward_parts
+    parts = costs("sddit-s").forward_parts
     assert parts["network.encoder"] * GIGA == pytest.approx(blocks(DEPTH, 205))
     assert parts["teacher.encoder"] > parts["network.encoder"]
     assert parts["network.decoder"] > 0

@@ -22,10 +22,9 @@ from harness.model.shape import shape_of
 from harness.planning.plan import resolve
 from harness.recipes.plugins import built_in
 from harness.recipes.reading import about
-from harness.records.export_record import Export
 from harness.records.folders import removal
 from harness.records.folders.listing import survey
-from harness.records.schema import Evaluation, EvaluationProtocol, Manifest, read_record, write_record
+from harness.records.schema import Evaluation, EvaluationProtocol, Export, Manifest, read_record, write_record
 from harness.records.store import find_runs, load_run
 from harness.reporting import model_card
 from harness.runs import exporting, importing, sampling

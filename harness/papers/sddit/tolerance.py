@@ -13,7 +13,7 @@ from harness.claims.comparison import Arm, Side, distance_at, own_differences
 from harness.claims.verdict import NOT_REPRODUCED, Judgement
 from harness.papers import published, specified
 from harness.papers.published import Target, target_of
-from harness.recipes.reading import printed_knobs
+from harness.recipes.reading import about
 from harness.records.evidence import Evidence
 from harness.records.trials import Setting
 
@@ -76,7 +76,7 @@ def _expected() -> list[Expected]:
         knobs = _knobs(row)
         if target is None or knobs is None or target.steps is None or target.batch_size is None:
             continue
-        usual = printed_knobs(target.method)
+        usual = about(target.method).printed_knobs
         knobs = {name: value for name, value in knobs.items() if value != usual[name]}
         if row["quality"] in ("table", "text"):
             key = (target, tuple(sorted(knobs.items())), round(row["value"], 1))  # a text rounds what a table has

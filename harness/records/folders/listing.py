@@ -11,13 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.records.export_record import RECORD as EXPORT_RECORD
-from harness.records.export_record import Export
 from harness.records.finding import RUN_ID, found_below, name_below
 from harness.records.looks import measured_title
 from harness.records.panels import FINAL
 from harness.records.run_folder import DANGLING, NO_FILE, RECORDS, RunFolder, as_time, reason_of
-from harness.records.schema import Import
+from harness.records.schema import EXPORT_RECORD, Export, Import
 from harness.records.store import finished
 from harness.records.trials import distance_metric
 from harness.system.errors import DataError

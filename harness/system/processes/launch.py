@@ -185,7 +185,12 @@ def run_processes(
     ends with 1, whatever their exit codes. When it is killed, its processes go on.
     """
     _refuse(nproc)
-    with _signals_noted() as noted, tempfile.TemporaryDirectory() as folder:
+    noted: list[signal.Signals] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(signal.Signals(number))
+
+    with signals.handled(dict.fromkeys(signals.watched(), note)), tempfile.TemporaryDirectory() as folder:
         group = _Processes([*entry, *arguments], nproc, noted, Path(folder))
         try:
             group.attend()
@@ -215,26 +220,14 @@ def _own_store():
         return TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=fd)
 
 
-@contextmanager
-def _signals_noted() -> Iterator[list[signal.Signals]]:
-    noted: list[signal.Signals] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        noted.append(signal.Signals(number))
-
-    with signals.handled(dict.fromkeys(signals.watched(), note)):
-        yield noted
-
-
 class _Processes:
     """The processes of a run, from their start to the last one's end."""
 
     def __init__(self, command: list[str], nproc: int, noted: list[signal.Signals], folder: Path):
         self._nproc, self._noted, self._folder = nproc, noted, folder
         self._store = _own_store()
-        self._ends: dict[
-            int, int
-        ] = {}  # exit code by rank, in the order of ending; below zero the signal that killed it
+        # Exit code by rank, in the order of ending; below zero the signal that killed it.
+        self._ends: dict[int, int] = {}
         self._late: list[int] = []  # ranks that were killed at the deadline
         self._running = {rank: self._start(rank, command) for rank in range(nproc)}
 
