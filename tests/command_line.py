@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from typer.testing import CliRunner, Result
 
@@ -14,14 +15,8 @@ QUICK_EVALUATION = ["--set", "num_images=60", "--set", "sampling.num_steps=3"]
 
 def harness(*arguments, cwd, **options):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "harness", *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        **options,
-    )
+    command = [sys.executable, "-m", "harness", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, **options)
 
 
 def invoke(*arguments, cwd=".", columns: int = 80) -> Result:
@@ -42,3 +37,11 @@ def answer(*arguments, cwd=".", columns: int = 80) -> str:
 def flowing(text: str) -> str:
     """The text as if no line were broken."""
     return " ".join(text.split())
+
+
+def alive(pid: int) -> bool:
+    """Whether the process has not ended, on Linux."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import stories
+from command_line import alive
 from commands import become, interrupted, log_of
 from positions import LONG, record
 
@@ -83,13 +84,6 @@ def fork_ranks(folder: Path) -> None:
     """In the child, ahead of its command."""
     stories.count_pieces(folder)
     launch.subprocess = type("", (), {**vars(subprocess), "Popen": Forked})
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def run(folder: Path, fault: str | None = None, after_step: int = 0) -> tuple[list[str], float]:

@@ -21,25 +21,18 @@ MOST = 2**22  # bytes that a reader may make of a file of a few kilobytes
 
 def read_npz(path: Path) -> None:
     """All that is asked of an .npz: as images, as a reference, and every array in it."""
-    try:
-        with Archive(path) as archive:
-            for name in archive.names[:20]:
-                try:
-                    rows = archive.array(name)
-                    assert rows.whole(limit_bytes=MOST).nbytes <= MOST
-                    rows.refuse_columns()
-                    if len(rows):
-                        rows.read(0, 1)
-                        rows.read(len(rows) - 1, len(rows))
-                except DataError:
-                    continue
-    except DataError:
-        pass
-    try:
+    with suppress(DataError), Archive(path) as archive:
+        for name in archive.names[:20]:
+            with suppress(DataError):
+                rows = archive.array(name)
+                assert rows.whole(limit_bytes=MOST).nbytes <= MOST
+                rows.refuse_columns()
+                if len(rows):
+                    rows.read(0, 1)
+                    rows.read(len(rows) - 1, len(rows))
+    with suppress(DataError):
         images = NpzImages(path)
         images.read(0, min(len(images), 2))
-    except DataError:
-        pass
     with suppress(DataError):
         read_reference(path)
 
@@ -65,21 +58,17 @@ def read_store(folder: Path) -> None:
     """A store of latents: opened, verified, described, read."""
     for problem in latents.verify(folder):
         assert problem.strip()
-    try:
+    with suppress(HarnessError):
         store = latents.LatentStore(folder)
         store.read(torch.arange(len(store)))
         latents.info(folder)
-    except HarnessError:
-        pass
 
 
 def continue_store(folder: Path) -> None:
     """An unfinished store, continued."""
-    try:
+    with suppress(HarnessError):
         shards.finished_shards(folder)
         shards.finish(folder)
-    except HarnessError:
-        pass
 
 
 def read_safetensors(path: Path) -> None:
@@ -89,8 +78,5 @@ def read_safetensors(path: Path) -> None:
     shard = path.parent / "shards" / "latents_rank00_shard000.safetensors"
     shard.parent.mkdir(exist_ok=True)
     shard.write_bytes(path.read_bytes())
-    try:
-        with FORMATS["safetensors"](shard.parent) as source:
-            source.read(0, min(source.num_images, 2))
-    except HarnessError:
-        pass
+    with suppress(HarnessError), FORMATS["safetensors"](shard.parent) as source:
+        source.read(0, min(source.num_images, 2))

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from command_line import alive
 
 from harness.system import errors
 from harness.system.errors import SetupError, UsageError
@@ -99,13 +100,6 @@ def wait_for(tmp_path: Path, pattern: str, count: int) -> None:
     while len(list(tmp_path.glob(pattern))) < count:
         assert time.monotonic() < deadline, f"no {pattern}"
         time.sleep(0.01)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def assert_all_end_within(seconds: float, tmp_path: Path) -> None:

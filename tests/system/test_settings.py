@@ -2,10 +2,11 @@
 
 import json
 
+import command_line
 import pytest
-from typer.testing import CliRunner
+from command_line import flowing
+from command_line import invoke as harness
 
-from harness.cli import app
 from harness.records.schema import Manifest, read_record
 from harness.system import settings
 from harness.system.errors import UsageError
@@ -43,14 +44,8 @@ def own(tmp_path, here):
     return file
 
 
-def harness(*arguments):
-    return CliRunner().invoke(app, list(arguments), prog_name="harness")
-
-
 def answer(*arguments):
-    done = harness(*arguments, "--json")
-    assert done.exit_code == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(command_line.answer(*arguments, "--json"))
 
 
 def shown():
@@ -165,19 +160,15 @@ def test_what_destroys_is_typed_and_set_by_no_file_and_no_variable(table, here, 
     (here / "harness.toml").write_text(f"[{table}]\n{key} = true\n")
     done = harness(*asked)
     assert done.exit_code == 2
-    assert f"{key} of [{table}] in harness.toml: --{key} removes or replaces what was kept" in _in_a_line(done.stderr)
+    assert f"{key} of [{table}] in harness.toml: --{key} removes or replaces what was kept" in flowing(done.stderr)
     (here / "harness.toml").unlink()
     name = settings.variable(table.replace(".", " "), key)
     monkeypatch.setenv(name, "1")
     done = harness(*asked)
     assert done.exit_code == 2
-    assert f"{name}: --{key} removes or replaces what was kept" in _in_a_line(done.stderr)
+    assert f"{name}: --{key} removes or replaces what was kept" in flowing(done.stderr)
     monkeypatch.delenv(name)
     assert f"{table}.{key}" not in [row["setting"] for row in answer("config", "show", "--all")["settings"]]
-
-
-def _in_a_line(text):
-    return " ".join(text.split())
 
 
 @pytest.mark.parametrize(
