@@ -33,7 +33,7 @@ def edit(name: str, *, sealed: bool = False, **changes):
 
 
 def edit_both(**changes):
-    """Of the final evaluation, in its own file and in result.json, so that the two still agree."""
+    """A spoiling of the final evaluation, in its own file and in result.json, so that the two still agree."""
 
     def spoil(folder: Path) -> None:
         edit("evaluations/final.json", **changes)(folder)

@@ -87,7 +87,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratio(of: Timed, to: Timed) -> Spread:
-    """Of two contenders' speeds, round by round: what slows a whole round down cancels."""
+    """The ratio of two contenders' speeds, round by round: what slows a whole round down cancels."""
     pairs = zip(of.windows, to.windows, strict=True)
     return spread([(a.steps / a.seconds) / (b.steps / b.seconds) for a, b in pairs])
 
@@ -188,7 +188,7 @@ def timed(work: Callable[[], object], times: int, device: torch.device) -> float
 class Ceilings(NamedTuple):
     """Each is the best of many repeats, so that no step, whose median is compared with it, is faster by luck."""
 
-    flops_per_second: dict[str, float]  # by precision
+    flops_per_second: dict[str, float]  # a rate for each precision
     bytes_per_second: float  # read and written together
 
 

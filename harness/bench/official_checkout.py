@@ -33,7 +33,7 @@ class Project(NamedTuple):
 
 
 class Checkout(NamedTuple):
-    modules: Mapping[str, ModuleType]  # by the names that the code itself has for them
+    modules: Mapping[str, ModuleType]  # the keys are the names that the code itself has for them
     commit: str | None  # None: the folder is no git checkout of its own
     changed: tuple[str, ...]  # Python files that differ from that commit
 
@@ -48,7 +48,7 @@ def load(project: Project, folder: Path) -> Checkout:
     if not folder.is_dir():
         raise _not_there(project, folder, "there is no such folder")
     modules = _imported(project, folder.resolve())
-    own = git(folder, "rev-parse", "--show-prefix") == ""  # and not a folder inside some other repository
+    own = git(folder, "rev-parse", "--show-prefix") == ""  # False for a folder inside some other repository
     changed = git(folder, "diff", "--name-only", "HEAD", "--", "*.py") if own else None
     return Checkout(modules, git(folder, "rev-parse", "HEAD") if own else None, tuple((changed or "").splitlines()))
 

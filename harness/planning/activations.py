@@ -18,7 +18,9 @@ from harness.model.nn.blocks import DiTBlock, checkpointing
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
 
-Storages = dict[int, torch.UntypedStorage]  # by address; held, so that no other takes a place
+Storages = dict[
+    int, torch.UntypedStorage
+]  # the keys are addresses; a storage is held so that no other takes its address
 
 
 class KeptBytes(NamedTuple):

@@ -25,7 +25,7 @@ class StepCost(NamedTuple):
 
     total: float  # forward and backward, each product once
     forward_parts: dict[str, float]  # the forward pass's by module: network.encoder, teacher, head, ...
-    recomputed: float  # besides the total: what activation checkpointing computes again
+    recomputed: float  # what activation checkpointing computes again, not part of the total
 
 
 def count(method: Method, shape: Shape) -> Count:

@@ -83,7 +83,7 @@ def largest_micro_batch(cfg: RunConfig, method: Method, available_bytes: float, 
 
 
 def fitting_micro_batch(parts: Mapping[str, int], share: int, available_bytes: float) -> int | None:
-    """The same from an estimate's `memory_parts` for `share` images at once, a process's share of the batch."""
+    """The largest micro-batch that fits; `parts` are an estimate's for a process's `share` of the batch."""
     room = available_bytes - sum(parts.values()) + parts[ACTIVATIONS]
     fitting = (rows for rows in range(share, 0, -1) if share % rows == 0 and parts[ACTIVATIONS] * rows / share <= room)
     return next(fitting, None)

@@ -103,7 +103,7 @@ def work_of(cfg: RunConfig, method: Method, *, world_size: int = 1) -> Work:
 
 
 def traffic(cfg: RunConfig, method: Method, *, encoder: EncoderCost | None = None, world_size: int = 1) -> Traffic:
-    """Of one of `world_size` processes. `method` is only looked at; `encoder` is the VAE's, where the step encodes.
+    """The bytes of one of `world_size` processes. `encoder` is the VAE's, where the step encodes.
 
     Left out: fixed positions and centres, under a thousandth; and what processes send each other.
     """
@@ -156,7 +156,7 @@ def online_encoder(cfg: RunConfig) -> EncoderCost | None:
 
 
 def counted_encoder(model: Any, latent_side: int) -> EncoderCost:
-    """Of a diffusers AutoencoderKL whose latents have this side, run on shapes alone."""
+    """What the encoder of a diffusers AutoencoderKL takes whose latents have this side, run on shapes alone."""
     side = latent_side * 2 ** (len(model.config.block_out_channels) - 1)
     shapes = copy.deepcopy(model).to("meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -186,7 +186,7 @@ class Floor(NamedTuple):
 
     @property
     def seconds(self) -> float | None:
-        """Of one step."""
+        """The least time of one step."""
         return None if self.arithmetic_seconds is None else max(self.arithmetic_seconds, self.memory_seconds)
 
     @property

@@ -76,7 +76,7 @@ class Protocol(Settings):
 
     data: str  # a name, or the folder of a latent store or (online-vae) of images
     pipeline: Literal["cached", "online-vae"]  # online-vae: every step encodes its images, as DiT and MDT published
-    vae: str | None  # that made the latents, or encodes in the step; null: the one the data names, if any
+    vae: str | None  # the VAE that made the latents, or encodes in the step; null: the one the data names, if any
     size: int | None = Field(None, ge=2, le=4096)  # pixels: images are brought to this side; null: to the one they have
     batch_size: int = Field(ge=1)  # all processes together take so many
     steps: int = Field(ge=1)

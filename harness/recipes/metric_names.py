@@ -32,7 +32,7 @@ OF_POINTS = frozenset(
 )  # compare with the reference's images one by one: its statistics are not enough
 
 _OF_A_CLASSIFIER = (*PAPER, "class_accuracy")
-_NO_CLASSES = ("fd", "precision", "recall")  # by a network without a spatial map
+_NO_CLASSES = ("fd", "precision", "recall")  # what a network without a spatial map gives
 _DEFAULTS = {DIGITS: _OF_A_CLASSIFIER, OWN: _OF_A_CLASSIFIER, "dinov2": _NO_CLASSES, "clip": ("cmmd",)}
 ALL = "all"
 _EVERYTHING = {

@@ -59,7 +59,7 @@ class Leaf(Settings):
 class Size(Settings):
     """What the method sets at one size; the rest is harness/recipes/protocols.yaml's, the same for every method."""
 
-    repeats: str = "nothing"  # which published results
+    repeats: str = "nothing"  # the published results it repeats
     knobs: dict[str, Leaf] = Field(default_factory=dict)
 
 
@@ -77,7 +77,7 @@ class Family(Settings):
     """What a plug-in's <name>.yaml holds, as the built-in methods' do."""
 
     about: About | None = None
-    formulation: Leaf  # that the method is published with
+    formulation: Leaf  # the one that the method is published with
     sizes: dict[Literal["tiny", "s", "b", "l", "xl", "xl-512"], Size | None]
     conflicts: list[Conflict] = Field(default_factory=list)
 

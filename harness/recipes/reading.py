@@ -27,7 +27,7 @@ class Recipe(NamedTuple):
     document: dict[str, Any]  # nested, as RunConfig takes it
     sources: dict[str, str]  # "protocol.steps" -> where the value comes from
     conflicts: list[dict[str, Any]]  # setting, taken, others: [{value, source}], why
-    repeats: str  # which published results it is there to repeat
+    repeats: str  # the published results it is there to repeat
 
 
 class Setting(NamedTuple):
@@ -39,7 +39,7 @@ class Setting(NamedTuple):
 
 
 def recipe_names() -> list[str]:
-    """Of every method, those of other packages too, but of packages that are broken: `broken` names those."""
+    """The recipes of every method that can be used, those of other packages too; `broken` names the others."""
     unusable = broken().keys() & plugins.found().keys()
     usable = [method for method in families() if method not in unusable]
     return sorted(f"{method}-{size}" for method in usable for size in _family(method)["sizes"])

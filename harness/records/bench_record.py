@@ -20,7 +20,7 @@ class Window(Record):
 
 
 class Spread(Record):
-    """Of one figure over the windows."""
+    """Where one figure lies over the windows."""
 
     median: float
     lowest: float
@@ -42,7 +42,7 @@ class Entry(Record):
     name: str
     conditions: dict[str, Any]
     num_images: int  # in one step
-    first_step_seconds: float  # with compiling, unless a contender before it had compiled the same code
+    first_step_seconds: float  # compiling included, unless a contender before it had compiled the same code
     warmup_steps: int  # untimed, the first one included
     warmup_seconds: float
     windows: list[Window]
@@ -59,7 +59,7 @@ class Entry(Record):
     over_floor: float | None  # the median step over the floor of the ceilings measured here
     mfu: float | None  # operations a second over the data sheet's peak; None for a device without one
     joules_per_image: float | None
-    top_operators: tuple[dict[str, Any], ...] = ()  # with --profile
+    top_operators: tuple[dict[str, Any], ...] = ()  # where --profile was given
 
 
 class Bench(Record):

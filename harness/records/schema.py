@@ -54,7 +54,7 @@ class Device(Record):
 class HeldOut(Record):
     """The images of a data set that the run did not train on."""
 
-    by: str  # which they are
+    by: str  # says in words which images they are
     num_images: int
     sha256: str
 
@@ -245,7 +245,7 @@ class Export(Record):
     """export.json: what an exported network is and what was measured of it. None means that it is not recorded."""
 
     schema_version: int = SCHEMA_VERSION
-    harness_version: str  # that exported it
+    harness_version: str  # the version that exported it
     run: str  # "<recipe>/<run id>"
     weights: Literal["ema", "raw"]
     step: int  # training steps behind the weights; 0 for an imported network, whose training is not known

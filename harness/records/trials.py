@@ -143,7 +143,7 @@ class Trial:
         return {word: f"{word} {ours} instead of {theirs}" for word, ours, theirs, same in asked if not same}
 
     def own_differences_from_paper(self) -> dict[str, str]:
-        """The same for what runs of one panel need not share: the knobs that the papers print, and the sampling."""
+        """What keeps the run from being its method as printed: knobs and sampling, in which runs of a panel differ."""
         sampling = self.evaluation.protocol
         found = {
             name: f"{name} {self.knobs[name]} instead of {printed}"
@@ -236,7 +236,7 @@ class Setting:
     size: str
     metric: str
     trials: tuple[Trial, ...]
-    differences: dict[str, str]  # from the paper's conditions; empty: comparable with it
+    differences: dict[str, str]  # what differs from the paper's conditions; empty: comparable with it
 
     @property
     def batch_size(self) -> int:
@@ -326,7 +326,9 @@ def trial_of(run: Run) -> Trial | str:
 
 def distance_metric(metrics: Iterable[str]) -> str | None:
     """The name of the Fréchet distance among `metrics`: fid50k where there is one, else the first fid... or fd-..."""
-    names = sorted(name for name in metrics if re.fullmatch(r"fid[\d.]+k?|fd-.*", name))  # and not fid_infinity50k
+    names = sorted(
+        name for name in metrics if re.fullmatch(r"fid[\d.]+k?|fd-.*", name)
+    )  # fid_infinity50k is no such name
     return PAPER_METRIC if PAPER_METRIC in names else next(iter(names), None)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from harness.system.errors import one_line
 from harness.system.files import whole_file
 
-PATIENCE_SECONDS = 20  # for the server's answer, and for each further piece of it
+PATIENCE_SECONDS = 20  # how long the server's answer may take, and each further piece of it
 
 
 def fetch(url: str, path: Path, *, sha256: str, most: int, unpacked: Callable[[bytes], bytes] = bytes) -> None:

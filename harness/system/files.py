@@ -14,7 +14,7 @@ from harness.system.errors import DataError
 
 
 def cache_folder() -> Path:
-    """Of what can be made or fetched again: $HARNESS_CACHE, or the user's cache folder."""
+    """The folder of what can be made or fetched again: $HARNESS_CACHE, or the user's cache folder."""
     return Path(os.environ.get("HARNESS_CACHE") or user_cache_dir("dit-harness"))
 
 

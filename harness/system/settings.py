@@ -33,8 +33,8 @@ class Value(NamedTuple):
 
 
 class Settings(NamedTuple):
-    folders: dict[str, Value]  # by key of FOLDERS
-    options: dict[str, dict[str, Value]]  # by command, then by key
+    folders: dict[str, Value]  # a value for each key of FOLDERS that is set
+    options: dict[str, dict[str, Value]]  # values by command, then by key
 
 
 def read(known: Known, *, options: bool = True) -> Settings:

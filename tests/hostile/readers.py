@@ -38,7 +38,7 @@ def read_npz(path: Path) -> None:
 
 
 def read_npy(path: Path, shape: tuple[int, ...] = (2, 8, 2, 2)) -> None:
-    """As a shard of latents, and as another project's file."""
+    """Read an .npy as a shard of latents, and as another project's file."""
     if npy.problem(path, shape, np.dtype(np.float16)) is None:
         values = npy.mapped(path, shape)
         assert values.shape == shape

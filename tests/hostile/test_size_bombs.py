@@ -166,12 +166,14 @@ def said(tmp_path_factory) -> dict[str, str]:
     return dict(map(json.loads, done.stdout.splitlines()))
 
 
+@pytest.mark.slow  # bombs are made in seconds, and a process with little memory reads them
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_refused_within_512_mb(said, name):
     assert said[name].startswith("refused: "), said[name]
     assert "\n" not in said[name]
 
 
+@pytest.mark.slow
 def test_the_limit_would_be_felt(said):
     """A reader that took a bomb's claim for true would not come through."""
     assert said["what takes memory"].startswith("MemoryError")

@@ -28,7 +28,7 @@ def knobs_of(recipe: Recipe):
 
 
 def resolved(recipe: Recipe) -> RunConfig:
-    """As a run has it: an input that the recipe leaves to the data set is the digits'."""
+    """The configuration as a run has it: an input that the recipe leaves to the data set is the digits'."""
     document = recipe.document
     return validate({**document, "input": document["input"] or DIGITS}, knobs_of(recipe))
 

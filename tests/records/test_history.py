@@ -309,7 +309,7 @@ def trackio(monkeypatch) -> types.ModuleType:
 
 
 def forget_the_settings_of_trackio(monkeypatch) -> None:
-    """Also those that an export makes, once the test is over."""
+    """The settings that an export makes go too, once the test is over."""
     for name in ("TRACKIO_DIR", "HF_HUB_OFFLINE", "TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)

@@ -249,7 +249,7 @@ def test_a_lock_file_with_a_second_name_is_held_and_not_written_to(tmp_path):
 
 @pytest.mark.parametrize("way", ["run", "turn"])
 def test_a_lock_file_that_cannot_be_opened_is_refused_in_every_process(way, tmp_path, monkeypatch):
-    """As if it were another user's."""
+    """The file behaves as another user's would."""
     real = os.open
 
     def opened(path, flags, *more, **options):

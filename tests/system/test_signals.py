@@ -17,7 +17,7 @@ class Lost(Exception):
 
 
 def lose_what_is_raised(number: signal.Signals) -> None:
-    """As a call into C that clears the error and fails with its own."""
+    """Does what a call into C does that clears the error and fails with its own."""
     try:
         os.kill(os.getpid(), number)
         threading.Event().wait(5)

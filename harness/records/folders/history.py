@@ -47,7 +47,7 @@ class History:
     config: dict[str, Any]
     manifest: Manifest | None
     lines: tuple[dict[str, Any], ...]  # what metrics.jsonl holds, by step
-    evaluations: tuple[tuple[str, Evaluation], ...]  # with the name of the series each belongs to, by step
+    evaluations: tuple[tuple[str, Evaluation], ...]  # each with the name of its series, by step
     times: tuple[tuple[int, float], ...]  # steps with the seconds since 1970 that events recorded, by step
     seconds_per_step: float  # after the last of them
 
@@ -147,7 +147,7 @@ def read(folder: Path) -> History:
 
 
 def _times(events: Sequence[Mapping[str, Any]], manifest: Manifest | None) -> tuple[tuple[int, float], ...]:
-    """Of History. A resumption repeats the steps after its checkpoint, and the second time counts."""
+    """As History.times. A resumption repeats the steps after its checkpoint, and the second time counts."""
     known: list[tuple[int, float]] = []
     for event in events:
         time, step = as_time(event.get("time")), event.get("step")
@@ -239,7 +239,7 @@ def _time_cells(point: Point) -> dict[str, str]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, float) or (type(value) is int and abs(value) < 2**63)  # and not a bool
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**63)  # a bool is an int too
 
 
 def _is_step(value: object) -> bool:

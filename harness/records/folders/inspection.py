@@ -108,7 +108,7 @@ def _config(found: RunFolder) -> dict[str, Any] | None:
 
 
 def _mean(lines: Iterable[Mapping[str, Any]], key: str) -> float | None:
-    """Of a logged figure, each line weighted by its timed steps."""
+    """The mean of a logged figure, each line weighted by its timed steps."""
     logged = [(line.get("timed_steps"), line.get(key)) for line in lines]
     pairs = [(n, value) for n, value in logged if isinstance(n, int) and n > 0 and isinstance(value, int | float)]
     return sum(n * value for n, value in pairs) / sum(n for n, _ in pairs) if pairs else None

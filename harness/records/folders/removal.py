@@ -30,7 +30,7 @@ ORDER = (
 LEFTOVERS = re.compile(r"\.(write-probe|.+\.[0-9a-f]+\.tmp)")  # files that a crash cut short
 INSTEAD = "stop it"  # what to do other than wait for a command that uses a run
 QUIET_SECONDS = 60  # a run whose files are older than this is taken to have stopped
-QUIET_INTERVALS = 3  # or than so many of its log intervals, where those are long
+QUIET_INTERVALS = 3  # where its log intervals are long, so many of them count instead
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,13 @@ from harness.system.errors import HarnessError, Interrupted, Preempted, SetupErr
 from harness.system.processes import signals, slurm
 from harness.system.processes.world import World
 
-JOIN = timedelta(minutes=10)  # for all processes to start and meet
+JOIN = timedelta(minutes=10)  # how long all processes may take to start and meet
 PATIENCE = timedelta(hours=2)  # timeout of a collective: the main process measures images while the others wait
-LEAVE_SECONDS = 60.0  # for the others to end once the main process has
-SAVE_SECONDS = 15 * 60.0  # from a signal to the end: a log interval of steps, then gigabytes to a slow disk
-FAIL_SECONDS = 3.0  # for the others to end by themselves, and say why, once one has failed
+LEAVE_SECONDS = 60.0  # how long the others may take to end once the main process has
+SAVE_SECONDS = (
+    15 * 60.0
+)  # the longest time from a signal to the end: a log interval of steps, then gigabytes to a slow disk
+FAIL_SECONDS = 3.0  # how long the others may take to end by themselves, and say why, once one has failed
 POLL_SECONDS = 0.05
 SHOWN_LINES = 40  # the last of a failed process's stderr
 STOPPED: dict[int, int] = {number: error.exit_code for number, error in signals.STOPS.items()}

@@ -131,7 +131,7 @@ def sbatch_script(job: Job, arguments: Sequence[str]) -> str:
 
 
 def array_script(job: Job, tasks: Sequence[Sequence[Sequence[str]]], *, at_once: int | None = None) -> str:
-    """The same for a job array: element i carries out the commands `harness ARGUMENTS` of tasks[i], one after another.
+    """A script for a job array: element i carries out the commands `harness ARGUMENTS` of tasks[i], one after another.
 
     At most `at_once` elements run at the same time; an element that is preempted goes back into the queue alone.
     """
