@@ -6,8 +6,9 @@ read latents, or one of them may encode its images in every step.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from harness.claims.comparison import (
@@ -98,15 +99,6 @@ class Versus:
 
 
 @dataclass(frozen=True)
-class Machine:
-    """Runs of one machine, network, batch and arithmetic: their speed and memory may be compared."""
-
-    name: str
-    first: Run
-    trials: Mapping[tuple[str, str], list[Trial]]  # keys: pipeline and data
-
-
-@dataclass(frozen=True)
 class Measured:
     """One comparison, where it was made, and the runs behind it, where it was made of runs."""
 
@@ -126,60 +118,56 @@ class Index:
         self.machines = machines(evidence.runs)
 
     def measured(self, versus: Versus) -> Iterator[Measured]:
-        yield from (found for machine in self.machines if (found := _of_runs(versus, machine)) is not None)
+        yield from (found for one in self.machines.items() if (found := _of_runs(versus, *one)) is not None)
         yield from (found for bench in self.evidence.benches for found in _of_bench(versus, bench))
 
 
-def machines(runs: Iterable[Run]) -> list[Machine]:
-    """The runs in groups whose speed and memory may be compared. Runs without a distance belong to them too."""
+def machines(runs: Iterable[Run]) -> dict[str, list[Trial]]:
+    """Runs of one machine, network, batch and arithmetic: their speed and memory may be compared.
+
+    Runs without a distance belong to them too.
+    """
     groups: dict[str, list[Trial]] = defaultdict(list)
     for run in runs:
         trial = Trial(run, metric="")  # its distance is not used
-        config = run.config
-        conditions = {
+        config, protocol = run.config, run.config["protocol"]
+        # A clip and another optimizer take time in every step; their defaults came later than the oldest runs.
+        later = without_later_defaults("protocol", protocol)
+        conditions: dict[str, Any] = {
             "machine": trial.machine,
             "size": run.result.size,
             "network": config["network"],
             "input": config.get("input"),
-            "batch": config["protocol"].get("batch_size"),
-            "precision": config["protocol"].get("precision"),
-            # A clip and another optimizer take time in every step; their defaults came later than the oldest runs.
-            **{
-                name: value
-                for name, value in without_later_defaults("protocol", config["protocol"]).items()
-                if name in ("optimizer", "clip")
-            },
+            "batch": protocol.get("batch_size"),
+            "precision": protocol.get("precision"),
+            **{name: later[name] for name in ("optimizer", "clip") if name in later},
         }
         if isinstance(conditions["batch"], int):
             groups[digest(conditions)].append(trial)
-    made = []
-    for name, trials in sorted(groups.items()):
-        kinds: dict[tuple[str, str], list[Trial]] = defaultdict(list)
-        for trial in sorted(trials, key=lambda trial: (trial.run.name, str(trial.run.path))):
-            protocol = trial.run.config["protocol"]
-            kinds[str(protocol.get("pipeline")), str(protocol.get("data"))].append(trial)
-        made.append(Machine(name[:SHORT_HASH], trials[0].run, dict(sorted(kinds.items()))))
-    return made
+    return dict(sorted(groups.items()))
 
 
 # From runs ------------------------------------------------------------------------------------------------------------
 
 
-def _of_runs(versus: Versus, machine: Machine) -> Measured | None:
+def _of_runs(versus: Versus, machine: str, trials: Sequence[Trial]) -> Measured | None:
     """From the means of whole runs, on the data that has most pairs."""
+    kinds: dict[tuple[str, str], list[Trial]] = defaultdict(list)  # keys: pipeline and data
+    for trial in sorted(trials, key=lambda trial: (trial.run.name, str(trial.run.path))):
+        protocol = trial.run.config["protocol"]
+        kinds[str(protocol.get("pipeline")), str(protocol.get("data"))].append(trial)
     best: Pairs | None = None
-    for kind_a, trials_a in machine.trials.items():
-        for kind_b, trials_b in machine.trials.items():
-            same = versus.pipelines[0] == versus.pipelines[1]
-            if (kind_a[0], kind_b[0]) != versus.pipelines or (same and kind_a != kind_b):
-                continue
-            value = versus.quantity.of_trial
-            pairs = paired(Side(versus.a, trials_a, value), Side(versus.b, trials_b, value))
-            if pairs and (best is None or len(pairs.trials) > len(best.trials)):
-                best = pairs
+    for kind_a, kind_b in product(sorted(kinds), repeat=2):
+        same = versus.pipelines[0] == versus.pipelines[1]
+        if (kind_a[0], kind_b[0]) != versus.pipelines or (same and kind_a != kind_b):
+            continue
+        value = versus.quantity.of_trial
+        pairs = paired(Side(versus.a, kinds[kind_a], value), Side(versus.b, kinds[kind_b], value))
+        if pairs and (best is None or len(pairs.trials) > len(best.trials)):
+            best = pairs
     if best is None:
         return None
-    run = machine.first
+    run = trials[0].run
     result, protocol, device = run.result, run.config["protocol"], device_title(run.result.device)
     differences = [] if _on_eight(run) else [f"device {device} instead of 8 x A100"]
     differences += _of_the_step(protocol.get("precision"), bool(result.compiled))
@@ -193,7 +181,7 @@ def _of_runs(versus: Versus, machine: Machine) -> Measured | None:
         notes=(*([NOT_IN_TURNS] if versus.quantity is SPEED else []), *own.notes),
     )
     return Measured(
-        place=machine.name,
+        place=machine[:SHORT_HASH],
         title=f"{device}, size {result.size}, batch {protocol['batch_size']}, {protocol.get('precision')}, "
         f"{'compiled' if result.compiled else 'eager'}: training runs",
         scale=_scale(run),

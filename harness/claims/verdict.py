@@ -34,6 +34,11 @@ NOT_TESTED: Verdict = "not tested"
 DECIDED = (REPRODUCED, NOT_REPRODUCED)
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED)
 
+IN_JSON = (  # what claims.json has of a judgement
+    "claim", "place", "statement", "published", "scale", "setting", "setting_name", "verdict", "effect", "ratio",
+    "interval", "n", "seeds", "runs", "published_ratio", "comparisons", "missing", "differences", "notes", "to_test",
+)  # fmt: skip
+
 ALPHA = 0.05
 FEWEST_PAIRS = 3  # behind a verdict
 MOST_SHOWN = 3  # comparisons that an effect spells out; of more, only the decisive one
@@ -228,29 +233,10 @@ class Judgement:
 
     def as_json(self) -> dict[str, Any]:
         """Plain numbers, texts and lists, no NaN."""
+        document = {name: getattr(self, name) for name in IN_JSON}
         confidence = confidence_of_failure(self.comparisons)
-        return {
-            "claim": self.claim,
-            "place": self.place,
-            "statement": self.statement,
-            "published": self.published,
-            "scale": self.scale,
-            "setting": self.setting,
-            "setting_name": self.setting_name,
-            "verdict": self.verdict,
-            "effect": self.effect,
-            "ratio": self.ratio,
-            "interval": list(self.interval) if self.interval else None,
-            "n": self.n,
-            "seeds": list(self.seeds),
-            "runs": list(self.runs),
-            "published_ratio": self.published_ratio,
-            "comparisons": [comparison.as_json(confidence) for comparison in self.comparisons],
-            "missing": list(self.missing),
-            "differences": list(self.differences),
-            "notes": list(self.notes),
-            "to_test": self.to_test,
-        }
+        document["comparisons"] = [comparison.as_json(confidence) for comparison in self.comparisons]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in document.items()}
 
 
 def conclude(comparisons: Sequence[Comparison], lacking: Sequence[str] = ()) -> Verdict:

@@ -58,21 +58,7 @@ def test_the_quantile_of_a_stricter_confidence_is_larger():
 )
 def test_a_verdict_asks_for_the_whole_interval_on_one_side(logs, verdict):
     assert conclude([compared(*logs)]) == verdict
-    mirrored = {REPRODUCED: NOT_REPRODUCED, NOT_REPRODUCED: REPRODUCED}.get(verdict, verdict)
-    assert conclude([compared(*logs, claimed="above")]) == mirrored
-
-
-def test_swapping_the_arms_mirrors_the_verdict():
-    draw, mirror = random.Random(0), {REPRODUCED: NOT_REPRODUCED, NOT_REPRODUCED: REPRODUCED}
-    seen = set()
-    for _ in range(500):
-        centre, spread = draw.choice([-0.3, -0.05, 0, 0.05, 0.3]), draw.choice([0.01, 0.1, 0.5])
-        logs = [draw.gauss(centre, spread) for _ in range(draw.randint(1, 6))]
-        claimed = draw.choice(["below", "above"])
-        verdict = conclude([compared(*logs, claimed=claimed)])
-        seen.add(verdict)
-        assert conclude([compared(*(-log for log in logs), claimed=claimed)]) == mirror.get(verdict, verdict)
-    assert seen == {REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE}
+    assert conclude([compared(*(-log for log in logs), claimed="above")]) == verdict
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@ import html
 import math
 import re
 import string
-import subprocess
-import sys
 from io import StringIO
 
 import pytest
@@ -228,12 +226,3 @@ def test_a_folder_that_cannot_be_written_is_named_with_what_to_do(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot write to .*file.*--out"):
         write([table([{"a": 1}])], tmp_path / "file")
-
-
-def test_the_tables_need_no_torch():
-    code = (
-        "import sys; from harness.reporting.tables import paper_tables as p;"
-        "from harness.records.evidence import Evidence; "
-        "p.tables(Evidence()); p.context(Evidence()); sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
