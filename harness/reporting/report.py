@@ -35,10 +35,6 @@ LONG_TABLE = 30  # rows; a longer table is shown on demand
 MOST_NUMBERS = 400  # rows of a figure's numbers in the page; its CSV has all
 MOST_RUNS = 40  # named below one verdict
 
-LEAD = (
-    "Which claims of the SD-DiT paper (Zhu et al. 2024, arXiv:2403.17004) hold, by the runs at hand. Published numbers "
-    "carry their source; a measured one stands beside them only where it was made under the same conditions."
-)
 READING = (
     "A verdict rests on runs paired by seed: the ratio of the two methods' results, its geometric mean and 95% "
     "interval. Reproduced: the whole interval lies on the claimed side. Not reproduced: on the other side. "
@@ -124,7 +120,7 @@ def compose(
     *papers, later_methods = beside
     return {
         "title": "Paper against measured",
-        "lead": LEAD,
+        "lead": specified("tables.yaml")["report"]["lead"],
         "summary": list(_summary(evidence, points, left_out, judgements)),
         "reading": READING,
         **verdicts(judgements),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from bench_records import bench, contender
 from figure_runs import every_line, texts
+from run_folders import write_run
 
 from harness.records.evidence import Evidence, gather
 from harness.records.schema import Device
@@ -40,6 +41,18 @@ def all_drawings(drawings, tmp_path_factory) -> list[Drawing]:
     """Those, and the ablations' figures with measurements."""
     evidence = figure_runs.ablations(tmp_path_factory.mktemp("ablations"))
     return [*drawings.values(), *(figures.MAKERS[number](evidence) for number in ("3", "4", "5", "6"))]
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory) -> Evidence:
+    """More settings than a figure has panels, each with several values of two knobs."""
+    root = tmp_path_factory.mktemp("crowded")
+    for i in range(MOST_PANELS + 1):
+        for sigma, ratio in ((0.002, 0.2), (0.002, 0.5), (0.5, 0.5)):
+            knobs = {"mask_ratio": ratio, "discriminate": True, "teacher_sigma": sigma}
+            protocol = {"learning_rate": 1e-3 * (i + 1), "batch_size": 64 + i}
+            figure_runs.with_curve(write_run(root, "sddit", knobs=knobs, protocol=protocol), {300: 9.0})
+    return gather([root])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -110,13 +123,8 @@ def test_every_text_lies_within_the_figure_and_every_axis_has_ticks(all_drawings
 
 
 @pytest.mark.parametrize("name", ["4", "5", "6", "losses", "memory"])
-def test_of_many_panels_the_first_are_drawn_and_the_others_counted(run_folder, tmp_path, name):
-    for i in range(MOST_PANELS + 1):
-        for sigma, ratio in ((0.002, 0.2), (0.002, 0.5), (0.5, 0.5)):
-            knobs = {"mask_ratio": ratio, "discriminate": True, "teacher_sigma": sigma}
-            protocol = {"learning_rate": 1e-3 * (i + 1), "batch_size": 64 + i}
-            figure_runs.with_curve(run_folder("sddit", knobs=knobs, protocol=protocol), {300: 9.0})
-    drawing = figures.MAKERS[name](figure_runs.gather([tmp_path / "runs"]))
+def test_of_many_panels_the_first_are_drawn_and_the_others_counted(crowded, name):
+    drawing = figures.MAKERS[name](crowded)
     assert any(note.startswith("Not drawn but in the CSV: ") for note in drawing.notes)
     assert len({row.get("panel", row.get("setting")) for row in drawing.rows}) > MOST_PANELS
     assert len(drawing.figure.subfigs) == MOST_PANELS

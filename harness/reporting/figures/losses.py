@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
@@ -117,13 +118,18 @@ def _rows(setting: Setting, trials: Sequence[Trial], formulation: str) -> Iterat
     names = [name for part in about(method).losses if (name := f"loss/{part}") in logged]
     if not any(_part(method, name).quantity == DENOISING for name in names):
         names = ["loss", *names]
+    title = shared.title_of_runs(trials)
     for name in names:
         part = _part(method, name)
-        curves = [(trial, curve) for trial in trials if (curve := _logged(trial, name))]
-        common = sorted(set.intersection(*(set(curve) for _, curve in curves))) if curves else []
-        title = shared.title_of_runs(trials)
-        for steps in _windows(common):
-            value = Spread.of([math.fsum(curve[step] for step in steps) / len(steps) for _, curve in curves])
+        found = [(trial, curve) for trial in trials if (curve := _logged(trial, name))]
+        if not found:
+            continue
+        logged_by_all = pd.DataFrame({trial.seed: curve for trial, curve in found}).dropna().sort_index()
+        size = -(-len(logged_by_all) // MAX_POINTS) or 1
+        whole = logged_by_all[: len(logged_by_all) // size * size]  # a last window that is not full is left out
+        windows = whole.groupby(np.arange(len(whole)) // size).mean()
+        for last, values in zip(whole.index[size - 1 :: size], windows.to_numpy().tolist(), strict=True):
+            value = Spread.of(values)
             yield {
                 "setting": setting.name,
                 "setting_title": setting.title,
@@ -132,15 +138,15 @@ def _rows(setting: Setting, trials: Sequence[Trial], formulation: str) -> Iterat
                 "method": method,
                 "label": f"{title}, {part.title}" if part.title else title,
                 "part": name,
-                "step": steps[-1],
+                "step": last,
                 "mean": value.mean,
                 "sd": value.sd,
                 "n": value.n,
-                "seeds": " ".join(str(trial.seed) for trial, _ in curves),
-                "log_lines_averaged": len(steps),
+                "seeds": " ".join(str(trial.seed) for trial, _ in found),
+                "log_lines_averaged": size,
                 "batch_size": trials[0].batch_size,
                 "uniform_guess": _guess(trials[0]) if part.quantity == DISCRIMINATIVE else None,
-                "runs": " ".join(trial.run.name for trial, _ in curves),
+                "runs": " ".join(trial.run.name for trial, _ in found),
             }
 
 
@@ -152,12 +158,6 @@ def _logged(trial: Trial, name: str) -> dict[int, float]:
         if type(step) is int and type(value) in (int, float) and value is not None and abs(value) < 1e300:  # no nan
             found[step] = float(value)
     return found
-
-
-def _windows(steps: Sequence[int]) -> list[Sequence[int]]:
-    """The steps in windows of equally many, so few that MAX_POINTS remain; a last one that is not full is left out."""
-    size = -(-len(steps) // MAX_POINTS) or 1
-    return [steps[first : first + size] for first in range(0, len(steps) - size + 1, size)]
 
 
 def _guess(trial: Trial) -> float | None:

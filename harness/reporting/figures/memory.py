@@ -18,7 +18,7 @@ from harness.recipes.naming import digest
 from harness.records.bench_record import Bench
 from harness.records.evidence import Evidence
 from harness.records.looks import from_title, look, order
-from harness.records.panels import LONGEST_NAME, device_title, distinct, flat
+from harness.records.panels import LONGEST_NAME, SHORT_HASH, device_title, distinct, flat
 from harness.records.store import Run
 from harness.records.trials import Setting, Trial
 from harness.reporting.drawing.sheet import FOREIGN_COLOUR, KEY_SIZE, TEXT_COLOUR, Drawing, Panel, Row, drawing
@@ -42,7 +42,6 @@ ASIDE = ("steps", "learning_rate", "betas", "weight_decay", "ema_decay", "ema_wa
 # The protocol's settings that leave memory as it is; all others must be equal on one pair of axes.
 OF_EXECUTION = ("micro_batch", "residency", "activation_checkpointing", "attention")
 
-WITHOUT_RUNS = {"seeds": "", "quality": "measured", "source": "measured", "protocol": "", "runs": ""}
 BAR = 0.2  # inches, the height of a bar and the space to the next
 LONGEST_LABEL = 30  # letters
 PALE = 0.3
@@ -82,6 +81,13 @@ def _remarks(evidence: Evidence, measured: Sequence[Panel]) -> Iterator[str]:
         yield f"Not shown: {row.model} ({row.figure_or_table}): {row.source}."
 
 
+def _row(panel: str, kind: str, device: str, label: str, gigabytes: float, **more: Any) -> Row:
+    """A bar. What is said neither here nor in `more` is not known of it."""
+    place = {"panel": panel, "kind": kind, "device": device, "label": label, "method": None, "batch_size": None}
+    spread = {"gigabytes": gigabytes, "sd": None, "n": None, "seeds": ""}
+    return {**place, **spread, "quality": "measured", "source": "measured", "protocol": "", "runs": "", **more}
+
+
 def _panel(rows: Sequence[Row], *notes: str) -> Panel:
     return Panel(rows[0]["panel"], rows, _draw, notes, height=BAR * len(rows) + 0.06)
 
@@ -108,7 +114,7 @@ def _conditions(run: Run) -> dict[str, Any]:
     execution = execution if isinstance(execution, dict) else {}
     return {
         "kind": result.peak_memory_kind,
-        "machine": Trial(run, "").machine,
+        "machine": Trial(run, "").machine[:SHORT_HASH],
         "size": result.size,
         "network": config["network"],
         "input": config.get("input"),
@@ -128,25 +134,23 @@ def _rows(trials: Sequence[Trial]) -> list[Row]:
     way += ["compiled"] * bool(result.compiled)
     way += [f"{result.world_size} processes"] * (result.world_size > 1)
     device = device_title(result.device)
+    panel = f"{KINDS[result.peak_memory_kind]}: {device}; {', '.join(way)}"
     rows: list[Row] = []
     for method in sorted({trial.method for trial in trials}, key=order):
-        found = _most_steps(group, method)
-        if found:
-            peaks = [(trial.run.result.peak_memory_bytes or 0) / GIGA for trial in found]
-            columns = shared.of_runs(found, peaks)
+        if found := _most_steps(group, method):
+            peaks = shared.of_runs(found, [(trial.run.result.peak_memory_bytes or 0) / GIGA for trial in found])
             rows.append(
-                {
-                    "panel": f"{KINDS[result.peak_memory_kind]}: {device}; {', '.join(way)}",
-                    "kind": result.peak_memory_kind,
-                    "device": device,
-                    "label": shared.title_of_runs(found),
-                    "method": method,
-                    "batch_size": found[0].batch_size,
-                    "gigabytes": columns["value"],
-                    "sd": columns["value_sd"],
-                    "n": columns["n"],
-                    **{**WITHOUT_RUNS, "seeds": columns["seeds"], "runs": columns["runs"]},
-                }
+                _row(
+                    panel,
+                    result.peak_memory_kind,
+                    device,
+                    shared.title_of_runs(found),
+                    peaks["value"],
+                    method=method,
+                    batch_size=found[0].batch_size,
+                    sd=peaks["value_sd"],
+                    **{name: peaks[name] for name in ("n", "seeds", "runs")},
+                )
             )
     return rows
 
@@ -169,22 +173,12 @@ def _of_bench(bench: Bench) -> Iterator[Panel]:
     groups: dict[int, list[Row]] = defaultdict(list)
     for entry in bench.entries:
         if entry.peak_allocated_bytes:
-            ours = entry.conditions.get("code") == "harness"
-            images = entry.num_images
-            groups[images].append(
-                {
-                    "panel": f"{OF_A_BENCH}: {device}; bench of {bench.measured_at[:10]}, {images} images a step",
-                    "kind": "bench, device allocated",
-                    "device": device,
-                    "label": entry.name,
-                    "method": str(entry.conditions.get("method")) if ours else None,
-                    "batch_size": images,
-                    "gigabytes": entry.peak_allocated_bytes / GIGA,
-                    "sd": None,
-                    "n": 1,
-                    **WITHOUT_RUNS,
-                }
-            )
+            ours, images = entry.conditions.get("code") == "harness", entry.num_images
+            panel = f"{OF_A_BENCH}: {device}; bench of {bench.measured_at[:10]}, {images} images a step"
+            method = str(entry.conditions.get("method")) if ours else None
+            peak = entry.peak_allocated_bytes / GIGA
+            step = {"method": method, "batch_size": images, "n": 1}
+            groups[images].append(_row(panel, "bench, device allocated", device, entry.name, peak, **step))
     for _, rows in sorted(groups.items()):
         yield _panel(rows, "n = 1: the highest of all its steps. Each bar's name says how its step was made.")
 
@@ -202,21 +196,18 @@ def _published() -> list[Panel]:
         series, title = str(row.series), str(row.method)
         arithmetic = series.removeprefix(title).strip() if series.startswith(title) else ""
         groups[pixels].append(
-            {
-                "panel": f"Published, GB per GPU of 8 x A100: images of {pixels} x {pixels} pixels",
-                "kind": "published GB per GPU",
-                "device": "8 x A100",
-                "label": f"{network}, {arithmetic}" if arithmetic else network,
-                "method": from_title(title),
-                "batch_size": None if pd.isna(row.batch_size) else int(row.batch_size),
-                "gigabytes": float(row.value),
-                "sd": None,
-                "n": None,
-                **WITHOUT_RUNS,
-                "quality": "digitised" if row.quality == "digitised" else "text",
-                "source": str(row.source),
-                "protocol": str(row.protocol),
-            }
+            _row(
+                f"Published, GB per GPU of 8 x A100: images of {pixels} x {pixels} pixels",
+                "published GB per GPU",
+                "8 x A100",
+                f"{network}, {arithmetic}" if arithmetic else network,
+                float(row.value),
+                method=from_title(title),
+                batch_size=None if pd.isna(row.batch_size) else int(row.batch_size),
+                quality="digitised" if row.quality == "digitised" else "text",
+                source=str(row.source),
+                protocol=str(row.protocol),
+            )
         )
     return [
         _panel(sorted(rows, key=lambda row: (row["batch_size"] or 0, order(row["method"]))))

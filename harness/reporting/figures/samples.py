@@ -238,14 +238,12 @@ def _draw(grid: Sequence[Axes], frame: pd.DataFrame, *, pictures: Sequence[np.nd
 def _picture(column: Column, shown: int) -> np.ndarray:
     """The first images of each class as one, white between them and where a class has fewer."""
     images = _reduced(column.images[:, :shown])
-    rows, _, side, _, _ = images.shape
-    step = side + max(1, side // 10)
-    page = np.full((rows * step, shown * step, 3), 255, np.uint8)
-    for row in range(rows):
-        for place in range(min(column.counts[row], shown)):
-            top, left = row * step, place * step
-            page[top : top + side, left : left + side] = images[row, place]
-    return page
+    gap = max(1, images.shape[2] // 10)
+    cells = np.pad(images, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
+    for row, count in zip(cells, column.counts, strict=True):
+        row[count:] = 255
+    rows, places, side, _, channels = cells.shape
+    return cells.swapaxes(1, 2).reshape(rows * side, places * side, channels)
 
 
 def _factor(side: int) -> int:

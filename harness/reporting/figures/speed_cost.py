@@ -220,14 +220,18 @@ def _label(axes: Axes, points: pd.DataFrame) -> None:
     differing = [name for name in words if points[name].nunique() > 1]
     if not differing:
         return
-    for number, (way, members) in enumerate(list(points.groupby(differing))[:MAX_LABELS]):
-        fastest = max(members.itertuples(), key=lambda row: (row.images_per_sec, row.name))
+    fastest = [
+        (way, max(members.itertuples(), key=lambda row: (row.images_per_sec, row.name)))
+        for way, members in list(points.groupby(differing))[:MAX_LABELS]
+    ]
+    # The leftmost label lies left of its point and the others lie right, so that none covers its neighbour.
+    for number, (way, row) in enumerate(sorted(fastest, key=lambda found: found[1].gmacs_per_image)):
         axes.annotate(
             ", ".join(filter(None, (words[name](value) for name, value in zip(differing, way, strict=True)))),
-            (fastest.gmacs_per_image, fastest.images_per_sec),
-            (6 if number % 2 else -6, 3),
+            (row.gmacs_per_image, row.images_per_sec),
+            (6 if number else -6, 3),
             textcoords="offset points",
-            ha="left" if number % 2 else "right",
+            ha="left" if number else "right",
             size=NOTE_SIZE,
             color=TEXT_COLOUR,
             path_effects=[withStroke(linewidth=2, foreground="white")],
