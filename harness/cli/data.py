@@ -1,19 +1,21 @@
-"""harness data: encode images into latents, import those of other projects, check and describe them."""
+"""harness data: describe images, encode them into latents, import those of other projects, check and describe them."""
 
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from harness.cli.app import completion
 from harness.cli.app.answer import CONTINUES_IT, progress_for, show
 from harness.cli.app.application import App
-from harness.cli.app.layout import facts
+from harness.cli.app.layout import columns, facts
 from harness.cli.app.options import Json, choice, count
 from harness.cli.app.processes import start_all, together
-from harness.system.errors import DataError
+from harness.system.errors import DataError, UsageError
 
-data_app = App(help="Make and check sets of latents.")
+data_app = App(help="Look at images; make and check sets of latents.")
 
 VAE = "stabilityai/sd-vae-ft-ema"
 Store = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of latents.")]
@@ -130,11 +132,71 @@ def verify(folder: Store, images: Images = None, as_json: Json = False) -> None:
 
 
 @data_app.command()
-def info(folder: Store, as_json: Json = False) -> None:
-    """Describe a set of latents: how it was made, how large it is, how its values spread.
+def info(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH|NAME",
+            help="A folder of images or of latents, an .npz of images, or the name of a data set.",
+            autocompletion=completion.data_sets,
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw a contact sheet of the images.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Describe a set of images or latents. Images are all read: exit code 4 if any would be refused.
 
-    Examples: harness data info latents/imagenet-256 · harness data info latents/imagenet-256 --json
+    Examples: harness data info photos --out sheet.png · harness data info fashion-mnist · harness data info
+    latents/imagenet-256 --json
     """
-    from harness.data.latents import sets as latents
+    from harness.data import sources
 
-    show({"folder": str(folder), **latents.info(folder)}, as_json, facts)
+    if out and out.suffix != ".png":
+        raise UsageError(f"--out is {out}; a contact sheet is a picture, so its name must end in .png.")
+    folder = sources.data_folder() / source if source in sources.LATENT_SETS else Path(source)
+    if source in sources.LATENT_SETS or (sources.holds_latents(folder) and source not in sources.names()):
+        from harness.data.latents import sets as latents
+
+        if out:
+            raise UsageError(
+                "--out draws images, and these are latents: harness data verify checks them. Leave it out."
+            )
+        return show({"folder": str(folder), **latents.info(folder)}, as_json, facts)
+
+    from harness.data.images.info import describe
+    from harness.evaluation.images.uint8 import class_grid, save_png
+
+    with closing(progress_for("data")) as progress:
+
+        def stage(total: int) -> Callable[[int], None]:
+            progress.stage("reading images", total)
+            return progress.advance
+
+        found = describe(source, stage)
+    if out:
+        save_png(out, class_grid(*found.sheet()))
+    show({**found.document, **({"contact_sheet": str(out)} if out else {})}, as_json, _image_lines)
+    if found.refused:
+        raise DataError(
+            f"{source} cannot be trained on as it is; what is wrong ({len(found.refused)}) is listed above."
+        )
+
+
+def _image_lines(document: dict[str, Any]) -> list[str]:
+    """What a person reads of a set of images."""
+    counts = document["class_counts"].items()
+    rows = {
+        "images": f"{document['num_images']:,}",
+        "classes": f"{document['num_classes']:,}: {_first(f'{name} {count:,}' for name, count in counts)}",
+        "sizes": _first(f"{size}: {count:,}" for size, count in document["sizes"].items()) or "none",
+        "colours": _first(f"{mode}: {count:,}" for mode, count in document["modes"].items()) or "none",
+        **({"contact sheet": document["contact_sheet"]} if "contact_sheet" in document else {}),
+    }
+    said = [f"refused: {reason}" for reason in document["refused"]] + document["remarks"]
+    return [document["name"], *columns([[name, value] for name, value in rows.items()]), *said]
+
+
+def _first(texts: Iterable[str]) -> str:
+    """Ten of them, and how many more there are."""
+    texts = list(texts)
+    return ", ".join(texts[:10]) + (f" and {len(texts) - 10:,} more" if len(texts) > 10 else "")

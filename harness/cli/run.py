@@ -51,7 +51,7 @@ def run(
         str | None,
         typer.Option(
             metavar="NAME|DIR",
-            help="Train on this data set, named (looked for in $HARNESS_DATA) or a folder. Default: the recipe's.",
+            help="Train on this: a data set's name, a folder of images or latents, an .npz. Default: the recipe's.",
             autocompletion=completion.data_sets,
         ),
     ] = None,

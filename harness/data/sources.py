@@ -11,7 +11,7 @@ import platformdirs
 import torch
 
 from harness.data.dataset import Dataset, InMemory
-from harness.recipes.config import InputShape, RunConfig
+from harness.recipes.config import LARGEST_SIZE, InputShape, RunConfig
 from harness.system.errors import DataError, UsageError, unknown
 
 LATENT_SETS = ("imagenet-256", "imagenet-512")  # folders of latents in the data folder, made by `harness data encode`
@@ -75,17 +75,24 @@ def is_here(name: str) -> bool:
     return name in _MADE or any(place.exists() for place in (Path(name), data_folder() / name))
 
 
+def holds_latents(folder: Path) -> bool:
+    """Whether a set of latents is in this folder, or was begun there."""
+    return any((folder / file).exists() for file in ("manifest.json", "description.json"))
+
+
 def of(cfg: RunConfig) -> Dataset:
     """The data set of a run. Raises as `load` does."""
     protocol = cfg.protocol
     return load(protocol.data, shape=cfg.input, pipeline=protocol.pipeline, vae=protocol.vae, size=protocol.size)
 
 
-def shape_of(protocol: object) -> InputShape:
-    """What a network for the data of `protocol`, a configuration's section that is not validated yet, takes."""
+def of_section(protocol: object) -> Dataset:
+    """The data set of `protocol`, a configuration's section that is not validated yet, of any shape. Raises as `load`
+    does."""
     section = protocol if isinstance(protocol, dict) else {}
     name, pipeline, vae, size = (section.get(key) for key in ("data", "pipeline", "vae", "size"))
-    return load(str(name), pipeline=str(pipeline), vae=vae, size=size).shape
+    sound = isinstance(size, int) and 2 <= size <= LARGEST_SIZE  # what is not is refused with the rest of the section
+    return load(str(name), pipeline=str(pipeline), vae=vae, size=size if sound else None)
 
 
 def _open(name: str, shape: InputShape | None, pipeline: str, vae: str | None, size: int | None) -> Dataset:
@@ -133,8 +140,7 @@ def _pixels(name: str, size: int | None) -> Dataset | None:
         return None
     if path.is_file():
         return own.archive(path, size)
-    latents = any((path / file).exists() for file in ("manifest.json", "description.json"))
-    return own.folder(path, size) if path.is_dir() and not latents else None
+    return own.folder(path, size) if path.is_dir() and not holds_latents(path) else None
 
 
 def _images(folder: Path, shape: InputShape | None, vae: str | None) -> Dataset:

@@ -30,9 +30,10 @@ USABLE_MEMORY = 0.8  # share of the free memory; the rest is for kernels and for
 def resolve(recipe: str | Path, assignments: list[str], note: Callable[[str], None] = lambda said: None) -> RunConfig:
     """The recipe's (or config.yaml's) settings with the assignments applied, validated.
 
-    Another formulation brings its sampler with it; an input that the recipe leaves open is the data set's. A setting
-    that is newer than the config.yaml gets the recipe's value, and `note` is told, with the run's id. Raises UsageError
-    for an unknown recipe, key, data set or feature network, or a value out of range.
+    Another formulation brings its sampler with it. An input that the recipe leaves open is the data set's, and images
+    other than the recipe's digits are measured by a classifier of their own. A setting that is newer than the
+    config.yaml gets the recipe's value, and `note` is told, with the run's id. Raises UsageError for an unknown recipe,
+    key, data set or feature network, or a value out of range.
     """
     newer: dict[str, Any] = {}
     if isinstance(recipe, Path):
@@ -44,7 +45,11 @@ def resolve(recipe: str | Path, assignments: list[str], note: Callable[[str], No
     knobs = baselines.load(document["method"]).Config
     document = apply_overrides(document, assignments, knobs.model_fields)
     if document.get("input") is None:
-        document["input"] = sources.shape_of(document.get("protocol")).model_dump()
+        data = sources.of_section(document.get("protocol"))
+        document["input"] = data.shape.model_dump()
+        asked = any(a.partition("=")[0] in ("features", "evaluation.features") for a in assignments)
+        if not asked and _measured_as_digits(document) and data.real and data.vae is None:
+            document["evaluation"]["features"] = metric_names.OWN
     cfg = baselines.configured(document)
     metric_names.require_network(cfg.evaluation.features)
     metric_names.require(cfg.evaluation.metrics)
@@ -55,6 +60,12 @@ def resolve(recipe: str | Path, assignments: list[str], note: Callable[[str], No
             f"run with all of them is {cfg.run_id}, which need not be the record's."
         )
     return cfg
+
+
+def _measured_as_digits(document: dict[str, Any]) -> bool:
+    """Whether the feature network is the digits' classifier, and the data are none of its."""
+    features, data = document["evaluation"]["features"], document["protocol"]["data"]
+    return features == metric_names.DIGITS and data != metric_names.DIGITS
 
 
 def plan(cfg: RunConfig, world_size: int) -> dict[str, Any]:

@@ -30,6 +30,7 @@ LARGEST_CONFIG = 1 << 18  # bytes; a run's has 3,000
 MOST_VALUES = 100_000  # an alias counts as often as it is used: a kilobyte of them can stand for more than memory holds
 DEEPEST = 50  # values within values
 DEEPEST_BY_C = 500  # nested values that libyaml's loader takes for certain; thousands would crash the process
+LARGEST_SIZE = 4096  # pixels a side
 LONGEST_COUNT = 40  # characters
 SHOWN_CHARACTERS = 200  # how much of a value or a reason a message shows
 
@@ -77,7 +78,7 @@ class Protocol(Settings):
     data: str  # a name, or the folder of a latent store or (online-vae) of images
     pipeline: Literal["cached", "online-vae"]  # online-vae: every step encodes its images, as DiT and MDT published
     vae: str | None  # the VAE that made the latents, or encodes in the step; null: the one the data names, if any
-    size: int | None = Field(None, ge=2, le=4096)  # pixels: images are brought to this side; null: to the one they have
+    size: int | None = Field(None, ge=2, le=LARGEST_SIZE)  # images are brought to this side; null: that they have
     batch_size: int = Field(ge=1)  # all processes together take so many
     steps: int = Field(ge=1)
     learning_rate: float = Field(gt=0, allow_inf_nan=False)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from command_line import invoke
 from photographs import photographs
+from PIL import Image
 
 TINY = ["--vae", "random-tiny", "--size", "32", "--nproc", "1"]
 
@@ -62,6 +64,31 @@ def test_encode_info_and_verify_agree_and_verify_names_the_shard_in_which_one_by
     assert [line.split()[0] for line in listed.stdout.splitlines()] == ["12", "shard-00000.flip.npy"]
 
 
+def test_info_of_images_counts_them_lists_all_that_would_be_refused_and_draws_them(photos, tmp_path):
+    folder = tmp_path / "own"
+    shutil.copytree(photos, folder)
+    sound = invoke("data", "info", "own", "--out", "sheet.png", "--json", cwd=tmp_path)
+    assert sound.exit_code == 0, sound.stderr
+    found = json.loads(sound.stdout)
+    assert (found["num_images"], found["class_counts"]) == (12, {"flower": 6, "temple": 6})
+    assert (found["modes"], found["refused"]) == ({"RGB": 12}, [])
+    assert set(found["sizes"]) == {"200 x 150"}
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 6 * 64
+
+    (folder / "empty").mkdir()
+    (folder / "flower" / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    Image.new("I;16", (4, 4)).save(folder / "temple" / "deep.png")
+    spoilt = invoke("data", "info", "own", "--json", cwd=tmp_path)
+    assert spoilt.exit_code == 4
+    refused = json.loads(spoilt.stdout)["refused"]
+    assert [name for name in ("empty", "cut.png", "deep.png") if any(name in reason for reason in refused)] == [
+        "empty", "cut.png", "deep.png",
+    ]  # fmt: skip
+    assert "what is wrong (3) is listed" in spoilt.stderr
+    assert "images   12\n" in invoke("data", "info", "own", cwd=tmp_path).stdout
+
+
 def test_without_the_weights_one_line_says_what_to_fetch_and_where_to_put_it(photos, tmp_path):
     done = harness("encode", photos, "--out", "latents", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (3, "")
@@ -85,7 +112,8 @@ def test_without_the_weights_one_line_says_what_to_fetch_and_where_to_put_it(pho
         (["encode", "."], 2, "--out"),
         (["import", ".", "--from", "maskdit", "--out", "latents"], 2, "Did you mean maskdit-lmdb"),
         (["verify", "nowhere"], 4, "nowhere is not sound"),
-        (["info", "nowhere"], 4, "nowhere holds no latents"),
+        (["info", "nowhere"], 2, "no data set is called 'nowhere'. Available: cifar10, digits"),
+        (["info", "photos", "--out", "sheet.jpg"], 2, "must end in .png"),
     ],
 )
 def test_a_wrong_command_says_what_why_and_what_to_do(arguments, exit_code, says, photos, tmp_path):

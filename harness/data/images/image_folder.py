@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -116,9 +116,21 @@ class Decoder:
         """By the beginnings of the files. Raises DataError for the first that shows that it cannot be read."""
         return list(self._pool.map(lambda file: reading.shape(self._folder / file), files))
 
+    def each(self, files: Sequence[str]) -> Iterator[Image.Image | DataError]:
+        """The images as they are, and what keeps others from being read."""
+        return self._pool.map(self._tried, files)
+
+    def _tried(self, file: str) -> Image.Image | DataError:
+        try:
+            return self._read(file)
+        except DataError as error:
+            return error
+
+    def _read(self, file: str) -> Image.Image:
+        return reading.read(self._folder / file, judge=lambda image: refuse_pixels(image, self._size))
+
     def _decode(self, file: str) -> np.ndarray:  # (S, S, C)
-        path = self._folder / file
-        image = reading.read(path, judge=lambda image: refuse_pixels(image, self._size))
+        image, path = self._read(file), self._folder / file
         if self._channels == 1 and image.mode != "L":
             raise DataError(f"{path} has become another image while the folder was read. Repeat the command.")
         square = self._square(image.convert("RGB") if self._channels == 3 else image, self._size)

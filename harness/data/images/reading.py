@@ -154,7 +154,10 @@ def opened(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Ima
         with Image.open(path, formats=formats) as image:
             yield image
     except _UNREADABLE as error:
-        reason = one_line(str(error).replace(str(path), "")) or type(error).__name__
+        reason = (
+            one_line(str(error).replace(f"image file {str(path)!r}", "it").replace(str(path), ""))
+            or type(error).__name__
+        )
         raise DataError(
             f"{path} is damaged or no image that can be read ({reason}). Fetch it again or remove it, and repeat the "
             "command."

@@ -138,6 +138,8 @@ def _source(path: str, command: str) -> str:
         return "not in its command: chosen so that a step fits into memory"
     if path.startswith("sampling.") and any(text.startswith("formulation=") for text in assignments):
         return "comes with the formulation of its command"
+    if path == "evaluation.features" and any(text.startswith(("data=", "protocol.data=")) for text in assignments):
+        return "comes with the images of its command"
     return UNSAID
 
 
