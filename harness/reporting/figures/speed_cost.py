@@ -4,6 +4,7 @@ On such axes, both logarithmic, code that computes at one rate lies on a falling
 point lies under the line of the rate that its device reached for a large matrix product is what is left to gain.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -224,14 +225,17 @@ def _label(axes: Axes, points: pd.DataFrame) -> None:
         (way, max(members.itertuples(), key=lambda row: (row.images_per_sec, row.name)))
         for way, members in list(points.groupby(differing))[:MAX_LABELS]
     ]
-    # The leftmost label lies left of its point and the others lie right, so that none covers its neighbour.
+    # The leftmost label, and those in the right half, lie left of their points: none covers a neighbour or the right
+    # scale.
+    middle = math.prod(axes.get_xlim()) ** 0.5
     for number, (way, row) in enumerate(sorted(fastest, key=lambda found: found[1].gmacs_per_image)):
+        left = number == 0 or row.gmacs_per_image > middle
         axes.annotate(
             ", ".join(filter(None, (words[name](value) for name, value in zip(differing, way, strict=True)))),
             (row.gmacs_per_image, row.images_per_sec),
-            (6 if number else -6, 3),
+            (-6 if left else 6, 3),
             textcoords="offset points",
-            ha="left" if number else "right",
+            ha="right" if left else "left",
             size=NOTE_SIZE,
             color=TEXT_COLOUR,
             path_effects=[withStroke(linewidth=2, foreground="white")],
