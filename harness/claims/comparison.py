@@ -13,8 +13,7 @@ from typing import Any
 
 from harness.claims.verdict import Claimed, Comparison
 from harness.recipes.reading import about
-from harness.records.looks import measured_title
-from harness.records.panels import FINAL, versions
+from harness.records.looks import FINAL, measured_title, versions
 from harness.records.trials import VARIED, Trial, has_knobs
 
 MDT_LITE = measured_title("mdt", {})

@@ -26,8 +26,7 @@ from harness.claims.verdict import Claimed, Comparison, Found
 from harness.recipes.naming import digest, without_later_defaults
 from harness.records.bench_record import Bench, Entry
 from harness.records.evidence import Evidence
-from harness.records.looks import measured_title
-from harness.records.panels import SHORT_HASH, device_title
+from harness.records.looks import SHORT_HASH, device_title, measured_title
 from harness.records.store import Run
 from harness.records.trials import DEMO_DATA, DEMO_SIZE, Scale, Trial, has_knobs
 

@@ -14,8 +14,7 @@ from typing import Any, Literal
 
 from harness.recipes.naming import digest, without_later_defaults
 from harness.recipes.reading import about, published_formulation, published_steps
-from harness.records import panels
-from harness.records.panels import FINAL, OF_THE_METHOD, Scalar, device_title, flat
+from harness.records.looks import FINAL, LONGEST_NAME, OF_THE_METHOD, SHORT_HASH, Scalar, device_title, flat
 from harness.records.schema import Evaluation
 from harness.records.store import LeftOut, Run
 
@@ -343,7 +342,7 @@ def _setting(name: str, members: Sequence[Trial]) -> Setting:
     for word in ("steps", "batch", "device"):  # an arm's own, or of no weight for a distance
         differences.pop(word, None)
     return Setting(
-        name=name[: panels.SHORT_HASH],
+        name=name[:SHORT_HASH],
         title=_title(first),
         scale=_scale(first),
         size=first.run.result.size,
@@ -363,7 +362,7 @@ def _scale(trial: Trial) -> Scale:
 
 def _title(trial: Trial) -> str:
     protocol = trial.run.config["protocol"]
-    data = re.split(r"[\\/]", trial.run.manifest.data.name)[-1][: panels.LONGEST_NAME]
+    data = re.split(r"[\\/]", trial.run.manifest.data.name)[-1][:LONGEST_NAME]
     parts = [data, f"size {trial.run.result.size}"]
     parts += [str(protocol[key]) for key in ("precision", "pipeline") if key in protocol]
     return ", ".join(parts)

@@ -15,7 +15,7 @@ from typing import Any
 from harness.recipes.config import leaves
 from harness.records.folders.inspection import in_order
 from harness.records.folders.listing import entry as entry_in_list
-from harness.records.panels import FINAL
+from harness.records.looks import FINAL
 from harness.records.run_folder import RunFolder, as_time
 from harness.records.schema import Evaluation, Manifest, write_atomically
 from harness.records.store import LeftOut

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.records.finding import RUN_ID, found_below, name_below
-from harness.records.looks import measured_title
-from harness.records.panels import FINAL
+from harness.records.looks import FINAL, measured_title
 from harness.records.run_folder import DANGLING, NO_FILE, RECORDS, RunFolder, as_time, reason_of
 from harness.records.schema import EXPORT_RECORD, Export, Import
 from harness.records.store import finished

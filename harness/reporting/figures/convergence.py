@@ -9,10 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from harness.papers.sddit import numbers as published
-from harness.records import panels
+from harness.records import looks
 from harness.records.evidence import Evidence
-from harness.records.looks import from_title, look, order
-from harness.records.panels import Scalar
+from harness.records.looks import Scalar, from_title, look, order
 from harness.records.trials import PAPER_METRIC, VARIED, Setting, Spread, Trial, metric_title
 from harness.reporting.drawing.scales import fit, unit_of_time
 from harness.reporting.drawing.sheet import Drawing, Panel, drawing
@@ -114,7 +113,7 @@ def _arms(setting: Setting) -> Arms:
         if own and not any(groups):  # nothing of it has the paper's knobs
             knobs = _most_common_knobs(own)
             groups = [setting.select(method, steps=steps, batch_size=batch_size, **knobs) for steps in lengths]
-            variant = panels.describe(knobs, list(knobs))
+            variant = looks.describe(knobs, list(knobs))
         named = {f"{shared.title_of_runs(g)}{variant}, {g[0].steps} steps": g for g in groups if g}
         named = {label: group for label, group in named.items() if _steps(group)}
         leading |= dict(list(named.items())[:1])
@@ -191,7 +190,7 @@ def _notes(setting: Setting, arms: Arms, timed: Arms, model: str) -> Iterator[st
     if machine is None:
         yield "No run has a speed, so no times are drawn."
     else:
-        yield f"Times: at a run's mean speed, warm-up and evaluation left out, on {panels.device_title(machine)}."
+        yield f"Times: at a run's mean speed, warm-up and evaluation left out, on {looks.device_title(machine)}."
         if with_times < drawn:
             yield f"Without times: {count(drawn - with_times, 'run')} of another machine or without a speed."
     number = sum(trial.batch_size != setting.batch_size for trial in setting.trials)

@@ -17,8 +17,16 @@ from harness.papers import published
 from harness.recipes.naming import digest
 from harness.records.bench_record import Bench
 from harness.records.evidence import Evidence
-from harness.records.looks import from_title, look, order
-from harness.records.panels import LONGEST_NAME, SHORT_HASH, device_title, distinct, flat
+from harness.records.looks import (
+    LONGEST_NAME,
+    SHORT_HASH,
+    device_title,
+    distinct,
+    flat,
+    from_title,
+    look,
+    order,
+)
 from harness.records.store import Run
 from harness.records.trials import Setting, Trial
 from harness.reporting.drawing.sheet import FOREIGN_COLOUR, KEY_SIZE, TEXT_COLOUR, Drawing, Panel, Row, drawing

@@ -16,8 +16,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from harness.records.evidence import Evidence
-from harness.records.looks import REFERENCE, look, order
-from harness.records.panels import device_title
+from harness.records.looks import REFERENCE, device_title, look, order
 from harness.records.schema import Device
 from harness.reporting.drawing.scales import fit, log_ticks, short
 from harness.reporting.drawing.sheet import DASHES, NOTE_SIZE, RULE_COLOUR, TEXT_COLOUR, Drawing, Panel, Row, drawing

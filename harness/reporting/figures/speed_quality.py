@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 
 from harness.papers.sddit import numbers as published
 from harness.recipes.naming import digest
-from harness.records import panels
+from harness.records import looks
 from harness.records.evidence import Evidence
 from harness.records.looks import REFERENCE, look, order
 from harness.records.store import LeftOut, Run
@@ -195,7 +195,7 @@ def _measured(trials: Iterable[Trial], spec: Mapping[str, Any]) -> list[Group]:
     for trial in trials:
         by_conditions[digest(trial.conditions)].append(trial)
     found = list(by_conditions.items())
-    titles = panels.distinct([(_title(members[0]), members[0].conditions) for _, members in found])
+    titles = looks.distinct([(_title(members[0]), members[0].conditions) for _, members in found])
     aside = _other_budgets([members for _, members in found])
     made = [
         replace(_group(name, title, members, spec), drawn=i not in aside)
@@ -225,13 +225,13 @@ def _other_budgets(found: Sequence[Sequence[Trial]]) -> set[int]:
 
 def _title(trial: Trial) -> str:
     protocol, result = trial.run.config["protocol"], trial.run.result
-    data = PurePath(trial.run.manifest.data.name).name[: panels.LONGEST_NAME]  # a folder of images by its last part
+    data = PurePath(trial.run.manifest.data.name).name[: looks.LONGEST_NAME]  # a folder of images by its last part
     parts = [data, result.size, f"{protocol.get('steps')} steps", f"batch {protocol.get('batch_size')}"]
     parts += [str(protocol["precision"])] if "precision" in protocol else []
     pipeline = str(protocol.get("pipeline", ""))
     parts += [PIPELINES.get(pipeline, pipeline)] if pipeline else []
     processes = f", {result.world_size} processes" if result.world_size > 1 else ""
-    return f"Measured: {', '.join(parts)} — {panels.device_title(result.device)}{processes}"
+    return f"Measured: {', '.join(parts)} — {looks.device_title(result.device)}{processes}"
 
 
 def _group(name: str, title: str, trials: Sequence[Trial], spec: Mapping[str, Any]) -> Group:
@@ -244,7 +244,7 @@ def _group(name: str, title: str, trials: Sequence[Trial], spec: Mapping[str, An
     points += [{**_point(members, list(by_point.values())), "drawn": False} for members in others]
     points.sort(key=lambda point: (not point["drawn"], order(point["method"]), point["label"]))
     return Group(
-        f"measured-{name[: panels.SHORT_HASH]}",
+        f"measured-{name[: looks.SHORT_HASH]}",
         "",
         title,
         trials[0].metric,
@@ -285,7 +285,7 @@ def _point(members: Sequence[Trial], among: Sequence[Sequence[Trial]]) -> Row:
         "kind": "measured",
         "method": method,
         "title": title,
-        "label": f"{title} {patches}{panels.describe(first.settings, panels.differing(alike))}",
+        "label": f"{title} {patches}{looks.describe(first.settings, looks.differing(alike))}",
         "input_patches": patches,
         "steps_per_sec": speed.mean,
         "steps_per_sec_sd": speed.sd,
@@ -333,7 +333,7 @@ def _notes(points: Sequence[Row], trials: Sequence[Trial], elsewhere: str) -> It
     yield from shared.mdt_lite(point["title"] for point in shown)
     if not all(trial.run.manifest.data.real for trial in trials):
         yield "The data is synthetic: the speeds mean something, the distances do not."
-    yield from panels.versions(trial.run.manifest for trial in trials)
+    yield from looks.versions(trial.run.manifest for trial in trials)
 
 
 # Drawing ---------------------------------------------------------------------------------------------------------

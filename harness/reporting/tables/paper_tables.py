@@ -17,7 +17,7 @@ from harness.papers.published import Target, target_of
 from harness.papers.sddit import numbers as published
 from harness.recipes.naming import digest
 from harness.records.evidence import Evidence
-from harness.records.panels import FINAL, describe, differing
+from harness.records.looks import FINAL, describe, differing
 from harness.records.trials import Spread
 from harness.reporting.tables.paper_settings import settings_table
 from harness.reporting.tables.repeats import Repeats, repeats_of, titles_of

@@ -9,9 +9,8 @@ from typing import Any
 
 from harness.papers.published import Target, network_title
 from harness.recipes.naming import digest
-from harness.records import panels
-from harness.records.looks import measured_title, order
-from harness.records.panels import FINAL, Scalar
+from harness.records import looks
+from harness.records.looks import FINAL, Scalar, measured_title, order
 from harness.records.schema import Evaluation
 from harness.records.trials import OF_AN_ARM, Setting, Trial, has_knobs
 
@@ -105,7 +104,7 @@ def repeats_of(setting: Setting) -> list[Repeats]:
 
 def titles_of(settings: Sequence[Setting]) -> dict[str, str]:
     """A title for each setting by its name; what else differs is added where two would be alike."""
-    titles = panels.distinct([(setting.title, _conditions(setting)) for setting in settings])
+    titles = looks.distinct([(setting.title, _conditions(setting)) for setting in settings])
     return {setting.name: title for setting, title in zip(settings, titles, strict=True)}
 
 

@@ -11,8 +11,7 @@ from harness.papers.deviations import DEVIATIONS
 from harness.papers.sddit.numbers import figure3
 from harness.recipes.naming import digest
 from harness.records.evidence import Evidence
-from harness.records.looks import REFERENCE, look, measured_title, order
-from harness.records.panels import FINAL, device_title
+from harness.records.looks import FINAL, REFERENCE, device_title, look, measured_title, order
 from harness.records.schema import Manifest
 from harness.records.store import LeftOut, Run
 from harness.records.trials import distance_metric, metric_title
