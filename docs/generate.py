@@ -7,7 +7,6 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 
 DOCS = Path(__file__).parent
@@ -91,41 +90,16 @@ def _estimate(name: str) -> list[str]:
 
 
 def cli() -> list[str]:
-    """Every command, from the command line itself."""
-    from harness.cli.reference import pages
+    """Every command, as Typer describes it; the page has its own title."""
+    from typer.cli import get_docs_for_click
+    from typer.main import get_command
 
-    lines: list[str] = []
-    for page in pages():
-        if page.path == "harness":
-            lines += [f"{page.closing}", ""]
-            continue
-        lines += [f"{'##' if page.path.count(' ') == 1 else '###'} {page.path}", "", page.summary, ""]
-        lines += [line for text in page.more for line in (text, "")]
-        if page.commands:
-            lines += [
-                *_table(["command", "what it does"], [[f"`{page.path} {name}`", said] for name, said in page.commands]),
-                "",
-            ]
-            continue
-        lines += ["```", page.usage, "```", ""]
-        rows = [[_code(item.names[0]), _said(item)] for item in page.arguments]
-        for heading, items in page.options:
-            if heading != "Everywhere":
-                rows += [[_code(f"{', '.join(item.names)} {item.value}".strip()), _said(item)] for item in items]
-        if rows:
-            lines += [*_table(["argument or option", "what it does"], rows), ""]
-        if page.examples:
-            lines += ["```sh", *page.examples, "```", ""]
-    return lines
+    from harness.cli import app
 
-
-def _said(item) -> str:
-    return f"{item.help} Default: `{item.default}`." if item.default else item.help
-
-
-def _code(text: str) -> str:
-    """As HTML: a bar within a table's code has no other spelling."""
-    return f"<code>{escape(text).replace('|', '&#124;')}</code>"
+    command = get_command(app)
+    context = command.make_context("harness", [], resilient_parsing=True)
+    text = get_docs_for_click(obj=command, ctx=context, name="harness").replace("\\[", "[")
+    return [line.rstrip() for line in text.splitlines()[2:]]
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from harness.cli import app
 
+SMALL = ["--set", "width=16", "--set", "depth=3", "--set", "num_heads=2", "--set", "batch_size=8"]
 QUICK_EVALUATION = ["--set", "num_images=60", "--set", "sampling.num_steps=3"]
 
 

@@ -6,7 +6,7 @@ import json
 import pytest
 from command_line import QUICK_EVALUATION, invoke
 
-from harness.cli import demo_report as demo
+from harness.cli.results import DEMO
 from harness.records.schema import Result, read_record
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ def told(tmp_path_factory):
 def test_the_demo_trains_and_evaluates_all_four_methods(told):
     folder, _ = told
     results = [read_record(path, Result) for path in folder.glob("out/runs/*/*/result.json")]
-    assert {result.recipe for result in results} == set(demo.RECIPES)
+    assert {result.recipe for result in results} == set(DEMO)
     for result in results:
         assert set(result.evaluations) == {"untrained", "final"}
         assert result.steps_per_sec > 0

@@ -16,8 +16,10 @@ from harness.cli.published import published_app
 from harness.cli.recipes import recipes_app
 from harness.cli.runs import runs_app
 
-EXIT_CODES = """Exit codes: 0 ok, 1 internal error, 2 usage, 3 environment, 4 data, reference, checkpoint or disk bad,
-5 training diverged, 6 outside tolerance, 75 preempted (repeat the command to continue), 130 interrupted (likewise)."""
+EXIT_CODES = (
+    "Exit codes: 0 ok, 1 internal error, 2 usage, 3 environment, 4 data, reference, checkpoint or disk bad, 5 training "
+    "diverged, 6 outside tolerance, 75 preempted (repeat the command to continue), 130 interrupted (likewise)."
+)
 
 app = App(
     help="Train, measure and compare training-efficient diffusion transformers, beside what their papers published.",

@@ -5,88 +5,65 @@ import shlex
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from harness.cli.app import completion, defaults
 from harness.cli.app.answer import progress_for, show
-from harness.cli.app.options import COMPILE, PIPELINES, PRECISIONS, Assignments, Json, choice, compile_modes, listed
+from harness.cli.app.options import COMPILE, LATEST, PIPELINES, PRECISIONS, Assignments, Json, argument, listed, option
 from harness.system.errors import DataError, Interrupted, Preempted, UsageError
 
 STARTS_OVER = "The same command starts over."
 LONGEST_WINDOW = 86_400  # seconds
 VARIED = "What is varied, each a LIST"
+SWITCHED = ("on", "off")
+
+
+def _varied(help: str, *choices: str, name: str | None = None, parser: Any = None) -> Any:
+    complete = completion.listed_among(*choices) if choices else None
+    return option(help, "LIST", name, panel=VARIED, complete=complete, parser=parser)
+
+
+def compile_modes(text: str) -> str:
+    """Parses --compile, a list of modes."""
+    for mode in listed(text):
+        if mode not in COMPILE:
+            raise typer.BadParameter(f"--compile is {mode!r}; it must be on, off or auto.")
+    return text
 
 
 def bench(
-    recipes: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RECIPE", help="Which recipes; the first is divided by.", autocompletion=completion.recipes
-        ),
-    ],
-    precision: Annotated[
-        str,
-        choice(PRECISIONS, listed=True, help="fp32, tf32, bf16. Default: as the recipe has it.", panel=VARIED),
-    ] = "",
+    recipes: Annotated[list[str], argument("Which recipes; the first is divided by.", "RECIPE", completion.recipes)],
+    precision: Annotated[str, _varied("fp32, tf32, bf16. Default: as the recipe has it.", *PRECISIONS)] = "",
     compile_: Annotated[
         str,
-        choice(
-            COMPILE,
-            name="--compile",
-            listed=True,
-            parser=compile_modes,
-            metavar="LIST",
-            help="on, off, auto: eager where it fails. Default: off.",
-            panel=VARIED,
-        ),
+        _varied("on, off, auto: eager where it fails. Default: off.", *COMPILE, name="--compile", parser=compile_modes),
     ] = "",
-    pipeline: Annotated[
-        str,
-        choice(
-            PIPELINES, listed=True, help="cached, online-vae: the VAE inside the step. Default: cached.", panel=VARIED
-        ),
-    ] = "",
-    batch: Annotated[
-        str,
-        typer.Option(metavar="LIST", help="Images of a step. Default: as the recipe has it.", rich_help_panel=VARIED),
-    ] = "",
+    pipeline: Annotated[str, _varied("cached, online-vae: the VAE inside the step. Default: cached.", *PIPELINES)] = "",
+    batch: Annotated[str, _varied("Images of a step. Default: as the recipe has it.")] = "",
     deterministic: Annotated[
-        str,
-        choice(
-            ("on", "off"),
-            listed=True,
-            help="on, off: only operations that give the same bits every time. Default: off.",
-            panel=VARIED,
-        ),
+        str, _varied("on, off: only operations that give the same bits every time. Default: off.", *SWITCHED)
     ] = "",
-    micro_batch: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Images taken through the network at once.")
-    ] = None,
+    micro_batch: Annotated[int | None, option("Images taken through the network at once.", "N", min=1)] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME|DIR",
-            help="A data set, or folder. Default: random numbers, or what a recipe embeds.",
-            autocompletion=completion.data_sets,
+        option(
+            "A data set, or folder. Default: random numbers, or what a recipe embeds.",
+            "NAME|DIR",
+            complete=completion.data_sets,
         ),
     ] = None,
     set_: Assignments = None,
     official: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder with checkouts DiT/, MaskDiT/, MDT/: time the official codes too."),
+        Path | None, option("Folder with checkouts DiT/, MaskDiT/, MDT/: time the official codes too.", "DIR")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Windows of each, in turns.")] = 7,
-    window: Annotated[float, typer.Option(metavar="SECONDS", help="About how long one window is.")] = 1.0,
-    estimate: Annotated[bool, typer.Option("--estimate", help="Only say what a step takes, and its floor.")] = False,
-    nproc: Annotated[
-        int, typer.Option(min=1, max=65536, metavar="N", help="With --estimate: the batch shared by so many GPUs.")
-    ] = 1,
-    profile: Annotated[bool, typer.Option("--profile", help="Also write a trace and the top operators.")] = False,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the record, table and figure go.")] = Path(
-        "reports/latest"
-    ),
+    rounds: Annotated[int, option("Windows of each, in turns.", "N", min=1, max=10_000)] = 7,
+    window: Annotated[float, option("About how long one window is.", "SECONDS")] = 1.0,
+    estimate: Annotated[bool, option("Only say what a step takes, and its floor.", name="--estimate")] = False,
+    nproc: Annotated[int, option("With --estimate: the batch shared by so many GPUs.", "N", min=1, max=65536)] = 1,
+    profile: Annotated[bool, option("Also write a trace and the top operators.", name="--profile")] = False,
+    out: Annotated[Path, option("Where the record, table and figure go.", "DIR")] = LATEST,
     as_json: Json = False,
 ) -> None:
     """Time training steps side by side: in one process, in turns, one factor varied at a time.
@@ -116,7 +93,6 @@ def bench(
         "execution.deterministic": listed(deterministic),
     }
     assignments = [*(set_ or []), *([f"execution.micro_batch={micro_batch}"] if micro_batch is not None else [])]
-    resident = default_device().type == "cuda"
     options = {
         "protocol.precision": ("--precision", precision or None),
         "protocol.compile": ("--compile", compile_ or None),
@@ -127,6 +103,7 @@ def bench(
         "execution.micro_batch": ("--micro-batch", micro_batch),
     }
     with defaults.named(options):
+        resident = default_device().type == "cuda"
         named = list(matrix.variants(recipes, varied, assignments, data=data, resident=resident))
     if estimate:
         from harness.planning.plan import expected_step
@@ -134,11 +111,11 @@ def bench(
 
         documents = [expected_step(name, cfg, nproc) for name, cfg in named]
         return show({"estimates": documents}, as_json, lambda _: estimate_lines(documents))
-    _time(named, rounds, window, official, out if profile else None, out, as_json)
+    _time(named, rounds, window, official, profile, out, as_json)
 
 
 def _time(
-    named: list, rounds: int, window: float, official: Path | None, profile: Path | None, out: Path, as_json: bool
+    named: list, rounds: int, window: float, official: Path | None, profile: bool, out: Path, as_json: bool
 ) -> None:
     from harness.bench import bench as joined
     from harness.records.bench_record import Bench
@@ -147,7 +124,9 @@ def _time(
     from harness.reporting.tables import bench as bench_tables
     from harness.system.processes.signals import preemption_raises
 
-    _refuse_unwritable(out)
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):  # found out now, not after the timing
+        raise DataError(f"cannot write to {out}: {there} is no folder that can be written. Choose another --out.")
     saved: list[Bench] = []
 
     def save(measured: Bench) -> None:
@@ -156,12 +135,13 @@ def _time(
         write_atomically(out / "bench.md", bench_tables.markdown(measured))
         saved[:] = [measured]
 
-    command = shlex.join(["harness", *_said(sys.argv[1:])])
+    # The last part of each path alone: the folders would identify a person.
+    typed = [Path(argument).name if "/" in argument else argument for argument in sys.argv[1:]]
     try:
         with closing(progress_for("bench")) as progress, preemption_raises(STARTS_OVER):
             measured = joined.run(
-                named, rounds=rounds, window_seconds=window, official_codes=official, profile=profile, command=command,
-                progress=progress, save=save,
+                named, rounds=rounds, window_seconds=window, official_codes=official,
+                profile=out if profile else None, command=shlex.join(["harness", *typed]), progress=progress, save=save,
             )  # fmt: skip
     except (KeyboardInterrupt, Preempted) as stop:
         kept = "nothing was measured"
@@ -174,15 +154,3 @@ def _time(
     bench_figure.write(measured, out)
     written = f"written: {out}/bench.json, .md, .png, .svg, .csv"
     show(measured.model_dump(mode="json"), as_json, lambda _: [*bench_tables.lines(measured), written])
-
-
-def _refuse_unwritable(out: Path) -> None:
-    """Raises DataError before anything is timed. Creates nothing: the bench may be refused for another reason."""
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise DataError(f"cannot write to {out}: {there} is no folder that can be written. Choose another --out.")
-
-
-def _said(arguments: list[str]) -> list[str]:
-    """The command as it was typed, with the last part of each path: the folders would identify a person."""
-    return [Path(argument).name if "/" in argument else argument for argument in arguments]

@@ -8,8 +8,8 @@ from platformdirs import user_cache_path, user_data_path
 from harness.cli.app import defaults
 from harness.cli.app.answer import show
 from harness.cli.app.application import App
-from harness.cli.app.layout import columns, wrapped
-from harness.cli.app.options import Json
+from harness.cli.app.layout import columns
+from harness.cli.app.options import Json, option
 from harness.cli.app.state import state
 from harness.system import settings
 
@@ -20,8 +20,8 @@ NOT_SET = "default"
 @config_app.command("show")
 def config_show(
     ctx: typer.Context,
-    origin: Annotated[bool, typer.Option("--origin", help="Also say where each comes from.")] = False,
-    all_: Annotated[bool, typer.Option("--all", help="Also options that nothing sets, by their defaults.")] = False,
+    origin: Annotated[bool, option("Also say where each comes from.", name="--origin")] = False,
+    all_: Annotated[bool, option("Also options that nothing sets, by their defaults.", name="--all")] = False,
     as_json: Json = False,
 ) -> None:
     """Print the folders and the options that settings files and HARNESS_* variables set.
@@ -42,9 +42,9 @@ def config_show(
         value = found.folders.get(key, settings.Value(default, NOT_SET))
         rows.append({"setting": f"folders.{key}", **value._asdict(), "variable": variable})
     for name, command in defaults.commands(ctx.find_root().command):
-        for option in defaults.options_of(command):
-            key = defaults.key_of(option)
-            unset = settings.Value(_as_json(option.default), NOT_SET)
+        for each in defaults.options_of(command):
+            key = defaults.key_of(each)
+            unset = settings.Value(_as_json(each.default), NOT_SET)
             value = found.options.get(name, {}).get(key, unset)
             if value is not unset or (all_ and key not in settings.TYPED_ALONE):
                 setting, variable = f"{name}.{key}".replace(" ", "."), settings.variable(name, key)
@@ -62,7 +62,7 @@ def _lines(document: dict[str, Any], origin: bool) -> list[str]:
     rows = [{**row, "from": row["origin"], "value": _text(row["value"])} for row in document["settings"]]
     places = ", ".join(f"{file['path']}{'' if file['exists'] else ' (absent)'}" for file in document["files"])
     table = columns([heads, *([row[head] for head in heads] for row in rows)])
-    return [*table, "", *wrapped(f"Files, the stronger first: {places}")]
+    return [*table, "", f"Files, the stronger first: {places}"]
 
 
 def _text(value: Any) -> str:

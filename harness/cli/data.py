@@ -3,48 +3,40 @@
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Annotated, Any, Literal
 
 from harness.cli.app import completion
 from harness.cli.app.answer import CONTINUES_IT, progress_for, show
 from harness.cli.app.application import App
 from harness.cli.app.layout import columns, facts
-from harness.cli.app.options import Json, choice, count
+from harness.cli.app.options import Json, argument, count, option
 from harness.cli.app.processes import start_all, together
 from harness.system.errors import DataError, UsageError
 
 data_app = App(help="Look at images; make and check sets of latents.")
 
 VAE = "stabilityai/sd-vae-ft-ema"
-Store = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of latents.")]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the latents go.")]
-Images = Annotated[
-    int | None, typer.Option(parser=count, metavar="N", help="How many there must be: 1281167 for ImageNet.")
-]
+Store = Annotated[Path, argument("A folder of latents.", "DIR")]
+Out = Annotated[Path, option("Where the latents go.", "DIR")]
+Images = Annotated[int | None, option("How many there must be: 1281167 for ImageNet.", "N", parser=count)]
 
 
 @data_app.command(when_stopped=CONTINUES_IT)
 def encode(
-    images: Annotated[Path, typer.Argument(metavar="IMAGENET_DIR", help="Images, in one folder a class.")],
+    images: Annotated[Path, argument("Images, in one folder a class.", "IMAGENET_DIR")],
     out: Out,
     vae: Annotated[
         str,
-        choice(
-            (VAE, "stabilityai/sd-vae-ft-mse", "random"),
-            metavar="ID",
-            help="stabilityai/sd-vae-ft-ema or -mse, looked for in $HARNESS_VAE and $HARNESS_CACHE; a folder; random.",
+        option(
+            "stabilityai/sd-vae-ft-ema or -mse, looked for in $HARNESS_VAE and $HARNESS_CACHE; a folder; random.",
+            "ID",
+            complete=completion.among(VAE, "stabilityai/sd-vae-ft-mse", "random"),
         ),
     ] = VAE,
-    size: Annotated[
-        int, typer.Option(min=8, max=8192, metavar="PIXELS", help="Of the square cut out of each image.")
-    ] = 256,
-    flips: Annotated[bool, typer.Option("--flips", help="Encode the mirror images too.")] = False,
-    nproc: Annotated[
-        int | None, typer.Option(min=1, max=4096, metavar="N", help="Processes. Default: one per GPU or processor.")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, max=65536, metavar="N", help="Images a process reads at once.")] = 32,
+    size: Annotated[int, option("Of the square cut out of each image.", "PIXELS", min=8, max=8192)] = 256,
+    flips: Annotated[bool, option("Encode the mirror images too.", name="--flips")] = False,
+    nproc: Annotated[int | None, option("Processes. Default: one per GPU or processor.", "N", min=1, max=4096)] = None,
+    batch: Annotated[int, option("Images a process reads at once.", "N", min=1, max=65536)] = 32,
     as_json: Json = False,
 ) -> None:
     """Encode a folder of images with a VAE. The same command again continues, and replaces damaged shards.
@@ -67,22 +59,15 @@ def encode(
 
 @data_app.command("import", when_stopped=CONTINUES_IT)
 def import_(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Latents that another project made.")],
+    source: Annotated[Path, argument("Latents that another project made.", "SOURCE")],
     format: Annotated[
-        str,
-        choice(
-            ("maskdit-lmdb", "fast-dit", "repa-zip", "safetensors"),
-            name="--from",
-            metavar="FORMAT",
-            help="maskdit-lmdb, fast-dit, repa-zip or safetensors.",
-        ),
+        Literal["maskdit-lmdb", "fast-dit", "repa-zip", "safetensors"],
+        option("maskdit-lmdb, fast-dit, repa-zip or safetensors.", "FORMAT", "--from"),
     ],
     out: Out,
-    vae: Annotated[str, typer.Option(metavar="ID", help="The VAE that made them, which no format records.")] = VAE,
-    labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A .npy file of labels, for sources that have none.")
-    ] = None,
-    classes: Annotated[int, typer.Option(min=1, max=10_000_000, metavar="N", help="Number of classes.")] = 1000,
+    vae: Annotated[str, option("The VAE that made them, which no format records.", "ID")] = VAE,
+    labels: Annotated[Path | None, option("A .npy file of labels, for sources that have none.", "FILE")] = None,
+    classes: Annotated[int, option("Number of classes.", "N", min=1, max=10_000_000)] = 1000,
     images: Images = None,
     as_json: Json = False,
 ) -> None:
@@ -97,15 +82,10 @@ def import_(
 
     with closing(progress_for("import")) as progress:
         importers.import_latents(
-            format,
-            source,
-            out,
-            vae=vaes.identity(vae),
-            labels=labels,
-            num_classes=classes,
-            expected_images=images,
+            format, source, out,
+            vae=vaes.identity(vae), labels=labels, num_classes=classes, expected_images=images,
             advance=lambda done: progress.note(f"{done:,} images"),  # the total is unknown until all are read
-        )
+        )  # fmt: skip
     show({"folder": str(out), **latents.info(out)}, as_json, facts)
 
 
@@ -135,13 +115,13 @@ def verify(folder: Store, images: Images = None, as_json: Json = False) -> None:
 def info(
     source: Annotated[
         str,
-        typer.Argument(
-            metavar="PATH|NAME",
-            help="A folder of images or of latents, an .npz of images, or the name of a data set.",
-            autocompletion=completion.data_sets,
+        argument(
+            "A folder of images or of latents, an .npz of images, or the name of a data set.",
+            "PATH|NAME",
+            completion.data_sets,
         ),
     ],
-    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw a contact sheet of the images.")] = None,
+    out: Annotated[Path | None, option("Draw a contact sheet of the images.", "FILE.png")] = None,
     as_json: Json = False,
 ) -> None:
     """Describe a set of images or latents. Images are all read: exit code 4 if any would be refused.

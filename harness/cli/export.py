@@ -2,37 +2,31 @@
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
-
-import typer
+from typing import Annotated, Literal
 
 from harness.cli.app.answer import progress_for, show
-from harness.cli.app.options import RUNS, Below, Json, RunName, choice
+from harness.cli.app.options import RUNS, Below, Json, RunName, option
 
 EXPORTS = Path("exports")
 
 
 def export(
     run: RunName,
-    step: Annotated[int | None, typer.Option(metavar="N", help="The checkpoint of this step. Default: newest.")] = None,
+    step: Annotated[int | None, option("The checkpoint of this step. Default: newest.", "N")] = None,
     weights: Annotated[
-        str, typer.Option(metavar="KIND", help="ema: averaged, what is sampled; raw: as trained.")
+        Literal["ema", "raw"], option("ema: averaged, what is sampled; raw: as trained.", "KIND")
     ] = "ema",
-    license_: Annotated[
-        str | None, typer.Option("--license", metavar="ID", help="Of these weights, like mit. Default: unknown.")
-    ] = None,
+    license_: Annotated[str | None, option("Of these weights, like mit. Default: unknown.", "ID", "--license")] = None,
     format_: Annotated[
-        str,
-        choice(
-            ("safetensors", "diffusers"),
-            name="--format",
-            help="safetensors; diffusers: a DiT for its DiTTransformer2DModel, in the folder transformer/.",
+        Literal["safetensors", "diffusers"],
+        option(
+            "safetensors; diffusers: a DiT for its DiTTransformer2DModel, in the folder transformer/.",
+            "NAME",
+            "--format",
         ),
     ] = "safetensors",
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The folder to write. Default: exports/<recipe>-<run>")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
+    out: Annotated[Path | None, option("The folder to write. Default: exports/RECIPE-RUN", "DIR")] = None,
+    force: Annotated[bool, option("Replace an earlier export in that folder.", name="--force")] = False,
     below: Below = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -49,21 +43,13 @@ def export(
     from harness.runs import exporting
 
     folder = find_run(run, below)
-    kinds = [*(["raw"] if weights == "raw" else []), *(["diffusers"] if format_ == "diffusers" else [])]
-    target = out or EXPORTS / "-".join(
-        [*folder.resolve().parts[-2:], *([f"step{step}"] if step is not None else []), *kinds]
-    )
+    others = [f"step{step}" if step is not None else "", "" if weights == "ema" else weights]
+    others += ["" if format_ == "safetensors" else format_]
+    target = out or EXPORTS / "-".join([*folder.resolve().parts[-2:], *filter(None, others)])
     with closing(progress_for("export")) as progress:
         record = exporting.export(
-            folder,
-            target,
-            card=model_card.render,
-            step=step,
-            weights=weights,
-            license=license_,
-            force=force,
-            progress=progress,
-            format=format_,
-        )
+            folder, target, card=model_card.render,
+            step=step, weights=weights, license=license_, force=force, progress=progress, format=format_,
+        )  # fmt: skip
     facts = record.model_dump(mode="json", include={"run", "weights", "step", "weights_sha256", "license", "files"})
     show({"folder": str(target), **facts, "evaluations": sorted(record.evaluations)}, as_json, lambda _: [target])

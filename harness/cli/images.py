@@ -2,14 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Annotated, Any, Literal
 
 from harness.cli.app import completion, defaults
 from harness.cli.app.answer import show
-from harness.cli.app.layout import facts, wrapped
-from harness.cli.app.options import RUNS, Below, Json, RunName, choice
+from harness.cli.app.layout import columns, facts
+from harness.cli.app.options import RUNS, Below, Json, RunName, argument, option
 from harness.cli.app.processes import Nproc, start_all, together
 from harness.recipes.metric_names import FEATURE_NETWORKS
 from harness.system.errors import OutOfTolerance, UsageError
@@ -20,58 +18,33 @@ INSTEAD = "Instead of measuring"
 MOST_IMAGES = 10_000_000  # the memory holds all their classes
 
 Step = Annotated[
-    int | None,
-    typer.Option(
-        "--step", min=0, metavar="N", help="The checkpoint of this step. Default: newest.", rich_help_panel=OF_A_RUN
-    ),
+    int | None, option("The checkpoint of this step. Default: newest.", "N", "--step", panel=OF_A_RUN, min=0)
 ]
 Scale = Annotated[
     float | None,
-    typer.Option(
-        "--cfg-scale",
-        metavar="SCALE",
-        help="Scale of classifier-free guidance; 1 is none. Default: the run's.",
-        rich_help_panel=OF_A_RUN,
-    ),
+    option("Scale of classifier-free guidance; 1 is none. Default: the run's.", "SCALE", "--cfg-scale", panel=OF_A_RUN),
 ]
-Steps = Annotated[
-    int | None,
-    typer.Option("--steps", metavar="N", help="Steps of the sampler. Default: the run's.", rich_help_panel=OF_A_RUN),
-]
+Steps = Annotated[int | None, option("Steps of the sampler. Default: the run's.", "N", "--steps", panel=OF_A_RUN)]
 Settings = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change one setting of the sampling or the evaluation; repeatable.",
-        autocompletion=completion.assignments,
-        rich_help_panel=OF_A_RUN,
+    option(
+        "Change one setting of the sampling or the evaluation; repeatable.", "KEY=VALUE", "--set",
+        panel=OF_A_RUN, complete=completion.assignments,
     ),
-]
-Labels = Annotated[
-    str,
-    choice(
-        ("balanced", "random"),
-        metavar="RULE",
-        help="balanced: every class in turn; random: as ADM and DiT draw.",
-        panel=OF_A_RUN,
-    ),
-]
+]  # fmt: skip
 
 
 def sample(
     run: RunName,
-    num: Annotated[int, typer.Option(min=1, max=MOST_IMAGES, metavar="N", help="How many images.")] = 16,
+    num: Annotated[int, option("How many images.", "N", min=1, max=MOST_IMAGES)] = 16,
     cfg_scale: Scale = None,
     steps: Steps = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            min=0, max=2**63 - 1, metavar="N", help="Image i depends on (seed, i) alone.", rich_help_panel=OF_A_RUN
-        ),
-    ] = 0,
-    labels: Labels = "balanced",
-    npz: Annotated[bool, typer.Option("--npz", help="Also write samples.npz: arr_0, N x H x W x 3 uint8.")] = False,
+    seed: Annotated[int, option("Image i depends on (seed, i) alone.", "N", panel=OF_A_RUN, min=0, max=2**63 - 1)] = 0,
+    labels: Annotated[
+        Literal["balanced", "random"],
+        option("balanced: every class in turn; random: as ADM and DiT draw.", "RULE", panel=OF_A_RUN),
+    ] = "balanced",
+    npz: Annotated[bool, option("Also write samples.npz: arr_0, N x H x W x 3 uint8.", name="--npz")] = False,
     step: Step = None,
     set_: Settings = None,
     below: Below = RUNS,
@@ -102,88 +75,69 @@ def sample(
 def evaluate(
     images: Annotated[
         str | None,
-        typer.Argument(
-            metavar="IMAGES",
-            help="A run's folder, or a part of its name that no other has; an .npz (arr_0: N x H x W x C uint8); a "
-            "folder of PNGs.",
-            autocompletion=completion.run_names,
+        argument(
+            "A run's folder, or a part of its name that no other has; an .npz (arr_0: N x H x W x C uint8); a folder "
+            "of PNGs.",
+            "IMAGES",
+            completion.run_names,
         ),
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE|NAME",
-            help="An .npz like ADM's, by path or by its name in $HARNESS_DATA/references, or a data set. Default: the "
-            "run's.",
-            autocompletion=completion.data_sets,
-            rich_help_panel=METRICS,
+        option(
+            "An .npz like ADM's, by path or name in $HARNESS_DATA/references, or a data set. Default: the run's.",
+            "FILE|NAME",
+            panel=METRICS,
+            complete=completion.data_sets,
         ),
     ] = None,
     features: Annotated[
         str | None,
-        choice(
-            FEATURE_NETWORKS,
-            help="inception, own (made of the training images), digits, dinov2 or clip. Default: the run's, or "
-            "inception.",
+        option(
+            "inception, own (made of the training images), digits, dinov2 or clip. Default: the run's, or inception.",
+            "NAME",
             panel=METRICS,
+            complete=completion.among(*FEATURE_NETWORKS),
         ),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="The feature network's weights, or the word random: untrained. Default: looked for in "
-            "$HARNESS_FEATURES and $HARNESS_CACHE.",
-            rich_help_panel=METRICS,
+        option(
+            "The feature network's weights, or the word random: untrained. Default: looked for in $HARNESS_FEATURES "
+            "and $HARNESS_CACHE.",
+            "FILE",
+            panel=METRICS,
         ),
     ] = None,
     metrics: Annotated[
         str | None,
-        typer.Option(
-            metavar="LIST",
-            help="Like fid,sfid,is,precision,recall (the default), or all that the feature network can give.",
-            autocompletion=completion.metrics,
-            rich_help_panel=METRICS,
+        option(
+            "Like fid,sfid,is,precision,recall (the default), or all that the feature network can give.",
+            "LIST",
+            panel=METRICS,
+            complete=completion.metrics,
         ),
     ] = None,
-    num: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="How many images of a run. Default: the run's.", rich_help_panel=OF_A_RUN),
-    ] = None,
+    num: Annotated[int | None, option("How many images of a run. Default: the run's.", "N", panel=OF_A_RUN)] = None,
     cfg_scale: Scale = None,
     steps: Steps = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Seed of a run's images. Default: the run's.", rich_help_panel=OF_A_RUN),
-    ] = None,
+    seed: Annotated[int | None, option("Seed of a run's images. Default: the run's.", "N", panel=OF_A_RUN)] = None,
     step: Step = None,
     set_: Settings = None,
-    spread: Annotated[
-        bool, typer.Option("--spread", help="Also the standard error of every metric.", rich_help_panel=METRICS)
-    ] = False,
+    spread: Annotated[bool, option("Also the standard error of every metric.", name="--spread", panel=METRICS)] = False,
     cross_check: Annotated[
-        bool,
-        typer.Option("--cross-check", help="Also clean-fid's distances, same features.", rich_help_panel=METRICS),
+        bool, option("Also clean-fid's distances, same features.", name="--cross-check", panel=METRICS)
     ] = False,
     make_reference: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.npz", help="Write a reference of IMAGES, also of a data set.", rich_help_panel=INSTEAD
-        ),
+        Path | None, option("Write a reference of IMAGES, also of a data set.", "FILE.npz", panel=INSTEAD)
     ] = None,
     size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PIXELS",
-            help="With --make-reference: crop photographs to this, as ADM.",
-            rich_help_panel=INSTEAD,
-        ),
+        int | None, option("With --make-reference: crop photographs to this, as ADM.", "PIXELS", panel=INSTEAD)
     ] = None,
     self_test: Annotated[
-        bool,
-        typer.Option("--self-test", help="Check the metrics on sets with known answers.", rich_help_panel=INSTEAD),
+        bool, option("Check the metrics on sets with known answers.", name="--self-test", panel=INSTEAD)
     ] = False,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Also write the answer there.")] = None,
+    out: Annotated[Path | None, option("Also write the answer there.", "FILE.json")] = None,
     below: Below = RUNS,
     nproc: Nproc = None,
     as_json: Json = False,
@@ -258,9 +212,9 @@ def _meant(images: str, below: Path) -> str:
 
 def _refuse(given: dict[str, Any], beside: str) -> None:
     """Raises UsageError for an option that would be ignored."""
-    for option, value in given.items():
+    for name, value in given.items():
         if value not in (None, False, []):
-            raise UsageError(f"{option} says nothing beside {beside}; leave it out.")
+            raise UsageError(f"{name} says nothing beside {beside}; leave it out.")
 
 
 def _make_reference(
@@ -289,7 +243,10 @@ def _self_test(features: str, weights: str | None, as_json: bool) -> None:
 def evaluation_lines(answer: dict[str, Any]) -> list[str]:
     """An evaluation as text: every metric, its conditions, what was left out."""
     errors, protocol = answer["standard_errors"], answer["protocol"]
-    width = max([28, *(len(name) + 2 for name in answer["metrics"])])
+    rows = [
+        [name, f"{value:.5g}", f"± {errors[name]:.2g}" if name in errors else ""]
+        for name, value in answer["metrics"].items()
+    ]
     drawn = "images from a file"
     if protocol["sampler"] is not None:
         drawn = (
@@ -297,10 +254,7 @@ def evaluation_lines(answer: dict[str, Any]) -> list[str]:
             f"seed {protocol['seed']}"
         )
     return [
-        *(
-            f"{name:<{width}}{value:>12.5g}" + (f"  ± {errors[name]:.2g}" if name in errors else "")
-            for name, value in answer["metrics"].items()
-        ),
+        *columns(rows),
         *(
             f"  {check['metric']} by {check['by']}: {check['theirs']:.8g}, difference {check['difference']:.1e}"
             for check in answer["cross_checks"]
@@ -308,7 +262,7 @@ def evaluation_lines(answer: dict[str, Any]) -> list[str]:
         f"{protocol['num_images']:,} images ({drawn})",
         f"against {protocol['reference']} ({protocol['reference_sha256'][:8]}), "
         f"{protocol['features']} features ({protocol['features_sha256'][:8]}){_accuracy(protocol)}",
-        *(line for note in answer["notes"] for line in wrapped(f"note: {note}")),
+        *(f"note: {note}" for note in answer["notes"]),
     ]
 
 

@@ -1,14 +1,12 @@
 """`harness published`: the numbers the papers print, each with its source, quality and protocol."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import typer
-
-from harness.cli.app import layout
 from harness.cli.app.answer import show
 from harness.cli.app.application import App
-from harness.cli.app.options import Json, choice
+from harness.cli.app.layout import columns
+from harness.cli.app.options import Json, option
 from harness.system.errors import UsageError
 
 published_app = App(help="Look up published numbers.")
@@ -20,16 +18,12 @@ DIGITISED = "*"
 @published_app.command("list")
 def published_list(
     figure: Annotated[
-        str | None,
-        choice(("3", "4", "5", "6", "7"), metavar="N", help="Of one figure of the SD-DiT paper: 3 to 7."),
+        Literal["3", "4", "5", "6", "7"] | None, option("Of one figure of the SD-DiT paper: 3 to 7.", "N")
     ] = None,
-    table: Annotated[
-        str | None,
-        choice(("1", "2", "3", "4"), metavar="N", help="Of one table of it: 1 to 4."),
-    ] = None,
-    method: Annotated[str | None, typer.Option(metavar="NAME", help="Of one method: sddit, MaskDiT, REPA.")] = None,
-    missing: Annotated[bool, typer.Option("--missing", help="Only what no text prints, and why.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print every column as CSV instead of text.")] = False,
+    table: Annotated[Literal["1", "2", "3", "4"] | None, option("Of one table of it: 1 to 4.", "N")] = None,
+    method: Annotated[str | None, option("Of one method: sddit, MaskDiT, REPA.", "NAME")] = None,
+    missing: Annotated[bool, option("Only what no text prints, and why.", name="--missing")] = False,
+    as_csv: Annotated[bool, option("Print every column as CSV instead of text.", name="--csv")] = False,
     as_json: Json = False,
 ) -> None:
     """List published numbers with the source, the quality and the protocol of each; missing ones with the reason.
@@ -44,18 +38,13 @@ def published_list(
         raise UsageError("--csv and --json are two forms of one answer; give one of them.")
     if figure is not None and table is not None:
         raise UsageError("--figure and --table name two places; give one of them.")
-    found = published.rows()
-    if figure is not None or table is not None:
-        found = numbers.figure(figure) if figure is not None else numbers.table(str(table))
+    found = numbers.figure(figure) if figure else numbers.table(table) if table else published.rows()
     if method is not None:
         found = published.of_method(found, method)
     if missing:
         found = found[found["quality"] == "missing"]
     document = {"published": json.loads(found.to_json(orient="records"))}
     show(document, as_json, lambda _: [found.to_csv(index=False).rstrip()] if as_csv else _lines(document["published"]))
-
-
-# How it is said: plain aligned text that fits the terminal, or 80 columns ---------------------------------------------
 
 
 def _lines(rows: list[dict[str, Any]]) -> list[str]:
@@ -67,7 +56,7 @@ def _lines(rows: list[dict[str, Any]]) -> list[str]:
     blocks = [_block(place, members) for place, members in places.items()]
     absent = sum(row["quality"] == "missing" for row in rows)
     end = f"{len(rows)} rows, {absent} of them missing. --csv and --json print every column."
-    return [line for block in blocks for line in [*block, ""]] + layout.wrapped(end, "", "")
+    return [line for block in blocks for line in [*block, ""]] + [end]
 
 
 def _block(place: str, rows: list[dict[str, Any]]) -> list[str]:
@@ -81,20 +70,15 @@ def _block(place: str, rows: list[dict[str, Any]]) -> list[str]:
         )
     kept = [i for i in range(len(cells[0])) if any(line[i] for line in cells)]
     titles = ["model", "training", "case", "metric", "value", "note"]
-    lines = [
-        *layout.wrapped(place, "", INDENT),
-        *layout.columns([[line[i] for i in kept] for line in [titles, *cells]], indent=INDENT),
-    ]
-    for note, number in notes.items():
-        mark = f"{INDENT}[{number}] "
-        lines += layout.wrapped(note[0], mark, " " * len(mark))
-        lines += [line for text in note[1:] for line in layout.wrapped(text, " " * len(mark), " " * len(mark))]
+    lines = [place, *columns([[line[i] for i in kept] for line in [titles, *cells]], indent=INDENT)]
+    for (source, conditions), number in notes.items():
+        lines += [f"{INDENT}[{number}] {source}", f"{INDENT}    {conditions}"]
     if any(row["quality"] == "digitised" for row in rows):
-        lines += layout.wrapped(f"{DIGITISED} digitised: measured from a drawing, not printed", INDENT, INDENT)
+        lines += [f"{INDENT}{DIGITISED} digitised: measured from a drawing, not printed"]
     return lines
 
 
-def _note(row: dict[str, Any]) -> tuple[str, ...]:
+def _note(row: dict[str, Any]) -> tuple[str, str]:
     from harness.papers import published
 
     conditions = published.conditions(row)

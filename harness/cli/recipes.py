@@ -1,16 +1,15 @@
 """`harness recipes`: what each recipe sets, where each value comes from, and where the sources disagree."""
 
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from harness.cli.app import completion
 from harness.cli.app.answer import show
 from harness.cli.app.application import App
-from harness.cli.app.layout import columns, short_count, wrapped
-from harness.cli.app.options import Json, RecipeName
+from harness.cli.app.layout import columns, short_count
+from harness.cli.app.options import Json, RecipeName, argument, option
 from harness.records.folders.departures import as_text
 from harness.system.errors import UsageError
 
@@ -65,12 +64,9 @@ def recipes_diff(a: RecipeName, b: RecipeName, as_json: Json = False) -> None:
 @recipes_app.command("count")
 def recipes_count(
     recipes: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="RECIPE", help="Which recipes. Default: every one.", autocompletion=completion.recipes),
+        list[str] | None, argument("Which recipes. Default: every one.", "RECIPE", completion.recipes)
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write them there, for compare and report.")] = (
-        None
-    ),
+    out: Annotated[Path | None, option("Also write them there, for compare and report.", "FILE")] = None,
     as_json: Json = False,
 ) -> None:
     """Count parameters and multiply-accumulates of each recipe, from its shapes alone: nothing is trained.
@@ -96,9 +92,6 @@ def recipes_count(
         out.parent.mkdir(parents=True, exist_ok=True)
         write_record(out, document)
     show(document.model_dump(mode="json"), as_json, _count_lines)
-
-
-# What is said -----------------------------------------------------------------------------------------------------
 
 
 def _summary(name: str) -> dict[str, Any]:
@@ -144,9 +137,6 @@ def _difference(a: str, b: str) -> dict[str, Any]:
     }
 
 
-# How it is said: plain aligned text that fits the terminal, or 80 columns ---------------------------------------------
-
-
 def _count_lines(document: dict[str, Any]) -> list[str]:
     rows = [
         [name, f"{of['params']:,}", f"{of['gmacs_forward']:.4g}", f"{of['gmacs_step']:.4g}"]
@@ -163,29 +153,24 @@ def _list_lines(document: dict[str, Any]) -> list[str]:
     others = dict.fromkeys((r["method"], r["from"]) for r in document["recipes"] if r["from"] != "harness")
     return [
         *columns([["recipe", "method", "blocks", "steps", "repeats"], *rows]),
-        *(line for method, package in others for line in wrapped(f"{method} comes from the package {package}.")),
-        *(line for why in document["broken_methods"].values() for line in wrapped(f"Left out: {why}")),
+        *(f"{method} comes from the package {package}." for method, package in others),
+        *(f"Left out: {why}" for why in document["broken_methods"].values()),
     ]
 
 
-def _show_lines(document: dict[str, Any]) -> list[str]:
+def _show_lines(document: dict[str, Any]) -> Iterator[str]:
     rows = [[s["setting"], as_text(s["value"]), s["source"]] for s in document["settings"]]
-    conflicts = [line for conflict in document["conflicts"] for line in _conflict_lines(conflict)]
-    return [
-        *wrapped(f"{document['recipe']} repeats {document['repeats']}.", ""),
-        *_sections(rows, ["value", "source"]),
-        "",
-        *(["Where sources disagree", *conflicts, ""] if conflicts else []),
-        f"Run it: {document['run']} (--dry-run counts parameters and arithmetic)",
-    ]
-
-
-def _conflict_lines(conflict: dict[str, Any]) -> list[str]:
-    return [
-        f"  {conflict['setting']}: {as_text(conflict['taken'])} here",
-        *(line for o in conflict["others"] for line in wrapped(f"{as_text(o['value'])}  [{o['source']}]", "    ")),
-        *wrapped(f"Why: {conflict['why']}", "    "),
-    ]
+    yield f"{document['recipe']} repeats {document['repeats']}."
+    yield from _sections(rows, ["value", "source"])
+    yield ""
+    if document["conflicts"]:
+        yield "Where sources disagree"
+        for conflict in document["conflicts"]:
+            yield f"  {conflict['setting']}: {as_text(conflict['taken'])} here"
+            yield from (f"    {as_text(other['value'])}  [{other['source']}]" for other in conflict["others"])
+            yield f"    Why: {conflict['why']}"
+        yield ""
+    yield f"Run it: {document['run']} (--dry-run counts parameters and arithmetic)"
 
 
 def _diff_lines(document: dict[str, Any]) -> list[str]:
@@ -201,10 +186,8 @@ def _sections(rows: list[list[str]], titles: list[str]) -> list[str]:
     """Rows of a setting and its cells, under the heads of their sections."""
     lines = []
     for section, group in groupby(rows, lambda row: _section(row[0])):
-        lines += [
-            "",
-            *columns([[section, *titles], *([f"  {path.rpartition('.')[2]}", *cells] for path, *cells in group)]),
-        ]
+        cells = [[f"  {path.rpartition('.')[2]}", *rest] for path, *rest in group]
+        lines += ["", *columns([[section, *titles], *cells])]
     return lines
 
 

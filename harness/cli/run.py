@@ -2,26 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from harness.cli.app import completion, defaults
 from harness.cli.app.answer import note, show
-from harness.cli.app.options import (
-    COMPILE,
-    PIPELINES,
-    PRECISIONS,
-    RUNS,
-    Assignments,
-    Json,
-    RunsOut,
-    choice,
-    compile_modes,
-    count,
-)
+from harness.cli.app.layout import columns
+from harness.cli.app.options import EXECUTION, RUNS, Assignments, Json, NumSteps, Precision, RunsOut, argument, option
 from harness.cli.app.processes import (
-    EXECUTION,
     Launcher,
     Nodes,
     Nproc,
@@ -30,88 +19,66 @@ from harness.cli.app.processes import (
     Time,
     refuse_of_a_job,
     start_all,
+    submit,
     together,
 )
 from harness.system.errors import UsageError
-
-if TYPE_CHECKING:
-    from harness.system.processes.slurm import Job
 
 
 def run(
     ctx: typer.Context,
     recipe: Annotated[
-        str | None,
-        typer.Argument(help="Which recipe; harness recipes list names them.", autocompletion=completion.recipes),
+        str | None, argument("Which recipe; harness recipes list names them.", "RECIPE", completion.recipes)
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(parser=count, metavar="N", help="Training steps: 250, 400k, 1.5M.")
-    ] = None,
+    steps: NumSteps = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME|DIR",
-            help="Train on this: a data set's name, a folder of images or latents, an .npz. Default: the recipe's.",
-            autocompletion=completion.data_sets,
+        option(
+            "Train on this: a data set's name, a folder of images or latents, an .npz. Default: the recipe's.",
+            "NAME|DIR",
+            complete=completion.data_sets,
         ),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Seed of weights, data order and noise. Default: the recipe's, 0.")
-    ] = None,
+    seed: Annotated[int | None, option("Seed of weights, data order and noise. Default: the recipe's, 0.", "N")] = None,
     set_: Assignments = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Repeat the run of this config.yaml instead of a recipe.")
-    ] = None,
+    config: Annotated[Path | None, option("Repeat the run of this config.yaml instead of a recipe.", "FILE")] = None,
     out: RunsOut = RUNS,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve, count and estimate, do not train.")] = False,
-    no_eval: Annotated[bool, typer.Option("--no-eval", help="Train only.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Start over, even if the run is finished.")] = False,
+    dry_run: Annotated[bool, option("Resolve, count and estimate, do not train.", name="--dry-run")] = False,
+    no_eval: Annotated[bool, option("Train only.", name="--no-eval")] = False,
+    force: Annotated[bool, option("Start over, even if the run is finished.", name="--force")] = False,
     pipeline: Annotated[
-        str | None,
-        choice(
-            PIPELINES,
-            help="cached, or online-vae: encode the images of --data in every step. Default: the recipe's.",
+        Literal["cached", "online-vae"] | None,
+        option(
+            "cached, or online-vae: encode the images of --data in every step. Default: the recipe's.",
+            "NAME",
             panel=EXECUTION,
         ),
     ] = None,
     precision: Annotated[
-        str | None,
-        choice(PRECISIONS, help="fp32, tf32 or bf16. Default: the recipe's.", panel=EXECUTION),
+        Precision | None, option("fp32, tf32 or bf16. Default: the recipe's.", "NAME", panel=EXECUTION)
     ] = None,
     compile_: Annotated[
-        str | None,
-        choice(
-            COMPILE,
-            name="--compile",
-            parser=compile_modes,
-            metavar="MODE",
-            help="on, off, or auto: eager where it fails. Default: the recipe's.",
-            panel=EXECUTION,
-        ),
+        Literal["on", "off", "auto"] | None,
+        option("on, off, or auto: eager where it fails. Default: the recipe's.", "MODE", "--compile", panel=EXECUTION),
     ] = None,
     micro_batch: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            help="Images a process takes at once; gradients add up to the batch. Default: as many as fit.",
-            rich_help_panel=EXECUTION,
-        ),
-    ] = None,
-    data_residency: Annotated[
-        str | None,
-        choice(
-            ("host", "gpu"),
-            metavar="PLACE",
-            help="host, or gpu: hold the whole set there. Default: the recipe's.",
+        option(
+            "Images a process takes at once; gradients add up to the batch. Default: as many as fit.",
+            "N",
             panel=EXECUTION,
         ),
     ] = None,
+    data_residency: Annotated[
+        Literal["host", "gpu"] | None,
+        option("host, or gpu: hold the whole set there. Default: the recipe's.", "PLACE", panel=EXECUTION),
+    ] = None,
     deterministic: Annotated[
         bool,
-        typer.Option(
-            "--deterministic",
-            help="Only operations that give the same bits every time; one that has no such form ends the run.",
-            rich_help_panel=EXECUTION,
+        option(
+            "Only operations that give the same bits every time; one that has no such form ends the run.",
+            name="--deterministic",
+            panel=EXECUTION,
         ),
     ] = False,
     nproc: Nproc = None,
@@ -146,63 +113,43 @@ def run(
 
     if recipe:
         recipes.load_recipe(recipe)  # refuse a wrong name before importing torch, which takes seconds
+    source = recipe or config or ""
     if print_sbatch or launcher == "slurm":
-        from harness.system.processes.slurm import Job
+        from harness.system.processes.slurm import Job, sbatch_script
 
         name = str(recipe or (config and config.parent.name))
-        return _slurm(Job(nodes, nproc or 1, time, partition, name, out / "slurm"), print_sbatch, as_json)
-    if launcher != "local":
-        raise UsageError(f"--launcher is {launcher!r}; it must be local or slurm.")
+        job = Job(nodes, nproc or 1, time, partition, name, out / "slurm")
+        return submit(job, sbatch_script(job, _arguments_of_the_job()), print_sbatch, as_json)
     refuse_of_a_job(ctx, launcher, print_sbatch)
-    if not dry_run:
-        if nproc and nproc > 1:
-            with defaults.named(given):
-                _refuse_unequal_shares(recipe or config or "", assignments, nproc)
-        start_all(nproc)
-
-    if dry_run:
+    if dry_run or (nproc or 1) > 1:
+        from harness.data.loader import rows_of
         from harness.planning.plan import plan, resolve
+        from harness.system.processes.world import World
 
         with defaults.named(given):
-            cfg = resolve(recipe or config or "", assignments, note)
-        return show(plan(cfg, nproc or 1), as_json, _plan_lines)
+            cfg = resolve(source, assignments, note if dry_run else lambda text: None)
+            if dry_run:
+                return show(plan(cfg, nproc or 1), as_json, _plan_lines)
+            rows_of(cfg, World(size=nproc or 1, local_size=nproc or 1))  # refuse a batch that they cannot share
+    start_all(nproc)
 
     import harness
 
     label = recipe or (config.absolute().parent.parent.name if config else "run")
     with defaults.named(given), together(label) as (world, progress):
         result = harness.run(
-            recipe or config or "", assignments,
-            out=out, evaluate=not no_eval, force=force, progress=progress, world=world,
-        )  # fmt: skip
+            source, assignments, out=out, evaluate=not no_eval, force=force, progress=progress, world=world
+        )
     if result is not None:  # the main process has it
         show(result.model_dump(mode="json"), as_json, _result_lines)
 
 
-def _refuse_unequal_shares(source: str | Path, assignments: list[str], nproc: int) -> None:
-    """UsageError, before any process starts, where `nproc` does not divide the batch of this run."""
-    from harness.data.loader import rows_of
-    from harness.planning.plan import resolve
-    from harness.system.processes.world import World
-
-    rows_of(resolve(source, assignments), World(size=nproc, local_size=nproc))
-
-
 def import_checkpoint(
     file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE", help="An official checkpoint of DiT, MaskDiT or MDT v1, or a DiT that diffusers saved."
-        ),
+        Path, argument("An official checkpoint of DiT, MaskDiT or MDT v1, or a DiT that diffusers saved.", "FILE")
     ],
     as_: Annotated[
-        str,
-        typer.Option(
-            "--as",
-            metavar="RECIPE",
-            help="The recipe it was trained by, like dit-xl.",
-            autocompletion=completion.recipes,
-        ),
+        str, option("The recipe it was trained by, like dit-xl.", "RECIPE", "--as", complete=completion.recipes)
     ],
     set_: Assignments = None,
     out: RunsOut = RUNS,
@@ -223,20 +170,16 @@ def import_checkpoint(
     show({"folder": str(folder)}, as_json, lambda answer: [Path(answer["folder"])])
 
 
-def _slurm(job: "Job", print_only: bool, as_json: bool) -> None:
-    from harness.system.processes import launch, slurm
+def _arguments_of_the_job() -> list[str]:
+    """This command's arguments without those of its start, with what is set written out."""
+    from harness.system.processes import launch
 
     of_the_job = ("--nproc", "--launcher", "--nodes", "--time", "--partition")
     arguments = sys.argv[1:]
-    for option in of_the_job:
-        arguments = launch.without(arguments, option)
+    for name in of_the_job:
+        arguments = launch.without(arguments, name)
     arguments = [argument for argument in arguments if argument != "--print-sbatch"]
-    arguments = defaults.replayed(arguments, leaving_out=(*of_the_job, "--print-sbatch"))
-    script = slurm.sbatch_script(job, arguments)
-    if print_only:
-        print(script, end="")
-        return
-    show({"job": slurm.submit(job, script)}, as_json, lambda answer: [answer["job"]])
+    return defaults.replayed(arguments, leaving_out=(*of_the_job, "--print-sbatch"))
 
 
 def _plan_lines(plan: dict[str, Any]) -> list[str]:
@@ -249,25 +192,25 @@ def _plan_lines(plan: dict[str, Any]) -> list[str]:
 
 
 def _cost_lines(result: dict[str, Any]) -> list[str]:
+    arithmetic = f"{result['gmacs_forward']:.4g} GMAC forward, {result['gmacs_step']:.4g} GMAC a step"
     return [
         f"{result['recipe']}, seed {result['seed']}, {result['steps']:,} steps, run {result['run_id']}",
-        f"  parameters        {result['params'] / 1e6:.2f} M",
-        f"  arithmetic/image  {result['gmacs_forward']:.4g} GMAC forward, {result['gmacs_step']:.4g} GMAC a step",
+        *columns([["parameters", f"{result['params'] / 1e6:.2f} M"], ["arithmetic/image", arithmetic]], indent="  "),
     ]
 
 
 def _result_lines(result: dict[str, Any]) -> list[str]:
     speed, memory = result["steps_per_sec"], result["peak_memory_bytes"]
-    lines = [
-        *_cost_lines(result),
-        "  speed             "
-        + (f"{speed:.2f} steps/s over {result['timed_steps']:,} steps" if speed else "all warm-up")
-        + (", compiled" if result["compiled"] else ""),
-        *(f"  {note}" for note in result["notes"]),
-        f"  peak memory       {memory / 2**30:.2f} GiB ({result['peak_memory_kind']})",
-        f"  time              {result['wall_seconds']:.0f} s",
+    timed = f"{speed:.2f} steps/s over {result['timed_steps']:,} steps" if speed else "all warm-up"
+    rows = [
+        ["speed", timed + (", compiled" if result["compiled"] else "")],
+        ["peak memory", f"{memory / 2**30:.2f} GiB ({result['peak_memory_kind']})"],
+        ["time", f"{result['wall_seconds']:.0f} s"],
     ]
     before = result["evaluations"].get("untrained", {}).get("metrics", {})
-    for name, value in result["evaluations"].get("final", {}).get("metrics", {}).items():
-        lines.append(f"  {name:<28}{value:>10.4f}" + (f"   untrained {before[name]:.4f}" if name in before else ""))
-    return lines
+    metrics = [
+        [name, f"{value:.4f}", f"untrained {before[name]:.4f}" if name in before else ""]
+        for name, value in result["evaluations"].get("final", {}).get("metrics", {}).items()
+    ]
+    notes = [f"  {note}" for note in result["notes"]]
+    return [*_cost_lines(result), *columns(rows, indent="  "), *notes, *columns(metrics, indent="  ")]

@@ -1,14 +1,12 @@
 """`harness runs`: list, show, remove and export run folders."""
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Annotated, Literal
 
 from harness.cli.app import completion
 from harness.cli.app.answer import show
 from harness.cli.app.application import App
-from harness.cli.app.options import RUNS, Below, Json, Roots, RunName, choice
+from harness.cli.app.options import LATEST, RUNS, Below, Json, Roots, RunName, argument, option
 from harness.system.errors import DataError, UsageError
 
 runs_app = App(help="List, look into, remove and export run folders.")
@@ -48,19 +46,16 @@ def runs_show(run: RunName, below: Below = RUNS, as_json: Json = False) -> None:
 @runs_app.command("rm")
 def runs_rm(
     runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN", help="Run folders, or their whole ids or names.", autocompletion=completion.run_names
-        ),
+        list[str] | None, argument("Run folders, or their whole ids or names.", "RUN", completion.run_names)
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove them. Without it, only say what would go.")] = False,
+    yes: Annotated[bool, option("Remove them. Without it, only say what would go.", name="--yes")] = False,
     keep_records: Annotated[
-        bool, typer.Option("--keep-records", help="Remove only checkpoints and samples.npz; figures need neither.")
+        bool, option("Remove only checkpoints and samples.npz; figures need neither.", name="--keep-records")
     ] = False,
     unfinished: Annotated[
-        bool, typer.Option("--unfinished", help="Of these runs, or of all, those that are unfinished.")
+        bool, option("Of these runs, or of all, those that are unfinished.", name="--unfinished")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also a run that was just written to.")] = False,
+    force: Annotated[bool, option("Also a run that was just written to.", name="--force")] = False,
     below: Below = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -107,24 +102,12 @@ def runs_rm(
 def runs_export(
     runs: Annotated[
         list[str],
-        typer.Argument(
-            metavar="RUN",
-            help="Run folders, folders of them, or parts of names: every run they fit.",
-            autocompletion=completion.run_names,
-        ),
+        argument("Run folders, folders of them, or parts of names: every run they fit.", "RUN", completion.run_names),
     ],
     to: Annotated[
-        str,
-        choice(
-            ("csv", "tensorboard", "wandb", "trackio"),
-            name="--to",
-            metavar="FORMAT",
-            help="csv, tensorboard, wandb or trackio.",
-        ),
+        Literal["csv", "tensorboard", "wandb", "trackio"], option("csv, tensorboard, wandb or trackio.", "FORMAT")
     ],
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Where it goes. Default: reports/latest/FORMAT")
-    ] = None,
+    out: Annotated[Path | None, option("Where it goes. Default: reports/latest/FORMAT", "DIR")] = None,
     below: Below = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -143,7 +126,7 @@ def runs_export(
     trackers.require(to)
     folders = list(dict.fromkeys(folder for run in runs for folder in find_runs(run, below)))
     histories, left_out = history.read_all(folders)
-    target = out or Path("reports/latest") / to
+    target = out or LATEST / to
     files = trackers.export(histories, to, target)
     document = {
         "to": to,
@@ -151,14 +134,5 @@ def runs_export(
         "left_out": [{"run": item.name, "reason": item.reason} for item in left_out],
         "open": trackers.how_to_open(to, target),
     }
-    show(document, as_json, _export_lines)
-
-
-def _export_lines(document: dict[str, Any]) -> list[str | Path]:
-    from harness.cli.app.layout import wrapped
-
-    return [
-        *(Path(run["written"]) for run in document["runs"]),
-        *(line for item in document["left_out"] for line in wrapped(f"left out: {item['run']}: {item['reason']}")),
-        *wrapped(document["open"]),
-    ]
+    missing = [f"left out: {item.name}: {item.reason}" for item in left_out]
+    show(document, as_json, lambda answer: [*map(Path, files), *missing, answer["open"]])

@@ -1,4 +1,4 @@
-"""What `harness runs` prints where JSON was not asked for: plain aligned text that fits the terminal, or 80 columns."""
+"""What `harness runs` prints where JSON was not asked for."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
-from harness.cli.app.layout import columns, columns_by_row, short_count, shown, wrapped
+from harness.cli.app.layout import columns, columns_by_row, short_count, shown
 from harness.recipes.config import leaves
 from harness.records.folders.departures import as_text
 
@@ -15,9 +15,6 @@ NO_VALUE = "-"
 HASH = 12  # characters of a hash that are printed
 AGES = (("w", 7 * 86400, 20), ("d", 86400, 2), ("h", 3600, 2), ("min", 60, 2), ("s", 1, 0))  # unit, seconds, from
 STATES = ("finished", "unfinished", "damaged", "imported", "exported")
-
-
-# The list -----------------------------------------------------------------------------------------------------------
 
 
 def of_the_list(document: Document) -> list[str]:
@@ -31,12 +28,11 @@ def of_the_list(document: Document) -> list[str]:
     for metric in dict.fromkeys(of_groups):
         lines += [*_table([g for g, own in zip(groups, of_groups, strict=True) if own == metric], metric), ""]
     for title, state in (("Damaged", "damaged"), ("Not runs", "foreign")):
-        reasons = [f"{run['run']}: {run['reason']}" for run in document["runs"] if run["state"] == state]
-        if reasons:
-            lines += [title, *(line for reason in reasons for line in wrapped(reason, "  ", "    ")), ""]
+        reasons = [f"  {run['run']}: {run['reason']}" for run in document["runs"] if run["state"] == state]
+        lines += [title, *reasons, ""] if reasons else []
     if not runs:
         where = ", ".join(document["roots"])
-        return [*lines, *wrapped(f"no run in {where}. `harness demo` or `harness run dit-tiny` makes one.")]
+        return [*lines, f"no run in {where}. `harness demo` or `harness run dit-tiny` makes one."]
     counts = Counter(run["state"] for run in document["runs"])
     found = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     rest = f"; {counts['foreign']} not a run" if counts["foreign"] else ""
@@ -55,7 +51,7 @@ def _table(groups: Sequence[Sequence[Document]], metric: str) -> list[str]:
     for group in groups:
         place, method, settings = _configuration(group[0])
         heading = ", ".join(filter(None, [method, *settings]))
-        lines += wrapped(f"{place}: {heading}" if heading else place, rest="    ")
+        lines.append(f"{place}: {heading}" if heading else place)
         lines += [line for _ in group for line in next(rows)]
     return lines
 
@@ -84,9 +80,6 @@ def _age(time: str | None) -> str:
     return f"{seconds / length:.0f}{unit}"
 
 
-# One run --------------------------------------------------------------------------------------------------------------
-
-
 def of_one(run: Document) -> list[str]:
     """The sections of one run's description, and what is damaged in it."""
     done = f"{run['steps_done'] or 0:,}"
@@ -100,9 +93,9 @@ def of_one(run: Document) -> list[str]:
         "notes": run["notes"],
     }
     return [
-        *wrapped(f"{run['run']}: {run['method'] or 'a run'}, {run['state']}{reached}"),
-        *wrapped(f"in {run['path']}", "  "),
-        *_section("Damaged", [line for reason in run["damaged"] for line in wrapped(reason, "  ", "    ")]),
+        f"{run['run']}: {run['method'] or 'a run'}, {run['state']}{reached}",
+        f"  in {run['path']}",
+        *_section("Damaged", [f"  {reason}" for reason in run["damaged"]]),
         *_settings(run["config"]),
         *_section("Where it comes from", _facts(run["manifest"] or {})),
         *_section("Speed, memory and cost", _facts(measured)),
@@ -146,7 +139,7 @@ def _settings(config: Document | None) -> list[str]:
     if config is None:
         return []
     if config["recipe"] is None:
-        return ["", *wrapped("Its recipe is not one of this version's: there is nothing to compare its settings with.")]
+        return ["", "Its recipe is not one of this version's: there is nothing to compare its settings with."]
     rows = [
         [f"  {d['setting']}", as_text(d["value"]), as_text(d["recipe"]) if "recipe" in d else NO_VALUE, d["source"]]
         for d in config["differing"]
@@ -154,7 +147,7 @@ def _settings(config: Document | None) -> list[str]:
     equal = f"{config['equal']} settings are as in {config['recipe']}."
     absent = f" Not recorded, since later versions added them: {', '.join(config['absent'])}."
     table = columns([["Settings", "value", "recipe's", "source"], *rows]) if rows else []
-    return ["", *table, *wrapped(equal + (absent if config["absent"] else ""), rest="")]
+    return ["", *table, equal + (absent if config["absent"] else "")]
 
 
 def _evaluations(evaluations: Sequence[Document]) -> list[str]:
@@ -164,7 +157,7 @@ def _evaluations(evaluations: Sequence[Document]) -> list[str]:
     for e in evaluations:
         about = f"step {e['step']:,}" if e["step"] is not None else "images of a file"
         weights = f", {e['weights']} weights" if e["weights"] else ""
-        lines += wrapped(f"{e['name']}: {about}{weights}, {e['seconds']:.0f} s", "  ")
+        lines.append(f"  {e['name']}: {about}{weights}, {e['seconds']:.0f} s")
         errors = e["standard_errors"]
         rows = [
             [name, _number(value, 5), f"standard error {_number(errors[name], 2)}" if name in errors else ""]
@@ -172,9 +165,9 @@ def _evaluations(evaluations: Sequence[Document]) -> list[str]:
         ]
         lines += columns(rows, indent="    ")
         conditions = ", ".join(f"{k} {_fact(k, value)}" for k, value in e["protocol"].items() if value is not None)
-        lines += wrapped(f"under: {'as ' + seen[conditions] if conditions in seen else conditions}", "    ", "      ")
+        lines.append(f"    under: {'as ' + seen[conditions] if conditions in seen else conditions}")
         seen.setdefault(conditions, e["name"])
-        lines += [line for note in e["notes"] for line in wrapped(note, "    ", "      ")]
+        lines += [f"    {note}" for note in e["notes"]]
     return lines
 
 
@@ -207,22 +200,16 @@ def _files(files: Sequence[Document]) -> list[list[str]]:
     return [*rows, ["all", size(sum(f["bytes"] for f in files)), ""]]
 
 
-# Removals -------------------------------------------------------------------------------------------------------------
-
-
 def of_removals(document: Document) -> list[str]:
     """What goes, or went, of each run, and how many bytes."""
-    lines = [line for refused in document["refused"] for line in wrapped(refused["reason"])]
+    lines = [refused["reason"] for refused in document["refused"]]
     if not document["runs"]:
         return [*lines, "there is nothing to remove."]
     for run in document["runs"]:
-        lines += wrapped(f"{run['run']} ({run['state']}): {', '.join(run['files']) or 'nothing'}, {size(run['bytes'])}")
-        lines += wrapped(f"stay: {', '.join(run['kept'])}", "  ", "    ") if run["kept"] else []
+        lines.append(f"{run['run']} ({run['state']}): {', '.join(run['files']) or 'nothing'}, {size(run['bytes'])}")
+        lines += [f"  stay: {', '.join(run['kept'])}"] if run["kept"] else []
     verb = "freed" if document["removed"] else "would be freed"
     return [*lines, f"{size(document['bytes'])} ({document['bytes']:,} bytes) {verb}."]
-
-
-# Numbers ------------------------------------------------------------------------------------------------------------
 
 
 def size(count: int) -> str:

@@ -6,15 +6,25 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from harness.cli.app import completion, defaults
 from harness.cli.app.answer import live, note, show
-from harness.cli.app.layout import columns, wrapped
-from harness.cli.app.options import RUNS, Assignments, Json, RunsOut, choice, listed
-from harness.cli.app.processes import SLURM, Launcher, Nodes, Nproc, Partition, PrintSbatch, Time, refuse_of_a_job
+from harness.cli.app.layout import columns, fitted
+from harness.cli.app.options import RUNS, Assignments, Json, RunsOut, argument, listed, option
+from harness.cli.app.processes import (
+    SLURM,
+    Launcher,
+    Nodes,
+    Nproc,
+    Partition,
+    PrintSbatch,
+    Time,
+    refuse_of_a_job,
+    submit,
+)
 from harness.cli.app.state import state
 from harness.system.errors import UsageError
 
@@ -23,34 +33,27 @@ if TYPE_CHECKING:
     from harness.system.processes.slurm import Job
 
 NOTHING = "–"
-INDENT = "    "
 
 
 def sweep(
     ctx: typer.Context,
     name: Annotated[
         str,
-        typer.Argument(
-            help="figure3, components, mask-ratio, teacher-noise, convergence, or all of them.",
-            autocompletion=completion.sweeps,
+        argument(
+            "figure3, components, mask-ratio, teacher-noise, convergence, or all of them.", "NAME", completion.sweeps
         ),
     ],
     scale: Annotated[
-        str,
-        choice(("paper", "tiny"), help="paper, or tiny: the same on the embedded digits."),
+        Literal["paper", "tiny"], option("paper, or tiny: the same on the embedded digits.", "NAME")
     ] = "paper",
-    seeds: Annotated[str | None, typer.Option(metavar="LIST", help="Like 0,1,2. Default: the scale's.")] = None,
-    images: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Images for the runs that encode them in every step.")
-    ] = None,
+    seeds: Annotated[str | None, option("Like 0,1,2. Default: the scale's.", "LIST")] = None,
+    images: Annotated[str | None, option("Images for the runs that encode them in every step.", "FOLDER")] = None,
     set_: Assignments = None,
     out: RunsOut = RUNS,
     nproc: Nproc = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and how far each is, start none.")] = False,
+    dry_run: Annotated[bool, option("List the runs and how far each is, start none.", name="--dry-run")] = False,
     launcher: Launcher = "local",
-    at_once: Annotated[
-        int | None, typer.Option(metavar="N", help="Jobs of the array at the same time.", rich_help_panel=SLURM)
-    ] = None,
+    at_once: Annotated[int | None, option("Jobs of the array at the same time.", "N", panel=SLURM)] = None,
     nodes: Nodes = 1,
     time: Time = "24:00:00",
     partition: Partition = None,
@@ -62,8 +65,6 @@ def sweep(
     Examples: harness sweep all --scale tiny · harness sweep figure3 --nproc 8 · harness sweep mask-ratio --seeds 0,1,2
     --launcher slurm --nproc 8 --at-once 4 · harness sweep all --dry-run
     """
-    if launcher not in ("local", "slurm"):
-        raise UsageError(f"--launcher is {launcher!r}; it must be local or slurm.")
     refuse_of_a_job(ctx, launcher, print_sbatch)
     from harness.papers import sweeps
 
@@ -86,7 +87,7 @@ def sweep(
             sweeping.run(todo, watcher, extra)
     found = [(task, sweeping.outcome_of(task)) for task in todo]
     settings = [*plan.settings, *(set_ or [])]
-    shared = [*wrapped(f"All runs: {', '.join(settings)}.", rest=INDENT), ""] if settings else []
+    shared = [f"All runs: {', '.join(settings)}.", ""] if settings else []
     document = {"sweep": name, "scale": scale, "settings": settings, "runs": sweeping.as_json(found)}
     show(document, as_json, lambda _: [*shared, *_lines(found)])
 
@@ -114,14 +115,7 @@ def _slurm(job: "Job", todo: Sequence["Task"], at_once: int | None, print_only: 
         [["--no-settings", *arguments] for arguments in (task.run_arguments(), *task.guided_arguments())]
         for task in waiting
     ]
-    script = slurm.array_script(job, commands, at_once=at_once)
-    if print_only:
-        print(script, end="")
-        return
-    show({"job": slurm.submit(job, script), "runs": len(waiting)}, as_json, lambda answer: [answer["job"]])
-
-
-# What is shown ------------------------------------------------------------------------------------------------------
+    submit(job, slurm.array_script(job, commands, at_once=at_once), print_only, as_json, runs=len(waiting))
 
 
 def _lines(found: Sequence[tuple["Task", "Outcome"]], left: str = "") -> list[str]:
@@ -129,19 +123,18 @@ def _lines(found: Sequence[tuple["Task", "Outcome"]], left: str = "") -> list[st
     groups: dict[str, list[Outcome]] = {}
     for task, outcome in found:
         groups.setdefault(task.label, []).append(outcome)
-    rows = [(label, _seeds_done(of), _distance(of), _state(of)) for label, of in groups.items()]
+    rows = [
+        (label, f"{_done(members)} of {len(members)}", _distance(members), _state(members))
+        for label, members in groups.items()
+    ]
     metrics = sorted({outcome.metric for _, outcome in found if outcome.metric})
     distance = f" Distance: {', '.join(metrics)}, mean over seeds." if metrics else ""
     said = f"{_done(outcome for _, outcome in found)} of {len(found)} runs are finished{left}.{distance}"
-    return [*columns([("run", "seeds", "distance", "state"), *rows]), "", *wrapped(said)]
+    return [*columns([("run", "seeds", "distance", "state"), *rows]), "", said]
 
 
 def _done(outcomes: Iterable["Outcome"]) -> int:
     return sum(outcome.state == "finished" for outcome in outcomes)
-
-
-def _seeds_done(members: Sequence["Outcome"]) -> str:
-    return f"{_done(members)} of {len(members)}"
 
 
 def _distance(members: Sequence["Outcome"]) -> str:
@@ -151,12 +144,10 @@ def _distance(members: Sequence["Outcome"]) -> str:
 
 
 def _state(members: Sequence["Outcome"]) -> str:
-    states = [outcome.state for outcome in members]
-    for notable in ("failed", "begun", "to evaluate"):
-        if notable in states:
-            step = max(outcome.step for outcome in members if outcome.state == notable)
-            return f"{notable} at step {step:,}" if notable == "begun" else notable
-    return "waiting" if "waiting" in states else "finished"
+    """The state of the run that needs attention most."""
+    order = ("failed", "begun", "to evaluate", "waiting", "finished")
+    worst = min(members, key=lambda outcome: (order.index(outcome.state), -outcome.step))
+    return f"begun at step {worst.step:,}" if worst.state == "begun" else worst.state
 
 
 @contextmanager
@@ -206,7 +197,7 @@ def _watching(todo: Sequence["Task"]) -> Iterator["Watcher"]:
 
             def draw(task: "Task", outcome: "Outcome") -> None:
                 found[task] = outcome
-                table.update(Text("\n".join(_lines(list(found.items()), left(task, outcome)))))
+                table.update(Text("\n".join(fitted(_lines(list(found.items()), left(task, outcome))))))
 
-            table.update(Text("\n".join(_lines(list(found.items())))))
+            table.update(Text("\n".join(fitted(_lines(list(found.items()))))))
             yield draw

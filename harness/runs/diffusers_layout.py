@@ -9,7 +9,6 @@ What differs from the official layout beside the names:
 D width, C channels, p patch side.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,11 +44,29 @@ OUTSIDE = {
     "proj_out_1": "final_layer.adaLN_modulation.1",
     "proj_out_2": "final_layer.linear",
 }
-IN_A_BLOCK = re.compile(r"transformer_blocks\.(\d+)\.(.+)\.(weight|bias)")
+LEAVES = ("weight", "bias")
 
 
 def recognised(names: Mapping[str, object]) -> bool:
     return any(name.startswith("transformer_blocks.") for name in names)
+
+
+def _names(depth: int) -> dict[str, str]:
+    """The official name of each of diffusers' tensors, of a DiT of `depth` blocks, but for queries, keys and values."""
+    modules = dict(OUTSIDE)
+    for i in range(depth):
+        modules |= {f"transformer_blocks.{i}.norm1.emb.{name}": official for name, official in EMBEDDERS.items()}
+        modules |= {f"transformer_blocks.{i}.{name}": f"blocks.{i}.{official}" for name, official in IN_BLOCK.items()}
+    return {f"{name}.{leaf}": f"{official}.{leaf}" for name, official in modules.items() for leaf in LEAVES}
+
+
+def _fused(depth: int) -> dict[str, list[str]]:
+    """diffusers' tensors, of queries, keys and values, that make up one official tensor."""
+    return {
+        f"blocks.{i}.attn.qkv.{leaf}": [f"transformer_blocks.{i}.{part}.{leaf}" for part in PARTS]
+        for i in range(depth)
+        for leaf in LEAVES
+    }
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -57,56 +74,30 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Raises DataError where the blocks have different embedders: the official network has one for all.
     """
-    found: dict[str, Tensor] = {}
-    for name, value in state.items():
-        inside = IN_A_BLOCK.fullmatch(name)
-        if inside is None:
-            module, _, leaf = name.rpartition(".")
-            found[f"{OUTSIDE[module]}.{leaf}" if module in OUTSIDE else name] = value
-            continue
-        block, module, leaf = inside.groups()
-        embedder = EMBEDDERS.get(module.removeprefix("norm1.emb."))
-        if embedder is not None:
-            first = found.setdefault(f"{embedder}.{leaf}", value)
-            if not torch.equal(first, value):
-                raise DataError(
-                    f"{name} differs from that of another block: diffusers trained each block's embedder by itself, "
-                    "and DiT has one for all. Such a network cannot be computed here; take one that was converted from "
-                    "the official weights."
-                )
-        elif module in PARTS:
-            fused = [state.get(f"transformer_blocks.{block}.{part}.{leaf}") for part in PARTS]
-            whole = [part for part in fused if part is not None]
-            if len(whole) == len(PARTS) and len({part.shape for part in whole}) == 1:
-                found[f"blocks.{block}.attn.qkv.{leaf}"] = torch.cat(whole)
-            else:
-                found[name] = value
-        else:
-            found[f"blocks.{block}.{IN_BLOCK[module]}.{leaf}" if module in IN_BLOCK else name] = value
+    depth = len({name.split(".")[1] for name in state if name.startswith("transformer_blocks.")})
+    names, left, found = _names(depth), dict(state), dict[str, Tensor]()
+    for official, parts in _fused(depth).items():
+        tensors = [left[part] for part in parts if part in left]
+        if len(tensors) == len(PARTS) and len({tensor.shape for tensor in tensors}) == 1:
+            found[official] = torch.cat(tensors)
+            left = {name: value for name, value in left.items() if name not in parts}
+    for name, value in left.items():
+        first = found.setdefault(names.get(name, name), value)
+        if not torch.equal(first, value):
+            raise DataError(
+                f"{name} differs from that of another block: diffusers trained each block's embedder by itself, and "
+                "DiT has one for all. Such a network cannot be computed here; take one that was converted from the "
+                "official weights."
+            )
     return found
 
 
 def from_official(state: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
     """Official weights of a DiT of `depth` blocks, as diffusers names and lays them out."""
-    found: dict[str, Tensor] = {}
-    outside = {official: name for name, official in OUTSIDE.items()}
-    in_block = {official: name for name, official in IN_BLOCK.items()}
-    embedders = {official: name for name, official in EMBEDDERS.items()}
-    for name, value in state.items():
-        module, _, leaf = name.rpartition(".")
-        if module in outside:
-            found[f"{outside[module]}.{leaf}"] = value
-        elif module in embedders:
-            for block in range(depth):
-                found[f"transformer_blocks.{block}.norm1.emb.{embedders[module]}.{leaf}"] = value.clone()
-        else:
-            _, block_number, inside = module.split(".", 2)
-            prefix = f"transformer_blocks.{block_number}"
-            if inside == "attn.qkv":
-                for part, values in zip(PARTS, value.chunk(3), strict=True):
-                    found[f"{prefix}.{part}.{leaf}"] = values.clone()
-            else:
-                found[f"{prefix}.{in_block[inside]}.{leaf}"] = value
+    found = {name: state[official].clone() for name, official in _names(depth).items() if official in state}
+    for official, parts in _fused(depth).items():
+        chunks = (chunk.clone() for chunk in state[official].chunk(len(PARTS)))
+        found |= dict(zip(parts, chunks, strict=True))
     return found
 
 

@@ -13,6 +13,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +44,6 @@ FOREIGN = {  # networks of other projects, by a name that only their weights hav
         r"(^|\.)feat_rope\.|\.mlp\.w12\.|\.attn\.[qk]_norm\.|blocks\.\d+\.norm1\.weight$"
     ),
 }
-VAE_FACTOR = 8  # pixels along one side of a latent's
 
 
 # Reading ---------------------------------------------------------------------------------------------------------
@@ -73,14 +73,11 @@ def read(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path} holds weights of {foreign}, which this project does not have yet. {READ}.")
     try:
         refuse_views(state)
-    except ValueError as error:
-        raise DataError(f"{path} is refused: {error}. Save its state dict anew, of contiguous tensors.") from None
-    try:
         refuse_not_finite(state)
     except ValueError as error:
         raise DataError(
-            f"{path} is refused: {error}. A network with such a weight computes nothing: fetch the file again, or take "
-            "a checkpoint of before its training diverged."
+            f"{path} is refused: {error}. Fetch the file again, take a checkpoint of before its training diverged, or "
+            "save its state dict anew, of contiguous tensors."
         ) from None
     return dict(state)
 
@@ -133,63 +130,40 @@ def official_of(method: str) -> Official:
 # Layouts -----------------------------------------------------------------------------------------------------------
 
 
+Layout = Callable[[Tensor], Tensor]
+
+
 class _Weight(NamedTuple):
     """One of our parameters: the official one it comes from, its shape there, and how it is laid out here."""
 
     ours: str
     official: str
     shape: tuple[int, ...]
-    layout: Callable[[Tensor], Tensor]
-    restore: Callable[[Tensor], Tensor]  # the inverse
+    layout: Layout = Tensor.detach
+    restore: Layout = Tensor.detach  # the inverse
 
 
 def _weights(network: Any, names: Names) -> list[_Weight]:
-    patch = next(module.patch for module in network.modules() if isinstance(module, PatchEmbed))
-    weights = []
-    for ours, value in network.state_dict().items():
+    p = next(module.patch for module in network.modules() if isinstance(module, PatchEmbed))
+
+    def weight(ours: str, shape: tuple[int, ...]) -> _Weight:
         module, _, leaf = ours.rpartition(".")
         official = names[ours] if ours in names else f"{names[module]}.{leaf}"
-        shape: tuple[int, ...] = tuple(value.shape)
-        layout: Callable[[Tensor], Tensor] = _as_it_is
-        restore: Callable[[Tensor], Tensor] = _as_it_is
-        if official == "x_embedder.proj.weight":
-            shape = (shape[0], shape[1] // patch**2, patch, patch)
-            layout, restore = _flat, _kernels(patch)
-        elif official.startswith("final_layer.linear."):
-            layout, restore = _channel_first(patch), _channel_last(patch)
-        elif official == "y_embedder.embedding_table.weight" and not network.condition.null_label_learned:
-            shape, layout, restore = shape[::-1], Tensor.t, Tensor.t
-        weights.append(_Weight(ours, official, shape, layout, restore))
-    return weights
+        if official == "x_embedder.proj.weight":  # (D, C, p, p) there, (D, C p^2) here
+            kernel = (shape[0], shape[1] // p**2, p, p)
+            return _Weight(ours, official, kernel, lambda v: v.flatten(1), lambda v: v.unflatten(1, (-1, p, p)))
+        if official.startswith("final_layer.linear."):  # (p p C, ...) there, (C p p, ...) here
+            swapped = partial(_with_first_axis_transposed, split=(p * p, -1))
+            return _Weight(ours, official, shape, swapped, partial(_with_first_axis_transposed, split=(-1, p * p)))
+        if official == "y_embedder.embedding_table.weight" and not network.condition.null_label_learned:
+            return _Weight(ours, official, shape[::-1], Tensor.t, Tensor.t)
+        return _Weight(ours, official, shape)
+
+    return [weight(name, tuple(value.shape)) for name, value in network.state_dict().items()]
 
 
-def _as_it_is(value: Tensor) -> Tensor:
-    return value
-
-
-def _flat(kernel: Tensor) -> Tensor:  # (D, C, p, p) -> (D, C p^2)
-    return kernel.flatten(1)
-
-
-def _kernels(patch: int) -> Callable[[Tensor], Tensor]:
-    def restore(flat: Tensor) -> Tensor:  # (D, C p^2) -> (D, C, p, p)
-        return flat.unflatten(1, (-1, patch, patch))
-
-    return restore
-
-
-def _channel_first(patch: int) -> Callable[[Tensor], Tensor]:
-    def layout(rows: Tensor) -> Tensor:  # (p p C, ...) -> (C p p, ...)
-        return rows.unflatten(0, (patch * patch, -1)).transpose(0, 1).flatten(0, 1)
-
-    return layout
-
-
-def _channel_last(patch: int) -> Callable[[Tensor], Tensor]:
-    def restore(rows: Tensor) -> Tensor:  # (C p p, ...) -> (p p C, ...)
-        return rows.unflatten(0, (-1, patch * patch)).transpose(0, 1).flatten(0, 1)
-
-    return restore
+def _with_first_axis_transposed(value: Tensor, split: tuple[int, int]) -> Tensor:
+    return value.unflatten(0, split).transpose(0, 1).flatten(0, 1)
 
 
 # Conversion --------------------------------------------------------------------------------------------------------
@@ -278,32 +252,6 @@ def _some(items: list[str]) -> str:
 
 # The likely fix ----------------------------------------------------------------------------------------------------
 
-
-class _Facts(NamedTuple):
-    """What the shapes of a state dict say about its network."""
-
-    kind: str
-    depth: int
-    width: int
-    patch: int
-    side: int
-    outputs: int
-    relative_position: bool
-
-    @classmethod
-    def of(cls, shapes: Shapes) -> "_Facts":
-        def axis(name: str, index: int) -> int:
-            shape = shapes.get(name, ())
-            return shape[index] if len(shape) > index else 0
-
-        depth = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
-        patch = axis("x_embedder.proj.weight", 3)
-        side = math.isqrt(axis("pos_embed", 1)) * patch
-        outputs = axis("final_layer.linear.bias", 0) // (patch**2 or 1)
-        relative = any(".rel_pos_bias." in name for name in shapes)
-        return cls(_kind(shapes), depth, axis("x_embedder.proj.weight", 0), patch, side, outputs, relative)
-
-
 _MARKS = {
     "en_inblocks.": "MDT v2, which this project does not have",
     "sideblocks.": "mdt",
@@ -312,33 +260,36 @@ _MARKS = {
 }
 
 
-def _kind(shapes: Shapes) -> str:
+def _facts(shapes: Shapes) -> dict[str, Any]:
+    """What the shapes of a state dict say about its network, by the names of settings where there are any."""
+
+    def axis(name: str, index: int) -> int:
+        shape = shapes.get(name, ())
+        return shape[index] if len(shape) > index else 0
+
     present = (kind for mark, kind in _MARKS.items() if any(name.startswith(mark) for name in shapes))
-    return next(present, "no network known here")
+    patch = axis("x_embedder.proj.weight", 3)
+    return {
+        "method": next(present, "no network known here"),
+        "depth": len({name.split(".")[1] for name in shapes if name.startswith("blocks.")}),
+        "width": axis("x_embedder.proj.weight", 0),
+        "patch": patch,
+        "side": math.isqrt(axis("pos_embed", 1)) * patch,
+        "relative_position": str(any(".rel_pos_bias." in name for name in shapes)).lower(),
+        "channels of the output": axis("final_layer.linear.bias", 0) // (patch**2 or 1),
+    }
 
 
 def _hint(method: str, expected: Shapes, found: Shapes) -> str:
-    """The likely fix, from what differs most."""
-    want, have = _Facts.of(expected), _Facts.of(found)
-    if have.kind != want.kind:
-        return f"They look like weights of {have.kind}; this network is {method}'s."
-    if have[1:4] != want[1:4]:
-        return (
-            f"They are of {have.depth} blocks of width {have.width} on patches of {have.patch}, this network is of "
-            f"{want.depth}, {want.width} and {want.patch}: choose the recipe of their size with --as."
-        )
-    if have.side != want.side:
-        return (
-            f"They are for latents of {have.side} x {have.side}, images of {have.side * VAE_FACTOR} pixels; this "
-            f"network is for {want.side} x {want.side}: choose the recipe of their size with --as ({method}-xl is for "
-            f"256 pixels, {method}-xl-512 for 512)."
-        )
-    if have.relative_position != want.relative_position:
-        value = str(have.relative_position).lower()
-        return f"They were trained with relative_position={value}: add --set relative_position={value}."
-    if have.outputs != want.outputs:
-        return (
-            f"Their last layer gives {have.outputs} channels, this network's {want.outputs}: iddpm learns a variance "
-            "beside the image and edm does not, so set the formulation that they were trained with."
-        )
-    return "They were changed after their release, or trained with other settings: compare the ones named above."
+    """The likely fix, from what differs."""
+    want, have = _facts(expected), _facts(found)
+    if have["method"] != want["method"]:
+        return f"They look like weights of {have['method']}; this network is {method}'s."
+    differing = [f"{name} {have[name]} (here {want[name]})" for name in want if have[name] != want[name]]
+    if not differing:
+        return "They were changed after their release, or trained with other settings: compare the ones named above."
+    return (
+        f"They have {', '.join(differing)}. Choose the recipe of their size with --as ({method}-xl for images of 256 "
+        f"pixels, which is side 32; {method}-xl-512 for 512), or the setting with --set. The formulation iddpm learns "
+        "a variance beside the image, so its output has twice the channels of edm's."
+    )

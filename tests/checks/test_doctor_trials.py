@@ -19,25 +19,24 @@ from harness.evaluation.networks import inception, transformers_networks
 
 EMA = "stabilityai/sd-vae-ft-ema"
 WEIGHTS = {
-    "inception": (weights.inception, inception.PUBLISHED.sha256),
-    "vae": (lambda: weights.vae(EMA, needed=True), vae.PUBLISHED[EMA].sha256),
-    "dinov2": (lambda: weights.transformer("dinov2"), transformers_networks.DINOV2.published.sha256),
-    "clip": (lambda: weights.transformer("clip"), transformers_networks.CLIP.published.sha256),
+    "inception": inception.PUBLISHED.sha256,
+    EMA: vae.PUBLISHED[EMA].sha256,
+    "dinov2": transformers_networks.DINOV2.published.sha256,
+    "clip": transformers_networks.CLIP.published.sha256,
 }
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weights_that_are_not_there_come_with_address_place_and_hash_and_others_in_their_place_are_a_failure(name):
-    check, sha256 = WEIGHTS[name]
-    absent = check()
-    assert absent.status == ("ok" if name in ("dinov2", "clip") else "warning")
-    assert "not there" in absent.found
-    assert sha256 in absent.advice
+    absent = weights.published(name, "no images yet")
+    assert (absent.status, absent.found) == ("warning", "not there: no images yet")
+    assert weights.published(name).status == "ok"  # one that nothing needs
+    assert WEIGHTS[name] in absent.advice
     address = re.search(r"https://\S+", absent.advice)[0]
     path = Path(re.search(r" to (\S+) ", absent.advice)[1])  # the advice names the file to make
     path.parent.mkdir(parents=True)
     path.write_bytes(b"cut off")
-    wrong = check()
+    wrong = weights.published(name)
     assert wrong.status == "failure"
     assert hashlib.sha256(b"cut off").hexdigest()[:12] in wrong.found
     assert address in wrong.advice
@@ -49,25 +48,25 @@ def test_weights_with_the_pinned_hash_are_fine(tmp_path, monkeypatch):
     path.write_bytes(b"stand-in")
     sha256 = hashlib.sha256(b"stand-in").hexdigest()
     monkeypatch.setattr(inception, "PUBLISHED", replace(inception.PUBLISHED, sha256=sha256))
-    assert weights.inception().status == "ok"
+    assert weights.published("inception").status == "ok"
 
 
 def test_latents_that_are_damaged_are_a_failure(tmp_path):
-    assert weights.latents("imagenet-256", needed=True).status == "warning"
-    assert weights.latents("imagenet-512", needed=False).status == "ok"
+    assert weights.latents("imagenet-256", "no training yet").status == "warning"
+    assert weights.latents("imagenet-512").status == "ok"
     (tmp_path / "HARNESS_DATA" / "imagenet-256").mkdir()
-    finding = weights.latents("imagenet-256", needed=True)
+    finding = weights.latents("imagenet-256", "no training yet")
     assert finding.status == "failure"
     assert "harness data encode" in finding.advice
 
 
 def test_a_reference_that_is_not_there_comes_with_its_address_and_place():
-    absent = weights.reference("VIRTUAL_imagenet256_labeled.npz", needed=True)
+    absent = weights.reference("VIRTUAL_imagenet256_labeled.npz", "no FID yet")
     path = Path(re.search(r"Fetch https://\S+ to (\S+)\.$", absent.advice)[1])
     path.parent.mkdir()
     path.write_bytes(bytes(2048))
     assert absent.status == "warning"
-    assert weights.reference("VIRTUAL_imagenet256_labeled.npz", needed=True).found == f"{path}, 2 KiB"
+    assert weights.reference("VIRTUAL_imagenet256_labeled.npz", "no FID yet").found == f"{path}, 2 KiB"
 
 
 # A run in small --------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ import os
 import signal
 
 import pytest
-from command_line import harness, invoke
+from command_line import SMALL as SMALL_RUN
+from command_line import invoke
 
 from harness.bench import measure
 from harness.records.bench_record import Bench
@@ -16,18 +17,15 @@ from harness.reporting.figures import bench as bench_figure
 from harness.reporting.tables import bench as bench_tables
 from harness.system.errors import DataError
 
-SMALL = [
-    *("--set", "width=16", "--set", "depth=3", "--set", "num_heads=2", "--set", "batch_size=8"),
-    *("--rounds", "2", "--window", "0.01"),
-]
+SMALL = [*SMALL_RUN, "--rounds", "2", "--window", "0.01"]
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """A bench of two recipes, one factor varied, its folder and what it printed."""
     folder = tmp_path_factory.mktemp("bench")
-    done = harness("bench", "dit-tiny", "sddit-tiny", *SMALL, "--batch", "8,4", "--profile", "--json", cwd=folder)
-    assert done.returncode == 0, done.stderr
+    done = invoke("bench", "dit-tiny", "sddit-tiny", *SMALL, "--batch", "8,4", "--profile", "--json", cwd=folder)
+    assert done.exit_code == 0, done.stderr
     return folder / "reports" / "latest", json.loads(done.stdout)
 
 

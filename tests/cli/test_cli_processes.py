@@ -7,10 +7,9 @@ import shutil
 import command_line
 import numpy as np
 import pytest
+from command_line import SMALL
 
 from harness.system.processes import launch
-
-SMALL = ["--set", "width=16", "--set", "depth=3", "--set", "num_heads=2", "--set", "batch_size=8"]
 
 
 def harness(*arguments, cwd):
@@ -46,10 +45,12 @@ def samples(folder, *arguments):
     return images
 
 
+@pytest.mark.slow
 def test_images_do_not_depend_on_how_many_processes_draw_them(folder):
     assert np.array_equal(samples(folder), samples(folder, "--nproc", "2"))
 
 
+@pytest.mark.slow
 def test_metrics_do_not_depend_on_how_many_processes_draw_and_extract(folder):
     def evaluation(*arguments):
         shutil.rmtree(folder / "features", ignore_errors=True)
@@ -77,6 +78,7 @@ def test_a_reference_does_not_depend_on_how_many_processes_make_it(tmp_path):
     assert np.array_equal(made[1]["arr_0"], made[0]["arr_0"])
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_is_not_continued_by_one(folder):
     (folder / "result.json").rename(folder / "kept.json")
     code, _, err = harness("run", "--config", str(folder / "config.yaml"), "--no-eval", cwd=folder.parents[2])

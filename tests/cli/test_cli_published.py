@@ -70,8 +70,8 @@ def test_nothing_found_is_said_and_is_no_error():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--figure", "8"], "no figure with published numbers is called '8'. Available: 3, 4, 5, 6, 7."),
-        (["--table", "0"], "no table with published numbers is called '0'. Available: 1, 2, 3, 4."),
+        (["--figure", "8"], "--figure is '8'; it must be 3, 4, 5, 6 or 7."),
+        (["--table", "0"], "--table is '0'; it must be 1, 2, 3 or 4."),
         (["--method", "sdit"], "Did you mean sddit"),
         (["--figure", "3", "--table", "1"], "give one of them"),
         (["--csv", "--json"], "give one of them"),

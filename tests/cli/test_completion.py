@@ -57,11 +57,10 @@ def test_the_last_member_of_a_list_is_completed_and_none_twice():
     assert offered("harness bench dit-s --precision bf16,") == ["bf16,fp32", "bf16,tf32"]
 
 
-def test_run_folders_are_offered_by_path_and_by_name(runs):
-    assert offered("harness sample ru") == ["runs/"]
-    assert offered("harness sample runs/dit-tiny/s") == ["runs/dit-tiny/seed0-0123456789"]
+def test_runs_are_offered_by_name_and_paths_are_left_to_the_shell(runs):
     assert offered("harness runs show sd") == ["sddit-tiny/seed1-9876543210"]
-    assert offered("harness runs show --runs elsewhere runs/dit-tiny/s") == ["runs/dit-tiny/seed0-0123456789"]
+    assert offered("harness runs show --runs elsewhere sd") == []
+    assert offered("harness sample runs/dit-tiny/s") == []
 
 
 def test_every_setting_is_offered_after_set():
@@ -117,10 +116,7 @@ def test_bash_completes_by_the_script_it_is_given(tmp_path):
     folder.mkdir()
     (folder / "harness").write_text(f'#!/bin/sh\nexec {sys.executable} -m harness "$@"\n')
     (folder / "harness").chmod(0o755)
-    environment = os.environ | {
-        "PATH": f"{folder}:{os.environ['PATH']}",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
+    environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parents[2])}
     script = (
         'eval "$(_HARNESS_COMPLETE=source_bash harness)"; '
         "COMP_WORDS=(harness run sddit-t); COMP_CWORD=2; _harness_completion harness; "

@@ -160,7 +160,7 @@ def test_a_folder_of_parts_or_of_nothing_is_refused(tmp_path):
 
 def test_a_network_of_another_size_is_told_by_its_official_names(model):
     network = baselines.build(resolve("dit-tiny", ["width=16", "depth=4", "num_heads=2"])).network
-    with pytest.raises(DataError, match="of 3 blocks of width 16"):
+    with pytest.raises(DataError, match=r"They have depth 3 \(here 4\)\. Choose the recipe of their size with --as"):
         published_weights.convert("dit", network, model.state_dict())
 
 
@@ -173,4 +173,4 @@ def test_the_command_says_what_is_wrong_with_the_file_and_not_with_guidance(tmp_
     torch.save(official_state("dit"), tmp_path / "official.pt")
     other = invoke("import-checkpoint", "official.pt", "--as", "dit-tiny", cwd=tmp_path)
     assert other.exit_code == 4
-    assert "choose the recipe of their size with --as" in other.stderr
+    assert "Choose the recipe of their size with --as" in other.stderr

@@ -376,16 +376,12 @@ def test_a_long_list_of_mismatches_is_cut_and_counted():
 @pytest.mark.parametrize(
     ("method", "shape", "said"),
     [
-        (
-            "dit",
-            replace(SHAPE, width=24, depth=5),
-            "5 blocks of width 24 .* this network is of 4, 16 and 2: choose .* --as",
-        ),
-        ("maskdit", replace(SHAPE, depth=2), "2 blocks of width 16"),
-        ("dit", replace(SHAPE, patch=4), "4 blocks of width 16 on patches of 4"),
-        ("dit", replace(SHAPE, side=16), "latents of 16 x 16, .* this network is for 8 x 8: .* dit-xl-512 for 512"),
-        ("maskdit", replace(SHAPE, side=16), "latents of 16 x 16"),
-        ("mdt", replace(SHAPE, side=16), "latents of 16 x 16"),
+        ("dit", replace(SHAPE, width=24, depth=5), r"depth 5 \(here 4\), width 24 \(here 16\)\. Choose .* --as"),
+        ("maskdit", replace(SHAPE, depth=2), r"They have depth 2 \(here 4\)\."),
+        ("dit", replace(SHAPE, patch=4), r"They have patch 4 \(here 2\)"),
+        ("dit", replace(SHAPE, side=16), r"They have side 16 \(here 8\)\. .* dit-xl-512 for 512"),
+        ("maskdit", replace(SHAPE, side=16), r"They have side 16 \(here 8\)"),
+        ("mdt", replace(SHAPE, side=16), r"side 16 \(here 8\)"),
     ],
 )
 def test_weights_of_another_size_are_refused_with_the_size_they_are_of(method, shape, said):
@@ -406,14 +402,15 @@ def test_weights_of_mdt_v2_are_told_from_those_of_v1():
 
 def test_mdt_without_relative_positions_is_told_to_switch_them_on():
     said = refusal("mdt", official_state("mdt"), network_of("mdt", relative_position=False))
-    assert "add --set relative_position=true" in said
+    assert "They have relative_position true (here false). Choose" in said
     assert "10 unexpected" in said
 
 
 def test_a_network_without_a_learned_variance_is_told_of_the_formulation():
     said = refusal("dit", official_state("dit"), network_of("dit", learned_variance=False))
     assert "final_layer.linear.weight is (32, 16), not (16, 16)" in said
-    assert "gives 8 channels, this network's 4" in said
+    assert "channels of the output 8 (here 4)" in said
+    assert "The formulation iddpm learns" in said
 
 
 @pytest.mark.parametrize(("method", "name"), [("dit", "pos_embed"), ("maskdit", "decoder_pos_embed")])

@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.cli import reproduce as cli_reproduce
-from harness.cli import reproduce_page as page
 from harness.recipes.naming import digest
 from harness.records import provenance
 from harness.records.finding import found_below
@@ -270,7 +269,7 @@ def test_where_no_early_line_is_logged_losses_cannot_tell_and_it_is_no_reproduct
         document = again(record, steps=4)
         assert document["reproduced"] is None
         assert "cannot tell by losses" in document["verdict"]
-        assert "**cannot tell by losses" in page.added("", document, "harness reproduce x")
+        assert "**cannot tell by losses" in cli_reproduce.added("", document, "harness reproduce x")
         out = str(record.parents[1] / "again")
         done = CliRunner().invoke(app, ["reproduce", str(record), "--out", out, "--steps", "4"])
     assert done.exit_code == 6
@@ -315,8 +314,8 @@ def test_which_comparison_applies_follows_from_what_differs(record):
 
 def test_a_page_holds_one_section_for_each_re_run(record):
     document = again(record, steps=2)
-    once = page.added("", document, "harness reproduce x --steps 2")
-    assert page.added(once, document, "harness reproduce x --steps 2") == once
-    two = page.added(once, document | {"run": "other/run"}, "harness reproduce y")
+    once = cli_reproduce.added("", document, "harness reproduce x --steps 2")
+    assert cli_reproduce.added(once, document, "harness reproduce x --steps 2") == once
+    two = cli_reproduce.added(once, document | {"run": "other/run"}, "harness reproduce y")
     assert two.count("\n## ") == 2
     assert "**reproduced**" in two

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import answer, invoke
 
 from harness.papers import sweeps
 from harness.planning.plan import resolve
@@ -26,19 +27,10 @@ def tasks(name: str, out: Path, seeds=(0,), scale="tiny") -> list[sweep.Task]:
     return sweep.tasks(sweeps.plan(name, scale), out, seeds=seeds)
 
 
-def command(*arguments: str, out: Path) -> list[str]:
-    own = SMALL_SDDIT if "components" in arguments else ()
+def arguments(*given: str, out: Path) -> list[str]:
+    own = SMALL_SDDIT if "components" in given else ()
     settings = [part for assignment in (*SMALL, *own) for part in ("--set", assignment)]
-    return [sys.executable, "-m", "harness", "sweep", *arguments, "--scale", "tiny", "--out", str(out), *settings]
-
-
-def carry_out(*arguments: str, out: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [*command(*arguments, out=out), "--json"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    return ["sweep", *given, "--scale", "tiny", "--out", str(out), *settings]
 
 
 # What is asked for -------------------------------------------------------------------------------------------------
@@ -94,6 +86,7 @@ def test_an_unknown_sweep_or_scale_names_the_known_ones(name, scale, says):
 # How it is carried out ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sweep_makes_its_runs_once_and_its_guided_evaluations_too(tmp_path):
     plan = sweeps.plan("components", "tiny")
     members = [plan.members[0]._replace(guided=(1.5,)), plan.members[1]]
@@ -107,20 +100,22 @@ def test_a_sweep_makes_its_runs_once_and_its_guided_evaluations_too(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")} == before
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_does_not_stop_the_others_and_is_named(tmp_path):
     plan = sweeps.plan("components", "tiny")
     broken = sweep.tasks(plan, tmp_path, seeds=[0], assignments=(*SMALL, *SMALL_SDDIT))[0].folder
     broken.parent.mkdir(parents=True)
     broken.write_text("in the way")
-    done = carry_out("components", "--seeds", "0", out=tmp_path)
-    assert done.returncode == 4
+    done = invoke(*arguments("components", "--seeds", "0", out=tmp_path))
+    assert done.exit_code == 4
     assert "1 run(s) failed: sddit-tiny mask_ratio=0.5 seed 0" in done.stderr
     assert len(list(tmp_path.glob("sddit-tiny/*/result.json"))) == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_told_to_stop_ends_with_75_and_the_same_command_continues_it(tmp_path):
     process = subprocess.Popen(
-        command("components", "--seeds", "0", "--set", "steps=400", out=tmp_path),
+        [sys.executable, "-m", "harness", *arguments("components", "--seeds", "0", "--set", "steps=400", out=tmp_path)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     while not any(path.read_text() for path in tmp_path.glob("sddit-tiny/*/metrics.jsonl")):
@@ -132,13 +127,12 @@ def test_a_sweep_that_is_told_to_stop_ends_with_75_and_the_same_command_continue
     assert "continues" in said
     folder = next(path.parent for path in tmp_path.glob("sddit-tiny/*/metrics.jsonl"))
     assert list((folder / "checkpoints").glob("step-*"))
-    shown = carry_out("components", "--seeds", "0", "--set", "steps=400", "--dry-run", out=tmp_path)
-    assert [run["state"] for run in json.loads(shown.stdout)["runs"]] == ["begun", "waiting", "waiting"]
+    shown = answer(*arguments("components", "--seeds", "0", "--set", "steps=400", "--dry-run", out=tmp_path), "--json")
+    assert [run["state"] for run in json.loads(shown)["runs"]] == ["begun", "waiting", "waiting"]
 
 
 def test_a_dry_run_lists_the_runs_in_80_columns_and_starts_none(tmp_path):
-    done = subprocess.run([*command("all", out=tmp_path), "--dry-run"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "0 of " in done.stdout
+    told = answer(*arguments("all", out=tmp_path), "--dry-run")
+    assert max(map(len, told.splitlines())) <= 80
+    assert "0 of " in told
     assert not list(tmp_path.iterdir())

@@ -14,6 +14,7 @@ ENVIRONMENT, MACHINE, FOLDERS, LIBRARIES = "environment", "machine", "folders", 
 FILES, SMALL = "weights, references and data of the paper's scale", "a run in small"
 
 EMA, MSE = "stabilityai/sd-vae-ft-ema", "stabilityai/sd-vae-ft-mse"
+FOR_VIT = "For --features {}: pip install 'dit-harness[vit]'. "
 REFERENCE_256, REFERENCE_512 = "VIRTUAL_imagenet256_labeled.npz", "VIRTUAL_imagenet512.npz"
 
 
@@ -36,15 +37,15 @@ def checks(nproc: int, known: "Known") -> list[Check]:
         Check(FOLDERS, "downloads", folders.downloads),
         Check(LIBRARIES, "torchvision", libraries.torchvision),
         *(Check(LIBRARIES, package, partial(libraries.library, package)) for package in libraries.USED),
-        Check(FILES, "Inception", weights.inception),
-        Check(FILES, "VAE ft-ema", partial(weights.vae, EMA, needed=True)),
-        Check(FILES, "VAE ft-mse", partial(weights.vae, MSE, needed=False)),
-        Check(FILES, "dinov2", partial(weights.transformer, "dinov2")),
-        Check(FILES, "clip", partial(weights.transformer, "clip")),
-        Check(FILES, "reference 256", partial(weights.reference, REFERENCE_256, needed=True)),
-        Check(FILES, "reference 512", partial(weights.reference, REFERENCE_512, needed=False)),
-        Check(FILES, "imagenet-256", partial(weights.latents, "imagenet-256", needed=True)),
-        Check(FILES, "imagenet-512", partial(weights.latents, "imagenet-512", needed=False)),
+        Check(FILES, "Inception", partial(weights.published, "inception", "no FID yet")),
+        Check(FILES, "VAE ft-ema", partial(weights.published, EMA, "no images of latents yet")),
+        Check(FILES, "VAE ft-mse", partial(weights.published, MSE)),
+        Check(FILES, "dinov2", partial(weights.published, "dinov2", how=FOR_VIT.format("dinov2"))),
+        Check(FILES, "clip", partial(weights.published, "clip", how=FOR_VIT.format("clip"))),
+        Check(FILES, "reference 256", partial(weights.reference, REFERENCE_256, "no FID of ImageNet yet")),
+        Check(FILES, "reference 512", partial(weights.reference, REFERENCE_512)),
+        Check(FILES, "imagenet-256", partial(weights.latents, "imagenet-256", "no training on ImageNet yet")),
+        Check(FILES, "imagenet-512", partial(weights.latents, "imagenet-512")),
         *_of_methods(),
         Check(SMALL, "all-reduce", partial(processes.all_reduce, nproc), 50),
     ]

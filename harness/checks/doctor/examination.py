@@ -9,8 +9,9 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,16 +49,8 @@ def examine(
                 finding = worker.ask(check, min(check.limit_seconds, left))
             else:
                 finding = warning(f"not looked at: all checks together took {limit_seconds:g} s", SLOW)
-            status, found, advice = finding
-            rows.append(
-                {
-                    "theme": check.theme,
-                    "name": check.name,
-                    "status": status,
-                    "found": private(found),
-                    "advice": private(advice),
-                }
-            )
+            texts = {"found": private(finding.found), "advice": private(finding.advice)}
+            rows.append({"theme": check.theme, "name": check.name, "status": finding.status, **texts})
     counts: dict[str, Any] = {name: sum(row["status"] == name for row in rows) for name in (OK, WARNING, FAILURE)}
     seconds = round(time.monotonic() - started, 1)
     return {"schema_version": SCHEMA_VERSION, "checks": rows, "summary": counts | {"seconds": seconds}}
@@ -69,7 +62,7 @@ class Worker:
     def __enter__(self) -> "Worker":
         self._folder = tempfile.TemporaryDirectory()
         self._errors = Path(self._folder.name) / "stderr"
-        self._process: Any = None
+        self._pool: ProcessPoolExecutor | None = None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,61 +71,39 @@ class Worker:
 
     def ask(self, check: Check, seconds: float) -> Finding:
         """The check's finding, or why there is none after so many seconds."""
-        if self._process is None:
-            self._start()
+        if self._pool is None:
+            spawn = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(1, spawn, initializer=_prepare, initargs=(str(self._errors),))
+            self._pid = self._pool.submit(os.getpid).result()
         try:
-            self._pipe.send(check)
-            if self._pipe.poll(seconds):
-                return self._pipe.recv()
+            return self._pool.submit(answer, check).result(seconds)
+        except TimeoutError:
             finding = warning(f"not finished within {seconds:.2g} s", SLOW)
-        except (EOFError, OSError):
-            finding = self._died()
+        except BrokenProcessPool:
+            lines = self._errors.read_text(encoding="utf-8", errors="replace").split("\n")
+            last = next((f": {line.strip()[:200]}" for line in reversed(lines) if line.strip()), "")
+            finding = failure(
+                f"it ended the process that tried it{last}",
+                "Reinstall that library. If nobody sent a signal, a compiled part of it is broken or memory ran out.",
+            )
         self._stop()
         return finding
 
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, str(self._errors)))
-        self._process.start()
-        theirs.close()
-
-    def _died(self) -> Finding:
-        self._process.join()
-        code = self._process.exitcode
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        lines = self._errors.read_text(encoding="utf-8", errors="replace").split("\n") if self._errors.exists() else []
-        last = next((f": {line.strip()[:200]}" for line in reversed(lines) if line.strip()), "")
-        return failure(
-            f"the process that tried it {how}{last}",
-            "Reinstall that library. If nobody sent the signal, a compiled part of it is broken or memory ran out.",
-        )
-
     def _stop(self) -> None:
-        if self._process is None:
-            return
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # with all processes that a check started
-        self._process.kill()  # if it was not yet the leader of its group
-        self._process.join()
-        self._process.close()
-        self._pipe.close()
-        self._process = None
+        if self._pool is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._pid, signal.SIGKILL)  # with all processes that a check started
+            self._pool.shutdown()
+            self._pool = None
 
 
-def _serve(pipe: Connection, errors: str) -> None:
-    """Carry out each check that comes through the pipe. What libraries print goes to the file `errors`."""
+def _prepare(errors: str) -> None:
+    """Make this process the leader of a group. What libraries print in it goes to the file `errors`."""
     os.setsid()
     with open(errors, "wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ["HF_HUB_OFFLINE"] = "1"
-    while True:
-        try:
-            check = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(answer(check))
 
 
 def answer(check: Check) -> Finding:

@@ -6,7 +6,7 @@ import os
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,27 +97,16 @@ def fitted(message: str) -> str:
     """A message in lines of the terminal that stderr is, broken between words; elsewhere as it is."""
     if not sys.stderr.isatty():
         return message
-    return "\n".join(
-        part
-        for line in message.splitlines()
-        for part in textwrap.wrap(line, layout.width(sys.stderr), break_on_hyphens=False, break_long_words=False)
-        or [""]
+    room = layout.width(sys.stderr)
+    folded = (
+        textwrap.wrap(line, room, break_on_hyphens=False, break_long_words=False) for line in message.splitlines()
     )
+    return "\n".join(part for parts in folded for part in parts or [""])
 
 
-def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], Sequence[str | Path]]) -> None:
-    """Print a command's answer: the document itself, or what `lines` makes of it, no wider than a terminal.
-
-    A Path stays in one line, however long, so that it can be copied.
-    """
-    if as_json:
-        print(json.dumps(document, indent=2))
-        return
-    said: list[str] = []
-    for line in lines(document):
-        parts = [layout.shown(part) for part in str(line).split("\n")]
-        said += layout.fitted(parts) if sys.stdout.isatty() and not isinstance(line, Path) else parts
-    print("\n".join(said))
+def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], Iterable[str | Path]]) -> None:
+    """Print a command's answer: the document itself, or what `lines` makes of it, as `layout.fitted` fits it."""
+    print(json.dumps(document, indent=2) if as_json else "\n".join(layout.fitted(lines(document))))
 
 
 def live() -> bool:

@@ -3,6 +3,7 @@
 Typer keeps its own copy of Click to itself, so only what Typer makes public is used.
 """
 
+import contextlib
 import functools
 import inspect
 import sys
@@ -12,12 +13,13 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from harness.cli import reference
-from harness.cli.app import answer, defaults, help_text, mistyped
+from harness.cli.app import answer, defaults, mistyped
 from harness.cli.app.state import state
 from harness.system.errors import UsageError, unknown
 
 NO_SETTINGS = "--no-settings"
+EVERYWHERE = "Everywhere"  # heading of the options that every command understands
+EXAMPLES = "Examples:"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -30,7 +32,7 @@ def _switch(name: str, *declarations: str, help: str) -> Any:
         return value
 
     option = typer.Option(
-        *declarations, help=help, callback=note, is_eager=True, expose_value=False, rich_help_panel=reference.EVERYWHERE
+        *declarations, help=help, callback=note, is_eager=True, expose_value=False, rich_help_panel=EVERYWHERE
     )
     return Annotated[bool, option]
 
@@ -38,9 +40,7 @@ def _switch(name: str, *declarations: str, help: str) -> Any:
 SWITCHES = {
     "quiet": _switch("quiet", "--quiet", "-q", help="Show no progress and no notes on stderr, only errors."),
     "debug": _switch("debug", "--debug", help="Show tracebacks."),
-    "no_settings": _switch(
-        "no_settings", NO_SETTINGS, help="Take no option from harness.toml and HARNESS_<COMMAND>_*."
-    ),
+    "no_settings": _switch("no_settings", NO_SETTINGS, help="Take no option from harness.toml and from variables."),
 }
 
 
@@ -73,16 +73,14 @@ class Command(TyperCommand):
         defaults.let_typed_go_first(ctx)
         return rest
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        help_text.write(self, ctx, formatter)
-
 
 class Group(TyperGroup):
     """A group of commands. The outermost one ends the program with an exit code of the errors' list."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args and self.no_args_is_help and not ctx.resilient_parsing:
-            print(ctx.get_help(), file=sys.stderr)
+            with contextlib.redirect_stdout(sys.stderr):
+                ctx.get_help()  # Typer prints it
             raise typer.Exit(UsageError.exit_code)
         return super().parse_args(ctx, args)
 
@@ -91,9 +89,6 @@ class Group(TyperGroup):
             names = [name for name, command in self.commands.items() if not command.hidden]
             raise unknown("command", args[0], names, see=f"`{ctx.command_path} --help` lists them")
         return super().resolve_command(ctx, args)
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        help_text.write(self, ctx, formatter)
 
     def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
         """Carry a command line out and exit; without `standalone_mode`, return its exit code or raise its error."""
@@ -133,11 +128,12 @@ class App(typer.Typer):
 
     def __init__(self, **options: Any):
         options.setdefault("cls", Group)
+        options.setdefault("short_help", options.get("help"))
         context = {"help_option_names": ["-h", "--help"], **options.pop("context_settings", {})}
         super().__init__(
             no_args_is_help=True,
             pretty_exceptions_enable=False,
-            rich_markup_mode=None,
+            rich_markup_mode="rich",
             context_settings=context,
             **options,
         )
@@ -145,9 +141,15 @@ class App(typer.Typer):
 
     def command(self, name: str | None = None, *, when_stopped: str = answer.AGAIN, **options: Any) -> Callable[[F], F]:
         """As Typer's. The docstring's last paragraph holds the examples: "Examples: harness demo · harness report"."""
-        register = super().command(name, cls=Command, **options)
 
         def decorate(function: F) -> F:
+            text, _, examples = inspect.cleandoc(function.__doc__ or "").partition(f"\n\n{EXAMPLES} ")
+            shown = "\n\n".join([EXAMPLES, *" ".join(examples.split()).split(" · ")])
+            help, epilog = (part.replace("[", "\\[") for part in (text, shown))  # a bracket in them is no style
+            first = " ".join(help.split("\n\n")[0].split()).partition(". ")[0].removesuffix(".")
+            register = super(App, self).command(
+                name, cls=Command, help=help, short_help=f"{first}.", epilog=epilog, **options
+            )
             register(with_switches(answer.answering(when_stopped=when_stopped)(function)))
             return function
 

@@ -1,6 +1,7 @@
 """Names that Typer's shell completion offers: recipes, runs, settings and choices. Nothing here imports torch.
 
-A completion that fails offers nothing: what it printed would land in the middle of what is being typed.
+Where nothing is offered, the shell offers files. So does a completion that fails: what it printed would land in the
+middle of what is being typed.
 """
 
 import functools
@@ -15,7 +16,7 @@ import typer
 # What modules that import torch or matplotlib know; tests/cli/test_completion.py compares.
 DATA = ("cifar10", "digits", "fashion-mnist", "imagenet-256", "imagenet-512", "mnist", "synthetic")
 FIGURES = ("3", "4", "5", "6", "7", "losses", "memory", "cost", "all")
-MOST_FOLDERS = 200
+MOST_NAMES = 200
 
 Found = list[str] | list[tuple[str, str]]
 
@@ -44,6 +45,9 @@ def listed_among(*choices: str) -> Callable[[str], list[str]]:
     return lambda incomplete: _in_list(incomplete, choices)
 
 
+data_sets = among(*DATA)
+
+
 @quietly
 def recipes(incomplete: str) -> Found:
     """Recipes, each with what it repeats."""
@@ -70,23 +74,11 @@ def metrics(incomplete: str) -> Found:
 
 
 @quietly
-def data_sets(incomplete: str) -> Found:
-    """Data sets by name, and folders."""
-    return [name for name in DATA if name.startswith(incomplete)] + _folders(incomplete, lambda folder: True)
-
-
-@quietly
-def run_folders(incomplete: str) -> Found:
-    """Run folders, and the folders on the way to them."""
-    return _folders(incomplete, lambda folder: (folder / "config.yaml").is_file())
-
-
-@quietly
 def run_names(ctx: typer.Context, incomplete: str) -> Found:
-    """Runs below --runs by name, and run folders."""
+    """Runs below --runs by name."""
     below = Path(ctx.params.get("below") or "runs")
     names = [path.parent.relative_to(below).as_posix() for path in sorted(below.glob("*/*/config.yaml"))]
-    return [name for name in names[:MOST_FOLDERS] if name.startswith(incomplete)] or run_folders(incomplete=incomplete)
+    return [name for name in names if name.startswith(incomplete)][:MOST_NAMES]
 
 
 @quietly
@@ -107,17 +99,3 @@ def _in_list(incomplete: str, choices: Any) -> list[str]:
     *before, last = incomplete.split(",")
     kept = "".join(f"{part}," for part in before)
     return [f"{kept}{choice}" for choice in choices if choice.startswith(last) and choice not in before]
-
-
-def _folders(incomplete: str, is_one: Callable[[Path], bool]) -> list[str]:
-    """Folders that the beginning may stand for: those that are one as they are, the others with a / to go on."""
-    typed = Path(incomplete)
-    parent = typed if incomplete.endswith("/") or not incomplete else typed.parent
-    start = "" if parent == typed else typed.name
-    found = []
-    with os.scandir(parent) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name)[:MOST_FOLDERS]:
-            if entry.name.startswith(start) and entry.is_dir() and not entry.name.startswith("."):
-                path = f"{parent}/{entry.name}" if str(parent) != "." or incomplete.startswith("./") else entry.name
-                found.append(path if is_one(Path(entry.path)) else f"{path}/")
-    return found

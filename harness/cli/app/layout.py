@@ -1,10 +1,11 @@
-"""Plain aligned text that fits the terminal, or 80 columns: how commands print tables off and on a terminal."""
+"""Plain aligned text that fits the terminal, or 80 columns: how commands print on a terminal and off it."""
 
 import os
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any, TextIO
 
 GAP = "  "
@@ -68,23 +69,22 @@ def short_count(steps: int) -> str:
     return f"{steps // 1000}k" if steps and steps % 1000 == 0 else str(steps)
 
 
-def wrapped(text: str, indent: str = "", rest: str | None = None) -> list[str]:
-    """A sentence in lines; `rest` indents those after the first."""
-    rest = f"{indent}  " if rest is None else rest
-    return textwrap.wrap(
-        shown(text), width(), initial_indent=indent, subsequent_indent=rest, break_on_hyphens=False
-    ) or [""]
+def fitted(lines: Iterable[str | Path]) -> list[str]:
+    """The lines, those that are too wide in several, which are indented by two more.
 
-
-def fitted(lines: Sequence[str]) -> list[str]:
-    """The lines, those that are wider than the terminal in several.
-
-    A text of several lines is a file's and stays, and one with colours has been fitted by who coloured it.
+    A Path stays in one line and a long word stays whole, so that they can be copied. The lines of a text that holds
+    several stay as they are.
     """
     made = []
     for line in lines:
-        indent = " " * (len(line) - len(line.lstrip()) + 4)
-        made += [line] if len(line) <= width() or {"\n", "\033"} & set(line) else wrapped(line, rest=indent)
+        parts = [shown(part) for part in str(line).split("\n")]
+        if isinstance(line, Path) or parts[1:] or len(parts[0]) <= width():
+            made += parts
+        else:
+            indent = " " * (len(parts[0]) - len(parts[0].lstrip()))
+            made += textwrap.wrap(
+                parts[0], width(), subsequent_indent=f"{indent}  ", break_on_hyphens=False, break_long_words=False
+            )
     return made
 
 

@@ -1,5 +1,6 @@
 """Errors of the command line itself, in the words and the form of all other errors."""
 
+import re
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,20 +12,21 @@ from harness.system.errors import UsageError
 Mistyped: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
 
 
-# What other programs call something, and what does it here: options first, then settings, of those that a command has.
+# What other programs call something, and what does it here. Of several ways, the first that the command has is named.
 ELSEWHERE: dict[str, tuple[str, ...]] = {
     "--lr": ("--set learning_rate=VALUE",),
     "--learning-rate": ("--set learning_rate=VALUE",),
-    "--batch-size": ("--batch", "--set batch_size=N", "--set sample_batch=N"),
-    "--bs": ("--batch", "--set batch_size=N", "--set sample_batch=N"),
-    "--epochs": ("--steps",),
+    "--batch-size": ("--batch", "--set batch_size=N to train, --set sample_batch=N to sample"),
+    "--bs": ("--batch", "--set batch_size=N to train, --set sample_batch=N to sample"),
+    "--epochs": ("--steps. A step is one batch: an epoch is the number of images divided by batch_size",),
     "--max-steps": ("--steps",),
     "--cfg": ("--cfg-scale", "--set guidance_scale=VALUE"),
     "--guidance-scale": ("--cfg-scale", "--set guidance_scale=VALUE"),
-    "--model": ("RECIPE",),
+    "--model": ("the recipe's name, like dit-xl",),
+    "--size": ("the recipe's name, like dit-xl",),
     "--ckpt": ("--step",),
     "--checkpoint": ("--step",),
-    "--resume": ("SAME",),
+    "--resume": ("the same command again, which continues from the newest checkpoint",),
     "--gpus": ("--nproc",),
     "--num-gpus": ("--nproc",),
     "--output": ("--out",),
@@ -35,13 +37,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "--weight-decay": ("--set weight_decay=VALUE",),
     "--ema-decay": ("--set ema_decay=VALUE",),
     "--mask-ratio": ("--set mask_ratio=VALUE",),
-    "--size": ("RECIPE",),
 }
-WORDS = {
-    "SAME": "The same command again continues from the newest checkpoint",
-    "RECIPE": "The recipe's name says it, like dit-xl",
-}
-EPOCHS = " A step is one batch: an epoch is the number of images divided by batch_size."
 
 
 def explained(error: Any) -> UsageError:
@@ -61,25 +57,11 @@ def explained(error: Any) -> UsageError:
 def _no_such_option(option: str, ctx: Any) -> str:
     names = [name for p in ctx.command.get_params(ctx) for name in p.opts if name.startswith("--")]
     said = f"{ctx.command_path} has no option {option}."
-    here = next((way for way in ELSEWHERE.get(option, ()) if _is_of(way, ctx.command, names)), None)
-    if here is not None:
-        epochs = EPOCHS if option == "--epochs" else ""
-        return f"{said} {WORDS.get(here) or f'Here it is {here}'}.{epochs}"
+    for way in ELSEWHERE.get(option, ()):
+        if not way.startswith("--") or way.split()[0].rstrip(".") in names:
+            return f"{said} Here it is {way}."
     near = get_close_matches(option, names, n=3, cutoff=0.5)
     return said + (f" Did you mean {' or '.join(near)}?" if near else "")
-
-
-def _is_of(way: str, command: Any, options: list[str]) -> bool:
-    """Whether a command has this way of `ELSEWHERE`."""
-    arguments = [parameter.name for parameter in command.params if parameter.param_type_name == "argument"]
-    if way == "SAME":
-        return command.name in ("run", "sample", "evaluate", "sweep", "encode", "import")
-    if way == "RECIPE":
-        return "recipe" in arguments or "recipes" in arguments
-    if way.startswith("--set "):
-        of_training = way.partition(" ")[2].partition("=")[0] not in ("sample_batch", "guidance_scale", "num_images")
-        return "--set" in options and (not of_training or command.name in ("run", "bench", "demo", "sweep"))
-    return way in options
 
 
 def _name(parameter: Any) -> str:
@@ -90,6 +72,12 @@ def _name(parameter: Any) -> str:
 
 def _of_value(name: str, message: str) -> str:
     """What is wrong with the value of one parameter; pydantic's words without how it tried."""
+    message = message.removeprefix("Value error, ")
+    if among := re.fullmatch(r"(.*) is not one of (.*)\.", message, re.DOTALL):
+        choices = re.findall("'([^']*)'", among[2])
+        near = get_close_matches(among[1].strip("'"), choices, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return f"{name} is {among[1]}; it must be {', '.join(choices[:-1])} or {choices[-1]}.{hint}"
     if message.startswith((f"{name} ", "is ")):
         return message if message.startswith(name) else f"{name} {message}"
     wanted = message.partition(", unable to parse")[0].removeprefix("Input should be ")

@@ -1,38 +1,44 @@
 """Arguments and options that several commands declare alike, and what parses them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from harness.cli.app import completion
 from harness.system.errors import UsageError
 
-PRECISIONS = ("fp32", "tf32", "bf16")
-COMPILE = ("on", "off", "auto")
-PIPELINES = ("cached", "online-vae")
+EXECUTION = "Execution"  # heading of the options that change how a command is carried out
+PRECISIONS, COMPILE, PIPELINES = ("fp32", "tf32", "bf16"), ("on", "off", "auto"), ("cached", "online-vae")
+RUNS = Path("runs")
+LATEST = Path("reports/latest")
 
 
-def choice(
-    choices: Sequence[str],
-    *,
+def option(
     help: str,
+    value: str | None = None,
     name: str | None = None,
-    metavar: str | None = None,
+    *,
     panel: str | None = None,
-    listed: bool = False,
-    parser: Any = None,
+    complete: Callable[..., Any] | None = None,
+    parser: Callable[[str], Any] | None = None,
+    min: float | None = None,
+    max: float | None = None,
 ) -> Any:
-    """An option that completes to one of `choices`, or where `listed` to a list of them, like bf16,fp32."""
+    """typer.Option in few words: its help, what follows it like "N", and its name where the parameter's is another.
+
+    Give a switch a `name`, or Typer adds its opposite.
+    """
     return typer.Option(
-        *([name] if name else []),
-        metavar=metavar or ("LIST" if listed else "NAME"),
-        help=help,
-        autocompletion=(completion.listed_among if listed else completion.among)(*choices),
-        rich_help_panel=panel,
-        parser=parser,
-    )
+        *([name] if name else []), help=help, metavar=value, rich_help_panel=panel, autocompletion=complete,
+        parser=parser, min=min, max=max,
+    )  # fmt: skip
+
+
+def argument(help: str, value: str, complete: Callable[..., Any] | None = None) -> Any:
+    """typer.Argument likewise."""
+    return typer.Argument(metavar=value, help=help, autocompletion=complete)
 
 
 def count(text: str) -> int:
@@ -50,41 +56,16 @@ def listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def compile_modes(text: str) -> str:
-    """Parses an option like --compile auto, or a list of them."""
-    for mode in listed(text):
-        if mode not in ("on", "off", "auto"):
-            raise typer.BadParameter(f"--compile is {mode!r}; it must be on, off or auto.")
-    return text
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Roots = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        metavar="RUNS", help="Run folders, or folders of them. Default: runs/", autocompletion=completion.run_folders
-    ),
-]
+Json = Annotated[bool, option("Print one JSON document instead of text.", name="--json")]
+Roots = Annotated[list[Path] | None, argument("Run folders, or folders of them. Default: runs/", "RUNS")]
 Assignments = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change one setting; repeatable.", autocompletion=completion.assignments
-    ),
+    list[str] | None, option("Change one setting; repeatable.", "KEY=VALUE", "--set", complete=completion.assignments)
 ]
-RUNS = Path("runs")
-Below = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder of runs that names are looked up in.")]
+Below = Annotated[Path, option("The folder of runs that names are looked up in.", "DIR", "--runs")]
 RunName = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN",
-        help="A run's folder, or a part of its name that no other run has.",
-        autocompletion=completion.run_names,
-    ),
+    str, argument("A run's folder, or a part of its name that no other run has.", "RUN", completion.run_names)
 ]
-RunsOut = Annotated[Path, typer.Option(metavar="DIR", help="Where run folders go.")]
-RecipeName = Annotated[
-    str,
-    typer.Argument(
-        metavar="RECIPE", help="Which recipe; harness recipes list names them.", autocompletion=completion.recipes
-    ),
-]
+RunsOut = Annotated[Path, option("Where run folders go.", "DIR")]
+RecipeName = Annotated[str, argument("Which recipe; harness recipes list names them.", "RECIPE", completion.recipes)]
+NumSteps = Annotated[int | None, option("Training steps: 250, 400k, 1.5M.", "N", parser=count)]
+Precision = Literal["fp32", "tf32", "bf16"]

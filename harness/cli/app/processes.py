@@ -3,48 +3,30 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from harness.cli.app import completion
-from harness.cli.app.answer import progress_for
+from harness.cli.app.answer import progress_for, show
+from harness.cli.app.options import EXECUTION, option
 from harness.cli.app.state import state
 from harness.system.errors import UsageError
 
 if TYPE_CHECKING:
+    from harness.system.processes.slurm import Job
     from harness.system.processes.world import World
     from harness.system.progress import Progress
 
-EXECUTION = "Execution"  # heading of the options that change how a command is carried out
 SLURM = "With SLURM"
 
-Nproc = Annotated[
-    int | None,
-    typer.Option(
-        "--nproc", min=1, max=4096, metavar="N", help="Processes on this machine, one a GPU.", rich_help_panel=EXECUTION
-    ),
-]
+Nproc = Annotated[int | None, option("Processes on this machine, one a GPU.", "N", panel=EXECUTION, min=1, max=4096)]
 Launcher = Annotated[
-    str,
-    typer.Option(
-        help="local, or slurm: submit this command as a job.",
-        metavar="NAME",
-        autocompletion=completion.among("local", "slurm"),
-        rich_help_panel=SLURM,
-    ),
+    Literal["local", "slurm"], option("local, or slurm: submit this command as a job.", "NAME", panel=SLURM)
 ]
-Nodes = Annotated[
-    int,
-    typer.Option(
-        min=1, max=100_000, metavar="N", help="Machines of a job, each with --nproc GPUs.", rich_help_panel=SLURM
-    ),
-]
-Time = Annotated[str, typer.Option(metavar="HH:MM:SS", help="Time limit of a job.", rich_help_panel=SLURM)]
-Partition = Annotated[str | None, typer.Option(metavar="NAME", help="Partition of a job.", rich_help_panel=SLURM)]
-PrintSbatch = Annotated[
-    bool, typer.Option("--print-sbatch", help="Print the job's script, submit nothing.", rich_help_panel=SLURM)
-]
+Nodes = Annotated[int, option("Machines of a job, each with --nproc GPUs.", "N", panel=SLURM, min=1, max=100_000)]
+Time = Annotated[str, option("Time limit of a job.", "HH:MM:SS", panel=SLURM)]
+Partition = Annotated[str | None, option("Partition of a job.", "NAME", panel=SLURM)]
+PrintSbatch = Annotated[bool, option("Print the job's script, submit nothing.", name="--print-sbatch", panel=SLURM)]
 
 
 def refuse_of_a_job(ctx: typer.Context, launcher: str, print_sbatch: bool) -> None:
@@ -55,8 +37,8 @@ def refuse_of_a_job(ctx: typer.Context, launcher: str, print_sbatch: bool) -> No
         source = ctx.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise UsageError(
-                f"--{name} is of a SLURM job, and this command starts none: add --launcher slurm or --print-sbatch, or "
-                f"leave --{name} out. --nproc is how many processes start on this machine."
+                f"--{name} belongs to a SLURM job, and this command starts none: add --launcher slurm or "
+                f"--print-sbatch, or leave --{name} out. --nproc is how many processes start on this machine."
             )
 
 
@@ -82,3 +64,13 @@ def together(label: str) -> Iterator[tuple["World", "Progress"]]:
             yield world, progress
         finally:
             progress.close()
+
+
+def submit(job: "Job", script: str, print_only: bool, as_json: bool, **facts: int) -> None:
+    """Print the script of a SLURM job, or submit it and print its number."""
+    from harness.system.processes import slurm
+
+    if print_only:
+        print(script, end="")
+    else:
+        show({"job": slurm.submit(job, script), **facts}, as_json, lambda answer: [answer["job"]])
