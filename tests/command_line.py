@@ -35,6 +35,11 @@ def answer(*arguments, cwd=".", columns: int = 80) -> str:
     return done.stdout
 
 
+def too_wide(text: str, columns: int = 80) -> list[str]:
+    """Lines beyond `columns` that could be broken. One word, like a path, stays whole so that it can be copied."""
+    return [line for line in text.splitlines() if len(line) > columns and " " in line.strip()]
+
+
 def flowing(text: str) -> str:
     """The text as if no line were broken."""
     return " ".join(text.split())

@@ -43,8 +43,11 @@ def published_list(
         found = published.of_method(found, method)
     if missing:
         found = found[found["quality"] == "missing"]
-    document = {"published": json.loads(found.to_json(orient="records"))}
-    show(document, as_json, lambda _: [found.to_csv(index=False).rstrip()] if as_csv else _lines(document["published"]))
+    if as_csv:
+        return print(found.to_csv(index=False), end="")
+    show(
+        {"published": json.loads(found.to_json(orient="records"))}, as_json, lambda answer: _lines(answer["published"])
+    )
 
 
 def _lines(rows: list[dict[str, Any]]) -> list[str]:

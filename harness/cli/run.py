@@ -187,8 +187,8 @@ def _plan_lines(plan: dict[str, Any]) -> list[str]:
 
     from harness.planning import estimate
 
-    config = yaml.safe_dump(plan["config"], sort_keys=False).rstrip()
-    return [*_cost_lines(plan), *estimate.lines(plan["estimate"]), "", config]
+    config = yaml.safe_dump(plan["config"], sort_keys=False).splitlines()
+    return [*_cost_lines(plan), *estimate.lines(plan["estimate"]), "", *config]
 
 
 def _cost_lines(result: dict[str, Any]) -> list[str]:

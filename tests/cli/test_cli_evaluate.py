@@ -109,6 +109,7 @@ def test_a_reference_is_made_of_a_data_set_and_used(samples, tmp_path):
     assert against_file["metrics"] == pytest.approx(against_data["metrics"], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_self_test_passes_and_fails_when_a_metric_is_wrong(monkeypatch):
     told = harness("evaluate", "--self-test")
     assert told.exit_code == 0, told.output

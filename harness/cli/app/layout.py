@@ -72,19 +72,16 @@ def short_count(steps: int) -> str:
 def fitted(lines: Iterable[str | Path]) -> list[str]:
     """The lines, those that are too wide in several, which are indented by two more.
 
-    A Path stays in one line and a long word stays whole, so that they can be copied. The lines of a text that holds
-    several stay as they are.
+    A Path stays in one line and a long word stays whole, so that they can be copied.
     """
     made = []
     for line in lines:
-        parts = [shown(part) for part in str(line).split("\n")]
-        if isinstance(line, Path) or parts[1:] or len(parts[0]) <= width():
-            made += parts
+        text = shown(str(line))
+        if isinstance(line, Path) or len(text) <= width():
+            made.append(text)
         else:
-            indent = " " * (len(parts[0]) - len(parts[0].lstrip()))
-            made += textwrap.wrap(
-                parts[0], width(), subsequent_indent=f"{indent}  ", break_on_hyphens=False, break_long_words=False
-            )
+            rest = " " * (len(text) - len(text.lstrip()) + 2)
+            made += textwrap.wrap(text, width(), subsequent_indent=rest, break_on_hyphens=False, break_long_words=False)
     return made
 
 
