@@ -11,7 +11,7 @@ from harness.cli.app.layout import columns
 from harness.cli.app.options import RUNS, Json, Roots, option
 from harness.system.errors import OutOfTolerance
 
-SHOWN_RUNS = 3  # that are named beside one warning
+SHOWN_RUNS = 3  # a warning names this many runs
 
 
 def audit(

@@ -38,7 +38,7 @@ IN_BLOCK = {
     "ff.net.0.proj": "mlp.fc1",
     "ff.net.2": "mlp.fc2",
 }
-PARTS = ("attn1.to_q", "attn1.to_k", "attn1.to_v")  # of attn.qkv, in this order
+PARTS = ("attn1.to_q", "attn1.to_k", "attn1.to_v")  # attn.qkv holds them in this order
 OUTSIDE = {
     "pos_embed.proj": "x_embedder.proj",
     "proj_out_1": "final_layer.adaLN_modulation.1",

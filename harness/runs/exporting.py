@@ -50,7 +50,7 @@ DIFFUSERS_CONFIG = f"{diffusers_layout.FOLDER}/{diffusers_layout.CONFIG}"
 # Where a place begins: a file system, a drive, a share, somebody's home, the folder one is in; or a URL.
 ROOT = r"(?:~[\w.-]*|[A-Za-z]:|\.{1,2})?[/\\](?=\S)"
 SCHEME = r"[A-Za-z][\w+.-]*:[/\\]{2,}"
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")  # of a network, like stabilityai/sd-vae-ft-ema: no place
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")  # a network's name, like stabilityai/sd-vae-ft-ema, is no place
 
 
 def _folders() -> re.Pattern[str]:
@@ -60,7 +60,7 @@ def _folders() -> re.Pattern[str]:
     spaces, so words after a place up to another slash go too: rather a word too few than a folder too many. A relative
     place is one of two folders or more, or with a space in it, where a setting's value or a quoted text begins.
     """
-    end = r"(?<!\s)[/\\]"  # of a folder's name
+    end = r"(?<!\s)[/\\]"  # where a folder's name ends
     kinds = []
     for quote in "'\"":
         opened = rf"(?:(?<=^{quote})|(?<=[\s=(:,\[{{]{quote}))"
@@ -77,10 +77,7 @@ def _folders() -> re.Pattern[str]:
 FOLDERS = _folders()
 
 Weights = Literal["ema", "raw"]
-FORMATS = ("safetensors", "diffusers")
-KINDS: dict[str, Weights] = {"ema": "ema", "raw": "raw"}
-
-
+Format = Literal["safetensors", "diffusers"]
 # Writes the model card from the record, the configuration, the shapes of the weights and the run.
 Card = Callable[[Export, dict[str, Any], dict[str, tuple[int, ...]], Run | None], str]
 
@@ -99,24 +96,18 @@ def export(
     *,
     card: Card,
     step: int | None,
-    weights: str,
+    weights: Weights,
     license: str | None,
     force: bool,
     progress: Progress,
-    format: str = "safetensors",
+    format: Format = "safetensors",
 ) -> Export:
     """Write the network of the run in `folder` after `step` steps, the newest by default, as the new folder `out`.
 
     It appears whole or not at all. The same run gives the same bytes. `force` replaces an earlier export, with what was
     drawn and measured in it, and nothing else. `format` may be "diffusers" for a DiT.
-    Raises UsageError for a format, weights, a licence or a folder that cannot be taken, DataError for a run without
-    such weights.
+    Raises UsageError for a licence or a folder that cannot be taken, DataError for a run without such weights.
     """
-    if weights not in KINDS:
-        raise UsageError(f"--weights is {weights!r}; it must be {' or '.join(KINDS)}.")
-    if format not in FORMATS:
-        raise UsageError(f"--format is {format!r}; it must be {' or '.join(FORMATS)}.")
-    kind = KINDS[weights]
     _refuse_occupied(out, force)  # before a lock file is made beside it
     with ExitStack() as holds:
         if folder.is_dir():
@@ -136,19 +127,19 @@ def export(
         if found.imported is None and found.manifest is None:
             file = folder / (IMPORT_RECORD if IMPORT_RECORD in found.damaged else "manifest.json")
             raise DataError(f"{file} {found.damaged.get(file.name, 'is missing')}.")
-        found_step, tensors = _weights_of(folder, cfg, step, kind, progress)
+        found_step, tensors = _weights_of(folder, cfg, step, weights, progress)
         network = run_folder.network(cfg, tensors, folder)  # refuses weights that are not of this configuration
         portable, sha256 = _without_places(cfg), fingerprint(tensors)
         of_these = [
             evaluation
             for evaluation in found.all_evaluations.values()
-            if (evaluation.step, evaluation.weights) == (found_step, kind)
+            if (evaluation.step, evaluation.weights) == (found_step, weights)
             and evaluation.weights_sha256 in (None, sha256)
         ]
         record = Export(
             harness_version=harness.__version__,
             run=f"{cfg.recipe}/{folder.resolve().name}",
-            weights=kind,
+            weights=weights,
             step=found_step,
             weights_sha256=sha256,
             config_sha256=portable.sha256,
@@ -161,11 +152,10 @@ def export(
             files={},
         )
         whole = _whole_run(folder) if found.result and found_step == found.result.steps else None
-        for_diffusers = format == "diffusers"
-        if for_diffusers:
+        if format == "diffusers":
             official = published_weights.official_weights(cfg.method, network)
             tensors = diffusers_layout.from_official(official, cfg.network.depth)
-        return _write(out, record, portable, tensors, whole, card, for_diffusers=for_diffusers)
+        return _write(out, record, portable, tensors, whole, card, format)
 
 
 def load(folder: Path) -> Exported:
@@ -202,10 +192,8 @@ def _weights_of(
     read = checkpoint.load_ema if weights == "ema" else checkpoint.load_raw
     found = read(folder / "checkpoints", cfg.sha256, progress.note, step)
     if found is None:
-        there = ", ".join(map(str, checkpoint.steps(folder / "checkpoints"))) or "none"
-        which = f"whole {weights} weights" + ("" if step is None else f" of step {step}")
-        hint = " Older milestones and imported networks keep the average alone." if weights == "raw" else ""
-        raise DataError(f"{folder} holds no {which} (steps there: {there}).{hint} `harness run` continues the run.")
+        what = "checkpoint" if weights == "ema" else "raw weights, which only the newest checkpoints keep,"
+        raise run_folder.no_checkpoint(folder, step, what)
     return found
 
 
@@ -282,15 +270,14 @@ def _write(
     tensors: Mapping[str, Tensor],
     run: Run | None,
     card: Card,
-    *,
-    for_diffusers: bool,
+    format: Format,
 ) -> Export:
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
         write_atomically(temporary / CONFIG, cfg.to_yaml())
         weights, names = WEIGHTS, [WEIGHTS, CONFIG]
-        if for_diffusers:
+        if format == "diffusers":
             weights, names = DIFFUSERS_WEIGHTS, [DIFFUSERS_CONFIG, DIFFUSERS_WEIGHTS, CONFIG]
             (temporary / weights).parent.mkdir()
             out_channels = len(tensors["proj_out_2.bias"]) // cfg.network.patch**2

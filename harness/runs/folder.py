@@ -76,6 +76,19 @@ def begun(folder: Path) -> bool:
     return any((folder / "checkpoints").glob("step-*"))
 
 
+def no_checkpoint(folder: Path, step: int | None, what: str = "checkpoint") -> DataError:
+    """What to say where a run has no such checkpoint: a finished run cannot be continued to make it."""
+    which = f"no whole {what}" + ("" if step is None else f" of step {step}")
+    there = ", ".join(map(str, checkpoint.steps(folder / "checkpoints"))) or "none"
+    if not (folder / "result.json").is_file():
+        advice = "`harness run` continues the run"
+    elif step is None or there == "none":
+        advice = "the run is finished; the same `harness run` with --force trains it anew"
+    else:
+        advice = "the run is finished, so take one of these"
+    return DataError(f"{folder} holds {which} of its configuration. Steps there: {there}; {advice}.")
+
+
 def milestones(cfg: RunConfig) -> range:
     """The steps before the last that are evaluated."""
     every = cfg.execution.evaluate_every or cfg.protocol.steps

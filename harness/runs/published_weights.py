@@ -34,7 +34,7 @@ from harness.system.weights import load_saved, read_tensors, refuse_not_finite, 
 TABLE_TOLERANCE = 1e-3
 # The prefixes of DistributedDataParallel, of torch.compile and of MaskDiT's EDM wrapper.
 WRAPPERS = re.compile(r"((module|_orig_mod|model)\.)*")
-NAMED = 10  # of each kind of mismatch
+NAMED = 10  # an error names this many mismatches of each kind
 READ = "DiT, MaskDiT and MDT v1 can be imported, and DiT as diffusers has it"
 FOREIGN = {  # networks of other projects, by a name that only their weights have
     "REPA, or a method built on it (a SiT with projectors, trained by flow matching)": re.compile(

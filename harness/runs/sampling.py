@@ -64,23 +64,10 @@ def open_run(
     if not world.is_main and step_found is not None:
         found = checkpoint.load_ema(folder / "checkpoints", cfg.sha256, progress.note, step_found)
     if found is None:
-        raise _no_checkpoint(folder, step)
+        raise run_folder.no_checkpoint(folder, step)
     step, weights = found
     network = run_folder.network(cfg, weights, folder)
     return Opened(cfg, network.to(device).eval(), step, _vae_of(folder, device))
-
-
-def _no_checkpoint(folder: Path, step: int | None) -> DataError:
-    """What to say where a run has no such checkpoint: a finished run cannot be continued to make it."""
-    which = "no whole checkpoint" if step is None else f"no whole checkpoint of step {step}"
-    there = ", ".join(map(str, checkpoint.steps(folder / "checkpoints"))) or "none"
-    if not (folder / "result.json").is_file():
-        advice = "`harness run` continues the run"
-    elif step is None or there == "none":
-        advice = "the run is finished; the same `harness run` with --force trains it anew"
-    else:
-        advice = "the run is finished, so take one of these"
-    return DataError(f"{folder} holds {which} of its configuration. Steps there: {there}; {advice}.")
 
 
 def _open_export(folder: Path, device: torch.device, step: int | None) -> Opened:

@@ -3,7 +3,6 @@
 A run that fails does not stop the others. Each child's stderr is kept in a file beside the run folders.
 """
 
-import json
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +31,7 @@ class Task(NamedTuple):
     assignments: tuple[str, ...]
     guided: tuple[float, ...]
     steps: int
-    milestones: int  # that are evaluated besides the last step
+    milestones: int  # how many steps are evaluated besides the last one
     folder: Path
 
     def run_arguments(self) -> list[str]:
@@ -128,7 +127,9 @@ def run(todo: Iterable[Task], watcher: Watcher = lambda task, outcome: None, ext
 def _carry_out(task: Task, watcher: Watcher, extra: Sequence[str]) -> tuple[int, Outcome]:
     log = task.folder.parent.parent / LOGS / f"{task.recipe}-{task.folder.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    code = _process([*task.run_arguments(), *extra], log, lambda: _watched(task, watcher))
+    code = _process(
+        [*task.run_arguments(), *extra], log, lambda: watcher(task, Outcome("begun", _reached(task.folder)))
+    )
     if not code:
         missing = _unmeasured(task)
         for arguments, scale in zip(task.guided_arguments(), task.guided, strict=True):
@@ -154,10 +155,6 @@ def _process(arguments: Sequence[str], log: Path, poll: Callable[[], None]) -> i
     return code
 
 
-def _watched(task: Task, watcher: Watcher) -> None:
-    watcher(task, Outcome("begun", _reached(task.folder)))
-
-
 def _reached(folder: Path) -> int:
     lines, _ = read_lines(folder / "metrics.jsonl", last_bytes=TAIL)  # asked every second, while the run trains
     return max((line["step"] for line in lines if isinstance(line.get("step"), int)), default=0)
@@ -180,7 +177,7 @@ def as_json(found: Iterable[tuple[Task, Outcome]]) -> list[dict]:
             "seed": task.seed,
             "folder": str(task.folder),
             "command": " ".join(["harness", *task.run_arguments()]),
-            **json.loads(json.dumps(outcome._asdict())),
+            **outcome._asdict(),
         }
         for task, outcome in found
     ]

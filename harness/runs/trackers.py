@@ -26,7 +26,7 @@ EVENT_FILE = "events.out.tfevents.harness"  # without host name and time, so tha
 
 class Format(NamedTuple):
     write: Callable[[Sequence[History], Path], list[Path]]  # what was written for each
-    package: str | None  # that it needs
+    package: str | None  # what must be installed for it
     open_with: str  # a sentence with {out}
 
 

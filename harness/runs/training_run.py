@@ -137,7 +137,7 @@ def _carry_out(
         progress.note(warning)
         trained.notes.append(warning)
     started = time.perf_counter()
-    set_precision("fp32")  # of sampling and evaluation, whatever trained
+    set_precision("fp32")  # sampling and evaluation use it, whatever the training used
     evaluations = _evaluate_all(trained.network, cfg, data, yard, folder, world, progress) if yard else {}
     if not world.is_main:
         return None

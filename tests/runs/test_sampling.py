@@ -5,7 +5,7 @@ from small import small_config, trained_a_little
 
 import baselines
 from harness.data.latents import vae
-from harness.runs import sampling
+from harness.runs import folder, sampling
 from harness.system.errors import UsageError
 from harness.system.processes.world import World
 from harness.system.progress import NoProgress
@@ -56,9 +56,9 @@ def test_how_the_sampled_network_is_called_can_be_chosen_anew_and_how_training_w
 def test_a_step_that_is_not_there_is_told_by_those_that_are_and_no_finished_run_is_continued(tmp_path):
     for step in (20, 40):
         (tmp_path / "checkpoints" / f"step-{step:09d}").mkdir(parents=True)
-    said = {False: str(sampling._no_checkpoint(tmp_path, 30))}
+    said = {False: str(folder.no_checkpoint(tmp_path, 30))}
     (tmp_path / "result.json").touch()
-    said[True] = str(sampling._no_checkpoint(tmp_path, 30))
+    said[True] = str(folder.no_checkpoint(tmp_path, 30))
     assert all("of step 30 of its configuration. Steps there: 20, 40; " in text for text in said.values())
     assert said[False].endswith("`harness run` continues the run.")
     assert said[True].endswith("the run is finished, so take one of these.")

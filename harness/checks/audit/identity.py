@@ -15,7 +15,7 @@ from harness.records.finding import RUN_ID
 from harness.records.folders.departures import UNSAID, as_text
 from harness.records.run_folder import RunFolder
 
-NEEDED = ("config.yaml", "manifest.json", "metrics.jsonl", "events.jsonl")  # of a finished run, besides its result
+NEEDED = ("config.yaml", "manifest.json", "metrics.jsonl", "events.jsonl")  # what a finished run has besides its result
 COMMAND_SETS = " --set "
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from harness.checks.doctor.words import in_brief, private
 from harness.checks.finding import FAILURE, OK, WARNING, Finding, failure, warning
 
-LIMIT_SECONDS = 55.0  # of all checks together
+LIMIT_SECONDS = 55.0  # all checks together take no longer
 SCHEMA_VERSION = 2
 SLOW = "Repeat it when the machine is less busy; if that does not help, this part hangs."
 

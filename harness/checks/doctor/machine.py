@@ -15,7 +15,7 @@ SHARED_MEMORY = 64 * 2**20  # what containers have by default
 FILES = 1024  # ImageNet in latents is 313 shards, twice that with mirror images, beside libraries and sockets
 INSTALL = "pip install --force-reinstall torch --index-url ADDRESS"
 TINY_ONLY = "only the tiny recipes are practical"
-BUSY = 0.5  # of a GPU's memory: less than this is free when another program uses the GPU
+BUSY = 0.5  # when less than this share of a GPU's memory is free, another program uses the GPU
 
 
 def cores() -> Finding:

@@ -8,7 +8,7 @@ from harness.system.errors import one_line
 
 PLACES = ("HARNESS_FEATURES", "HARNESS_VAE", "HARNESS_CACHE", "HARNESS_DATA", "HF_HOME", "TORCH_HOME")
 SHOWN = 300  # characters of an error
-SHORTEST_NAME = 4  # of a host: a shorter one may be part of any word
+SHORTEST_NAME = 4  # letters; a shorter name of a host may be part of any word
 
 
 def in_brief(error: BaseException) -> str:

@@ -44,7 +44,7 @@ SHARES = ("precision", "recall", "coverage", "class_accuracy", "precision_adm_fp
 EXACT, TOLERANT = "bit for bit", "within tolerance"
 NOT_KEPT = "not kept"
 UNDECISIVE = ("device count", "device driver", "Python")  # facts that may differ where numbers are the same
-ONLY_EXACT = ("grad_norm", "lr", "images")  # of a log line, compared where every bit counts
+ONLY_EXACT = ("grad_norm", "lr", "images")  # values of a log line that are compared only bit for bit
 HASH = 12
 SEEDS = "another seed ruled out by losses"
 
