@@ -7,7 +7,6 @@ import argparse
 import math
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -273,50 +272,17 @@ def test_networks_of_flow_matching_are_recognised_and_refused(tmp_path, name, mo
         published_weights.read(tmp_path / name)
 
 
-class Planted:
-    """Pickled, it would make a file wherever it is loaded."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("where", ["ema", "args"])
-def test_code_in_a_file_is_refused_and_never_run(tmp_path, zipped, where):
-    path, victim = tmp_path / "official.pt", tmp_path / "victim"
-    document = training_file(official_state("dit"))
-    if where == "ema":
-        document["ema"]["extra"] = Planted(victim)
-    else:
-        document["args"].extra = Planted(victim)
-    torch.save(document, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(DataError, match=r"official\.pt is refused: loading it would call .* Nothing was run"):
-        published_weights.read(path)
-    assert not victim.exists()
-    torch.load(path, weights_only=False)
-    assert victim.exists()  # so the file was really armed
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.99])
-def test_a_truncated_file_is_said_to_be_damaged(tmp_path, zipped, kept):
+def test_a_file_that_is_cut_off_or_no_checkpoint_is_said_to_be_damaged(tmp_path):
     path = tmp_path / "official.pt"
-    torch.save(official_state("dit"), path, _use_new_zipfile_serialization=zipped)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(DataError, match="no PyTorch checkpoint, or a damaged one") as caught:
-        published_weights.read(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
-    path = tmp_path / "official.pt"
-    path.write_text("<html>Not found</html>")
-    with pytest.raises(DataError, match="no PyTorch checkpoint"):
-        published_weights.read(path)
+    contents = [b"", b"<html>Not found</html>"]
+    for zipped in (True, False):
+        torch.save(official_state("dit"), path, _use_new_zipfile_serialization=zipped)
+        contents += [path.read_bytes()[:500], path.read_bytes()[:-500]]
+    for content in contents:
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="no PyTorch checkpoint, or a damaged one") as caught:
+            published_weights.read(path)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_cannot_be_read_says_why(tmp_path):
