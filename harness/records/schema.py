@@ -140,8 +140,8 @@ class EvaluationProtocol(Record):
     @model_serializer(mode="wrap")
     def _without_what_came_later(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out later conditions that are None: the names of evaluations are hashes of their conditions."""
-        later = {("grey_channel", None), ("features_accuracy", None)}
-        return {name: value for name, value in serialize(self).items() if (name, value) not in later}
+        later = ("grey_channel", "features_accuracy")
+        return {name: value for name, value in serialize(self).items() if value is not None or name not in later}
 
 
 class CrossCheck(Record):

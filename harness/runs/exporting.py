@@ -13,10 +13,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -29,7 +29,7 @@ from harness.recipes.config import RunConfig
 from harness.recipes.reading import about
 from harness.records.run_folder import RunFolder
 from harness.records.schema import EXPORT_RECORD as RECORD
-from harness.records.schema import Evaluation, Export, Import, Manifest, read_record, write_atomically, write_record
+from harness.records.schema import Export, Import, Record, read_record, write_atomically, write_record
 from harness.records.store import Run, load_run
 from harness.runs import diffusers_layout, published_weights
 from harness.runs import folder as run_folder
@@ -47,35 +47,16 @@ UNKNOWN_LICENCE = "unknown"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "README.md"
 DIFFUSERS_WEIGHTS = f"{diffusers_layout.FOLDER}/{diffusers_layout.WEIGHTS}"
 DIFFUSERS_CONFIG = f"{diffusers_layout.FOLDER}/{diffusers_layout.CONFIG}"
-# Where a place begins: a file system, a drive, a share, somebody's home, the folder one is in; or a URL.
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")  # a network's name, like stabilityai/sd-vae-ft-ema, is no place
+# All of a place but its last part: a file system, a drive, a share, somebody's home, the folder one is in, or a URL. It
+# ends where a quote, a bracket, a comma, an equals sign or the next option begins. Folders' names may hold spaces, so
+# words after a place up to another slash go too: rather a word too few than a folder too many.
 ROOT = r"(?:~[\w.-]*|[A-Za-z]:|\.{1,2})?[/\\](?=\S)"
 SCHEME = r"[A-Za-z][\w+.-]*:[/\\]{2,}"
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")  # a network's name, like stabilityai/sd-vae-ft-ema, is no place
+INSIDE = r"(?:(?! +-)[^'\"\[\]{},=\n])"
+FOLDERS = re.compile(rf"(?:\b{SCHEME}|(?<![^\s=(:,\[{{<>;|'\"]){ROOT})(?:{INSIDE}*(?<!\s)[/\\])?")
 
-
-def _folders() -> re.Pattern[str]:
-    """All of a place but its last part, wherever it stands in a text: in quotes, bare, or relative and a setting's.
-
-    Bare, it ends where a quote, a bracket, a comma, an equals sign or the next option begins. Folders' names may hold
-    spaces, so words after a place up to another slash go too: rather a word too few than a folder too many. A relative
-    place is one of two folders or more, or with a space in it, where a setting's value or a quoted text begins.
-    """
-    end = r"(?<!\s)[/\\]"  # where a folder's name ends
-    kinds = []
-    for quote in "'\"":
-        opened = rf"(?:(?<=^{quote})|(?<=[\s=(:,\[{{]{quote}))"
-        name = rf"[^{quote}/\\\n]"
-        relative = rf"(?:{name}+[/\\]){{2,}}|{name}* {name}*[/\\]"
-        kinds.append(rf"{opened}(?:(?:{SCHEME}|{ROOT})(?:[^{quote}\n]*{end})?|{relative})")
-    inside = r"(?:(?! +-)[^'\"\[\]{},=\n])"
-    kinds.append(rf"(?:\b{SCHEME}|(?<![^\s=(:,\[{{<>;|'\"]){ROOT})(?:{inside}*{end})?")
-    name = r"(?:(?! +-)[^'\"\[\]{},=/\\\n])"
-    kinds.append(rf"(?<==)(?:(?:{name}+[/\\]){{2,}}|(?={name}* ){name}+[/\\])")
-    return re.compile("|".join(kinds))
-
-
-FOLDERS = _folders()
-
+R = TypeVar("R", bound=Record)
 Weights = Literal["ema", "raw"]
 Format = Literal["safetensors", "diffusers"]
 # Writes the model card from the record, the configuration, the shapes of the weights and the run.
@@ -129,7 +110,8 @@ def export(
             raise DataError(f"{file} {found.damaged.get(file.name, 'is missing')}.")
         found_step, tensors = _weights_of(folder, cfg, step, weights, progress)
         network = run_folder.network(cfg, tensors, folder)  # refuses weights that are not of this configuration
-        portable, sha256 = _without_places(cfg), fingerprint(tensors)
+        places, sha256 = _places_of(cfg, found), fingerprint(tensors)
+        portable = baselines.configured(without_places(cfg.model_dump(mode="json"), places))
         of_these = [
             evaluation
             for evaluation in found.all_evaluations.values()
@@ -145,10 +127,10 @@ def export(
             config_sha256=portable.sha256,
             run_config_sha256=cfg.sha256,
             license=_licence(license, found.imported),
-            manifest=found.manifest and _manifest_without_places(found.manifest),
+            manifest=found.manifest and _copied_without_places(found.manifest, places),
             imported=found.imported,
             result=found.result and found.result.model_copy(update={"evaluations": {}}),
-            evaluations={e.name: Evaluation.model_validate(_everywhere(e.model_dump(mode="json"))) for e in of_these},
+            evaluations={e.name: _copied_without_places(e, places) for e in of_these},
             files={},
         )
         whole = _whole_run(folder) if found.result and found_step == found.result.steps else None
@@ -205,40 +187,33 @@ def _whole_run(folder: Path) -> Run | None:
         return None
 
 
-def _manifest_without_places(manifest: Manifest) -> Manifest:
-    data = manifest.data.model_copy(update={"name": _name_of(manifest.data.name)})
-    return manifest.model_copy(update={"command": without_places(manifest.command), "data": data})
+def without_places(value: Any, known: Sequence[str] = ()) -> Any:
+    """A text, or each text in a document, with the last part alone of every path and URL, which name a machine's owner.
+
+    `known` places go wherever they stand, also where a relative one could not be told from other words.
+    """
+    if isinstance(value, dict):
+        return {name: without_places(inner, known) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [without_places(inner, known) for inner in value]
+    if not isinstance(value, str):
+        return value
+    for place in known:
+        value = value.replace(place, re.split(r"[/\\]", place.rstrip("/\\"))[-1])
+    return FOLDERS.sub("", value)
 
 
-def without_places(text: str) -> str:
-    """`text` with the last part alone of every path and URL: folders of one machine would identify a person."""
-    return FOLDERS.sub("", text)
+def _copied_without_places(record: R, known: Sequence[str]) -> R:
+    return type(record).model_validate(without_places(record.model_dump(mode="json"), known))
 
 
-def _name_of(place: str) -> str:
-    """The last part of what is nothing but a file, a folder or a network's name on the hub, which stays whole."""
-    return place if HUB_NAME.fullmatch(place) and place[0] != "." else re.split(r"[/\\]", place.rstrip("/\\"))[-1]
-
-
-def _everywhere(document: Any, key: str = "") -> Any:
-    """The document with every text in it without places."""
-    if isinstance(document, dict):
-        return {name: _everywhere(value, name) for name, value in document.items()}
-    if isinstance(document, list):
-        return [_everywhere(value) for value in document]
-    if not isinstance(document, str):
-        return document
-    return _name_of(document) if key in ("reference", "vae") else without_places(document)
-
-
-def _without_places(cfg: RunConfig) -> RunConfig:
-    def short(section, *names):
-        values = {name: getattr(section, name) for name in names}
-        return section.model_copy(update={k: _name_of(v) for k, v in values.items() if v is not None})
-
-    return cfg.model_copy(
-        update={"protocol": short(cfg.protocol, "data", "vae"), "evaluation": short(cfg.evaluation, "reference")}
-    )
+def _places_of(cfg: RunConfig, run: RunFolder) -> list[str]:
+    """The places that a run's settings and evaluations name, the longest first."""
+    named = {cfg.protocol.data, cfg.protocol.vae, cfg.evaluation.reference}
+    named |= {run.manifest.data.name} if run.manifest else set()
+    named |= {evaluation.protocol.reference for evaluation in run.all_evaluations.values()}
+    places = {name for name in named if name and re.search(r"[/\\]", name)}
+    return sorted((p for p in places if not HUB_NAME.fullmatch(p) or p[0] == "."), key=len, reverse=True)
 
 
 def _licence(asked: str | None, imported: Import | None) -> str:
