@@ -35,7 +35,7 @@ def config_show(
     """
     found = state.found
     assert found is not None  # read before any command begins
-    usual = {"data": user_data_path, "cache": user_cache_path}  # where the harness looks when nothing is set
+    usual = {"data": user_data_path, "cache": user_cache_path}  # the harness looks there when nothing is set
     rows = []
     for key, variable in settings.FOLDERS.items():
         default = settings.shown(usual[key]("dit-harness")) if key in usual else None

@@ -12,7 +12,7 @@ from harness.system.errors import OutOfTolerance
 
 HEAD = "# Runs carried out again"
 SECTION = "\n## "
-MARKS = {True: "yes", False: "NO", None: ""}  # by whether it is reproduced; None decides nothing
+MARKS = {True: "yes", False: "NO", None: ""}  # what a row says of whether it is reproduced; None decides nothing
 
 
 def reproduce(

@@ -21,7 +21,7 @@ from harness.records.folders.history import History, Point, write_csv
 from harness.system.errors import SetupError, unknown
 
 PROJECT = "dit-harness"
-EVENT_FILE = "events.out.tfevents.harness"  # without host name and time, so that the next export replaces it
+EVENT_FILE = "events.out.tfevents.harness"  # it names no host and no time, so that the next export replaces it
 
 
 class Format(NamedTuple):

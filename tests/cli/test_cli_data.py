@@ -125,7 +125,9 @@ def test_ctrl_c_and_preemption_end_every_process_quietly(number, exit_code, phot
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)  # as a terminal does
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(
+        number
+    )  # a terminal sends it to the group
     _, stderr = process.communicate(timeout=60)  # its processes hold the pipes open while they live
     assert process.returncode == exit_code, stderr
     assert "Traceback" not in stderr

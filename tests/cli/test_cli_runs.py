@@ -308,7 +308,7 @@ def test_show_as_json_stays_json_where_a_number_is_not_finite(tmp_path):
 @pytest.mark.parametrize(
     ("said", "meant"),
     [
-        ("dit-tiny/seed0", "dit-tiny/seed0-"),  # and not maskdit-tiny, which it is a part of
+        ("dit-tiny/seed0", "dit-tiny/seed0-"),  # maskdit-tiny, which holds this name, is not meant
         ("maskdit", "maskdit-tiny/seed0-"),
         ("sweep/sddit-tiny", "sweep/sddit-tiny/seed0-"),
         ("sddit-tiny", "sweep/sddit-tiny/seed0-"),

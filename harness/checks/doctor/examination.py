@@ -92,7 +92,7 @@ class Worker:
     def _stop(self) -> None:
         if self._pool is not None:
             with suppress(ProcessLookupError):
-                os.killpg(self._pid, signal.SIGKILL)  # with all processes that a check started
+                os.killpg(self._pid, signal.SIGKILL)  # all processes that a check started end too
             self._pool.shutdown()
             self._pool = None
 

@@ -31,11 +31,11 @@ from harness.records.run_folder import RunFolder
 from harness.records.schema import Evaluation, EvaluationProtocol, Manifest
 from harness.runs.folder import EVALUATIONS
 
-FIRST_STEPS, FIRST = 30, 0.002  # relative, of every logged part of the loss up to this step
-EARLY_STEPS, EARLY = 100, 0.04  # and up to this
-LATE = 0.08  # and after it
-METRIC, METRIC_UNTRAINED = 0.20, 0.01  # relative, of distances and scores, after training and before it
-SHARE, SHARE_UNTRAINED = 0.05, 0.01  # absolute, of precision, recall and other shares between 0 and 1
+FIRST_STEPS, FIRST = 30, 0.002  # a logged part of the loss up to this step may differ by this share
+EARLY_STEPS, EARLY = 100, 0.04  # a later one up to this step, by this share
+LATE = 0.08  # one after that, by this share
+METRIC, METRIC_UNTRAINED = 0.20, 0.01  # distances and scores, after training and before it, by this share
+SHARE, SHARE_UNTRAINED = 0.05, 0.01  # precision, recall and other shares between 0 and 1, by this amount
 # Kernel distances are differences of means and come out near zero, and below it: a share of such a value says nothing.
 # These are chosen, not measured: small beside what either gives between sets of images that look different.
 NEAR_ZERO = {"kid": 0.002, "cmmd": 0.05}  # absolute, allowed besides METRIC's share
