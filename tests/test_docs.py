@@ -142,9 +142,8 @@ def test_the_table_of_estimates_has_every_recipe_of_the_papers_sizes():
 
 def test_the_reference_of_commands_has_every_command_and_option(generate):
     made = "\n".join(generate.cli())
-    for words in ("## harness run", "### harness data encode", "--micro-batch N", "harness report --check"):
+    for words in ("## `harness run`", "### `harness data encode`", "`--micro-batch N`", "harness report --check"):
         assert words in made
-    assert "--data NAME&#124;DIR" in made  # a bar would end the cell
 
 
 def test_aligned_terms_of_a_docstring_become_a_list():

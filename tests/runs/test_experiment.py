@@ -190,6 +190,7 @@ def test_a_checkpoint_of_another_configuration_stops_the_run_before_anything_is_
     assert (other / "config.yaml").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_run_that_could_not_be_compiled_says_so_in_its_result_and_its_log(tmp_path, monkeypatch):
     from torch._inductor import config
 
