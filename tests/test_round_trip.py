@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from photographs import photographs
+from tiny_run import trained
 
 from harness.data import sources
 from harness.data.latents import encode, vae
@@ -14,7 +15,6 @@ from harness.evaluation.generation import decoder
 from harness.planning.plan import resolve
 from harness.records.schema import Manifest, read_record
 from harness.runs import sampling
-from harness.runs import training_run as experiment
 from harness.system.errors import DataError, UsageError
 from harness.system.processes.world import World
 from harness.system.progress import NoProgress
@@ -36,9 +36,7 @@ def store(photos, tmp_path_factory):
 
 def run(data, out, *assignments):
     settings = [f"data={data}", "width=16", "depth=3", "num_heads=2", "batch_size=8", "steps=6", *assignments]
-    cfg = resolve("dit-tiny", settings)
-    experiment.run(cfg, out, command="", progress=NoProgress(), with_evaluation=False, force=False)
-    return out / cfg.recipe / cfg.run_id
+    return trained(resolve("dit-tiny", settings), out)
 
 
 def test_photographs_become_latents_a_trained_run_and_images_again(store, tmp_path):

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from small import small_config
 
+from harness.recipes.config import RunConfig
 from harness.records.schema import Result
 from harness.records.store import load_run
 from harness.runs import training_run
+from harness.system.progress import NoProgress
 
 EVALUATED = ("num_images=60", "sampling.num_steps=3")
 SIX_STEPS = ("steps=6", "checkpoint_every=2", "log_every=1")
@@ -42,6 +44,12 @@ def run(
         cfg, out, command=f"harness run {method}-tiny", progress=progress, with_evaluation=with_evaluation, force=force
     )
     return result, out / f"{method}-tiny" / cfg.run_id, progress.notes
+
+
+def trained(cfg: RunConfig, out: Path, command: str = "harness run", *, evaluate: bool = False) -> Path:
+    """The folder of a run of this configuration."""
+    training_run.run(cfg, out, command=command, progress=NoProgress(), with_evaluation=evaluate, force=False)
+    return out / cfg.recipe / cfg.run_id
 
 
 def weights_of(folder: Path) -> dict[str, str]:

@@ -7,18 +7,16 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import invoke
 from run_folders import write_run
 from run_spoilings import SPOILINGS, continued, edit, flipped, last, lines, setting
 from small import small_config
-from typer.testing import CliRunner
+from tiny_run import trained
 
 from harness.checks.audit import audit as auditing
 from harness.checks.audit import privacy
 from harness.checks.audit.audit import WHAT
-from harness.cli import app
-from harness.runs import training_run as experiment
 from harness.system.errors import DataError
-from harness.system.progress import NoProgress
 
 COMMITTED = Path(__file__).parents[2] / "reports"
 
@@ -30,8 +28,7 @@ def made(tmp_path_factory):
     assignments = ["steps=12", "num_images=50", "num_steps=4", "untrained=false", "metrics=[fd]"]
     cfg = small_config("dit", *assignments)
     command = " ".join(["harness run dit-tiny", *(f"--set {text}" for text in ["width=16", *assignments])])
-    experiment.run(cfg, root, command=command, progress=NoProgress(), with_evaluation=True, force=False)
-    return root / cfg.recipe / cfg.run_id
+    return trained(cfg, root, command, evaluate=True)
 
 
 @pytest.fixture
@@ -116,7 +113,7 @@ def test_a_milestone_may_keep_its_average_alone(run):
 
 
 def test_the_committed_runs_pass(tmp_path):
-    done = CliRunner().invoke(app, ["audit", str(COMMITTED / "demo"), "--json", "--out", str(tmp_path / "new")])
+    done = invoke("audit", str(COMMITTED / "demo"), "--json", "--out", str(tmp_path / "new"))
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
     assert document["num_runs"] == 4
@@ -129,7 +126,7 @@ def test_the_committed_runs_pass(tmp_path):
 
 def test_a_damaged_file_ends_with_6_and_is_named(run):
     flipped("optimizer.pt")(run)
-    done = CliRunner().invoke(app, ["audit", str(run)], env={"COLUMNS": "80"})
+    done = invoke("audit", str(run))
     assert done.exit_code == 6
     assert "optimizer.pt is damaged" in done.output
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -138,7 +135,7 @@ def test_a_damaged_file_ends_with_6_and_is_named(run):
 def test_where_there_is_no_run_it_ends_with_4(tmp_path):
     with pytest.raises(DataError):
         auditing.audit([tmp_path])
-    assert CliRunner().invoke(app, ["audit", str(tmp_path)]).exit_code == 4
+    assert invoke("audit", str(tmp_path)).exit_code == 4
 
 
 def test_a_thousand_records_take_well_under_a_minute(tmp_path):

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import pytest
 import spoiled_checks
-from typer.testing import CliRunner
+from command_line import invoke
 
 from harness.checks.doctor import environment, examination, folders, libraries, machine
 from harness.checks.doctor.examination import Check
 from harness.checks.doctor.words import private
 from harness.checks.finding import failure, ok, warning
-from harness.cli import app
 from harness.cli.app.answer import show
 from harness.cli.doctor import lines
 
@@ -253,7 +252,7 @@ def test_findings_name_no_home_no_host_and_no_folder_that_a_variable_names(monke
 
 @pytest.mark.slow
 def test_the_whole_doctor_answers_once_on_stdout(tmp_path):
-    done = CliRunner().invoke(app, ["doctor", "--json"])
+    done = invoke("doctor", "--json")
     document = json.loads(done.stdout)
     checks, summary = document["checks"], document["summary"]
     assert [check for check in checks if check["status"] == "failure"] == []

@@ -6,29 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from command_line import invoke as harness
 from small import small_config
-from typer.testing import CliRunner
+from tiny_run import trained
 
-from harness.cli import app
 from harness.evaluation.images.uint8 import to_uint8
 from harness.records.schema import Evaluation, read_record
-from harness.runs import training_run as experiment
-from harness.system.progress import NoProgress
 
 DIGITS = ("--features", "digits", "--reference", "digits")
-
-
-def harness(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A small trained run, not evaluated yet."""
-    cfg = small_config("dit", "num_images=60", "sampling.num_steps=3")
-    out = tmp_path_factory.mktemp("runs")
-    experiment.run(cfg, out, command="", progress=NoProgress(), with_evaluation=False, force=False)
-    return out / "dit-tiny" / cfg.run_id
+    return trained(small_config("dit", "num_images=60", "sampling.num_steps=3"), tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture

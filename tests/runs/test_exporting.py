@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from command_line import invoke
 from huggingface_hub import ModelCard
 from official import official_state
 from run_folders import write_run
 from safetensors import safe_open
 from small import small_config
-from typer.testing import CliRunner
+from tiny_run import trained
 
 import baselines
-from harness.cli import app
 from harness.model.shape import shape_of
 from harness.planning.plan import resolve
 from harness.recipes.plugins import built_in
@@ -28,7 +28,6 @@ from harness.records.schema import Evaluation, EvaluationProtocol, Export, Manif
 from harness.records.store import find_runs, load_run
 from harness.reporting import model_card
 from harness.runs import exporting, importing, sampling
-from harness.runs import training_run as experiment
 from harness.runs.exporting import without_places
 from harness.system import locks
 from harness.system.errors import DataError, UsageError
@@ -50,10 +49,7 @@ def runs(tmp_path_factory):
     out, folders = tmp_path_factory.mktemp("runs"), {}
     for method in baselines.names():
         cfg = small_config(method, "keep_last=2", "keep_every=2", "checkpoint_every=1", "sampling.num_steps=3")
-        experiment.run(
-            cfg, out, command=f"harness run {method}-tiny", progress=NoProgress(), with_evaluation=False, force=False
-        )
-        folders[method] = out / cfg.recipe / cfg.run_id
+        folders[method] = trained(cfg, out, f"harness run {method}-tiny")
         (folders[method] / "evaluations").mkdir()
     return folders
 
@@ -121,11 +117,11 @@ def test_an_export_is_listed_as_one_and_not_taken_for_a_run_that_goes_on(runs, t
     assert (entry.state, entry.reason, entry.steps_done, entry.recipe) == ("exported", "", record.step, "dit-tiny")
     _, (left_out,) = find_runs([tmp_path])
     assert left_out.reason.startswith("exported: ")
-    listed = CliRunner().invoke(app, ["runs", "list", str(tmp_path)])
+    listed = invoke("runs", "list", str(tmp_path))
     assert (listed.exit_code, "1 run: 1 exported." in listed.stdout) == (0, True)
     with pytest.raises(UsageError, match="is an exported network and not a run"):
         removal.plan(entry.path, tmp_path, force=True)
-    assert CliRunner().invoke(app, ["runs", "show", str(entry.path)]).exit_code == 0
+    assert invoke("runs", "show", str(entry.path)).exit_code == 0
     (entry.path / "export.json").write_text("{")
     assert [entry.state for entry in survey([tmp_path])] == ["damaged"]
 
@@ -211,10 +207,10 @@ def test_what_is_no_run_or_an_export_already_is_refused(runs, tmp_path):
 
 def test_the_command_names_the_folder_and_refuses_a_second_time(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["export", str(runs["dit"])])
+    done = invoke("export", str(runs["dit"]))
     assert done.exit_code == 0, done.stderr
     assert exporting.load(tmp_path / done.stdout.strip()).record.run == f"dit-tiny/{runs['dit'].name}"
-    again = CliRunner().invoke(app, ["export", str(runs["dit"])])
+    again = invoke("export", str(runs["dit"]))
     assert (again.exit_code, again.stdout) == (2, "")
     assert again.stderr.startswith("error: ")
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from command_line import invoke
 from small import small_config
-from typer.testing import CliRunner
+from tiny_run import trained
 
-from harness.cli import app
 from harness.cli import reproduce as cli_reproduce
 from harness.recipes.naming import digest
 from harness.records import provenance
@@ -23,7 +23,6 @@ from harness.records.finding import found_below
 from harness.records.run_folder import RunFolder
 from harness.records.schema import Manifest, read_record
 from harness.records.store import find_runs
-from harness.runs import training_run as experiment
 from harness.runs.reproduce import comparison
 from harness.runs.reproduce.comparison import EXACT, TOLERANT
 from harness.runs.reproduce.reproduce import reproduce, restored
@@ -55,10 +54,7 @@ def made(tmp_path_factory):
     cfg = small_config("sddit", "steps=6", "num_images=50", "num_steps=3", "untrained=false", "metrics=[fd,precision]")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(provenance, "git_state", lambda: ("c" * 40, None))
-        experiment.run(
-            cfg, root, command="harness run sddit-tiny", progress=NoProgress(), with_evaluation=True, force=False
-        )
-    return root / cfg.recipe / cfg.run_id
+        return trained(cfg, root, "harness run sddit-tiny", evaluate=True)
 
 
 @pytest.fixture
@@ -103,19 +99,13 @@ def test_a_run_that_was_stopped_by_a_signal_and_continued_is_reproduced(tmp_path
             os.kill(os.getpid(), signal.SIGTERM)
         return taken(self, batch, step, **asked)
 
-    def run():
-        experiment.run(
-            cfg, tmp_path / "r", command="harness run", progress=NoProgress(), with_evaluation=False, force=False
-        )
-
     monkeypatch.setattr(TrainStep, "__call__", signalled)
     with pytest.raises(Preempted, match="SIGTERM at step 4: saved"):
-        run()
+        trained(cfg, tmp_path / "r")
     monkeypatch.setattr(TrainStep, "__call__", taken)
-    run()
-    folder = tmp_path / "r" / cfg.recipe / cfg.run_id
+    folder = trained(cfg, tmp_path / "r")
     assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [5, 6]
-    done = CliRunner().invoke(app, ["reproduce", str(folder), "--out", str(tmp_path / "again"), "--json"])
+    done = invoke("reproduce", str(folder), "--out", str(tmp_path / "again"), "--json")
     assert done.exit_code == 0, done.output
 
 
@@ -134,9 +124,7 @@ def test_a_number_that_is_not_the_same_is_not_reproduced(record):
     lines = [json.loads(line) for line in (record / "metrics.jsonl").read_text().splitlines()]
     lines[-1]["loss"] *= 1 + 1e-12
     (record / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    done = CliRunner().invoke(
-        app, ["reproduce", str(record), "--out", str(record.parents[1] / "again"), "--json"], env={"COLUMNS": "80"}
-    )
+    done = invoke("reproduce", str(record), "--out", str(record.parents[1] / "again"), "--json")
     assert done.exit_code == 6, done.output
     document = json.loads(done.stdout)
     assert [row["what"][:5] for row in document["rows"] if row["reproduced"] is False] == ["loss,"]
@@ -271,7 +259,7 @@ def test_where_no_early_line_is_logged_losses_cannot_tell_and_it_is_no_reproduct
         assert "cannot tell by losses" in document["verdict"]
         assert "**cannot tell by losses" in cli_reproduce.added("", document, "harness reproduce x")
         out = str(record.parents[1] / "again")
-        done = CliRunner().invoke(app, ["reproduce", str(record), "--out", out, "--steps", "4"])
+        done = invoke("reproduce", str(record), "--out", out, "--steps", "4")
     assert done.exit_code == 6
     assert "--set log_every=20" in done.output
 
