@@ -9,6 +9,7 @@ from harness.cli.app import defaults
 from harness.cli.app.answer import note, show
 from harness.cli.app.layout import columns_by_row
 from harness.cli.app.options import Json, option
+from harness.cli.app.state import state
 from harness.system.errors import SetupError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def doctor(
 
     Examples: harness doctor · harness doctor --json · harness doctor --nproc 8
     """
+    state.set_variable("HF_HUB_OFFLINE", "1")  # before a library reads it
     from harness.checks.doctor.checks import checks
     from harness.checks.doctor.examination import examine
 

@@ -2,7 +2,7 @@
 
 import pytest
 import terminal
-from command_line import too_wide
+from command_line import flowing, too_wide
 from run_folders import write_run
 
 PROGRESS = """
@@ -103,10 +103,10 @@ def test_an_error_is_broken_between_words_on_a_terminal_and_one_line_elsewhere(f
     assert shown.exit_code == 2
     assert len(shown.lines) > 2
     assert max(map(len, shown.lines)) <= 40
-    said = " ".join(line for line in shown.lines if line)
+    said = flowing(" ".join(shown.lines))
     assert said.startswith("error: harness run has no option --stesp. Did you mean --steps")
     wide = terminal.run("run", "dit-tiny", "--stesp", "3", cwd=folder, columns=200, stdout=False)
-    assert " ".join(line for line in wide.lines if line) == said
+    assert flowing(" ".join(wide.lines)) == said
 
 
 def test_the_table_of_a_sweep_fits_a_narrow_terminal_and_ends_with_the_cursor_shown(tmp_path):

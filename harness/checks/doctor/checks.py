@@ -47,7 +47,7 @@ def checks(nproc: int, known: "Known") -> list[Check]:
         Check(FILES, "imagenet-256", partial(weights.latents, "imagenet-256", "no training on ImageNet yet")),
         Check(FILES, "imagenet-512", partial(weights.latents, "imagenet-512")),
         *_of_methods(),
-        Check(SMALL, "all-reduce", partial(processes.all_reduce, nproc), 50),
+        Check(SMALL, "all-reduce", partial(processes.all_reduce, nproc)),
     ]
 
 

@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import sys
-import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -95,13 +94,7 @@ def _where_taken() -> str:
 
 def fitted(message: str) -> str:
     """A message in lines of the terminal that stderr is, broken between words; elsewhere as it is."""
-    if not sys.stderr.isatty():
-        return message
-    room = layout.width(sys.stderr)
-    folded = (
-        textwrap.wrap(line, room, break_on_hyphens=False, break_long_words=False) for line in message.splitlines()
-    )
-    return "\n".join(part for parts in folded for part in parts or [""])
+    return "\n".join(layout.fitted(message.splitlines(), sys.stderr)) if sys.stderr.isatty() else message
 
 
 def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], Iterable[str | Path]]) -> None:

@@ -69,19 +69,19 @@ def short_count(steps: int) -> str:
     return f"{steps // 1000}k" if steps and steps % 1000 == 0 else str(steps)
 
 
-def fitted(lines: Iterable[str | Path]) -> list[str]:
+def fitted(lines: Iterable[str | Path], stream: TextIO | None = None) -> list[str]:
     """The lines, those that are too wide in several, which are indented by two more.
 
     A Path stays in one line and a long word stays whole, so that they can be copied.
     """
-    made = []
+    made, room = [], width(stream)
     for line in lines:
         text = shown(str(line))
-        if isinstance(line, Path) or len(text) <= width():
+        if isinstance(line, Path) or len(text) <= room:
             made.append(text)
         else:
             rest = " " * (len(text) - len(text.lstrip()) + 2)
-            made += textwrap.wrap(text, width(), subsequent_indent=rest, break_on_hyphens=False, break_long_words=False)
+            made += textwrap.wrap(text, room, subsequent_indent=rest, break_on_hyphens=False, break_long_words=False)
     return made
 
 
