@@ -9,6 +9,7 @@ from typing import Any
 from harness.cli.app.layout import columns, columns_by_row, short_count, shown
 from harness.recipes.config import leaves
 from harness.records.folders.departures import as_text
+from harness.system.files import in_words
 
 Document = Mapping[str, Any]
 NO_VALUE = "-"
@@ -126,7 +127,7 @@ def _facts(document: Document) -> list[str]:
 
 def _fact(key: str, value: Any) -> str:
     if key.endswith("bytes") and isinstance(value, int):
-        return size(value)
+        return in_words(value)
     if isinstance(value, float):
         return _number(value, 4)
     if isinstance(value, list):
@@ -196,8 +197,8 @@ def _files(files: Sequence[Document]) -> list[list[str]]:
     rows = []
     for f in files:
         number = f"{f['files']} file{'' if f['files'] == 1 else 's'}" if f["name"].endswith("/") else ""
-        rows.append([f["name"], size(f["bytes"]), number])
-    return [*rows, ["all", size(sum(f["bytes"] for f in files)), ""]]
+        rows.append([f["name"], in_words(f["bytes"]), number])
+    return [*rows, ["all", in_words(sum(f["bytes"] for f in files)), ""]]
 
 
 def of_removals(document: Document) -> list[str]:
@@ -206,18 +207,10 @@ def of_removals(document: Document) -> list[str]:
     if not document["runs"]:
         return [*lines, "there is nothing to remove."]
     for run in document["runs"]:
-        lines.append(f"{run['run']} ({run['state']}): {', '.join(run['files']) or 'nothing'}, {size(run['bytes'])}")
+        lines.append(f"{run['run']} ({run['state']}): {', '.join(run['files']) or 'nothing'}, {in_words(run['bytes'])}")
         lines += [f"  stay: {', '.join(run['kept'])}"] if run["kept"] else []
     verb = "freed" if document["removed"] else "would be freed"
-    return [*lines, f"{size(document['bytes'])} ({document['bytes']:,} bytes) {verb}."]
-
-
-def size(count: int) -> str:
-    """Bytes as a person reads them."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}"
-    return f"{count} B"
+    return [*lines, f"{in_words(document['bytes'])} ({document['bytes']:,} bytes) {verb}."]
 
 
 def _number(value: Any, digits: int) -> str:

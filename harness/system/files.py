@@ -39,6 +39,14 @@ def read_limited(path: Path, most: int) -> bytes:
         return file.read(status.st_size)
 
 
+def in_words(size: int | float) -> str:
+    """A number of bytes as a person reads it: "64.0 MB"."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size:.0f} B"
+
+
 def sync(path: Path) -> None:
     """Make a file's content, or the names in a folder, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)

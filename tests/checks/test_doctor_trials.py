@@ -66,7 +66,7 @@ def test_a_reference_that_is_not_there_comes_with_its_address_and_place():
     path.parent.mkdir()
     path.write_bytes(bytes(2048))
     assert absent.status == "warning"
-    assert weights.reference("VIRTUAL_imagenet256_labeled.npz", "no FID yet").found == f"{path}, 2 KiB"
+    assert weights.reference("VIRTUAL_imagenet256_labeled.npz", "no FID yet").found == f"{path}, 2.0 kB"
 
 
 # A run in small --------------------------------------------------------------------------------------------------

@@ -5,9 +5,8 @@ import secrets
 import shutil
 from pathlib import Path
 
-from harness.checks.doctor.words import in_words
 from harness.checks.finding import Finding, failure, ok, warning
-from harness.system.files import sync
+from harness.system.files import in_words, sync
 
 MIB, GIB = 2**20, 2**30
 FULL, SCARCE = 200 * MIB, 5 * GIB  # free; the weights of Inception and one VAE take 0.4 GiB, a checkpoint of S/2 0.5

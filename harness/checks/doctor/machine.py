@@ -6,8 +6,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from harness.checks.doctor.words import in_brief, in_words
+from harness.checks.doctor.words import in_brief
 from harness.checks.finding import FAILURE, WARNING, Finding, failure, ok, warning
+from harness.system.files import in_words
 
 GIB = 2**30
 LITTLE_MEMORY, TOO_LITTLE_MEMORY = 4 * GIB, 1 * GIB  # available: the tiny recipes and their evaluation take about 1.5

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from harness.checks.doctor.words import in_words
 from harness.checks.finding import Finding, failure, ok, warning
+from harness.system.files import in_words, sha256_of
 
 if TYPE_CHECKING:
     from harness.model.pretrained import Pretrained
@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
 def published(name: str, without: str = "", how: str = "") -> Finding:
     """The weights of "inception", of a VAE by its id, of "dinov2" or "clip"; `without` says what cannot be done yet."""
-    from harness.system.files import sha256_of
-
     weights = _pretrained(name)
     path = weights.find()
     if path is None:

@@ -1,4 +1,4 @@
-"""The words of findings: errors in one line, sizes, and texts without private names."""
+"""The words of findings: errors in one line, and texts without private names."""
 
 import os
 import socket
@@ -14,15 +14,6 @@ SHORTEST_NAME = 4  # letters; a shorter name of a host may be part of any word
 def in_brief(error: BaseException) -> str:
     """The kind of an error and what it says, on one line of at most SHOWN characters."""
     return f"{type(error).__name__}: {one_line(error)}"[:SHOWN]
-
-
-def in_words(size: float) -> str:
-    """Bytes as people write them: 64 MiB."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit in ("bytes", "KiB") else f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:.3g} TiB"
 
 
 def private(text: str) -> str:
