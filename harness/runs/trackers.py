@@ -25,8 +25,9 @@ EVENT_FILE = "events.out.tfevents.harness"  # it names no host and no time, so t
 
 
 class Format(NamedTuple):
-    write: Callable[[Sequence[History], Path], list[Path]]  # what was written for each
-    package: str | None  # what must be installed for it
+    """A format has the name of the package that writes it, but for csv, which needs none."""
+
+    write: Callable[[Sequence[History], Path], list[Path]]  # it returns what was written for each history
     open_with: str  # a sentence with {out}
 
 
@@ -34,9 +35,8 @@ def require(name: str) -> None:
     """Raises UsageError when there is no such format, SetupError when its package is missing. Imports nothing."""
     if name not in FORMATS:
         raise unknown("format", name, FORMATS)
-    package = FORMATS[name].package
-    if package and find_spec(package) is None:
-        raise SetupError(f"{package} is not installed, and this export is written by it: {_install(package)}")
+    if name != "csv" and find_spec(name) is None:
+        raise SetupError(f"{name} is not installed, and this export is written by it: {_install(name)}")
 
 
 def export(histories: Sequence[History], name: str, out: Path) -> list[Path]:
@@ -177,8 +177,8 @@ def _to_trackio(histories: Sequence[History], out: Path) -> list[Path]:
 
 
 FORMATS = {
-    "csv": Format(_to_csv, None, "One folder a run: history.csv, evaluations.csv, config.csv."),
-    "tensorboard": Format(_to_tensorboard, "tensorboard", "Open it: tensorboard --logdir {out}"),
-    "wandb": Format(_to_wandb, "wandb", "Upload an offline run, if you want to: wandb sync {out}/wandb/offline-run-*"),
-    "trackio": Format(_to_trackio, "trackio", "Open it: TRACKIO_DIR={out} trackio show --project " + PROJECT),
+    "csv": Format(_to_csv, "One folder a run: history.csv, evaluations.csv, config.csv."),
+    "tensorboard": Format(_to_tensorboard, "Open it: tensorboard --logdir {out}"),
+    "wandb": Format(_to_wandb, "Upload an offline run, if you want to: wandb sync {out}/wandb/offline-run-*"),
+    "trackio": Format(_to_trackio, "Open it: TRACKIO_DIR={out} trackio show --project " + PROJECT),
 }
