@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from harness.cli.app import completion, defaults
+from harness.cli.app import completion, defaults, options
 from harness.cli.app.answer import note, show
 from harness.cli.app.layout import columns
-from harness.cli.app.options import EXECUTION, RUNS, Assignments, Json, NumSteps, Precision, RunsOut, argument, option
+from harness.cli.app.options import EXECUTION, RUNS, Assignments, Json, NumSteps, RunsOut, argument, option
 from harness.cli.app.processes import (
     Launcher,
     Nodes,
@@ -47,7 +47,7 @@ def run(
     no_eval: Annotated[bool, option("Train only.", name="--no-eval")] = False,
     force: Annotated[bool, option("Start over, even if the run is finished.", name="--force")] = False,
     pipeline: Annotated[
-        Literal["cached", "online-vae"] | None,
+        options.Pipeline | None,
         option(
             "cached, or online-vae: encode the images of --data in every step. Default: the recipe's.",
             "NAME",
@@ -55,10 +55,10 @@ def run(
         ),
     ] = None,
     precision: Annotated[
-        Precision | None, option("fp32, tf32 or bf16. Default: the recipe's.", "NAME", panel=EXECUTION)
+        options.Precision | None, option("fp32, tf32 or bf16. Default: the recipe's.", "NAME", panel=EXECUTION)
     ] = None,
     compile_: Annotated[
-        Literal["on", "off", "auto"] | None,
+        options.CompileMode | None,
         option("on, off, or auto: eager where it fails. Default: the recipe's.", "MODE", "--compile", panel=EXECUTION),
     ] = None,
     micro_batch: Annotated[

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
@@ -10,7 +10,10 @@ from harness.cli.app import completion
 from harness.system.errors import UsageError
 
 EXECUTION = "Execution"  # heading of the options that change how a command is carried out
-PRECISIONS, COMPILE, PIPELINES = ("fp32", "tf32", "bf16"), ("on", "off", "auto"), ("cached", "online-vae")
+Precision = Literal["fp32", "tf32", "bf16"]
+CompileMode = Literal["on", "off", "auto"]
+Pipeline = Literal["cached", "online-vae"]
+PRECISIONS, COMPILE, PIPELINES = map(get_args, (Precision, CompileMode, Pipeline))
 RUNS = Path("runs")
 LATEST = Path("reports/latest")
 
@@ -68,4 +71,3 @@ RunName = Annotated[
 RunsOut = Annotated[Path, option("Where run folders go.", "DIR")]
 RecipeName = Annotated[str, argument("Which recipe; harness recipes list names them.", "RECIPE", completion.recipes)]
 NumSteps = Annotated[int | None, option("Training steps: 250, 400k, 1.5M.", "N", parser=count)]
-Precision = Literal["fp32", "tf32", "bf16"]
