@@ -116,7 +116,7 @@ def test_the_self_test_passes_and_fails_when_a_metric_is_wrong(monkeypatch):
 
 BAD = {
     "absent": lambda path, images: None,
-    "other keys": lambda path, images: np.savez(path, images=images),
+    "other keys": lambda path, images: np.savez(path, pictures=images),
     "floats": lambda path, images: np.savez(path, arr_0=images / 127.5 - 1),
     "flat": lambda path, images: np.savez(path, arr_0=np.full_like(images, 9)),
     "copies": lambda path, images: np.savez(path, arr_0=np.repeat(images[:2], 30, 0)),
