@@ -146,7 +146,10 @@ class InMemory(Dataset):
 
     def _mirrored(self, values: Tensor, indices: Tensor) -> Tensor:  # (N, ...), (B,) -> (B, ...)
         """The values of these images; mirrored, where they have places, for an index from N on."""
-        mirrored, chosen = indices >= len(self), values[indices % len(self)]
-        if values.dim() == 4 and mirrored.any():
-            chosen = torch.where(mirrored[:, None, None, None], chosen.flip(-1), chosen)
-        return chosen
+        chosen = values[indices % len(self)]
+        return mirrored_where(indices >= len(self), chosen) if values.dim() == 4 else chosen
+
+
+def mirrored_where(mirrored: Tensor, images: Tensor) -> Tensor:  # (B,) bool, (B, C, S, S) -> the same
+    """Those images mirrored, the others as they are."""
+    return torch.where(mirrored[:, None, None, None], images.flip(-1), images) if mirrored.any() else images

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harness.data.dataset import Dataset
+from harness.data.dataset import Dataset, mirrored_where
 from harness.data.images import reading
 from harness.data.images.fitting import adm_centre_crop
 from harness.data.latents import vae
@@ -103,13 +103,11 @@ class Decoder:
         shared_by = launch.current().local_size
         self._pool = ThreadPoolExecutor(max(1, min(16, launch.processors() // shared_by)), "decoder")
 
-    def decode(self, files: Sequence[str], mirrored: Sequence[bool] | None = None) -> Tensor:  # (B, C, S, S) uint8
+    def decode(self, files: Sequence[str]) -> Tensor:  # (B, C, S, S) uint8
         """Raises DataError for the first file that is no sound image."""
         images = torch.empty(len(files), self._channels, self._size, self._size, dtype=torch.uint8)
         for row, pixels in enumerate(self._pool.map(self._decode, files)):
             images[row] = torch.from_numpy(pixels).permute(2, 0, 1)
-        if mirrored is not None and any(mirrored):
-            images = torch.where(torch.tensor(mirrored)[:, None, None, None], images.flip(-1), images)
         return images
 
     def shapes(self, files: Sequence[str]) -> list[tuple[int, int, int]]:  # (H, W, C) each
@@ -186,7 +184,7 @@ class ImageFolder(EncodedInStep):
         """Decoded and cropped images."""
         images = indices % len(self)
         files = [self.listing.files[image] for image in images.tolist()]
-        return self._decoder.decode(files, (indices >= len(self)).tolist()), self.labels[images]
+        return mirrored_where(indices >= len(self), self._decoder.decode(files)), self.labels[images]
 
 
 # Listing ---------------------------------------------------------------------------------------------------------

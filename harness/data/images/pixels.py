@@ -10,7 +10,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from harness.data.dataset import Dataset
+from harness.data.dataset import Dataset, mirrored_where
 from harness.model.randomness import Draw
 from harness.recipes.seeds import mix
 from harness.system.errors import DataError, UsageError
@@ -80,11 +80,9 @@ class Pixels(Dataset):
         return torch.cat([self._held, self._held.flip(-1)])
 
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:  # (B,) -> (B, C, S, S) uint8, (B,) int64
-        rows, mirrored = indices % len(self), indices >= len(self)
+        rows = indices % len(self)
         images = self._held[rows] if self.in_memory else self._source(self._places[rows])
-        if mirrored.any():
-            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-        return images, self.labels[rows]
+        return mirrored_where(indices >= len(self), images), self.labels[rows]
 
     def to_clean(self, stored: Tensor, draw: Draw) -> Tensor:  # (B, C, S, S) uint8 -> float32 in [-1, 1]
         return stored.float() / 127.5 - 1
