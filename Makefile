@@ -1,13 +1,14 @@
 # Everything from a fresh clone, with nothing installed but Python 3.11 or newer and make.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable
 # Packages are installed without bytecode, so the first use must be able to leave it behind.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all lint types bench coverage mutants faults fuzz docs clean
 
 # The whole story: four methods trained, sampled, evaluated, drawn and tabulated in reports/demo/.
-demo: .venv/installed
+demo: .venv/harness
 	$(BIN)/harness demo
 
 # Everything but the long tests, which are marked `slow`. One worker a core, one thread each.
@@ -40,12 +41,12 @@ faults: .venv/installed
 
 # Bytes that find new ways through the readers of arrays, weights and latents; needs the extra `fuzz`, of Linux.
 fuzz: .venv/installed
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
+	$(INSTALL) '.[fuzz]'
 	OMP_NUM_THREADS=1 $(BIN)/python tests/hostile/fuzz.py
 
 # The site, in site/; it loads nothing from elsewhere.
 docs: .venv/installed
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(INSTALL) '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/installed
@@ -55,7 +56,12 @@ bench: .venv/installed
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .benchmarks .coverage
 
-.venv/installed: pyproject.toml constraints.txt
+# What a run needs. The tests' packages take as much room again, and the demo does without them.
+.venv/harness: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(INSTALL) .
+	touch $@
+
+.venv/installed: .venv/harness
+	$(INSTALL) '.[test]'
 	touch $@

@@ -2,12 +2,14 @@
 
 import sys
 
+from harness.system.allocator import keep_freed_memory
 from harness.system.errors import Interrupted, Preempted
 from harness.system.processes.signals import preemption_raises
 
 
 def main() -> None:
     """Carry out the command line. Signals end it with their exit codes from the start, also while modules are read."""
+    keep_freed_memory()
     again = "Repeat the command."
     try:
         with preemption_raises(again):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from harness.bench.official_checkout import Checkout, Project
 from harness.model.shape import Shape
+from harness.system import allocator
 from harness.system.errors import UsageError, unknown
 from harness.system.precision import tf32_restored
 
@@ -125,6 +126,7 @@ class OfficialStep(ABC):
             "compiled": self.compiled,
             "pipeline": "cached",
             "attention": "fused, torch's choice of kernel" if fused else "matrix products",
+            "allocator": allocator.state(),
             "packages": {name: version(name) for name in {path.split(".")[0] for path in self.project.packages}},
             "optimizer": self.optimizer_name,
             "ema": "0.9999, one parameter after another",

@@ -9,6 +9,7 @@ import baselines
 from harness.data import sources
 from harness.data.loader import Loader, rows_of
 from harness.recipes.config import RunConfig
+from harness.system import allocator
 from harness.system.precision import deterministic, set_precision
 from harness.system.processes.world import World
 from harness.training.step import TrainStep
@@ -62,5 +63,6 @@ class HarnessStep:
             "activation_checkpointing": execution.activation_checkpointing,
             "deterministic": execution.deterministic,
             "residency": execution.residency,
+            "allocator": allocator.state(),
             "notes": [f"not compiled: {self._step.not_compiled}"] if self._step.not_compiled else [],
         }

@@ -91,7 +91,7 @@ class Protocol(Settings):
     precision: Literal[
         "fp32", "tf32", "bf16"
     ]  # matrix products are computed in it; weights, their average and losses stay fp32
-    compile: bool | Literal["auto"]  # auto: run uncompiled where compiling fails, and say so in the result
+    compile: bool | Literal["auto"]  # auto: not where the run is too short or compiling fails; the result says so
     optimizer: str = "adamw"  # one of harness.model.optimizers.OPTIMIZERS
     clip: float | None = Field(None, gt=0, allow_inf_nan=False)  # largest norm of the whole gradient; null: any
     warmup: int = Field(0, ge=0)  # first steps, in which the learning rate grows from 0 along a line

@@ -16,6 +16,7 @@ import harness
 from harness.recipes import plugins
 from harness.recipes.config import RunConfig
 from harness.records.schema import DataIdentity, Device, Manifest
+from harness.system import allocator
 from harness.system.errors import UsageError
 
 COMMIT = "HARNESS_COMMIT"  # the variable that names the commit of a copy without .git
@@ -51,6 +52,7 @@ def describe(
         world_size=world_size,
         command=command,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        allocator=allocator.state(),
     )
 
 

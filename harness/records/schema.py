@@ -104,6 +104,7 @@ class Manifest(Record):
     world_size: int = 1  # processes
     command: str
     started_at: str  # UTC, ISO 8601
+    allocator: Literal["default", "kept"] | None = None  # of the host's memory; None: an older version did not say
 
 
 class EvaluationProtocol(Record):

@@ -213,10 +213,15 @@ class Trial:
 
     @cached_property
     def machine(self) -> str:
-        """Runs with equal machines may be compared by their speeds and memory: hardware, arithmetic, compiler."""
+        """Runs with equal machines may be compared by their speeds and memory: hardware, arithmetic, compiler.
+
+        And by the allocator of the host's memory, where the host is what computes.
+        """
         result = self.run.result
+        kept = self.run.manifest.allocator == "kept" and result.device.kind == "cpu"
         return digest(
             {
+                **({"allocator": "kept"} if kept else {}),
                 "device": result.device.model_dump(mode="json"),
                 "processes": result.world_size,
                 "arithmetic": self.run.manifest.precision,

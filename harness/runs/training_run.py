@@ -25,7 +25,7 @@ from harness.records.schema import Device, Evaluation, Result, read_lines, recor
 from harness.runs import folder as run_folder
 from harness.system import locks
 from harness.system.errors import DataError, HarnessError, UsageError
-from harness.system.precision import default_device, deterministic, set_precision
+from harness.system.precision import IMITATED, default_device, deterministic, set_precision, slower_than_fp32
 from harness.system.precision import require as require_precision
 from harness.system.processes.world import World
 from harness.system.progress import Progress
@@ -56,6 +56,8 @@ def run(
     device = default_device()
     require_precision(cfg.protocol.precision, device)
     set_precision(cfg.protocol.precision)
+    if slower_than_fp32(cfg.protocol.precision, device):
+        progress.note(f"{IMITATED}. --precision fp32 is another run.")
     if cfg.execution.residency == "gpu" and device.type != "cuda":
         raise UsageError("--data-residency is gpu, and this machine has none; leave it out or say host.")
     folder = out / cfg.recipe / cfg.run_id

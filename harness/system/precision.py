@@ -1,6 +1,7 @@
 """How torch computes: how precisely, in what order, on which device and how many threads."""
 
 import os
+import platform
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ AMPERE = (8, 0)  # the first compute capability with TF32 and bfloat16 matrix un
 
 
 def require(precision: str, device: torch.device) -> None:
-    """Raises SetupError where the device cannot multiply in this precision, or only imitates it more slowly."""
+    """Raises SetupError where the device cannot multiply in this precision."""
     if precision == "fp32" or (precision == "bf16" and device.type == "cpu" and _cpu_has_bf16()):
         return
     if device.type == "cpu":
@@ -29,8 +30,24 @@ def require(precision: str, device: torch.device) -> None:
 
 
 def _cpu_has_bf16() -> bool:
-    """AVX-512 or Arm's extension, where bfloat16 products are computed as such; elsewhere they are imitated."""
+    """AVX-512 or Arm's extension, without which torch has no kernels for bfloat16 products."""
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def slower_than_fp32(precision: str, device: torch.device) -> bool:
+    """Whether this processor has AVX-512 without its bfloat16 instructions, so that torch imitates these products.
+
+    A step in bf16 then takes about twice as long as in fp32. Processors with AMX or AVX512-BF16 do not imitate them.
+    """
+    if precision != "bf16" or device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    return not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+IMITATED = (
+    "this processor has no instructions for bfloat16 products and imitates them: a step in bf16 takes about twice as "
+    "long as in fp32"
+)
 
 
 def set_precision(precision: str) -> None:

@@ -4,8 +4,8 @@ checkpoints/step-<number>/ holds
   method.safetensors  every weight and buffer of the method; the raw network's begin with "network."
   ema.safetensors     the averaged network
   optimizer.pt        loadable with weights_only=True
-  state.json          step, config hash, seconds so far, losses not yet logged, the sha256 of the other three and of
-                      itself
+  state.json          step, config hash, seconds so far, losses not yet logged, whether the steps were compiled, the
+                      sha256 of the other three and of itself
 An imported checkpoint has ema.safetensors and state.json alone, and so has a milestone that is no longer new.
 """
 
@@ -60,6 +60,7 @@ class Checkpoint(NamedTuple):
     ema: dict[str, Tensor]
     optimizer: dict
     unlogged: Unlogged = Unlogged(0, {})  # of a run that was stopped between two log lines
+    compiled: bool | None = None  # whether the steps were; None: an older version did not say
 
 
 class Keep(NamedTuple):
@@ -117,7 +118,11 @@ def save(folder: Path, checkpoint: Checkpoint, config_sha256: str, keep: Keep) -
         save_file(_plain(checkpoint.ema), temporary / "ema.safetensors")
         _save_pickled(checkpoint.optimizer, temporary / "optimizer.pt")
 
-    more = {"seconds": checkpoint.seconds, "unlogged": checkpoint.unlogged._asdict()}
+    more = {
+        "seconds": checkpoint.seconds,
+        "unlogged": checkpoint.unlogged._asdict(),
+        "compiled": checkpoint.compiled,
+    }
     _write(folder, checkpoint.step, more, config_sha256, write_files)
     newest_first = list(reversed(_folders(folder)))
     with _disk(f"old checkpoints in {folder} could not be removed"):
@@ -311,7 +316,7 @@ def _load(path: Path, state: dict[str, Any]) -> Checkpoint:
         ) from None
     method, ema = _tensors(path, "method"), _tensors(path, "ema")
     unlogged = Unlogged(**state["unlogged"]) if "unlogged" in state else Unlogged(0, {})
-    return Checkpoint(state["step"], state["seconds"], method, ema, optimizer, unlogged)
+    return Checkpoint(state["step"], state["seconds"], method, ema, optimizer, unlogged, state.get("compiled"))
 
 
 def _tensors(path: Path, name: str) -> dict[str, Tensor]:

@@ -223,6 +223,7 @@ class _Run:
                 checkpoint.copied(step.ema.network.state_dict()),
                 checkpoint.copied(step.optimizer.state_dict()),
                 self.unlogged,
+                step.compiled,
             )
         )
 
@@ -237,9 +238,7 @@ class _Run:
         self.log.go_back_to(step, last_line=step - self.unlogged.steps)
         if not saved:
             return 0, 0.0
-        self.train_step.method.load_state_dict(saved.method)
-        self.train_step.ema.network.load_state_dict(saved.ema)
-        self.train_step.optimizer.load_state_dict(saved.optimizer)
+        self.train_step.restore(saved)
         if step < self.cfg.protocol.steps:
             self.log.note(f"continuing from the checkpoint of step {step:,}.")
         return step, saved.seconds

@@ -27,6 +27,7 @@ from harness.recipes.config import RunConfig
 from harness.system.errors import UsageError
 from harness.system.processes.world import World
 from harness.training.attention import attention, kernels_of
+from harness.training.checkpoint import Checkpoint
 from harness.training.ema import Ema
 
 # Of one step: this process's share of the losses, without gradient, and what the method logs beside them.
@@ -53,14 +54,20 @@ class TrainStep:
         self.attention = kernels_of(
             method.network, shape_of(cfg), kernel=cfg.execution.attention, precision=protocol.precision, device=device
         )
-        self.not_compiled: str | None = None  # why, where it was asked for with "auto" and failed
+        self.not_compiled: str | None = None  # why, where it was asked for with "auto"
         self._infinite_by_design = {
             name for name, buffer in method.named_buffers() if buffer.is_floating_point() and not _are_finite([buffer])
         }
-        self._untried = bool(protocol.compile)
+        if protocol.compile == "auto" and not compiling.pays(cfg, shape_of(cfg)):
+            self.not_compiled = compiling.TOO_SHORT
+        self._untried = self.compiled
         method.formulation.prepare(device)
-        if protocol.compile:
-            compiling.compile_in_place(method, cuda_graphs=cfg.execution.cuda_graphs and device.type == "cuda")
+        if self.compiled:
+            compiling.compile_in_place(
+                method,
+                attention=cfg.execution.attention,
+                cuda_graphs=cfg.execution.cuda_graphs and device.type == "cuda",
+            )
         self._parallel = _parallel(method) if world.size > 1 else None
         self._now_tensors = torch.zeros((), device=device), torch.zeros((), device=device)
         self._now = Progress(*self._now_tensors)
@@ -72,6 +79,15 @@ class TrainStep:
     @property
     def compiled(self) -> bool:
         return bool(self._cfg.protocol.compile) and self.not_compiled is None
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Before the first step: go on from `saved`, uncompiled where the run began so, or its bits would differ."""
+        self.method.load_state_dict(saved.method)
+        self.ema.network.load_state_dict(saved.ema)
+        self.optimizer.load_state_dict(saved.optimizer)
+        if self.compiled and saved.compiled is False:
+            compiling.uncompile(self.method)
+            self.not_compiled, self._untried = "the run began so", False
 
     def is_finite(self) -> bool:
         """Whether the weights, the buffers and the optimizer's moments are, but for buffers that never were.

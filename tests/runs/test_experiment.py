@@ -195,6 +195,7 @@ def test_a_run_that_could_not_be_compiled_says_so_in_its_result_and_its_log(tmp_
     from torch._inductor import config
 
     torch._dynamo.reset()
+    monkeypatch.setattr("harness.model.compiling.WORTH_COMPILING", 0)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     with config.patch({"cpp.cxx": ("no-such-compiler",)}):
         result, folder, notes = run(tmp_path, "compile=auto")

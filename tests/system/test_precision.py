@@ -1,5 +1,7 @@
 """Which precisions a device has."""
 
+import platform
+
 import pytest
 import torch
 
@@ -20,6 +22,18 @@ def test_a_processor_has_fp32_and_no_tf32_and_bf16_only_if_it_does_not_imitate_i
     monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: False)
     with pytest.raises(SetupError, match="no instructions for bfloat16"):
         precision.require("bf16", CPU)
+
+
+@pytest.mark.parametrize(
+    ("machine", "own", "slower"), [("x86_64", False, True), ("x86_64", True, False), ("aarch64", False, False)]
+)
+def test_bf16_is_said_to_be_slower_where_it_is_imitated(machine, own, slower, monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: own)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert precision.slower_than_fp32("bf16", CPU) == slower
+    assert not precision.slower_than_fp32("fp32", CPU)
+    assert not precision.slower_than_fp32("bf16", GPU)
 
 
 @pytest.mark.parametrize("asked", ["tf32", "bf16"])

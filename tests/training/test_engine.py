@@ -130,6 +130,17 @@ def test_a_signal_finishes_the_step_saves_and_the_same_command_continues(number,
     assert_equal_bit_for_bit(continued, weights(*train(cfg, digits, tmp_path / "whole")))
 
 
+def test_a_run_that_began_uncompiled_goes_on_so_where_a_later_rule_would_compile_it(digits, tmp_path, monkeypatch):
+    cfg = small_config("dit", "steps=4", "log_every=1", "checkpoint_every=2", "compile=auto")
+    whole = weights(*train(cfg, digits, tmp_path / "whole"))
+    with pytest.raises(Stop):
+        train(cfg, digits, tmp_path / "parts", stop_after(3))
+    monkeypatch.setattr("harness.model.compiling.WORTH_COMPILING", 0)
+    method, trained = train(cfg, digits, tmp_path / "parts")
+    assert (trained.compiled, trained.notes) == (False, ["not compiled: the run began so"])
+    assert_equal_bit_for_bit(weights(method, trained), whole)
+
+
 def test_a_second_sigterm_does_not_cut_off_the_save(digits, tmp_path):
     """Schedulers signal a process itself and through the one that started it."""
 

@@ -8,6 +8,7 @@ import baselines
 from harness.data import sources
 from harness.data.loader import StoredBatch
 from harness.data.order import batch_indices
+from harness.model import compiling
 from harness.model.nn.blocks import DiTBlock
 from harness.system.errors import SetupError, UsageError
 from harness.system.processes.world import World
@@ -97,6 +98,25 @@ def test_another_optimizer_is_another_training_and_an_unknown_one_is_refused():
         small_config("dit", "optimizer=adan")
 
 
+def test_auto_compiles_by_the_length_and_the_size_of_the_run_alone():
+    """12 width^2 products a token and block, three times: 3.5e6 a step here, and 2e13 are long enough."""
+    short = stepped("dit", "compile=auto", "steps=5_000_000", steps=0)[0]
+    assert (short.compiled, short.not_compiled) == (False, compiling.TOO_SHORT)
+    assert stepped("dit", "compile=auto", "steps=6_000_000", steps=0)[0].compiled
+    assert stepped("dit", "compile=auto", "steps=400_000", "width=64", steps=0)[0].compiled
+    assert stepped("dit", "compile=true", "steps=1", steps=0)[0].compiled
+    assert stepped("dit", "compile=false", "steps=3_000_000", steps=0)[0].not_compiled is None
+
+
+def test_a_cached_graph_of_one_kernel_of_attention_does_not_stand_for_another(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    steps = {}
+    for kernel in ("auto", "math"):
+        torch._dynamo.reset()  # as in another process
+        steps[kernel] = stepped("dit", "depth=1", "compile=true", f"attention={kernel}", steps=5)[0]
+    assert 0 < distance(steps["auto"], steps["math"]) < 1e-2  # the sums have another order
+
+
 # Compiling that fails ------------------------------------------------------------------------------------------------
 
 
@@ -106,6 +126,7 @@ def no_compiler(monkeypatch, tmp_path):
     from torch._inductor import config
 
     torch._dynamo.reset()
+    monkeypatch.setattr(compiling, "WORTH_COMPILING", 0)  # also for "auto"
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what was compiled before is not found there
     with config.patch({"cpp.cxx": ("no-such-compiler",)}):
         yield

@@ -55,6 +55,9 @@ def one_of_two(rank: int, root: str) -> None:
         prepare_interrupted(root, name, rank)
         results[f"{name} continued"] = train(name, root / "again" / name, world)
         results[f"{name} in pieces"] = train(name, root / "pieces" / name, world, "micro_batch=2")
+    compile_in_place = torch.nn.Module.compile
+    torch.nn.Module.compile = lambda self, *, dynamic, options: compile_in_place(self, backend="eager", dynamic=dynamic)
+    results["dit compiled"] = train("dit", root / "compiled", world, "compile=true")
     torch.save(results, root / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -116,6 +119,12 @@ def test_a_batch_in_pieces_is_the_batch(name, both, tmp_path):
     pieces = train(name, tmp_path / "pieces", World(), "micro_batch=2")
     assert_equal_to_rounding(pieces, alone)
     assert_equal_to_rounding(both[0][f"{name} in pieces"], alone)
+
+
+def test_two_processes_with_compiled_blocks_equal_one_without(both, tmp_path):
+    """Compiled to Python and not to machine code, which takes a minute: the gradients are exchanged between blocks."""
+    assert differing(both[0]["dit compiled"], both[1]["dit compiled"]) == []
+    assert_equal_to_rounding(both[0]["dit compiled"], train("dit", tmp_path, World()))
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -4,9 +4,12 @@ import pytest
 import torch
 from small import small_config
 from torch import nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 import baselines
 from harness.data import sources
+from harness.model.nn.blocks import Attention
 from harness.model.optimizers import optimizer_of
 from harness.system.errors import UsageError
 from harness.training import engine
@@ -57,7 +60,18 @@ def test_a_compiled_step_trains_the_same_and_is_compiled_a_few_times_in_all(name
     compiled, losses_compiled = train(name, tmp_path / "compiled", pieces, "compile=true")
     assert losses_compiled == pytest.approx(losses, rel=1e-4)  # the activation is rounded otherwise
     assert compiled.state_dict().keys() == plain.state_dict().keys()
-    assert 1 <= len(graphs) <= 4
+    assert 1 <= len(graphs) <= 8
+
+
+def test_blocks_that_are_alike_share_one_graph_and_the_rest_of_the_method_is_not_compiled(graphs, tmp_path):
+    """One of a block whose input needs no gradient's way back (the first), and one of all the others."""
+    counts = []
+    for depth in (3, 6):
+        torch._dynamo.reset()
+        graphs.clear()
+        train("dit", tmp_path / str(depth), "compile=true", f"depth={depth}")
+        counts.append(len(graphs))
+    assert counts[0] == counts[1] <= 2
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -68,6 +82,26 @@ def test_half_precision_is_in_the_products_and_nowhere_else(name, tmp_path):
     assert losses != whole
     assert losses[0] == pytest.approx(whole[0], rel=0.01)
     assert losses == pytest.approx(whole, rel=0.2)  # twelve steps at a high learning rate take the rounding apart
+
+
+def test_attention_is_computed_in_float32_on_a_cpu_whatever_the_products_are():
+    class Seen(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is F.scaled_dot_product_attention:
+                dtypes.update(tensor.dtype for tensor in args)
+            return func(*args, **(kwargs or {}))
+
+    dtypes, attention = set(), Attention(16, 2)
+    x = torch.randn(2, 5, 16, requires_grad=True)
+    bias = torch.randn(2, 5, 5, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16), Seen():
+        y = attention(x, bias.bfloat16())
+    assert dtypes == {torch.float32}
+    assert y.dtype == torch.bfloat16  # the projections are products like all others
+    gradients = torch.autograd.grad(y.float().square().sum(), [x, bias])
+    expected = torch.autograd.grad(attention(x, bias).square().sum(), [x, bias])
+    for found, right in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(found, right, rtol=0.1, atol=0.02 * right.abs().max().item())
 
 
 def test_tf32_is_allowed_for_the_run_that_asks_and_no_other():

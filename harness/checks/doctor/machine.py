@@ -86,6 +86,33 @@ def open_files() -> Finding:
     return ok(f"up to {soft:,}")
 
 
+def allocator() -> Finding:
+    """Whether commands keep the memory that they free, found by doing as they do."""
+    from harness.system import allocator
+
+    allocator.keep_freed_memory()
+    if allocator.state() == "kept":
+        return ok("freed memory is kept for the next step (glibc)")
+    if allocator.has_glibc():
+        return ok("as the environment sets it (MALLOC_..., GLIBC_TUNABLES), or as glibc sets it itself")
+    return ok("the C library's own: only glibc is told to keep freed memory, which saves a CPU up to a tenth of a step")
+
+
+def bfloat16() -> Finding:
+    """Whether --precision bf16 is worth its rounding on this processor."""
+    import torch
+
+    from harness.system.errors import SetupError
+    from harness.system.precision import IMITATED, require, slower_than_fp32
+
+    cpu = torch.device("cpu")
+    try:
+        require("bf16", cpu)
+    except SetupError:
+        return ok("not on this processor, which trains in fp32")
+    return ok(IMITATED if slower_than_fp32("bf16", cpu) else "this processor has instructions for its products")
+
+
 def torch_build() -> Finding:
     """torch's version and what it was built for."""
     import torch

@@ -53,7 +53,19 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:  # (B, L, D), (.., H, L, L) -> (B, L, D)
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, L, D / H)
-        return self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2))
+        return self.out(_attention(q, k, v, bias).transpose(1, 2).flatten(2))
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:  # each (B, H, L, D / H)
+    """softmax(q k^T / sqrt(D / H) + bias) v; in float32 where a CPU would compute it in bfloat16.
+
+    torch's backward of attention on a CPU takes ten times as long in bfloat16 as in float32.
+    """
+    if q.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    with torch.autocast("cpu", enabled=False):
+        mask = None if bias is None else bias.float()
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
 
 
 class TanhGelu(nn.Module):
