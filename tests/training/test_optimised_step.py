@@ -108,6 +108,7 @@ def test_auto_compiles_by_the_length_and_the_size_of_the_run_alone():
     assert stepped("dit", "compile=false", "steps=3_000_000", steps=0)[0].not_compiled is None
 
 
+@pytest.mark.slow
 def test_a_cached_graph_of_one_kernel_of_attention_does_not_stand_for_another(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     steps = {}
