@@ -38,7 +38,12 @@ def bench(
     precision: Annotated[str, _varied("fp32, tf32, bf16. Default: as the recipe has it.", *PRECISIONS)] = "",
     compile_: Annotated[
         str,
-        _varied("on, off, auto: on where a run is long enough and it works. Default: off.", *COMPILE, name="--compile", parser=compile_modes),
+        _varied(
+            "on, off, auto: on where a run is long enough and it works. Default: off.",
+            *COMPILE,
+            name="--compile",
+            parser=compile_modes,
+        ),
     ] = "",
     pipeline: Annotated[str, _varied("cached, online-vae: the VAE inside the step. Default: cached.", *PIPELINES)] = "",
     batch: Annotated[str, _varied("Images of a step. Default: as the recipe has it.")] = "",

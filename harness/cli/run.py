@@ -59,7 +59,12 @@ def run(
     ] = None,
     compile_: Annotated[
         options.CompileMode | None,
-        option("on, off, or auto: on where a run is long enough and it works. Default: the recipe's.", "MODE", "--compile", panel=EXECUTION),
+        option(
+            "on, off, or auto: on where a run is long enough and it works. Default: the recipe's.",
+            "MODE",
+            "--compile",
+            panel=EXECUTION,
+        ),
     ] = None,
     micro_batch: Annotated[
         int | None,
