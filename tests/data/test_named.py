@@ -9,9 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from harness.data import sources
 from harness.data.images import named
+from harness.data.images.fitting import adm_centre_crop
 from harness.system.errors import DataError
 
 needs_debian = pytest.mark.skipif(
@@ -60,6 +62,8 @@ def test_images_are_padded_to_a_larger_size_and_cut_to_a_smaller_one(small_mnist
     (image, _), (framed, _) = as_they_are.read(torch.tensor([3])), padded.read(torch.tensor([3]))
     assert torch.equal(framed[:, :, 2:-2, 2:-2], image)
     assert framed.sum() == image.sum()  # the border is black
+    cropped = np.asarray(adm_centre_crop(Image.fromarray(image[0, 0].numpy()), 14))
+    assert np.array_equal(cut.read(torch.tensor([3]))[0][0, 0].numpy(), cropped)
     assert [data.identity.fitting for data in (as_they_are, padded, cut)] == [
         None, "padded with black to 32 x 32", "cut as ADM cuts to 14 x 14",
     ]  # fmt: skip
