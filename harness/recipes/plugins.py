@@ -78,7 +78,7 @@ class Family(Settings):
 
     about: About | None = None
     formulation: Leaf  # the one that the method is published with
-    sizes: dict[Literal["tiny", "s", "b", "l", "xl", "xl-512"], Size | None]
+    sizes: dict[Literal["tiny", "mini", "s", "b", "l", "xl", "xl-512"], Size | None]
     conflicts: list[Conflict] = Field(default_factory=list)
 
 

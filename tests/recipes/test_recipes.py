@@ -14,7 +14,7 @@ from harness.recipes.reading import NAMES, Recipe, about, families, load_recipe,
 from harness.system.errors import UsageError
 
 FORMULATIONS = {"dit": "iddpm", "maskdit": "edm", "mdt": "iddpm", "sddit": "edm"}  # as published
-SIZES = ("tiny", "s", "b", "l", "xl", "xl-512")
+SIZES = ("tiny", "mini", "s", "b", "l", "xl", "xl-512")
 FILES = [*(f"{family}.yaml" for family in families()), "protocols.yaml"]
 SHARED = ("input", "network", "protocol", "evaluation", "execution")
 
