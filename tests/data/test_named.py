@@ -77,7 +77,14 @@ def test_a_file_of_other_content_is_refused_by_its_hash(small_mnist):
         sources.load("mnist")
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"0" * 9999)[:-9]])
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"no gzip", id="no gzip"),
+        pytest.param(gzip.compress(b"0" * 9999)[:-9], id="cut short"),
+    ],
+)
 def test_a_damaged_file_is_refused_by_its_name(small_mnist, content):
     (small_mnist / "train-images-idx3-ubyte.gz").write_bytes(content)
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz (cannot be read|is not the published file)"):
