@@ -206,7 +206,7 @@ def compare(
 
     Arguments:
         runs: run folders, or folders of them.
-        figure: "3", "4", "5", "6" or "7" of the paper; "losses", "memory" or "cost"; or "all" of them.
+        figure: "3", "4", "5", "6" or "7" of the paper; "losses", "memory", "cost" or "held-out"; or "all" of them.
         out: where the pictures, and the CSV behind each, go.
 
     Returns plain data: each figure's numbers, the verdicts on the paper's claims, what was left out with the reason,

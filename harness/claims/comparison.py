@@ -91,6 +91,7 @@ class Pairs:
             other=self.labels[1],
             quantity=quantity,
             ratios=tuple(a / b for a, b in self.values),
+            values=self.values,
             claimed=claimed,
             published=published and published[0] / published[1],
             seeds=tuple(trial.seed for trial, _ in self.trials),

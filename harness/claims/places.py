@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from harness.claims.verdict import Comparison, Found
 from harness.records.evidence import Evidence
 from harness.records.information import LAST_LINES, LEAST, share_told
 from harness.records.looks import look
-from harness.records.trials import PAPER_METRIC, Setting, metric_title
+from harness.records.trials import PAPER_METRIC, Setting, metric_title, settings
 
 PAPER_BATCH = 256
 PARAMETERS_WITHIN = 0.001
@@ -86,13 +86,18 @@ class Distances:
         batch: int = PAPER_BATCH,
         paper_only: bool = False,
         of_targets: bool = False,
+        yardstick: str | None = None,
     ):
         self.size, self.steps, self.predicates, self.batch = size, steps, predicates, batch
         self.of_targets = of_targets
+        self.yardstick = yardstick  # a metric in place of the Fréchet distance, like "denoiser_error"
         self.paper_only = paper_only  # another claim asks the same elsewhere, or the steps mean nothing elsewhere
 
     def __call__(self, index: Index) -> Iterator[Found]:
-        for setting in index.evidence.settings:
+        asked_of: Sequence[Setting] = index.evidence.settings
+        if self.yardstick is not None:
+            asked_of, _ = settings(index.evidence.runs, self.yardstick)
+        for setting in asked_of:
             asked = setting.size == self.size if setting.scale == "paper" else not self.paper_only
             if asked:
                 yield self._found(index, setting)

@@ -57,6 +57,7 @@ class Comparison:
     claimed: Claimed  # on which side of `bound` the claim says the ratio lies
     bound: float = 1.0  # within: between 1 / bound and bound
     published: float | None = None  # the ratio of the paper's numbers
+    values: tuple[tuple[float, float], ...] = ()  # of the two arms, a pair each, where they are distances
     pairs: Literal["seed", "round"] = "seed"
     seeds: tuple[int, ...] = ()
     runs: tuple[str, ...] = ()

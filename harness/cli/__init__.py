@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import audit, bench, config, doctor, export, images, reproduce, results, run, sweep
+from harness.cli import audit, bench, config, doctor, export, images, power, reproduce, results, run, sweep
 from harness.cli.app.answer import AGAIN, CONTINUES, CONTINUES_IT
 from harness.cli.app.application import App, with_switches
 from harness.cli.data import data_app
@@ -56,7 +56,7 @@ WHEN_STOPPED: Mapping[Callable[..., None], str] = {
 }
 for command in (
     run.run, run.import_checkpoint, sweep.sweep, images.sample, images.evaluate, export.export, results.compare,
-    results.report, results.demo, audit.audit, reproduce.reproduce, bench.bench, doctor.doctor,
+    results.report, results.demo, power.power, audit.audit, reproduce.reproduce, bench.bench, doctor.doctor,
 ):  # fmt: skip
     app.command(when_stopped=WHEN_STOPPED.get(command, AGAIN))(command)
 app.add_typer(data_app, name="data")

@@ -28,7 +28,7 @@ def compare(
     figure: Annotated[
         str,
         option(
-            "3, 4, 5, 6 or 7 of the paper; losses, memory or cost; or all of them.",
+            "3, 4, 5, 6 or 7 of the paper; losses, memory, cost or held-out; or all.",
             "NAME",
             complete=completion.among(*completion.FIGURES),
         ),

@@ -163,6 +163,7 @@ def evaluate(
         return None
     return _measured(
         generated, labels, reference, yard, protocol, progress,
+        also_first=plan.also_first,
         held_out_of=None if yard.data is None or yard.data.held_out is None else (network, cfg, yard.data),
         name=name, step=step, weights=weights, weights_sha256=weights_sha256,
         samples_sha256=_known_pixels(record),
@@ -276,7 +277,9 @@ def _of_the_yardstick(yard: Yardstick, shape: tuple[int, int, int]) -> dict[str,
         "reference": source.name,
         "reference_sha256": source.sha256,
         "reference_images": source.num_images,
-        "reference_points": len(source.images) if source.images is not None and yard.with_points else None,
+        "reference_points": len(references.points_of(source))
+        if source.images is not None and yard.with_points
+        else None,
     }
 
 
@@ -335,6 +338,7 @@ def _measured(
     *,
     started: float,
     clock: StageClock,
+    also_first: Sequence[int] = (),
     held_out_of: tuple[nn.Module, RunConfig, Dataset] | None = None,
     notes: Sequence[str] = (),
     **identity: Any,
@@ -342,8 +346,8 @@ def _measured(
     begun = time.perf_counter()
     progress.note(f"computing {', '.join(yard.wanted)}")
 
-    def named(values: dict[str, float]) -> dict[str, float]:
-        return {metric_names.metric_name(m, yard.network.name, protocol.num_images): v for m, v in values.items()}
+    def named(values: dict[str, float], n: int = protocol.num_images) -> dict[str, float]:
+        return {metric_names.metric_name(metric, yard.network.name, n): value for metric, value in values.items()}
 
     found = metrics.measure(generated, reference, yard.wanted, labels=labels, device=yard.device)
     notes = [*notes, *found.notes, *yard.source.remarks(yard.network)]
@@ -362,6 +366,11 @@ def _measured(
         progress.note("computing distances once more, by clean-fid")
         checks = metrics.cross_check(generated, reference, yard.wanted, values=found.values)
     values, errors = named(found.values), named(errors)
+    also_first = [n for n in also_first if n < protocol.num_images]
+    for n in also_first:  # image i depends on (seed, i) alone: these are what n images would have been
+        rows, asked = torch.arange(n), None if labels is None else labels.cpu()[:n]
+        part = metrics.measure(generated.rows(rows), reference, yard.wanted, labels=asked, device=yard.device)
+        values |= named(part.values, n)
     denoiser = probe = None
     if held_out_of is not None:
         progress.note("asking the network about held-out images")
@@ -376,6 +385,7 @@ def _measured(
         **identity,
         metrics=values,
         standard_errors=errors,
+        also_first=also_first,
         denoiser=denoiser,
         probe=probe,
         cross_checks=[CrossCheck(**check._asdict()) for check in checks],

@@ -154,6 +154,7 @@ class EvaluationPlan(Settings):
     metrics: tuple[str, ...] = Field(min_length=1)
     num_images: int = Field(ge=50, le=10_000_000)  # the memory holds all their classes
     label_rule: Literal["random", "balanced"]
+    also_first: tuple[Annotated[int, Field(ge=50)], ...] = ()  # metrics of the first so many of the images, too
     seed: int = Field(ge=0)
     sample_batch: int = Field(ge=1)
     sample_precision: Literal["fp32", "bf16"]  # the sampled network computes in it; the sampler's state stays float

@@ -1,6 +1,7 @@
 """Names of metrics and feature networks, and what a value is called: "fid50k", "fd-digits@1k"."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from harness.system.errors import UsageError, unknown
 
@@ -27,6 +28,7 @@ HELD_OUT = {  # of the network itself, on held-out images: no images are drawn, 
     "denoiser_error": "error of the averaged network as a denoiser of held-out images, over 16 noise levels",
     "linear_probe": "best accuracy on held-out images of a linear map of a block's output, over blocks and levels",
 }
+LESS_IS_BETTER = ("denoiser_error", "fd", "fid", "kid", "sfd", "sfid")  # families that a comparison may read
 OF_POINTS = frozenset(
     {"precision", "recall", "kid", "density", "coverage", "cmmd", "precision_adm_fp16", "recall_adm_fp16"}
 )  # compare with the reference's images one by one: its statistics are not enough
@@ -86,6 +88,24 @@ def metric_name(metric: str, network: str, n: int) -> str:
 def held_out_name(metric: str, n: int) -> str:
     """The name of a metric of n held-out images, like "denoiser_error@1k"."""
     return f"{metric}@{_count(n)}"
+
+
+def parts_of(name: str) -> tuple[str, float]:
+    """A metric's name without its number of images, and that number: ("fd-own", 5000) of "fd-own@5k"."""
+    found = re.fullmatch(r"(.+?)@?([\d.]+)(k?)", name)
+    return (found[1], float(found[2]) * (1000 if found[3] else 1)) if found else (name, 0.0)
+
+
+def read_as(yardstick: str, metrics: Iterable[str]) -> str | None:
+    """The metric that a comparison by `yardstick` reads: the one called so, or that over most images.
+
+    "denoiser_error" finds "denoiser_error@1k". Only metrics of which less is better can stand for a distance: raises
+    UsageError for others.
+    """
+    if re.split(r"[-@\d]", yardstick, maxsplit=1)[0] not in LESS_IS_BETTER:
+        raise unknown("yardstick", yardstick, LESS_IS_BETTER, see="less of it must be better")
+    found = [name for name in metrics if yardstick in (name, parts_of(name)[0])]
+    return max(found, key=lambda name: (parts_of(name)[1], name), default=None)
 
 
 def _count(n: int) -> str:

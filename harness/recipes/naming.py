@@ -11,6 +11,7 @@ NOT_IN_ID = {"recipe", "size", "execution"}  # these change a weight by rounding
 # Not in the id while it has its default, so that older runs keep theirs.
 ADDED_LATER: dict[tuple[str, str], Any] = {
     ("evaluation", "decode_precision"): "fp32",
+    ("evaluation", "also_first"): [],
     ("protocol", "optimizer"): "adamw",
     ("protocol", "clip"): None,
     ("protocol", "warmup"): 0,

@@ -46,8 +46,11 @@ class Evidence:
         return next((counts.recipes[recipe] for counts in self.counts if recipe in counts.recipes), None)
 
 
-def gather(roots: Iterable[Path]) -> Evidence:
-    """What lies at or below `roots`. Raises DataError for a root that does not exist, and where there is nothing."""
+def gather(roots: Iterable[Path], yardstick: str | None = None) -> Evidence:
+    """What lies at or below `roots`; `yardstick` is what its runs are compared by, in place of the Fréchet distance.
+
+    Raises DataError for a root that does not exist, and where there is nothing; UsageError as distance_metric.
+    """
     roots = [Path(root) for root in roots]
     runs, left_out = find_runs(roots)
     documents: dict[Path, Bench | Counts | LeftOut] = {}
@@ -63,7 +66,7 @@ def gather(roots: Iterable[Path]) -> Evidence:
     counts = tuple(document for document in documents.values() if isinstance(document, Counts))
     if not (runs or benches or counts):
         raise DataError(nothing_finished(roots, left_out))
-    groups, without_distance = settings(runs)
+    groups, without_distance = settings(runs, yardstick)
     return Evidence(tuple(runs), tuple(groups), benches, counts, (*left_out, *without_distance))
 
 

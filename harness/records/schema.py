@@ -198,6 +198,7 @@ class Evaluation(Record):
     samples_sha256: str | None = None  # the images' pixels', independent of their file format
     metrics: dict[str, float]
     standard_errors: dict[str, float] = {}
+    also_first: list[int] = []  # metrics of the first so many of the images, too
     cross_checks: list[CrossCheck] = []
     denoiser: DenoiserError | None = None  # None: the data have no held-out images, or an older version measured
     probe: LinearProbe | None = None

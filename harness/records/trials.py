@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from harness.recipes.metric_names import parts_of, read_as
 from harness.recipes.naming import digest, without_later_defaults
 from harness.recipes.reading import about, published_formulation, published_steps
 from harness.records.looks import FINAL, LONGEST_NAME, OF_THE_METHOD, SHORT_HASH, Scalar, device_title, flat
@@ -299,12 +300,15 @@ def has_knobs(method: str, knobs: Mapping[str, Any], chosen: Mapping[str, Any] |
     return all(name in knobs and knobs[name] == value for name, value in {**paper, **(chosen or {})}.items())
 
 
-def settings(runs: Iterable[Run]) -> tuple[list[Setting], list[LeftOut]]:
-    """The runs in groups of comparable distances, the largest first, and those without a distance, each with why."""
+def settings(runs: Iterable[Run], yardstick: str | None = None) -> tuple[list[Setting], list[LeftOut]]:
+    """The runs in groups of comparable distances, the largest first, and those without a distance, each with why.
+
+    `yardstick` is what is read in place of the Fréchet distance, as `distance_metric` takes it.
+    """
     groups: dict[str, list[Trial]] = defaultdict(list)
     left_out = []
     for run in runs:
-        trial = trial_of(run)
+        trial = trial_of(run, yardstick)
         if isinstance(trial, Trial):
             groups[digest(_conditions(trial))].append(trial)
         else:
@@ -313,14 +317,14 @@ def settings(runs: Iterable[Run]) -> tuple[list[Setting], list[LeftOut]]:
     return sorted(made, key=lambda setting: (-len(setting.trials), setting.title, setting.name)), left_out
 
 
-def trial_of(run: Run) -> Trial | str:
+def trial_of(run: Run, yardstick: str | None = None) -> Trial | str:
     """The run as a trial, or why it is none."""
     evaluation = run.result.evaluations.get(FINAL)
     if evaluation is None:
         return f"no evaluation called {FINAL!r}: it ran with --no-eval; repeat the command without it"
-    metric = distance_metric(evaluation.metrics)
+    metric = distance_metric(evaluation.metrics, yardstick)
     if metric is None:
-        return f"its {FINAL!r} evaluation has no metric called fid... or fd-..."
+        return f"its {FINAL!r} evaluation has no metric called {yardstick or 'fid... or fd-...'}"
     if not math.isfinite(evaluation.metrics[metric]):
         return f"its {metric} is {evaluation.metrics[metric]}"
     if not isinstance(run.config["protocol"].get("batch_size"), int):
@@ -328,12 +332,15 @@ def trial_of(run: Run) -> Trial | str:
     return Trial(run, metric)
 
 
-def distance_metric(metrics: Iterable[str]) -> str | None:
-    """The name of the Fréchet distance among `metrics`: fid50k where there is one, else the first fid... or fd-..."""
-    names = sorted(
-        name for name in metrics if re.fullmatch(r"fid[\d.]+k?|fd-.*", name)
-    )  # fid_infinity50k is no such name
-    return PAPER_METRIC if PAPER_METRIC in names else next(iter(names), None)
+def distance_metric(metrics: Iterable[str], yardstick: str | None = None) -> str | None:
+    """The Fréchet distance among `metrics`: fid50k where there is one, else fid... or fd-... over most images.
+
+    With a `yardstick` what that reads, as harness.recipes.metric_names.read_as says.
+    """
+    if yardstick is not None:
+        return read_as(yardstick, metrics)
+    names = [name for name in metrics if re.fullmatch(r"fid[\d.]+k?|fd-.*", name)]  # fid_infinity50k is no such name
+    return PAPER_METRIC if PAPER_METRIC in names else min(names, key=lambda n: (-parts_of(n)[1], n), default=None)
 
 
 def metric_title(metric: str) -> str:

@@ -70,6 +70,8 @@ def write(
     evidence = gather(roots)
     judgements = claims.judge(evidence)
     drawings = {name: make(evidence) for name, make in figures.MAKERS.items()}
+    if not drawings[figures.HELD_OUT].rows:  # the paper has no such figure, and many data have no such images
+        del drawings[figures.HELD_OUT]
     beside = [*paper_tables.tables(evidence), paper_tables.context(evidence)]
     paths = [*figures.write(drawings.values(), out), *table.write(beside, out)]
     context = compose(evidence, judgements, list(drawings.values()), beside, folder=out)

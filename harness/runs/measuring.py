@@ -58,6 +58,7 @@ def evaluate_run(
                     *yard.wanted,
                     *(["spread"] if with_errors else []),
                     *(["check"] if with_cross_check else []),
+                    *plan.also_first,
                 ],
             }
         )

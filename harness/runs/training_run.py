@@ -19,6 +19,7 @@ from harness.planning.devices import peak_flops
 from harness.planning.estimate import fitting_micro_batch
 from harness.planning.plan import USABLE_MEMORY, cost_of, estimate_of, identity_of, on_shapes, too_large
 from harness.recipes.config import Execution, RunConfig, read_config
+from harness.recipes.metric_names import OWN
 from harness.records import information, machine, provenance
 from harness.records.evidence import Count
 from harness.records.schema import Device, Evaluation, Result, read_lines, record_or_none, write_record
@@ -105,7 +106,7 @@ def _carry_out(
         for frozen in method.frozen.values():
             frozen.file.get()
     world.wait()
-    yard = _yardstick(cfg, data, device) if evaluates else None
+    yard = _yardstick(cfg, data, device, progress) if evaluates else None
     if data.num_files:
         progress.stage("checking the data", data.num_files, "files")
     data.check(progress.advance)
@@ -165,16 +166,20 @@ def _images_per_sec_at_peak(cfg: RunConfig, cost: Count, hardware: Device) -> fl
     return peak and peak * hardware.count / (2 * cost.gmacs_step * GIGA)
 
 
-def _yardstick(cfg: RunConfig, data: Dataset, device: torch.device) -> "Yardstick":
+def _yardstick(cfg: RunConfig, data: Dataset, device: torch.device, progress: Progress) -> "Yardstick":
     """What the run will be measured with. Opened before training: after it is too late to find that it is missing."""
     from harness.evaluation.evaluate import yardstick  # torch-fidelity takes seconds to import
 
     plan = cfg.evaluation
+    if plan.features == OWN:
+        progress.note(f"making the feature network {OWN} of {data.name}, or finding the one that was made before")
     try:
         yard = yardstick(plan.features, plan.reference, plan.metrics, device=device, data=data)
         yard.network.refuse(image_shape(cfg.input, _vae(data, device)))
     except HarnessError as error:
         raise type(error)(f"{error} Or train with --no-eval: the same command without it evaluates later.") from None
+    if yard.network.accuracy is not None:
+        progress.note(f"it classifies {yard.network.accuracy:.1%} of held-out images correctly")
     return yard
 
 

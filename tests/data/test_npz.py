@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensor_images import TensorImages
 
 from harness.data.npz import Archive
 from harness.evaluation.images.image_set import ImageSet
-from harness.evaluation.images.image_sets import TensorImages
 from harness.evaluation.images.npz import write_npz
 from harness.system.errors import DataError
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from small import tiny_config, trained_a_little
+from tensor_images import TensorImages
 
 import baselines
 from harness.data.latents import vae
 from harness.evaluation import evaluate as module
 from harness.evaluation.evaluate import evaluate, evaluate_images, yardstick
 from harness.evaluation.generation import choose_labels
-from harness.evaluation.images.image_sets import TensorImages, open_images
+from harness.evaluation.images.image_sets import open_images
 from harness.evaluation.images.uint8 import to_uint8
 from harness.evaluation.networks import extract
 from harness.recipes.naming import digest
@@ -56,6 +57,15 @@ def test_an_evaluation_says_everything_that_its_numbers_depend_on(made, cfg, dig
     assert (protocol.features_batch, protocol.features_device, protocol.sample_precision) == (256, "cpu", "fp32")
     assert evaluation.weights_sha256 == fingerprint(made.state_dict())
     assert len(evaluation.samples_sha256) == 64
+
+
+def test_metrics_of_the_first_images_are_those_of_an_evaluation_of_so_many(made, cfg, digits, tmp_path):
+    several = tiny_config("dit", *SMALL, "num_images=120", "also_first=[60,80,500]")
+    both = measured(made, several, tmp_path / "several", digits)
+    assert both.also_first == [60, 80]
+    assert {name.rpartition("@")[2] for name in both.metrics} == {"60", "80", "120"}
+    alone = measured(made, cfg, tmp_path / "alone", digits)
+    assert {name: both.metrics[name] for name in alone.metrics} == pytest.approx(alone.metrics, rel=1e-4, abs=1e-6)
 
 
 def test_an_evaluation_says_where_its_time_went(made, cfg, digits, tmp_path):

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 import torch
+from tensor_images import TensorImages
 
-from harness.evaluation.images.image_sets import TensorImages
 from harness.evaluation.images.uint8 import to_uint8
 from harness.evaluation.networks import extract
 from harness.evaluation.networks.base import FeatureNetwork, Features

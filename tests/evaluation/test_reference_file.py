@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensor_images import TensorImages
 
-from harness.evaluation.images.image_sets import TensorImages
 from harness.evaluation.metrics.statistics import Gaussian, gaussian_of
 from harness.evaluation.reference_file import read_reference, write_reference
 from harness.system.errors import DataError

@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from tensor_images import TensorImages
 
 from harness.data import sources
 from harness.data.dataset import InMemory
 from harness.evaluation import references
-from harness.evaluation.images.image_sets import TensorImages
 from harness.evaluation.images.uint8 import to_uint8
 from harness.evaluation.metrics.statistics import gaussian_of
 from harness.evaluation.reference_file import read_reference
@@ -160,3 +160,13 @@ def test_photographs_are_cropped_as_adm_crops_them(tmp_path):
     assert photographs.read(0, 2).shape == (2, 64, 64, 3)
     assert photographs.labels.tolist() == [0, 1]
     assert photographs.sha256 != references.Photographs(tmp_path, 32).sha256
+
+
+def test_a_large_data_set_has_ten_thousand_points_and_statistics_of_all(monkeypatch, network, digits, tmp_path):
+    whole = prepared(references.of_data(digits), network, tmp_path)
+    monkeypatch.setattr(references, "NUM_POINTS", 100)
+    source = references.of_data(digits)
+    some = prepared(source, network, tmp_path)
+    assert (len(whole.points), len(some.points)) == (1797, 100)
+    assert torch.equal(some.points, whole.points[references.points_of(source)])
+    assert some.pool.count == whole.pool.count == 1797

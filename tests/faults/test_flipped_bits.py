@@ -12,12 +12,13 @@ import torch
 from hostile import seed_corpus
 from positions import LONG, record, try_all
 from run_folders import write_run
+from tensor_images import TensorImages
 
 from harness.data import sources
 from harness.data.latents import vae
 from harness.data.latents.sets import LatentStore
 from harness.evaluation import evaluate
-from harness.evaluation.images.image_sets import NpzImages, PartImages, TensorImages, content_of
+from harness.evaluation.images.image_sets import NpzImages, PartImages, content_of
 from harness.evaluation.images.npz import write_npz
 from harness.evaluation.images.parts import draw_in_parts
 from harness.evaluation.metrics.statistics import gaussian_of

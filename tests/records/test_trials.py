@@ -7,7 +7,7 @@ from run_folders import write_run
 
 from harness.records.schema import Device
 from harness.records.store import find_runs
-from harness.records.trials import Setting, has_knobs, settings
+from harness.records.trials import Setting, distance_metric, has_knobs, settings
 
 H200 = Device(name="NVIDIA H200", kind="cuda", count=8, threads=16)
 
@@ -142,3 +142,13 @@ def test_knobs_are_the_papers_where_nothing_else_is_chosen():
     assert not has_knobs("sddit", usual | {"teacher_sigma": 0.5})
     assert has_knobs("sddit", usual | {"teacher_sigma": 0.5}, {"teacher_sigma": 0.5})
     assert not has_knobs("sddit", usual | {"mask_ratio": 0.5, "teacher_sigma": 0.5}, {"teacher_sigma": 0.5})
+
+
+def test_of_several_numbers_of_images_the_distance_over_most_is_read():
+    names = ["fd-own@1k", "fd-own@10k", "fd-own@5k", "sfd-own@10k", "denoiser_error@1k", "denoiser_error@297"]
+    assert distance_metric(names) == "fd-own@10k"
+    assert distance_metric(names, "fd-own") == "fd-own@10k"
+    assert distance_metric(names, "fd-own@5k") == "fd-own@5k"
+    assert distance_metric(names, "denoiser_error") == "denoiser_error@1k"
+    assert distance_metric(["fid10k", "fid50k", "fid_infinity50k"], "fid") == "fid50k"
+    assert distance_metric(names, "kid") is None

@@ -277,3 +277,28 @@ def test_a_step_that_encodes_counts_its_vae_or_has_no_point():
     placed = {row["name"]: row["gmacs_per_image"] for row in drawing.rows if row["source"] == "bench"}
     assert placed == {"told": 118.0, "in the floor": pytest.approx(6.0 * 50 / 2)}  # seconds x 50 GMAC/s, of two images
     assert "Not drawn: 2 contenders that encode in the step" in told(drawing)
+
+
+# Held-out images ---------------------------------------------------------------------------------------------------
+
+
+def test_the_figure_of_held_out_images_has_the_records_means_by_level_step_and_block(every_method):
+    rows = figures.MAKERS["held-out"](every_method).rows
+    dit = [row for row in rows if row["method"] == "dit"]
+    by_sigma = {row["sigma"]: row["mean"] for row in dit if row["quantity"] == "error by sigma"}
+    assert by_sigma == pytest.approx({0.02: 0.9, 0.5: 0.315, 20.0: 0.1})  # seeds 1 and 2
+    along = {row["step"]: row["mean"] for row in dit if row["quantity"] == "error by step"}
+    assert len(along) == 10
+    assert along[30] == pytest.approx(1 / 1.3 + 0.015)
+    table = {(row["block"], row["sigma"]): row["mean"] for row in dit if row["quantity"] == "probe"}
+    assert len(table) == 6
+    assert table["blocks.0", 0.8] == pytest.approx(0.23)
+    assert {row["n"] for row in dit} == {2}
+
+
+def test_a_heat_map_shows_each_block_s_accuracy_at_each_level(every_method):
+    figure = figures.MAKERS["held-out"](every_method).figure
+    maps = [axes for axes in figure.axes if axes.images]
+    assert len(maps) == 4
+    assert [text.get_text() for text in maps[0].texts] == ["0.50", "0.23", "0.70", "0.30", "0.60", "0.25"]
+    assert [tick.get_text() for tick in maps[0].get_yticklabels()] == ["blocks.0", "blocks.1", "blocks.2"]

@@ -82,7 +82,8 @@ def names(run: RunFolder) -> Finding:
     problems = []
     for name, evaluation in evaluations.items():
         protocol = evaluation.protocol
-        honest = {metric_name(metric, protocol.features, protocol.num_images) for metric in NAMED}
+        sizes = {protocol.num_images, *evaluation.also_first}
+        honest = {metric_name(metric, protocol.features, n) for metric in NAMED for n in sizes}
         honest |= {
             held_out_name(metric, part.num_images)
             for metric, part in (("denoiser_error", evaluation.denoiser), ("linear_probe", evaluation.probe))

@@ -15,7 +15,7 @@ import typer
 
 # What modules that import torch or matplotlib know; tests/cli/test_completion.py compares.
 DATA = ("cifar10", "digits", "fashion-mnist", "imagenet-256", "imagenet-512", "mnist", "synthetic")
-FIGURES = ("3", "4", "5", "6", "7", "losses", "memory", "cost", "all")
+FIGURES = ("3", "4", "5", "6", "7", "losses", "memory", "cost", "held-out", "all")
 MOST_NAMES = 200
 
 Found = list[str] | list[tuple[str, str]]

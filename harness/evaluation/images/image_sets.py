@@ -1,4 +1,4 @@
-"""Sets of images that are read in pieces: tensors, .npz files, folders of PNGs, parts of a run.
+"""Sets of images that are read in pieces: .npz files, folders of PNGs, parts of a run.
 
 N images, B of a piece, H height, W width, C channels.
 """
@@ -29,23 +29,6 @@ from harness.system.processes import launch
 
 FEWEST_TO_JUDGE = 20  # images: of fewer, many copies may be meant
 THREADS = 8  # that decode PNGs
-
-
-class TensorImages(ImageSet):
-    """Images in memory."""
-
-    def __init__(self, name: str, images: Tensor, labels: Tensor | None = None):  # (N, H, W, C) uint8, (N,)
-        found = f"{images.dtype}, shape {tuple(images.shape)}"
-        assert (images.dtype, images.ndim) == (torch.uint8, 4), f"images are uint8 (N, H, W, C), not {found}"
-        height, width, channels = images.shape[1:]
-        self.name, self.shape, self._images = name, (height, width, channels), images
-        self.labels = _checked_labels(labels, len(images))
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def read(self, start: int, stop: int) -> Tensor:
-        return self._images[start:stop]
 
 
 class NpzImages(ImageSet):
@@ -102,7 +85,8 @@ class PartImages(ImageSet):
         counts = [_images_in_part(path, shape) for path in paths]
         self.name, self.shape, self._paths = name, shape, list(paths)
         self._bounds = [0, *itertools.accumulate(counts)]  # part i holds images bounds[i] .. bounds[i + 1] - 1
-        self.labels = _checked_labels(labels, len(self))
+        assert labels is None or len(labels) == len(self), f"{len(labels)} labels for {len(self)} images"
+        self.labels = None if labels is None else labels.long()
 
     def __len__(self) -> int:
         return self._bounds[-1]
@@ -270,11 +254,6 @@ def _decoded(file: Path, shape: tuple[int, int, int]) -> np.ndarray:  # (H, W, C
     if pixels.shape[2] > channels:
         raise DataError(f"{file} has become another image while the folder was read. Repeat the command.")
     return pixels
-
-
-def _checked_labels(labels: Tensor | None, num_images: int) -> Tensor | None:
-    assert labels is None or labels.shape == (num_images,), f"labels {labels.shape} for {num_images} images"
-    return None if labels is None else labels.long()
 
 
 def _images_in_part(path: Path, shape: tuple[int, int, int]) -> int:

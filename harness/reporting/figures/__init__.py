@@ -16,7 +16,8 @@ from harness.reporting.drawing.sheet import Drawing, save
 from harness.system.errors import unknown
 
 PAPERS = specified("figures.yaml")
-MODULES = {"losses": "losses", "memory": "memory", "cost": "speed_cost"}
+HELD_OUT = "held-out"  # the figure of those data alone that have held-out images
+MODULES = {"losses": "losses", "memory": "memory", "cost": "speed_cost", HELD_OUT: "held_out"}
 
 
 def _make(module: str, evidence: Evidence, **specification: Any) -> Drawing:

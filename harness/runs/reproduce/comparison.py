@@ -39,7 +39,9 @@ SHARE, SHARE_UNTRAINED = 0.05, 0.01  # precision, recall and other shares betwee
 # Kernel distances are differences of means and come out near zero, and below it: a share of such a value says nothing.
 # These are chosen, not measured: small beside what either gives between sets of images that look different.
 NEAR_ZERO = {"kid": 0.002, "cmmd": 0.05}  # absolute, allowed besides METRIC's share
-SHARES = ("precision", "recall", "coverage", "class_accuracy", "precision_adm_fp16", "recall_adm_fp16")
+SHARES = (
+    "precision", "recall", "coverage", "class_accuracy", "precision_adm_fp16", "recall_adm_fp16", "linear_probe",
+)  # fmt: skip
 
 EXACT, TOLERANT = "bit for bit", "within tolerance"
 NOT_KEPT = "not kept"

@@ -1,0 +1,191 @@
+"""How many seeds a comparison needs, from the spread that runs have: the power of Welch's test on logarithms.
+
+Two arms of n runs each; the logarithms of a yardstick are taken as normal in each arm, with the standard deviation that
+was measured there. Under a true ratio r the statistic of Welch's test (1947) has about a noncentral t distribution with
+ln r / sqrt((va + vb) / n) as its noncentrality and Satterthwaite's degrees of freedom, (n - 1) (va + vb)^2 /
+(va^2 + vb^2). The test is two-sided at 5%, as verdicts are.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.claims import Claim, judge
+from harness.claims.comparison import Arm
+from harness.claims.machines import Index
+from harness.claims.places import Place
+from harness.claims.predicates import Lower
+from harness.claims.verdict import ALPHA, Comparison, Found
+from harness.recipes.config import plain_values
+from harness.records.evidence import Evidence
+from harness.system.errors import DataError, UsageError, unknown
+
+POWER = 0.8
+SIZES = (3, 5, 8)  # seeds of each arm
+MOST_SEEDS = 1000
+FEWEST_SEEDS = 2  # of each arm, for a spread
+
+
+@dataclass(frozen=True)
+class Power:
+    """What a comparison of two arms can see."""
+
+    comparison: Comparison
+    setting: str
+    spreads: tuple[float, float]  # standard deviation of the logarithm, of each arm
+    effect: float  # the ratio that should be seen
+    effect_is: str  # whose it is
+    seeds: int | None  # of each arm, for 80% power; None: more than a thousand
+
+    def smallest(self, seeds: int) -> float:
+        """The ratio above 1 that so many seeds of each arm see with 80% power."""
+        return smallest_ratio(*self.spreads, seeds)
+
+    def as_json(self) -> dict[str, Any]:
+        found = self.comparison
+        return {
+            "subject": found.subject,
+            "other": found.other,
+            "quantity": found.quantity,
+            "setting": self.setting,
+            "n": found.n,
+            "seeds": list(found.seeds),
+            "measured_ratio": found.mean,
+            "spreads": list(self.spreads),
+            "effect": self.effect,
+            "effect_is": self.effect_is,
+            "power": POWER,
+            "seeds_needed": self.seeds,
+            "smallest_ratio_seen": {str(seeds): self.smallest(seeds) for seeds in SIZES},
+        }
+
+
+def claim_of(what: str, claims: Iterable[Claim]) -> Claim:
+    """The claim with the id `what`, or that the first of two arms is better, written "dit,sddit:discriminate=false".
+
+    Raises UsageError for what is neither.
+    """
+    known = {claim.id: claim for claim in claims}
+    if what in known:
+        return known[what]
+    parts = what.split(",")
+    if len(parts) != 2:
+        raise unknown("claim", what, known, see="or name two arms, like dit,sddit or sddit,sddit:discriminate=false")
+    a, b = map(_arm, parts)
+
+    def test(index: Index) -> Iterator[Found]:
+        for setting in index.evidence.settings:
+            steps, batch = setting.budget([a.method, b.method])
+            title = f"{setting.title}, {steps} steps, batch {batch}"
+            found = Lower(a, b)(Place(index, setting, steps, batch))
+            yield replace(found, title=title, name=setting.name, scale=setting.scale)
+
+    to_test = f"harness run {a.method}-SIZE --seed N, and {b.method}-SIZE"
+    return Claim(what, "", f"{a.label()} is better than {b.label()}", "", test, to_test)
+
+
+def _arm(text: str) -> Arm:
+    """ "sddit:discriminate=false:mask_ratio=0.5" as an arm."""
+    method, *settings = text.strip().split(":")
+    knobs = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise UsageError(f"{setting!r} in the arm {text!r} has no '='; write it like sddit:mask_ratio=0.5.")
+        knobs[name] = plain_values(value)
+    return Arm(method, knobs)
+
+
+def power_of(claim: Claim, evidence: Evidence, *, effect: float | None = None) -> list[Power]:
+    """One for each comparison of distances that the claim makes, wherever the evidence has runs for it.
+
+    The effect is `effect` where it is given, else the paper's ratio, else the measured one. Raises DataError where no
+    comparison has two seeds in each arm: without a spread, the number of seeds would be a guess.
+    """
+    found = [
+        _power(comparison, judgement.setting, effect)
+        for judgement in judge([claim], evidence)
+        for comparison in judgement.comparisons
+        if len(comparison.values) >= FEWEST_SEEDS and not comparison.exact
+    ]
+    if not found:
+        raise DataError(
+            f"there are no runs with two seeds of both arms of {claim.id}, so their spread is not known, and how many "
+            f"seeds it needs would be a guess. Run two seeds of each first: {claim.to_test}"
+        )
+    return found
+
+
+def _power(comparison: Comparison, setting: str | None, effect: float | None) -> Power:
+    spreads = _spread(a for a, _ in comparison.values), _spread(b for _, b in comparison.values)
+    choices = ((effect, "asked for"), (comparison.published, "the paper's"), (comparison.mean, "measured"))
+    ratio, whose = next((ratio, whose) for ratio, whose in choices if ratio is not None and ratio != 1)
+    return Power(comparison, setting or "", spreads, ratio, whose, seeds_needed(ratio, *spreads))
+
+
+def _spread(values: Iterable[float]) -> float:
+    return statistics.stdev(math.log(value) for value in values)
+
+
+def power(ratio: float, a: float, b: float, seeds: int) -> float:
+    """The probability that Welch's test of `seeds` runs in each arm sees a true `ratio`; a and b: their spreads."""
+    from scipy.stats import nct, t  # slow to import
+
+    variance = a**2 + b**2
+    if variance == 0:
+        return 1.0
+    degrees = (seeds - 1) * variance**2 / (a**4 + b**4)
+    noncentrality = abs(math.log(ratio)) / math.sqrt(variance / seeds)
+    critical = t.ppf(1 - ALPHA / 2, degrees)
+    missed = nct.cdf(critical, degrees, noncentrality) - nct.cdf(-critical, degrees, noncentrality)
+    return 1.0 if math.isnan(missed) else float(1 - missed)  # its series ends where the effect is overwhelming
+
+
+def seeds_needed(ratio: float, a: float, b: float) -> int | None:
+    """The fewest seeds of each arm with 80% power; None: more than a thousand."""
+    if power(ratio, a, b, MOST_SEEDS) < POWER:
+        return None
+    low, high = FEWEST_SEEDS - 1, MOST_SEEDS  # the power grows with the seeds
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(ratio, a, b, middle) >= POWER else (middle, high)
+    return high
+
+
+def smallest_ratio(a: float, b: float, seeds: int) -> float:
+    """The ratio above 1 that `seeds` runs of each arm see with 80% power."""
+    low, high = 0.0, 1.0
+    while power(math.exp(high), a, b, seeds) < POWER:
+        high *= 2
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(math.exp(middle), a, b, seeds) >= POWER else (middle, high)
+    return math.exp(high)
+
+
+def lines(found: Sequence[dict[str, Any]]) -> list[str]:
+    """The answer as text: what was measured, what it needs, what can be seen."""
+    said: list[str] = []
+    for each in found:
+        needed = each["seeds_needed"]
+        seen = ", ".join(f"{ratio - 1:.1%} at n = {n}" for n, ratio in each["smallest_ratio_seen"].items())
+        said += [
+            f"{each['subject']} / {each['other']}, {each['quantity']}: {each['setting']}",
+            f"  measured {each['measured_ratio']:.4g}, n = {each['n']}; spread over seeds "
+            f"{each['spreads'][0]:.1%} and {each['spreads'][1]:.1%}",
+            f"  a ratio of {each['effect']:.4g} ({each['effect_is']}) needs "
+            + (f"{needed} seeds of each" if needed else f"more than {MOST_SEEDS:,} seeds of each"),
+            f"  smallest difference seen: {seen}",
+        ]
+    fewest = min(each["n"] for each in found)
+    return [*said, f"For {POWER:.0%} power at {ALPHA:.0%}. {_doubt(fewest)}"]
+
+
+def _doubt(seeds: int) -> str:
+    """How far off a standard deviation of so many values may be: Pearson's chi-squared."""
+    from scipy.stats import chi2
+
+    low, high = (math.sqrt((seeds - 1) / chi2.ppf(q, seeds - 1)) for q in (0.975, 0.025))
+    return f"A spread of {seeds} seeds is itself uncertain: the true one may be {low:.2g} to {high:.2g} times as large."

@@ -1,0 +1,161 @@
+"""What the averaged network does on held-out images: its error by noise level and along training, and linear probes.
+
+No image is drawn for it, so that it has no noise of a sampler. harness/evaluation/held_out.py says what is measured.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from harness.records.evidence import Evidence
+from harness.records.looks import FINAL, look, order
+from harness.records.trials import Setting, Spread, Trial
+from harness.reporting.drawing.scales import fit, short
+from harness.reporting.drawing.sheet import Drawing, Panel, Row, drawing
+from harness.reporting.figures import measured as shared
+
+NAME = "held-out"
+TITLE = "Held-out images: denoiser's error and linear probe"
+LEVEL, TRAINING, PROBE = "error by sigma", "error by step", "probe"  # kinds of rows
+
+
+def make(evidence: Evidence) -> Drawing:
+    """For each setting the methods with the paper's knobs at its main budget: two panels of errors, then the probes."""
+    panels = [panel for setting in shared.paper_first(evidence) for panel in _panels(setting)]
+    methods = dict.fromkeys(row["label"] for panel in panels for row in panel.rows)
+    notes = ["The band is one standard deviation over training seeds." if panels else _HOW]
+    alternative = f"Error on held-out images and accuracy of linear probes of {', '.join(methods)}"
+    return drawing(NAME, TITLE, alternative if methods else "Nothing measured yet", panels, notes=notes)
+
+
+_HOW = (
+    "Not measured yet: a run measures it whose data have held-out images, like `harness run dit-tiny --data "
+    "fashion-mnist`."
+)
+
+
+def _panels(setting: Setting) -> Iterator[Panel]:
+    steps, batch_size = setting.budget()
+    groups = {
+        method: [trial for trial in trials if trial.run.result.evaluations[FINAL].denoiser is not None]
+        for method in sorted({trial.method for trial in setting.trials}, key=order)
+        if (trials := list(setting.select(method, steps=steps, batch_size=batch_size)))
+    }
+    groups = {method: measured for method, measured in groups.items() if measured}
+    where = f"{setting.title}, {steps} steps, batch {batch_size}"
+    counted = shared.counted({shared.title_of_runs(trials): len(trials) for trials in groups.values()})
+    levels = [row for trials in groups.values() for row in _levels(setting, trials)]
+    if levels:
+        yield Panel(f"Denoiser's error by noise level: {where}", levels, _draw_levels, (_WEIGHTED, counted))
+    training = [row for trials in groups.values() for row in _training(setting, trials)]
+    if training:
+        yield Panel(f"The same along training: {where}", training, _draw_training, (_FEWER,))
+    for trials in groups.values():
+        if rows := list(_probe(setting, trials)):
+            title = f"Linear probe of {shared.title_of_runs(trials)}: {where}"
+            yield Panel(title, rows, _draw_probe, (_PROBED, shared.counted({"probe": len(trials)})), height=2.4)
+
+
+_WEIGHTED = "EDM's lambda(sigma) times the squared error; 1 is what a network has that says nothing, where it is EDM's."
+_FEWER = "Of fewer images and 8 levels, weighed as EDM's training draws them; the clock of the steps was stopped."
+_PROBED = "Share of held-out images whose class a linear map of a block's output names; the network is told no label."
+
+
+# Rows ------------------------------------------------------------------------------------------------------------
+
+
+def _row(setting: Setting, trials: Sequence[Trial], kind: str, values: Sequence[float], **place: Any) -> Row:
+    spread = Spread.of(values)
+    return {
+        "setting": setting.name,
+        "setting_title": setting.title,
+        "method": trials[0].method,
+        "label": shared.title_of_runs(trials),
+        "quantity": kind,
+        "sigma": place.get("sigma"),
+        "step": place.get("step"),
+        "block": place.get("block"),
+        "mean": spread.mean,
+        "sd": spread.sd,
+        "n": spread.n,
+        "seeds": " ".join(str(trial.seed) for trial in trials),
+        "runs": " ".join(trial.run.name for trial in trials),
+    }
+
+
+def _levels(setting: Setting, trials: Sequence[Trial]) -> Iterator[Row]:
+    found = [denoiser for trial in trials if (denoiser := trial.evaluation.denoiser) is not None]
+    for level, sigma in enumerate(found[0].sigmas):
+        alike = all(one.sigmas == found[0].sigmas for one in found)
+        if alike:
+            yield _row(setting, trials, LEVEL, [one.by_sigma[level] for one in found], sigma=sigma)
+
+
+def _training(setting: Setting, trials: Sequence[Trial]) -> Iterator[Row]:
+    curves = [
+        {line["step"]: line["denoiser_error"] for line in trial.run.metrics if _is_point(line)} for trial in trials
+    ]
+    for step in sorted(set.intersection(*map(set, curves))):
+        yield _row(setting, trials, TRAINING, [curve[step] for curve in curves], step=step)
+
+
+def _is_point(line: dict[str, Any]) -> bool:
+    value = line.get("denoiser_error")
+    return type(line.get("step")) is int and type(value) in (int, float) and value is not None and 0 < value < 1e300
+
+
+def _probe(setting: Setting, trials: Sequence[Trial]) -> Iterator[Row]:
+    found = [probe for trial in trials if (probe := trial.evaluation.probe) is not None]
+    if len(found) < len(trials) or any((one.blocks, one.sigmas) != (found[0].blocks, found[0].sigmas) for one in found):
+        return
+    for i, block in enumerate(found[0].blocks):
+        for j, sigma in enumerate(found[0].sigmas):
+            yield _row(setting, trials, PROBE, [one.accuracy[i][j] for one in found], block=block, sigma=sigma)
+
+
+# Panels ----------------------------------------------------------------------------------------------------------
+
+
+def _curves(axes: Axes, frame: pd.DataFrame, x: str) -> None:
+    for method, curve in frame.groupby("method", sort=False):
+        style = look(method)
+        axes.plot(
+            curve[x], curve["mean"], color=style.colour, linewidth=1.2, marker=style.marker, markersize=3.5,
+            markeredgewidth=0, label=curve["label"].iloc[0], gid=f"{method}/{x}", zorder=3,
+        )  # fmt: skip
+        if curve["sd"].notna().all():
+            low, high = curve["mean"] - curve["sd"], curve["mean"] + curve["sd"]
+            axes.fill_between(list(curve[x]), list(low), list(high), color=style.colour, alpha=0.2, linewidth=0)
+    fit(axes, "x", [(value, None) for value in frame[x]])
+    fit(axes, "y", list(zip(frame["mean"], frame["sd"], strict=True)), room=0.05)
+
+
+def _draw_levels(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
+    (axes,) = grid
+    _curves(axes, frame, "sigma")
+    axes.set(xlabel="sigma", ylabel="weighted error")
+
+
+def _draw_training(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
+    (axes,) = grid
+    _curves(axes, frame, "step")
+    axes.set(xlabel="Training steps", ylabel="weighted error")
+
+
+def _draw_probe(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
+    (axes,) = grid
+    blocks, sigmas = list(dict.fromkeys(frame["block"])), list(dict.fromkeys(frame["sigma"]))
+    accuracy = frame["mean"].to_numpy(float).reshape(len(blocks), len(sigmas))
+    low, high = accuracy.min(), accuracy.max()
+    axes.imshow(accuracy, aspect="auto", cmap="cividis", vmin=low, vmax=max(high, low + 1e-6))
+    for (i, j), value in np.ndenumerate(accuracy):
+        colour = "white" if value < (low + high) / 2 else "black"
+        axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=7)
+    axes.set_xticks(range(len(sigmas)), [short(sigma) for sigma in sigmas])
+    every = -(-len(blocks) // 12)  # names that fit
+    axes.set_yticks(range(0, len(blocks), every), blocks[::every])
+    axes.set(xlabel="sigma", ylabel="output of")
+    axes.grid(False)
