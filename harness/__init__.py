@@ -171,6 +171,7 @@ def evaluate(
         >>> from harness import evaluate
         >>> evaluate("samples.npz", reference="VIRTUAL_imagenet256_labeled.npz").metrics["fid50k"]
     """
+    from harness.evaluation.images.image_sets import open_images
     from harness.runs import measuring
     from harness.system.errors import DataError, UsageError
     from harness.system.processes.world import World
@@ -195,6 +196,7 @@ def evaluate(
     if of_a_run:
         raise UsageError(f"{of_a_run[0]} says how a run is sampled, and {images} is no run folder.")
     if reference is None:
+        open_images(path)  # what is wrong with the images themselves is said first
         raise UsageError("name the --reference, like VIRTUAL_imagenet256_labeled.npz, or a data set.")
     return measuring.evaluate_file(path, features or "inception", reference, metrics, **shared)
 

@@ -16,7 +16,7 @@ import harness
 from harness.data.dataset import Dataset
 from harness.data.latents.vae import Vae
 from harness.evaluation import held_out, references
-from harness.evaluation.generation import choose_labels, draw_images, image_shape
+from harness.evaluation.generation import DRAWING, choose_labels, draw_images, image_shape
 from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.image_sets import content_of, refuse_unusable
 from harness.evaluation.images.uint8 import UINT8_RULE, class_grid, save_png
@@ -135,7 +135,14 @@ def evaluate(
     labels = choose_labels(plan.label_rule, plan.num_images, cfg.input.num_classes, plan.seed)
     weights_sha256 = fingerprint(network.state_dict())
     protocol = protocol_of(cfg, yard, vae)
-    samples = digest({**_of_the_images(protocol), "input": cfg.input.model_dump(), "weights": weights_sha256})
+    samples = digest(
+        {
+            **_of_the_images(protocol),
+            "input": cfg.input.model_dump(),
+            "weights": weights_sha256,
+            "drawing": DRAWING,
+        }
+    )
     home = folder / "features"
     record = home / samples[:16] / "images.json"
     place = extract.kept_in(home, samples, yard.network, device)

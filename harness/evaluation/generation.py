@@ -117,6 +117,10 @@ def generate(
     return Generated(torch.cat(batches), labels)
 
 
+# Raise it with every change of how an image is drawn: parts that were drawn before it are then not gone on with.
+DRAWING = 1
+
+
 def draw_images(
     folder: Path,
     network: nn.Module,

@@ -47,6 +47,7 @@ class Traffic(NamedTuple):
     optimizer: int  # AdamW: weights and both moments, read and written
     average: int  # EMA, read and written; the optimizer has just read the weights
     teacher: int  # weights read for its forward pass; its own average read and written
+    frozen: int  # weights of frozen networks, read for their forward pass, in every micro-batch
     vae: int  # weights read, where the step encodes its images
     batch: int
 
@@ -113,12 +114,14 @@ def traffic(cfg: RunConfig, method: Method, *, encoder: EncoderCost | None = Non
     copied = product if product < FLOAT else 0  # written once, as the weights change
     trained = _numbers(p for p in method.parameters() if p.requires_grad)
     fixed = _numbers(p for p in method.parameters() if not p.requires_grad)
+    frozen = _numbers(p for known in method.frozen.values() for p in known.network.parameters())
     return Traffic(
         weights=round(trained * (copied + 2 * pieces * product)),
         gradients=round(trained * 2 * pieces * FLOAT),
         optimizer=trained * 6 * FLOAT,
         average=_numbers(method.network.parameters()) * 2 * FLOAT,
         teacher=round(fixed * (copied + pieces * product + 2 * FLOAT)),
+        frozen=round(frozen * pieces * FLOAT),
         vae=round(encoder.weights * pieces * FLOAT) if encoder else 0,
         batch=round(images * _image_bytes(cfg, encoder)),
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 import baselines
 from harness.data.latents import vae
 from harness.data.latents.vae import Vae
-from harness.evaluation.generation import choose_labels, draw_images
+from harness.evaluation.generation import DRAWING, choose_labels, draw_images
 from harness.evaluation.images import uint8 as images
 from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.npz import write_npz
@@ -159,7 +159,7 @@ def sample(
             "device": device.type,
             "uint8_rule": images.UINT8_RULE,
         }
-        conditions = digest({**document, "config": run.cfg.sha256})
+        conditions = digest({**document, "config": run.cfg.sha256, "drawing": DRAWING})
         target = folder / "samples" / f"{described(cfg, run.step)}-n{num_images}-seed{seed}-{conditions[:6]}"
         wanted = ["grid.png", *(["samples.npz"] if npz else [])]
         with locks.turn(target, "these images", world=world, note=progress.note):

@@ -1,9 +1,11 @@
 """The floor of a step on a device and on the paper's, the fewest bytes it moves, and the VAE inside it."""
 
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 from counted import configured
+from torch import nn
 
 import baselines
 from harness.data.latents import vae
@@ -143,6 +145,16 @@ def test_bf16_moves_a_copy_of_the_weights_and_leaves_the_optimizer_in_float32():
     assert half.weights * 4 == single.weights * 3  # 2 bytes written once and read twice, for 4 bytes read twice
     assert half.optimizer == single.optimizer
     assert traffic_of(configured("sddit-s", "precision=tf32")) == single
+
+
+def test_a_frozen_network_is_read_once_for_each_piece_of_the_batch():
+    cfg = configured("dit-s", "micro_batch=64")
+    method = baselines.build(cfg, device="meta")
+    before = floor.traffic(cfg, method)
+    method.frozen = {"encoder": SimpleNamespace(network=nn.Linear(10, 10))}
+    after = floor.traffic(cfg, method)
+    assert (before.frozen, after.frozen) == (0, 4 * 110 * 4)
+    assert after.total - before.total == after.frozen
 
 
 def test_without_its_objective_sddit_moves_neither_teacher_nor_head():
