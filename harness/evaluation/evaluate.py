@@ -3,8 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ import harness
 from harness.data.dataset import Dataset
 from harness.data.latents.vae import Vae
 from harness.evaluation import held_out, references
-from harness.evaluation.generation import DRAWING, choose_labels, draw_images, image_shape
+from harness.evaluation.generation import DRAWING, StageClock, choose_labels, draw_images, image_shape
 from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.image_sets import content_of, refuse_unusable
 from harness.evaluation.images.uint8 import UINT8_RULE, class_grid, save_png
@@ -56,22 +55,6 @@ class Yardstick:
     def with_points(self) -> bool:
         """Whether a metric needs the features of the reference's images, not their statistics alone."""
         return any(metric in metric_names.OF_POINTS for metric in self.wanted)
-
-
-class StageClock:
-    """Seconds by stage. A stage ends when the GPU has done what was asked of it: once a stage and part, it waits."""
-
-    def __init__(self, device: torch.device):
-        self.seconds: dict[str, float] = {}
-        self._device = device
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
 def yardstick(

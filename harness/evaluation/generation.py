@@ -4,9 +4,10 @@ N images, B images of a batch, C channels, S side.
 """
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,22 @@ Decode = Callable[[Tensor], Tensor]  # what the network made (B, C, S, S) -> pix
 Timed = Callable[[str], AbstractContextManager]  # times what is done inside, under a stage's name
 
 WORTH_A_THREAD = 1024  # random numbers of an image: with fewer, Python takes longer to ask for them than they take
+
+
+class StageClock:
+    """Seconds by stage. A stage ends when the GPU has done what was asked of it: once a stage and part, it waits."""
+
+    def __init__(self, device: torch.device):
+        self.seconds: dict[str, float] = {}
+        self._device = device
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
 class Generated(NamedTuple):
