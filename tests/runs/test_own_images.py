@@ -9,6 +9,9 @@ from command_line import QUICK_EVALUATION, invoke
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from harness.data import sources
+from harness.recipes.reading import families
+
 TINY = ["--set", "width=16", "--set", "num_heads=2", "--set", "batch_size=8", "--set", "patch=4", "--steps", "4"]
 
 
@@ -48,3 +51,19 @@ def test_a_folder_with_a_damaged_image_leaves_no_run_behind(folder, tmp_path):
     assert "own/flower/2.png is damaged" in done.stderr
     assert not list(tmp_path.rglob("manifest.json"))
     assert not list(tmp_path.rglob("config.yaml"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sources.is_here("fashion-mnist"), reason="needs the Debian package dataset-fashion-mnist")
+@pytest.mark.parametrize("method", families())
+def test_every_method_trains_on_fashion_mnist_as_the_proxy_mini(method, tmp_path):
+    steps = ["--steps", "8", "--set", "log_every=4", "--set", "learning_rate=0.002"]
+    done = invoke("run", f"{method}-mini", *steps, "--no-eval", "--json", cwd=tmp_path)
+    assert done.exit_code == 0, done.stderr
+    run = next((tmp_path / "runs" / f"{method}-mini").iterdir())
+    losses = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert len(losses) == 2
+    assert all(np.isfinite(losses))
+    data = json.loads((run / "manifest.json").read_text())["data"]
+    assert (data["num_images"], data["held_out"]["num_images"]) == (60_000, 10_000)
+    assert data["fitting"] == "padded with black to 32 x 32"
