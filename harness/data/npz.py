@@ -5,6 +5,7 @@ B rows of a piece.
 
 import io
 import math
+import mmap
 import struct
 import zipfile
 import zlib
@@ -189,7 +190,8 @@ class Array:
             file.seek(self._info.header_offset)
             head = struct.unpack(_LOCAL_HEADER, file.read(struct.calcsize(_LOCAL_HEADER)))
             start = file.tell() + sum(head) + self._header.start
-            return np.memmap(file, self._header.dtype, "r", start, self.shape)
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return np.frombuffer(memory, self._header.dtype, math.prod(self.shape), start).reshape(self.shape)
 
     def _refused(self, why: str) -> DataError:
         path, name = self._archive.path, self._name

@@ -131,20 +131,3 @@ def test_each_method_trains_with_every_formulation_it_names(name, digits):
     for formulation in baselines.load(name).Method.formulations:
         method = build(name, digits, f"formulation={formulation}")
         assert torch.isfinite(loss(method, digits)["loss"])
-
-
-@pytest.mark.parametrize(("method", "alone"), [("maskdit", []), ("sddit", ["discriminate=false"])])
-@pytest.mark.parametrize(("start", "steps_without_gradient"), [("zero", 2), ("xavier", 1)])
-def test_a_projection_that_starts_at_zero_keeps_the_gradient_from_the_encoder_one_step_longer(
-    method, alone, start, steps_without_gradient, digits
-):
-    """The readout's zero start costs the encoder one step; the projection's costs it one more."""
-    torch.manual_seed(0)
-    built = build(method, digits, *alone, f"project_start={start}")
-    optimizer, reached = torch.optim.SGD(built.parameters(), 0.01), []
-    for _ in range(3):
-        optimizer.zero_grad()
-        loss(built, digits)["loss"].backward()
-        reached.append(bool(built.network.encoder.patches.proj.weight.grad.any()))
-        optimizer.step()
-    assert reached.index(True) == steps_without_gradient

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from small import small_config, trained_a_little
 
@@ -58,3 +59,21 @@ def test_unmasked_tuning_has_no_reconstruction_loss(digits):
         Batch(digits.clean[:4], digits.labels[:4]), PROGRESS, Draw.all_of(digits.clean[:4])
     )
     assert set(losses) == {"loss"}
+
+
+@pytest.mark.parametrize(("method", "alone"), [("maskdit", []), ("sddit", ["discriminate=false"])])
+@pytest.mark.parametrize(("start", "steps_without_gradient"), [("zero", 2), ("xavier", 1)])
+def test_a_projection_that_starts_at_zero_keeps_the_gradient_from_the_encoder_one_step_longer(
+    method, alone, start, steps_without_gradient, digits
+):
+    """The readout's zero start costs the encoder one step; the projection's costs it one more."""
+    torch.manual_seed(0)
+    built = baselines.build(small_config(method, *alone, f"project_start={start}"))
+    batch = Batch(digits.clean[:8], digits.labels[:8])
+    optimizer, reached = torch.optim.SGD(built.parameters(), 0.01), []
+    for _ in range(3):
+        optimizer.zero_grad()
+        built(batch, PROGRESS, Draw.all_of(batch.clean))["loss"].backward()
+        reached.append(bool(built.network.encoder.patches.proj.weight.grad.any()))
+        optimizer.step()
+    assert reached.index(True) == steps_without_gradient

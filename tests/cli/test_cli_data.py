@@ -114,17 +114,19 @@ def test_a_wrong_command_says_what_why_and_what_to_do(arguments, exit_code, says
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_ctrl_c_and_preemption_end_every_process_quietly(number, exit_code, photos, tmp_path):
-    command = ["data", "encode", str(photos), *TINY, "--size", "512", "--batch", "1", "--out", "latents"]
+def test_ctrl_c_and_preemption_end_every_process_quietly(number, exit_code, tmp_path):
+    many = photographs(tmp_path / "photos", 60, 150, 200, ".jpg")  # so that it cannot be done before the signal comes
+    command = ["data", "encode", str(many), *TINY, "--size", "512", "--batch", "1", "--out", "latents"]
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", *command],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while not (tmp_path / "latents" / "description.json").exists():  # its process is about to start
+    while not (tmp_path / "latents" / "description.json").exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    time.sleep(1)  # the encoding has begun
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(
         number
     )  # a terminal sends it to the group

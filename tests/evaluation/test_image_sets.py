@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tensor_images import TensorImages
 
 from harness.evaluation.images.image_sets import (
     NpzImages,
     PartImages,
     PngFolder,
     Subset,
-    TensorImages,
     content_of,
     open_images,
     refuse_unusable,

@@ -10,11 +10,13 @@ from small import small_config, tiny_config
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import baselines
 from harness.model.method import Batch, Progress
+from harness.model.nn import blocks
 from harness.model.nn.blocks import DiTBlock
 from harness.model.randomness import Draw
 from harness.planning import estimate as estimate_module
@@ -88,7 +90,11 @@ def test_the_count_is_right_for_a_network_of_a_paper_too(recipe):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_count_in_bf16_is_what_a_real_forward_keeps_under_autocast(name, monkeypatch):
-    """Autocast for CPUs neither raises nor widens the operations that the one for CUDA does."""
+    """Autocast for CPUs neither raises nor widens the operations that the one for CUDA does.
+
+    A CPU's attention, which is in float32, is left out: the estimate is of a GPU.
+    """
+    monkeypatch.setattr(blocks, "_attention", lambda q, k, v, bias: F.scaled_dot_product_attention(q, k, v, bias))
     cfg = tiny_config(name, "precision=bf16", "batch_size=6", "micro_batch=3")
     on_gpu = counted_bytes(cfg)
     monkeypatch.setattr(_AsOnGpu, "raised", ())

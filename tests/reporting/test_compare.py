@@ -221,7 +221,7 @@ def test_the_command_answers_with_one_figure_in_json_and_an_unknown_one_with_the
     assert list(document["figures"]) == ["5"]
     assert [Path(path).name for path in document["files"]] == ["figure5.png", "figure5.svg", "figure5.csv"]
     assert document["left_out"] == []
-    known = "Available: 3, 4, 5, 6, 7, all, cost, losses, memory"
+    known = "Available: 3, 4, 5, 6, 7, all, cost, held-out, losses, memory"
     with pytest.raises(UsageError, match=rf"no figure is called '9'.*{known}"):
         comparison.compare([four_methods], "9", tmp_path / "none")
     assert not (tmp_path / "none").exists()
