@@ -120,6 +120,8 @@ def test_ctrl_c_and_preemption_end_every_process_quietly(number, exit_code, tmp_
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", *command],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell ignores Ctrl-C for what it runs in the background, and the tests' children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not (tmp_path / "latents" / "description.json").exists():
