@@ -127,23 +127,23 @@ class Method(method.Method):
         if not self.cfg.discriminate:
             return {"loss": generate}
         teacher = self._teacher_logits(batch, keep, draw)
-        cls, patches = self._discriminate(encoded, teacher, progress)
+        temperature = self._teacher_temperature(progress)
+        cls, patches = self._discriminate(encoded, teacher, temperature)
         if not encoded.is_meta:  # on shapes alone the method's arithmetic is counted, and this is not its
-            self._measure(teacher, progress, draw)
+            self._measure(teacher, temperature, draw)
         parts = {"loss/generate": generate, "loss/cls": cls, "loss/patches": patches}
         return {"loss": generate + cls + patches, **{name: part.detach() for name, part in parts.items()}}
 
-    def _discriminate(self, encoded: Tensor, teacher: list[Logits], progress: Progress) -> list[Tensor]:
+    def _discriminate(self, encoded: Tensor, teacher: list[Logits], temperature: Tensor) -> list[Tensor]:
         """Cross-entropy of the student's distributions to the teacher's (eq. 10-12): [CLS], mean of visible patches."""
         z = self.head.embed(encoded)  # (B, 1 + V, Z)
         student = map(Logits, (z[:, 0], z[:, 1:]), self.head.prototypes())
-        teacher_temperature = self._teacher_temperature(progress)
         return [
             soft_cross_entropy(
                 *pair,
                 centre=centre,
                 student_temperature=self.cfg.student_temperature,
-                teacher_temperature=teacher_temperature,
+                teacher_temperature=temperature,
             )
             for *pair, centre in zip(student, teacher, self.centre, strict=True)
         ]
@@ -163,11 +163,10 @@ class Method(method.Method):
         return list(map(Logits, (z[:, 0], tokens.gather(z[:, 1:], keep)), prototypes))
 
     @torch.no_grad()
-    def _measure(self, teacher: list[Logits], progress: Progress, draw: Draw) -> None:
+    def _measure(self, teacher: list[Logits], temperature: Tensor, draw: Draw) -> None:
         """What the targets say of [CLS], and of one visible patch of each image: all of them would take time."""
         cls, (patches, prototypes) = teacher
         any_patch = tokens.gather(patches, draw.integers(self.num_keep)[:, None])[:, 0]  # (B, Z)
-        temperature = self._teacher_temperature(progress)
         measured = (cls, self.centre[0]), (Logits(any_patch, prototypes), self.centre[1])
         sums = [mean_target_and_entropy(*each, temperature) for each in measured]
         self.targets.add_(torch.stack(sums), alpha=draw.share)

@@ -88,9 +88,7 @@ class Protocol(Settings):
     ema_decay: Decay
     ema_warmup: bool
     flips: Literal["none", "random"]  # random: each image of a batch is mirrored with probability 1/2
-    precision: Literal[
-        "fp32", "tf32", "bf16"
-    ]  # matrix products are computed in it; weights, their average and losses stay fp32
+    precision: Literal["fp32", "tf32", "bf16"]  # matrix products use it; weights, their average and losses stay fp32
     compile: bool | Literal["auto"]  # auto: not where the run is too short or compiling fails; the result says so
     optimizer: str = "adamw"  # one of harness.model.optimizers.OPTIMIZERS
     clip: float | None = Field(None, gt=0, allow_inf_nan=False)  # largest norm of the whole gradient; null: any

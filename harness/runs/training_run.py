@@ -135,10 +135,11 @@ def _carry_out(
         if not machine.ran_out_of_memory(error):
             raise
         raise too_large(cfg, device, world.size) from error
-    knobs, lines = cfg.knobs.model_dump(), read_lines(folder / "metrics.jsonl")[0]
-    if world.is_main and (warning := information.warning(cfg.method, knobs, lines)):
-        progress.note(warning)
-        trained.notes.append(warning)
+    if world.is_main:
+        lines = read_lines(folder / "metrics.jsonl")[0]
+        if warning := information.warning(cfg.method, cfg.knobs.model_dump(), lines):
+            progress.note(warning)
+            trained.notes.append(warning)
     started = time.perf_counter()
     set_precision("fp32")  # sampling and evaluation use it, whatever the training used
     evaluations = _evaluate_all(trained.network, cfg, data, yard, folder, world, progress) if yard else {}

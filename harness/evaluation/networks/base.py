@@ -57,9 +57,7 @@ class FeatureNetwork(Protocol):
     @property
     def num_classes(self) -> int | None: ...  # of the labels that number its logits; None: they number none here
     @property
-    def accuracy(
-        self,
-    ) -> float | None: ...  # on held-out images, of a network that was made for these
+    def accuracy(self) -> float | None: ...  # on held-out images; None: it was not made for these images
 
     def refuse(self, shape: tuple[int, ...]) -> None: ...  # DataError when it cannot take such images (H, W, C)
     def repeats(self, shape: tuple[int, ...]) -> bool: ...  # whether it sees the one channel of such images three times

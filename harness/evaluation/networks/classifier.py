@@ -68,14 +68,9 @@ class Classifier(nn.Module):
         self.middle = nn.Conv2d(16, 32, 3, padding=1)
         self.deeper = nn.ModuleList(nn.Conv2d(32, 32, 3, padding=1) for _ in range(_halvings(shape.side) - 2))
         self.late = nn.Conv2d(32, POOL_SIZE, 3, padding=1)
-        self.spatial_size = _SPATIAL_CHANNELS * self._spatial_side(shape.side) ** 2
         self.head = nn.Linear(POOL_SIZE, shape.num_classes)
-
-    def _spatial_side(self, side: int) -> int:
-        side = -(-side // 2) if self.stride == 2 else side // 2
-        for _ in self.deeper:
-            side = side // 2 if side > _SPATIAL_SIDE else side
-        return side
+        with torch.no_grad():
+            self.spatial_size = self.taps(torch.zeros(1, shape.channels, shape.side, shape.side))[1].shape[1]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.taps(_scaled(images))

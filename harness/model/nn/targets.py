@@ -19,8 +19,8 @@ def mean_target_and_entropy(teacher: Logits, centre: Tensor, temperature: Tensor
     Both are means, so those of parts of a batch add up to the batch's, each weighted by its share.
     """
     logits = (teacher.multiplied().float() - centre) / temperature  # (N, K)
-    target, log_target = F.softmax(logits, dim=-1), F.log_softmax(logits, dim=-1)
-    entropy = -(target * log_target).sum(-1)  # (N,)
+    target = F.softmax(logits, dim=-1)
+    entropy = torch.special.entr(target).sum(-1)  # (N,)
     return torch.cat([target.mean(0), entropy.mean(0, keepdim=True)])
 
 
