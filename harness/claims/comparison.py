@@ -6,7 +6,7 @@ methods keep the paper's values of the knobs that its ablations vary. A seed wit
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
@@ -17,7 +17,6 @@ from harness.records.looks import FINAL, measured_title, versions
 from harness.records.trials import VARIED, Trial, has_knobs
 
 MDT_LITE = measured_title("mdt", {})
-WITHOUT_POSITIONS = f"{MDT_LITE}: MDT without its relative position bias."
 Value = Callable[[Trial], float | None]
 Published = tuple[float, float]  # the paper's values of the two arms
 Group = tuple[str, int, int]  # Trial.variant, training steps, batch: equal for runs that differ in their seed alone
@@ -108,8 +107,7 @@ class Pairs:
         for label, seeds in zip(self.labels, self.alone, strict=True):
             if seeds:
                 yield f"{label}: seed{_s(seeds)} {', '.join(map(str, seeds))} not used, without a partner."
-        if MDT_LITE in self.labels[0] + self.labels[1]:
-            yield WITHOUT_POSITIONS
+        yield from mdt_lite(self.labels)
         yield from versions(trial.run.manifest for pair in self.trials for trial in pair)
 
 
@@ -171,6 +169,12 @@ def knob_differences(method: str, knobs: Mapping[str, Any]) -> list[str]:
         for name, printed in about(method).printed_knobs.items()
         if name not in VARIED and name in knobs and knobs[name] != printed
     ]
+
+
+def mdt_lite(labels: Iterable[str]) -> Iterator[str]:
+    """The note on MDT-lite, where one of the `labels` names it."""
+    if any(MDT_LITE in label for label in labels):
+        yield f"{MDT_LITE}: MDT without its relative position bias."
 
 
 def worded(name: str, value: Any) -> str:

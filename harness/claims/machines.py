@@ -12,14 +12,13 @@ from itertools import product
 from typing import Any
 
 from harness.claims.comparison import (
-    MDT_LITE,
-    WITHOUT_POSITIONS,
     Arm,
     Pairs,
     Published,
     Side,
     Value,
     knob_differences,
+    mdt_lite,
     paired,
 )
 from harness.claims.verdict import Claimed, Comparison, Found
@@ -127,7 +126,7 @@ def machines(runs: Iterable[Run]) -> dict[str, list[Trial]]:
     Runs without a distance belong to them too.
     """
     groups: dict[str, list[Trial]] = defaultdict(list)
-    for run in runs:
+    for run in sorted(runs, key=lambda run: (run.name, str(run.path))):
         trial = Trial(run, metric="")  # its distance is not used
         config, protocol = run.config, run.config["protocol"]
         # A clip and another optimizer take time in every step; their defaults came later than the oldest runs.
@@ -152,7 +151,7 @@ def machines(runs: Iterable[Run]) -> dict[str, list[Trial]]:
 def _of_runs(versus: Versus, machine: str, trials: Sequence[Trial]) -> Measured | None:
     """From the means of whole runs, on the data that has most pairs."""
     kinds: dict[tuple[str, str], list[Trial]] = defaultdict(list)  # keys: pipeline and data
-    for trial in sorted(trials, key=lambda trial: (trial.run.name, str(trial.run.path))):
+    for trial in trials:
         protocol = trial.run.config["protocol"]
         kinds[str(protocol.get("pipeline")), str(protocol.get("data"))].append(trial)
     best: Pairs | None = None
@@ -262,7 +261,7 @@ def _of_contenders(versus: Versus, bench: Bench, group: str, a: Entry, b: Entry,
         differences += [f"device {device}, {PAPER_BATCHES[a.num_images]}, instead of 8 x A100"]
         differences += _of_the_step(made.get("precision"), bool(made.get("compiled")))
     notes = [f"The bench changed the recipes: {bench.command}"] if changed else []
-    notes += [WITHOUT_POSITIONS] if MDT_LITE in labels else []
+    notes += mdt_lite(labels)
     if "online-vae" in versus.pipelines and b.conditions.get("vae") == "random":
         notes.append("The VAE in the step has random weights; its speed is that of a trained one.")
     place = {"group": group, "measured_at": bench.measured_at, "device": bench.device.model_dump()}

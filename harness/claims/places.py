@@ -134,8 +134,10 @@ class Distances:
 
     def _kept(self, place: Place, comparison: Comparison) -> Comparison:
         """The comparison; void where it is of targets, and those of its runs told nothing in the mean."""
+        if not self.of_targets:
+            return comparison
         runs = {trial.run.name: trial.run for trial in place.setting.trials}
-        behind = [runs[name] for name in comparison.runs] if self.of_targets else []
+        behind = [runs[name] for name in comparison.runs]
         shares = [share_told(run.result.method, run.config["knobs"], run.metrics) for run in behind]
         known = [share for share in shares if share is not None]  # a log without the loss says nothing against it
         if not known or statistics.fmean(known) >= LEAST:

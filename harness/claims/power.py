@@ -8,6 +8,7 @@ ln r / sqrt((va + vb) / n) as its noncentrality and Satterthwaite's degrees of f
 
 import math
 import statistics
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ from harness.claims.comparison import Arm
 from harness.claims.machines import Index
 from harness.claims.places import Place
 from harness.claims.predicates import Lower
-from harness.claims.verdict import ALPHA, Comparison, Found
+from harness.claims.verdict import ALPHA, Comparison, Found, student
 from harness.recipes.config import plain_values
 from harness.records.evidence import Evidence
 from harness.system.errors import DataError, UsageError, unknown
@@ -39,10 +40,6 @@ class Power:
     effect_is: str  # whose it is
     seeds: int | None  # of each arm, for 80% power; None: more than a thousand
 
-    def smallest(self, seeds: int) -> float:
-        """The ratio above 1 that so many seeds of each arm see with 80% power."""
-        return smallest_ratio(*self.spreads, seeds)
-
     def as_json(self) -> dict[str, Any]:
         found = self.comparison
         return {
@@ -58,7 +55,7 @@ class Power:
             "effect_is": self.effect_is,
             "power": POWER,
             "seeds_needed": self.seeds,
-            "smallest_ratio_seen": {str(seeds): self.smallest(seeds) for seeds in SIZES},
+            "smallest_ratio_seen": {str(seeds): smallest_ratio(*self.spreads, seeds) for seeds in SIZES},
         }
 
 
@@ -118,11 +115,15 @@ def power_of(claim: Claim, evidence: Evidence, *, effect: float | None = None) -
     return found
 
 
-def _power(comparison: Comparison, setting: str | None, effect: float | None) -> Power:
+def _power(comparison: Comparison, setting: str, effect: float | None) -> Power:
     spreads = _spread(a for a, _ in comparison.values), _spread(b for _, b in comparison.values)
-    choices = ((effect, "asked for"), (comparison.published, "the paper's"), (comparison.mean, "measured"))
-    ratio, whose = next((ratio, whose) for ratio, whose in choices if ratio is not None and ratio != 1)
-    return Power(comparison, setting or "", spreads, ratio, whose, seeds_needed(ratio, *spreads))
+    if effect is not None:
+        ratio, whose = effect, "asked for"
+    elif comparison.published not in (None, 1):
+        ratio, whose = comparison.published, "the paper's"
+    else:
+        ratio, whose = comparison.mean, "measured"
+    return Power(comparison, setting, spreads, ratio, whose, seeds_needed(ratio, *spreads))
 
 
 def _spread(values: Iterable[float]) -> float:
@@ -131,27 +132,23 @@ def _spread(values: Iterable[float]) -> float:
 
 def power(ratio: float, a: float, b: float, seeds: int) -> float:
     """The probability that Welch's test of `seeds` runs in each arm sees a true `ratio`; a and b: their spreads."""
-    from scipy.stats import nct, t  # slow to import
+    from scipy.stats import nct  # slow to import
 
     variance = a**2 + b**2
     if variance == 0:
         return 1.0
     degrees = (seeds - 1) * variance**2 / (a**4 + b**4)
     noncentrality = abs(math.log(ratio)) / math.sqrt(variance / seeds)
-    critical = t.ppf(1 - ALPHA / 2, degrees)
+    critical = student(degrees, 1 - ALPHA)
     missed = nct.cdf(critical, degrees, noncentrality) - nct.cdf(-critical, degrees, noncentrality)
     return 1.0 if math.isnan(missed) else float(1 - missed)  # its series ends where the effect is overwhelming
 
 
 def seeds_needed(ratio: float, a: float, b: float) -> int | None:
     """The fewest seeds of each arm with 80% power; None: more than a thousand."""
-    if power(ratio, a, b, MOST_SEEDS) < POWER:
-        return None
-    low, high = FEWEST_SEEDS - 1, MOST_SEEDS  # the power grows with the seeds
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(ratio, a, b, middle) >= POWER else (middle, high)
-    return high
+    counts = range(FEWEST_SEEDS, MOST_SEEDS + 1)  # the power grows with the seeds
+    place = bisect_left(counts, POWER, key=lambda seeds: power(ratio, a, b, seeds))
+    return counts[place] if place < len(counts) else None
 
 
 def smallest_ratio(a: float, b: float, seeds: int) -> float:

@@ -301,7 +301,7 @@ def statistical_notes(comparisons: Sequence[Comparison]) -> Iterable[str]:
 
 
 @cache
-def student(degrees: int, confidence: float) -> float:
+def student(degrees: float, confidence: float) -> float:
     """Half the width of Student's t interval, in standard errors."""
     from scipy.special import stdtrit
 

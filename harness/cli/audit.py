@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 from harness.cli.app.answer import show
 from harness.cli.app.layout import columns
 from harness.cli.app.options import RUNS, Json, Roots, option
-from harness.system.errors import OutOfTolerance
+from harness.system.errors import OutOfTolerance, some_of
 
 SHOWN_RUNS = 3  # a warning names this many runs
 
@@ -69,8 +69,7 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
         yield from ["", title] if by_text else []
         for text, runs in by_text.items():
             shown = len(runs) if status == FAILURE else SHOWN_RUNS
-            more = f" and {len(runs) - shown} more" if runs[shown:] else ""
-            yield f"  {text} [{', '.join(runs[:shown])}{more}]"
+            yield f"  {text} [{some_of(runs, shown)}]"
     yield from ["", "Runs"]
     if total == 1:
         yield f"  {document['runs'][0]['run']}: {document['runs'][0]['verdict']}"

@@ -1,6 +1,6 @@
 """harness data: describe images, encode them into latents, import those of other projects, check and describe them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,14 +8,15 @@ from typing import Annotated, Any, Literal
 from harness.cli.app import completion
 from harness.cli.app.answer import CONTINUES_IT, progress_for, show
 from harness.cli.app.application import App
-from harness.cli.app.layout import columns, facts
+from harness.cli.app.layout import facts
 from harness.cli.app.options import Json, argument, count, option
 from harness.cli.app.processes import start_all, together
-from harness.system.errors import DataError, UsageError
+from harness.system.errors import DataError, UsageError, some_of
 
 data_app = App(help="Look at images; make and check sets of latents.")
 
 VAE = "stabilityai/sd-vae-ft-ema"
+SHOWN = 10  # classes, sizes and colours in an answer
 Store = Annotated[Path, argument("A folder of latents.", "DIR")]
 Out = Annotated[Path, option("Where the latents go.", "DIR")]
 Images = Annotated[int | None, option("How many there must be: 1281167 for ImageNet.", "N", parser=count)]
@@ -133,8 +134,7 @@ def info(
 
     if out and out.suffix != ".png":
         raise UsageError(f"--out is {out}; a contact sheet is a picture, so its name must end in .png.")
-    folder = sources.data_folder() / source if source in sources.LATENT_SETS else Path(source)
-    if source in sources.LATENT_SETS or (sources.holds_latents(folder) and source not in sources.names()):
+    if (folder := sources.latents_folder(source)) is not None:
         from harness.data.latents import sets as latents
 
         if out:
@@ -167,16 +167,10 @@ def _image_lines(document: dict[str, Any]) -> list[str]:
     counts = document["class_counts"].items()
     rows = {
         "images": f"{document['num_images']:,}",
-        "classes": f"{document['num_classes']:,}: {_first(f'{name} {count:,}' for name, count in counts)}",
-        "sizes": _first(f"{size}: {count:,}" for size, count in document["sizes"].items()) or "none",
-        "colours": _first(f"{mode}: {count:,}" for mode, count in document["modes"].items()) or "none",
+        "classes": f"{document['num_classes']:,}: {some_of([f'{name} {count:,}' for name, count in counts], SHOWN)}",
+        "sizes": some_of([f"{size}: {count:,}" for size, count in document["sizes"].items()], SHOWN) or "none",
+        "colours": some_of([f"{mode}: {count:,}" for mode, count in document["modes"].items()], SHOWN) or "none",
         **({"contact sheet": document["contact_sheet"]} if "contact_sheet" in document else {}),
     }
     said = [f"refused: {reason}" for reason in document["refused"]] + document["remarks"]
-    return [document["name"], *columns([[name, value] for name, value in rows.items()]), *said]
-
-
-def _first(texts: Iterable[str]) -> str:
-    """Ten of them, and how many more there are."""
-    texts = list(texts)
-    return ", ".join(texts[:10]) + (f" and {len(texts) - 10:,} more" if len(texts) > 10 else "")
+    return [document["name"], *facts(rows), *said]

@@ -15,8 +15,6 @@ from harness.system.errors import SetupError
 if TYPE_CHECKING:
     from harness.checks.doctor.examination import Check
 
-STATUSES = ("ok", "warning", "failure")
-
 
 def doctor(
     ctx: typer.Context,
@@ -58,8 +56,7 @@ def lines(document: dict[str, Any]) -> Iterator[str]:
         yield from row
         if check["advice"]:
             yield f"    {check['advice']}"
-    summary = document["summary"]
-    counts = [
-        f"{summary[status]} {status}{'' if status == 'ok' or summary[status] == 1 else 's'}" for status in STATUSES
-    ]
-    yield from ["", f"{', '.join(counts)}, in {summary['seconds']:.0f} s"]
+    summary = dict(document["summary"])
+    seconds = summary.pop("seconds")
+    counts = [f"{n} {status}{'' if status == 'ok' or n == 1 else 's'}" for status, n in summary.items()]
+    yield from ["", f"{', '.join(counts)}, in {seconds:.0f} s"]

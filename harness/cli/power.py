@@ -1,10 +1,9 @@
 """How many seeds a comparison needs: power."""
 
-from pathlib import Path
 from typing import Annotated
 
 from harness.cli.app.answer import show
-from harness.cli.app.options import Json, Roots, argument, option
+from harness.cli.app.options import RUNS, Json, Roots, argument, option
 
 WHAT = "A claim's id, as in the report, or two arms: dit,sddit or sddit,sddit:discriminate=false."
 YARDSTICK = "Like denoiser_error or fd-own. Default: the Fréchet distance."
@@ -28,6 +27,6 @@ def power(
     from harness.records.evidence import gather
 
     claim = power.claim_of(what, CLAIMS)
-    evidence = gather(runs or [Path("runs")], yardstick)
+    evidence = gather(runs or [RUNS], yardstick)
     found = [each.as_json() for each in power.power_of(claim, evidence, effect=effect)]
     show({"comparisons": found}, as_json, lambda answer: power.lines(answer["comparisons"]))

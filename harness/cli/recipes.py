@@ -10,7 +10,6 @@ from harness.cli.app.answer import show
 from harness.cli.app.application import App
 from harness.cli.app.layout import columns, short_count
 from harness.cli.app.options import Json, RecipeName, argument, option
-from harness.records.folders.departures import as_text
 from harness.system.errors import UsageError
 
 if TYPE_CHECKING:
@@ -159,6 +158,8 @@ def _list_lines(document: dict[str, Any]) -> list[str]:
 
 
 def _show_lines(document: dict[str, Any]) -> Iterator[str]:
+    from harness.records.folders.departures import as_text
+
     rows = [[s["setting"], as_text(s["value"]), s["source"]] for s in document["settings"]]
     yield f"{document['recipe']} repeats {document['repeats']}."
     yield from _sections(rows, ["value", "source"])
@@ -174,6 +175,8 @@ def _show_lines(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _diff_lines(document: dict[str, Any]) -> list[str]:
+    from harness.records.folders.departures import as_text
+
     names = document["recipes"]
     rows = [
         [d["setting"], *(as_text(d["values"][n]) if n in d["values"] else "-" for n in names)]

@@ -17,7 +17,7 @@ from harness.cli.app.processes import (
     Partition,
     PrintSbatch,
     Time,
-    refuse_of_a_job,
+    is_a_job,
     start_all,
     submit,
     together,
@@ -119,23 +119,22 @@ def run(
     if recipe:
         recipes.load_recipe(recipe)  # refuse a wrong name before importing torch, which takes seconds
     source = recipe or config or ""
-    if print_sbatch or launcher == "slurm":
+    processes = nproc or 1
+    if is_a_job(ctx, launcher, print_sbatch):
         from harness.system.processes.slurm import Job, sbatch_script
 
         name = str(recipe or (config and config.parent.name))
-        job = Job(nodes, nproc or 1, time, partition, name, out / "slurm")
+        job = Job(nodes, processes, time, partition, name, out / "slurm")
         return submit(job, sbatch_script(job, _arguments_of_the_job()), print_sbatch, as_json)
-    refuse_of_a_job(ctx, launcher, print_sbatch)
-    if dry_run or (nproc or 1) > 1:
+    if dry_run or processes > 1:
         from harness.data.loader import rows_of
         from harness.planning.plan import plan, resolve
         from harness.system.processes.world import World
 
         with defaults.named(given):
-            cfg = resolve(source, assignments, note if dry_run else lambda text: None)
             if dry_run:
-                return show(plan(cfg, nproc or 1), as_json, _plan_lines)
-            rows_of(cfg, World(size=nproc or 1, local_size=nproc or 1))  # refuse a batch that they cannot share
+                return show(plan(resolve(source, assignments, note), processes), as_json, _plan_lines)
+            rows_of(resolve(source, assignments), World(size=processes))  # refuse a batch that they cannot share
     start_all(nproc)
 
     import harness

@@ -22,7 +22,7 @@ from harness.cli.app.processes import (
     Partition,
     PrintSbatch,
     Time,
-    refuse_of_a_job,
+    is_a_job,
     submit,
 )
 from harness.cli.app.state import state
@@ -65,7 +65,7 @@ def sweep(
     Examples: harness sweep all --scale tiny · harness sweep figure3 --nproc 8 · harness sweep mask-ratio --seeds 0,1,2
     --launcher slurm --nproc 8 --at-once 4 · harness sweep all --dry-run
     """
-    refuse_of_a_job(ctx, launcher, print_sbatch)
+    as_a_job = is_a_job(ctx, launcher, print_sbatch)
     from harness.papers import sweeps
 
     plan = sweeps.plan(name, scale, images=images)
@@ -76,7 +76,7 @@ def sweep(
     todo = sweeping.tasks(plan, out, seeds=chosen, assignments=set_ or [])
     for label in plan.waiting_for_images:
         note(f"left out: {label} encodes images in every step; name their folder with --images.")
-    if print_sbatch or launcher == "slurm":
+    if as_a_job:
         from harness.system.processes.slurm import Job
 
         job = Job(nodes, nproc or 1, time, partition, f"sweep-{name}", out / "slurm")

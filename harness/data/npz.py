@@ -17,7 +17,7 @@ from typing import IO, Self
 import numpy as np
 
 from harness.data import npy
-from harness.system.errors import DataError, one_line
+from harness.system.errors import DataError, one_line, some_of
 
 ARRAY_BYTES = 2**28  # of an array that is read whole: a covariance of 4,096 features in float64 is half of it
 LARGE_BYTES = 2**28  # from here on an array must not be packed tighter than MAX_RATIO
@@ -96,8 +96,7 @@ class Archive:
     @property
     def listing(self) -> str:
         """The names, for messages."""
-        more = f" and {len(self._infos) - SHOWN:,} more" if len(self._infos) > SHOWN else ""
-        return ", ".join(self.names[:SHOWN]) + more or "no arrays"
+        return some_of(self.names, SHOWN) or "no arrays"
 
     def array(self, name: str) -> "Array":
         """The array, no value of it read yet. Raises DataError when it is missing, damaged or no plain numbers."""

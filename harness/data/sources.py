@@ -80,6 +80,13 @@ def holds_latents(folder: Path) -> bool:
     return any((folder / file).exists() for file in ("manifest.json", "description.json"))
 
 
+def latents_folder(name: str) -> Path | None:
+    """The folder of the latents of this name, or at this path; None: the name is of something else."""
+    if name in LATENT_SETS:
+        return data_folder() / name
+    return Path(name) if name not in names() and holds_latents(Path(name)) else None
+
+
 def of(cfg: RunConfig) -> Dataset:
     """The data set of a run. Raises as `load` does."""
     protocol = cfg.protocol

@@ -11,6 +11,12 @@ LAST_LINES = 5
 LEAST = 0.01  # of ln K; below it the targets are taken to tell nothing
 
 
+def ln_k(knobs: Mapping[str, Any]) -> float | None:
+    """The cross-entropy of a uniform guess among the run's K prototypes; None where it has none."""
+    count = knobs.get("num_prototypes")
+    return math.log(count) if isinstance(count, int) and count > 1 else None
+
+
 def share_told(method: str, knobs: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> float | None:
     """How much the targets told over the last lines of metrics.jsonl, in parts of ln K, the most they can.
 
@@ -18,11 +24,10 @@ def share_told(method: str, knobs: Mapping[str, Any], lines: Sequence[Mapping[st
     then it is the distance of the loss from ln K, its value for uniform targets. The mean is over the discriminative
     parts of the loss. None where the log has no such part.
     """
-    prototypes = knobs.get("num_prototypes")
     parts = [name for name, part in about(method).losses.items() if part.quantity == DISCRIMINATIVE]
-    if not isinstance(prototypes, int) or prototypes < 2:
+    most, shares = ln_k(knobs), []
+    if most is None:
         return None
-    most, shares = math.log(prototypes), []
     for line in lines[-LAST_LINES:]:
         for part in parts:
             told, loss = line.get(f"information/{part}"), line.get(f"loss/{part}")

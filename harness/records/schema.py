@@ -24,6 +24,7 @@ EXPORT_RECORD = "export.json"
 SELF = "sha256"  # a record's last key
 LARGEST_RECORD = 2**26  # bytes; a store's manifest of ImageNet takes 100 kB
 LARGEST_LOG = 2**28  # bytes of a .jsonl file; 400,000 steps, each logged, take half of it
+LAST_LINES = 1 << 16  # bytes of a log that surely hold its last lines
 R = TypeVar("R", bound="Record")
 
 

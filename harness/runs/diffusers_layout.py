@@ -80,10 +80,11 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         tensors = [left[part] for part in parts if part in left]
         if len(tensors) == len(PARTS) and len({tensor.shape for tensor in tensors}) == 1:
             found[official] = torch.cat(tensors)
-            left = {name: value for name, value in left.items() if name not in parts}
+            for part in parts:
+                del left[part]
     for name, value in left.items():
         first = found.setdefault(names.get(name, name), value)
-        if not torch.equal(first, value):
+        if first is not value and not torch.equal(first, value):
             raise DataError(
                 f"{name} differs from that of another block: diffusers trained each block's embedder by itself, and "
                 "DiT has one for all. Such a network cannot be computed here; take one that was converted from the "

@@ -2,7 +2,7 @@
 
 model.safetensors  the network's weights; its header says of what
 config.yaml        as the run's, without the folders of the machine it ran on
-export.json        where it comes from and what was measured of it, as data (harness.records.export_record)
+export.json        where it comes from and what was measured of it, as data (harness.records.schema.Export)
 README.md          the same to read: a model card
 
 For diffusers, a folder transformer/ stands in place of model.safetensors: the same weights as diffusers has them, with

@@ -25,7 +25,7 @@ from harness.model.nn.embeddings import PatchEmbed
 from harness.model.official import Names, Official
 from harness.recipes import plugins
 from harness.runs import diffusers_layout
-from harness.system.errors import DataError, unknown
+from harness.system.errors import DataError, some_of, unknown
 from harness.system.weights import load_saved, read_tensors, refuse_not_finite, refuse_views
 
 # A fixed table that went through the averaging of DiT's train.py for 10,000 steps or more is off by 1.6e-4: each step
@@ -64,8 +64,8 @@ def read(path: Path) -> dict[str, Tensor]:
     strangers = [str(k) for k, value in state.items() if not (isinstance(k, str) and isinstance(value, Tensor))]
     if strangers:
         raise DataError(
-            f"{path} is no state dict, which names tensors: it has {_some(strangers)}. Point to a plain state dict, or "
-            'to a file with one under "ema".'
+            f"{path} is no state dict, which names tensors: it has {some_of(strangers, NAMED)}. "
+            'Point to a plain state dict, or to a file with one under "ema".'
         )
     options = document.get("args") if isinstance(document, Mapping) else None
     foreign = _foreign(path, state, vars(options) if isinstance(options, argparse.Namespace) else {})
@@ -194,8 +194,8 @@ def _same_kind_of_number(weights: Sequence["_Weight"], found: Mapping[str, Tenso
     other = [f"{w.official} ({found[w.official].dtype})" for w in weights if not found[w.official].is_floating_point()]
     if other:
         raise DataError(
-            f"these weights are not stored as floating-point numbers: {_some(other)}. A quantized copy cannot be read; "
-            "take the official file as it was released."
+            f"these weights are not stored as floating-point numbers: {some_of(other, NAMED)}. A quantized copy "
+            "cannot be read; take the official file as it was released."
         )
 
 
@@ -239,15 +239,10 @@ def _same_names_and_shapes(method: str, expected: Shapes, found: Shapes) -> None
         if name in found and found[name] != shape
     ]
     groups = {"unexpected": unexpected, "missing": missing, "of another shape": misshaped}
-    lines = [f"  {len(items)} {kind}: {_some(items)}" for kind, items in groups.items() if items]
+    lines = [f"  {len(items)} {kind}: {some_of(items, NAMED)}" for kind, items in groups.items() if items]
     if lines:
         lines = [f"these weights do not fit this {method} network, by their official names:", *lines]
         raise DataError("\n".join([*lines, _hint(method, expected, found)]))
-
-
-def _some(items: list[str]) -> str:
-    left = len(items) - NAMED
-    return ", ".join(items[:NAMED]) + (f" and {left} more" if left > 0 else "")
 
 
 # The likely fix ----------------------------------------------------------------------------------------------------

@@ -11,15 +11,15 @@ from typing import Literal, NamedTuple
 
 from harness.papers.sweeps import Plan
 from harness.planning.plan import resolve
-from harness.records.schema import Evaluation, Result, read_lines, record_or_none
+from harness.records.schema import LAST_LINES, Evaluation, Result, read_lines, record_or_none
 from harness.records.trials import distance_metric
+from harness.runs import folder as run_folder
 from harness.system.errors import HarnessError, Interrupted, Preempted, UsageError
 from harness.system.processes.children import exit_code, started
 
 State = Literal["finished", "to evaluate", "begun", "waiting", "failed"]
 LOGS = "logs"
 POLL_SECONDS = 1.0
-TAIL = 1 << 16  # bytes of a log that surely hold its last lines
 
 
 class Task(NamedTuple):
@@ -77,8 +77,7 @@ def tasks(plan: Plan, out: Path, *, seeds: Sequence[int] | None = None, assignme
             given = (*member.assignments, *assignments)
             cfg = resolve(member.recipe, [*given, f"seed={seed}"])
             folder = out / cfg.recipe / cfg.run_id
-            every = cfg.execution.evaluate_every or cfg.protocol.steps
-            milestones = len(range(every, cfg.protocol.steps, every))
+            milestones = len(run_folder.milestones(cfg))
             task = Task(
                 member.label, cfg.recipe, seed, given, member.guided, cfg.protocol.steps, milestones, folder
             )  # fmt: skip
@@ -156,7 +155,7 @@ def _process(arguments: Sequence[str], log: Path, poll: Callable[[], None]) -> i
 
 
 def _reached(folder: Path) -> int:
-    lines, _ = read_lines(folder / "metrics.jsonl", last_bytes=TAIL)  # asked every second, while the run trains
+    lines, _ = read_lines(folder / "metrics.jsonl", last_bytes=LAST_LINES)  # asked every second, while the run trains
     return max((line["step"] for line in lines if isinstance(line.get("step"), int)), default=0)
 
 

@@ -22,7 +22,7 @@ from harness.recipes.config import Execution, RunConfig, read_config
 from harness.recipes.metric_names import OWN
 from harness.records import information, machine, provenance
 from harness.records.evidence import Count
-from harness.records.schema import Device, Evaluation, Result, read_lines, record_or_none, write_record
+from harness.records.schema import LAST_LINES, Device, Evaluation, Result, read_lines, record_or_none, write_record
 from harness.runs import folder as run_folder
 from harness.system import locks
 from harness.system.errors import DataError, HarnessError, UsageError
@@ -136,7 +136,7 @@ def _carry_out(
             raise
         raise too_large(cfg, device, world.size) from error
     if world.is_main:
-        lines = read_lines(folder / "metrics.jsonl")[0]
+        lines = read_lines(folder / "metrics.jsonl", last_bytes=LAST_LINES)[0]
         if warning := information.warning(cfg.method, cfg.knobs.model_dump(), lines):
             progress.note(warning)
             trained.notes.append(warning)

@@ -61,6 +61,12 @@ def one_line(text: object, most: int | None = None) -> str:
     return " ".join(letters.split())[:most]
 
 
+def some_of(texts: Iterable[str], most: int = 5) -> str:
+    """The first `most` texts, and how many more there are."""
+    texts = list(texts)
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most:,} more" if len(texts) > most else "")
+
+
 def unknown(kind: str, name: str, choices: Iterable[str], *, see: str = "") -> UsageError:
     """The error for a name that does not exist: the nearest names first, then all of them, or where to `see` them."""
     choices = sorted(choices)

@@ -26,12 +26,14 @@ def imported(code: str, names: tuple[str, ...], cwd) -> list[str]:
     return done.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize("commands", [HELP, RUNS], ids=["help", "runs and recipes"])
-def test_help_and_looking_at_runs_import_nothing_heavy(commands, tmp_path):
+@pytest.mark.parametrize(
+    ("commands", "heavy"), [(HELP, (*HEAVY, "yaml")), (RUNS, HEAVY)], ids=["help", "runs and recipes"]
+)
+def test_help_and_looking_at_runs_import_nothing_heavy(commands, heavy, tmp_path):
     write_run(tmp_path / "runs", "sddit")
     write_run(tmp_path / "runs", "mdt", finished=False)
     invoked = "".join(f"{INVOKE.format(command)}assert done.exit_code in (0, 2), done.output; " for command in commands)
-    assert imported(invoked + "pass", HEAVY, tmp_path) == "[]"
+    assert imported(invoked + "pass", heavy, tmp_path) == "[]"
 
 
 def test_figures_and_reports_never_import_torch(tmp_path):

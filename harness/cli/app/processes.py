@@ -29,10 +29,10 @@ Partition = Annotated[str | None, option("Partition of a job.", "NAME", panel=SL
 PrintSbatch = Annotated[bool, option("Print the job's script, submit nothing.", name="--print-sbatch", panel=SLURM)]
 
 
-def refuse_of_a_job(ctx: typer.Context, launcher: str, print_sbatch: bool) -> None:
-    """UsageError for a typed option that would be ignored, since this command starts no job."""
+def is_a_job(ctx: typer.Context, launcher: str, print_sbatch: bool) -> bool:
+    """Whether this command is for a SLURM job. UsageError where it is not, and an option of a job was typed."""
     if launcher == "slurm" or print_sbatch:
-        return
+        return True
     for name in ("nodes", "time", "partition"):
         source = ctx.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
@@ -40,6 +40,7 @@ def refuse_of_a_job(ctx: typer.Context, launcher: str, print_sbatch: bool) -> No
                 f"--{name} belongs to a SLURM job, and this command starts none: add --launcher slurm or "
                 f"--print-sbatch, or leave --{name} out. --nproc is how many processes start on this machine."
             )
+    return False
 
 
 def start_all(nproc: int | None) -> None:

@@ -24,7 +24,7 @@ from harness.data.images import reading
 from harness.data.images.fitting import adm_centre_crop
 from harness.data.latents import vae
 from harness.model.randomness import Draw
-from harness.system.errors import DataError, UsageError
+from harness.system.errors import DataError, UsageError, some_of
 from harness.system.processes import launch
 
 VAE_FACTOR = 8  # pixels per latent position of the Stable Diffusion VAE, along one side
@@ -206,7 +206,7 @@ def _classes(folder: Path, flat: bool) -> tuple[dict[str, str], list[str]]:
         return {folder.resolve().name: ""}, []
     problems = []
     if loose:
-        problems.append(f"{folder} holds {len(loose):,} images that belong to no class: {reading.some_of(loose)}")
+        problems.append(f"{folder} holds {len(loose):,} images that belong to no class: {some_of(loose)}")
     elif not folders:
         problems.append(f"{folder} holds no folders" + (", no images and no latents" if flat else ""))
     problems = [f"{said}. Images are expected in one folder a class: {folder}/CLASS/IMAGE.JPEG." for said in problems]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from harness.system.errors import DataError, one_line
+from harness.system.errors import DataError, one_line, some_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # nothing else is even tried, whatever a file is called
 SUFFIXES = frozenset({".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".webp", ".bmp"})
@@ -22,7 +22,6 @@ OTHER_SUFFIXES = frozenset({
     ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".ppm", ".pgm", ".pbm", ".ico", ".tga", ".exr",
     ".psd", ".svg", ".apng", ".dcm",
 })  # fmt: skip
-SHOWN = 5  # names in a message
 
 _FORMAT_BY_START = {
     "PNG": rb"\x89PNG\r\n\x1a\n", "JPEG": rb"\xff\xd8\xff", "GIF": rb"GIF8", "WebP": rb"RIFF....WEBP",
@@ -127,12 +126,6 @@ def left_out(folder: Path, files: Iterable[os.DirEntry[str]]) -> list[str]:
         f"{some_of(f'{os.path.relpath(path, folder)} ({kind})' for path, kind in others.items())}. "
         f"Files called {', '.join(sorted(SUFFIXES))} are read. Save these as PNG, rename or remove them."
     ]
-
-
-def some_of(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
-    names = list(names)
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
 
 
 def _lost(entry: os.DirEntry[str]) -> str:

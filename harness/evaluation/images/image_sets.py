@@ -24,7 +24,7 @@ from harness.data import npy
 from harness.data.images import image_archive, reading
 from harness.data.npz import PIECE_BYTES
 from harness.evaluation.images.image_set import ImageSet
-from harness.system.errors import DataError
+from harness.system.errors import DataError, some_of
 from harness.system.processes import launch
 
 FEWEST_TO_JUDGE = 20  # images: of fewer, many copies may be meant
@@ -222,7 +222,7 @@ def _taken(folder: Path, files: Iterable[os.DirEntry[str]], pool: ThreadPoolExec
         lossy = any("JPEG" in str(kind) for _, kind in others)
         why = "Lossy compression changes FID by several points (2.50 became 5.80 for one set). " if lossy else ""
         several = f" {len(others):,} files of {folder} are refused: " if len(others) > 1 else ""
-        names = reading.some_of(f"{path.name} ({kind})" for path, kind in others) + "." if several else ""
+        names = some_of(f"{path.name} ({kind})" for path, kind in others) + "." if several else ""
         raise DataError(
             f"{path} is {kind}, and only PNGs are taken. {why}Save the images as PNG from the start, not converted; or "
             f"remove it.{several}{names}"

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from harness.claims.comparison import mdt_lite
 from harness.papers.sddit import numbers as published
 from harness.records import looks
 from harness.records.evidence import Evidence
@@ -198,7 +199,7 @@ def _notes(setting: Setting, arms: Arms, timed: Arms, model: str) -> Iterator[st
         yield f"Not drawn: {count(number, 'run')} of another batch."
     if len(arms) > MOST_ARMS:
         yield f"Not drawn: {count(len(arms) - MOST_ARMS, 'more line')}, of further lengths."
-    yield from shared.mdt_lite(arms)
+    yield from mdt_lite(arms)
 
 
 def _draw_measured(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
@@ -229,8 +230,8 @@ def _draw_line(axes: Axes, line: pd.DataFrame, x: pd.Series, gid: str, thin: boo
     style = look(line["method"].iloc[0])
     y, sd = line["value"], line["value_sd"]
     dense = len(x) > MOST_MARKERS
-    if sd.notna().all() and dense:
-        axes.fill_between(list(x), list(y - sd), list(y + sd), color=style.colour, alpha=0.2, linewidth=0)
+    if dense:
+        shared.band(axes, x, y, sd, style.colour)
     elif sd.notna().all():
         axes.errorbar(x, y, list(sd), fmt="none", ecolor=style.colour, elinewidth=0.8, capsize=1.5)
     axes.plot(

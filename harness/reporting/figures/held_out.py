@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from harness.records.evidence import Evidence
-from harness.records.looks import FINAL, look, order
+from harness.records.looks import look, order
 from harness.records.trials import Setting, Spread, Trial
 from harness.reporting.drawing.scales import fit, short
 from harness.reporting.drawing.sheet import Drawing, Panel, Row, drawing
@@ -39,21 +39,20 @@ _HOW = (
 
 def _panels(setting: Setting) -> Iterator[Panel]:
     steps, batch_size = setting.budget()
-    groups = {
-        method: [trial for trial in trials if trial.run.result.evaluations[FINAL].denoiser is not None]
-        for method in sorted({trial.method for trial in setting.trials}, key=order)
-        if (trials := list(setting.select(method, steps=steps, batch_size=batch_size)))
-    }
-    groups = {method: measured for method, measured in groups.items() if measured}
+    groups = []
+    for method in sorted({trial.method for trial in setting.trials}, key=order):
+        selected = setting.select(method, steps=steps, batch_size=batch_size)
+        if measured := [trial for trial in selected if trial.evaluation.denoiser is not None]:
+            groups.append(measured)
     where = f"{setting.title}, {steps} steps, batch {batch_size}"
-    counted = shared.counted({shared.title_of_runs(trials): len(trials) for trials in groups.values()})
-    levels = [row for trials in groups.values() for row in _levels(setting, trials)]
+    counted = shared.counted({shared.title_of_runs(trials): len(trials) for trials in groups})
+    levels = [row for trials in groups for row in _levels(setting, trials)]
     if levels:
         yield Panel(f"Denoiser's error by noise level: {where}", levels, _draw_levels, (_WEIGHTED, counted))
-    training = [row for trials in groups.values() for row in _training(setting, trials)]
+    training = [row for trials in groups for row in _training(setting, trials)]
     if training:
         yield Panel(f"The same along training: {where}", training, _draw_training, (_FEWER,))
-    for trials in groups.values():
+    for trials in groups:
         if rows := list(_probe(setting, trials)):
             title = f"Linear probe of {shared.title_of_runs(trials)}: {where}"
             yield Panel(title, rows, _draw_probe, (_PROBED, shared.counted({"probe": len(trials)})), height=2.4)
@@ -88,23 +87,17 @@ def _row(setting: Setting, trials: Sequence[Trial], kind: str, values: Sequence[
 
 def _levels(setting: Setting, trials: Sequence[Trial]) -> Iterator[Row]:
     found = [denoiser for trial in trials if (denoiser := trial.evaluation.denoiser) is not None]
+    if any(one.sigmas != found[0].sigmas for one in found):
+        return
     for level, sigma in enumerate(found[0].sigmas):
-        alike = all(one.sigmas == found[0].sigmas for one in found)
-        if alike:
-            yield _row(setting, trials, LEVEL, [one.by_sigma[level] for one in found], sigma=sigma)
+        yield _row(setting, trials, LEVEL, [one.by_sigma[level] for one in found], sigma=sigma)
 
 
 def _training(setting: Setting, trials: Sequence[Trial]) -> Iterator[Row]:
-    curves = [
-        {line["step"]: line["denoiser_error"] for line in trial.run.metrics if _is_point(line)} for trial in trials
-    ]
+    logged = [shared.logged(trial, "denoiser_error") for trial in trials]
+    curves = [{step: error for step, error in curve.items() if error > 0} for curve in logged]
     for step in sorted(set.intersection(*map(set, curves))):
         yield _row(setting, trials, TRAINING, [curve[step] for curve in curves], step=step)
-
-
-def _is_point(line: dict[str, Any]) -> bool:
-    value = line.get("denoiser_error")
-    return type(line.get("step")) is int and type(value) in (int, float) and value is not None and 0 < value < 1e300
 
 
 def _probe(setting: Setting, trials: Sequence[Trial]) -> Iterator[Row]:
@@ -126,9 +119,7 @@ def _curves(axes: Axes, frame: pd.DataFrame, x: str) -> None:
             curve[x], curve["mean"], color=style.colour, linewidth=1.2, marker=style.marker, markersize=3.5,
             markeredgewidth=0, label=curve["label"].iloc[0], gid=f"{method}/{x}", zorder=3,
         )  # fmt: skip
-        if curve["sd"].notna().all():
-            low, high = curve["mean"] - curve["sd"], curve["mean"] + curve["sd"]
-            axes.fill_between(list(curve[x]), list(low), list(high), color=style.colour, alpha=0.2, linewidth=0)
+        shared.band(axes, curve[x], curve["mean"], curve["sd"], style.colour)
     fit(axes, "x", [(value, None) for value in frame[x]])
     fit(axes, "y", list(zip(frame["mean"], frame["sd"], strict=True)), room=0.05)
 

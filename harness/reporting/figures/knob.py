@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from harness.claims.comparison import mdt_lite
 from harness.papers.sddit import numbers as published
 from harness.records.evidence import Evidence
 from harness.records.looks import from_title, look
@@ -162,7 +163,7 @@ def _notes(
     for label in absent:
         yield f"No line for {label}: not run."
     yield from shared.conditions(setting)
-    yield from shared.mdt_lite(row["label"] for row in rows)
+    yield from mdt_lite(row["label"] for row in rows)
 
 
 # Drawing ---------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter
 from harness.recipes.about import LossPart
 from harness.recipes.reading import about
 from harness.records.evidence import Evidence
+from harness.records.information import DISCRIMINATIVE, ln_k
 from harness.records.looks import look, order
 from harness.records.trials import Setting, Spread, Trial
 from harness.reporting.drawing.scales import fit, short
@@ -34,7 +35,7 @@ MAX_POINTS = 150  # a curve with more is smoothed
 MARKERS = 5  # about as many on a curve
 
 
-DENOISING, DISCRIMINATIVE = "denoising", "discriminative"
+DENOISING = "denoising"
 WHOLE = LossPart(quantity=DENOISING, title="")  # the loss of a method without a known denoising part
 QUANTITIES = {
     DENOISING: "Denoising loss",
@@ -121,7 +122,7 @@ def _rows(setting: Setting, trials: Sequence[Trial], formulation: str) -> Iterat
     title = shared.title_of_runs(trials)
     for name in names:
         part = _part(method, name)
-        found = [(trial, curve) for trial in trials if (curve := _logged(trial, name))]
+        found = [(trial, curve) for trial in trials if (curve := shared.logged(trial, name))]
         if not found:
             continue
         logged_by_all = pd.DataFrame({trial.seed: curve for trial, curve in found}).dropna().sort_index()
@@ -145,25 +146,9 @@ def _rows(setting: Setting, trials: Sequence[Trial], formulation: str) -> Iterat
                 "seeds": " ".join(str(trial.seed) for trial, _ in found),
                 "log_lines_averaged": size,
                 "batch_size": trials[0].batch_size,
-                "uniform_guess": _guess(trials[0]) if part.quantity == DISCRIMINATIVE else None,
+                "uniform_guess": ln_k(trials[0].knobs) if part.quantity == DISCRIMINATIVE else None,
                 "runs": " ".join(trial.run.name for trial, _ in found),
             }
-
-
-def _logged(trial: Trial, name: str) -> dict[int, float]:
-    """The part's finite values by step."""
-    found: dict[int, float] = {}
-    for line in trial.run.metrics:
-        step, value = line.get("step"), line.get(name)
-        if type(step) is int and type(value) in (int, float) and value is not None and abs(value) < 1e300:  # no nan
-            found[step] = float(value)
-    return found
-
-
-def _guess(trial: Trial) -> float | None:
-    """The cross-entropy of a uniform guess among the run's K prototypes."""
-    count = trial.knobs.get("num_prototypes")
-    return math.log(count) if isinstance(count, int) and count > 1 else None
 
 
 # Panels ----------------------------------------------------------------------------------------------------------
@@ -213,11 +198,7 @@ def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
             gid=f"{method}/{part}",
             zorder=3,
         )
-        if curve["sd"].notna().all():
-            low, high = curve["mean"] - curve["sd"], curve["mean"] + curve["sd"]
-            axes.fill_between(
-                list(curve["step"]), list(low), list(high), color=style.colour, alpha=0.2, linewidth=0, zorder=2
-            )
+        shared.band(axes, curve["step"], curve["mean"], curve["sd"], style.colour, zorder=2)
     axes.set(xlabel="Training steps", ylabel="loss", xlim=(0, frame["step"].max()))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: short(step)))
     fit(axes, "y", list(zip(frame["mean"], frame["sd"], strict=True)), room=0.05)

@@ -5,7 +5,9 @@ from dataclasses import replace
 from string import ascii_lowercase
 from typing import Any
 
-from harness.claims.comparison import MDT_LITE, WITHOUT_POSITIONS
+import pandas as pd
+from matplotlib.axes import Axes
+
 from harness.records.evidence import Evidence
 from harness.records.looks import measured_title
 from harness.records.trials import Setting, Spread, Trial
@@ -37,6 +39,22 @@ def of_paper(row: Any) -> dict[str, Any]:
         "quality": row.quality,
         "protocol": row.protocol,
     }
+
+
+def logged(trial: Trial, name: str) -> dict[int, float]:
+    """The finite values of metrics.jsonl called `name`, by step."""
+    found: dict[int, float] = {}
+    for line in trial.run.metrics:
+        step, value = line.get("step"), line.get(name)
+        if type(step) is int and type(value) in (int, float) and value is not None and abs(value) < 1e300:  # no nan
+            found[step] = float(value)
+    return found
+
+
+def band(axes: Axes, x: pd.Series, mean: pd.Series, sd: pd.Series, colour: str, **more: Any) -> None:
+    """One standard deviation around a curve; nothing where a point of it has none."""
+    if sd.notna().all():
+        axes.fill_between(list(x), list(mean - sd), list(mean + sd), color=colour, alpha=0.2, linewidth=0, **more)
 
 
 def title_of_runs(trials: Sequence[Trial]) -> str:
@@ -98,9 +116,3 @@ def kinds(panels: Iterable[Panel]) -> str:
     """Which kinds of points a figure has, for its text alternative."""
     measured = any(row["kind"] == "measured" for panel in panels for row in panel.rows)
     return "published and measured" if measured else "published only"
-
-
-def mdt_lite(labels: Iterable[str]) -> Iterator[str]:
-    """The note on MDT-lite, where one of the `labels` names it."""
-    if any(MDT_LITE in label for label in labels):
-        yield WITHOUT_POSITIONS

@@ -6,7 +6,7 @@ point lies under the line of the rate that its device reached for a large matrix
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from harness.records.bench_record import Bench
 from harness.records.evidence import Evidence
 from harness.records.looks import REFERENCE, device_title, look, order
 from harness.records.schema import Device
@@ -90,11 +91,12 @@ def _measured(evidence: Evidence) -> tuple[list[Panel], dict[str, int]]:
             machines[machine] = device, processes
             panels[machine, row["size"]].append(row)
     ordered = sorted(panels.items(), key=lambda item: (machines[item[0][0]][0].kind != "cuda", -len(item[1]), item[0]))
-    return [_of_machine(evidence, *machines[name], rows) for (name, _), rows in ordered], dict(sorted(lost.items()))
+    made = [_of_machine(evidence.benches, name, *machines[name], rows) for (name, _), rows in ordered]
+    return made, dict(sorted(lost.items()))
 
 
-def _of_machine(evidence: Evidence, device: Device, processes: int, rows: list[Row]) -> Panel:
-    ceilings = timed_steps.ceilings(evidence.benches, timed_steps.machine(device, processes))
+def _of_machine(benches: Iterable[Bench], machine: str, device: Device, processes: int, rows: list[Row]) -> Panel:
+    ceilings = timed_steps.ceilings(benches, machine)
     also = f", {processes} processes" if processes > 1 else ""
     rows.sort(key=lambda row: (order(row["method"]), row["source"], row["name"]))
     title = f"{device_title(device)}{also}, size {rows[0]['size']}"

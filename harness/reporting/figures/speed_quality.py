@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from harness.claims.comparison import mdt_lite
 from harness.papers.sddit import numbers as published
 from harness.recipes.naming import digest
 from harness.records import looks
@@ -330,7 +331,7 @@ def _notes(points: Sequence[Row], trials: Sequence[Trial], elsewhere: str) -> It
     if len(by_sampling) > 1:
         each = "; ".join(f"{', '.join(dict.fromkeys(titles))}: {how}" for how, titles in by_sampling.items())
         yield f"Formulation and sampler differ, each method has its own. {each}."
-    yield from shared.mdt_lite(point["title"] for point in shown)
+    yield from mdt_lite(point["title"] for point in shown)
     if not all(trial.run.manifest.data.real for trial in trials):
         yield "The data is synthetic: the speeds mean something, the distances do not."
     yield from looks.versions(trial.run.manifest for trial in trials)

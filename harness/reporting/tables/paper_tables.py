@@ -17,7 +17,7 @@ from harness.papers.published import Target, target_of
 from harness.papers.sddit import numbers as published
 from harness.recipes.naming import digest
 from harness.records.evidence import Evidence
-from harness.records.looks import FINAL, describe, differing
+from harness.records.looks import describe, differing
 from harness.records.trials import Spread
 from harness.reporting.tables.paper_settings import settings_table
 from harness.reporting.tables.repeats import Repeats, repeats_of, titles_of
@@ -160,7 +160,7 @@ def _own_row(group: Repeats, metric: str, found: Sequence[Repeats], titles: Titl
 
 
 def _metrics(group: Repeats) -> list[str]:
-    names = dict.fromkeys(name for trial in group.trials for name in trial.run.result.evaluations[FINAL].metrics)
+    names = dict.fromkeys(name for trial in group.trials for name in trial.evaluation.metrics)
     return [name for name in names if _family(name) in FAMILIES and group.values(name)]
 
 

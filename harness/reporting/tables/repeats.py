@@ -10,7 +10,7 @@ from typing import Any
 from harness.papers.published import Target, network_title
 from harness.recipes.naming import digest
 from harness.records import looks
-from harness.records.looks import FINAL, Scalar, measured_title, order
+from harness.records.looks import Scalar, measured_title, order
 from harness.records.schema import Evaluation
 from harness.records.trials import OF_AN_ARM, Setting, Trial, has_knobs
 
@@ -53,7 +53,7 @@ class Repeats:
     @cached_property
     def settings(self) -> dict[str, Scalar]:
         """The method's knobs and how it is sampled."""
-        return self.trials[0].settings | {"sampling.guidance_scale": _final(self.trials[0]).protocol.guidance_scale}
+        return self.trials[0].settings | {"sampling.guidance_scale": self.trials[0].evaluation.protocol.guidance_scale}
 
     def values(self, metric: str, step: int | None = None) -> dict[int, float]:
         """The metric by seed after `step`, the last one by default; seeds without it are absent."""
@@ -114,13 +114,9 @@ def _conditions(setting: Setting) -> dict[str, Scalar]:
     return {key: value for key, value in found.items() if not key.startswith(own)}
 
 
-def _final(trial: Trial) -> Evaluation:
-    return trial.run.result.evaluations[FINAL]
-
-
 def _evaluation(trial: Trial, step: int) -> Evaluation | None:
     """The evaluation of the averaged weights after `step` under the protocol of the last one; None without one."""
-    final = _final(trial)
+    final = trial.evaluation
     if step == trial.steps:
         return final
     alike = (e for e in trial.run.evaluations.values() if e.step == step and e.weights == final.weights)
