@@ -11,6 +11,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import invoke
 from photographs import photographs
@@ -76,6 +77,15 @@ def test_info_of_images_counts_them_lists_all_that_would_be_refused_and_draws_th
     ]  # fmt: skip
     assert "what is wrong (3) is listed" in spoilt.stderr
     assert "images   12\n" in invoke("data", "info", "own", cwd=tmp_path).stdout
+
+
+def test_encode_refuses_a_grey_image_of_16_bits_by_name_and_writes_no_latents(photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "own")
+    Image.fromarray(np.full((64, 48), 27_000, np.uint16)).save(tmp_path / "own" / "temple" / "grey16.png")
+    done = data("encode", "own", *TINY, "--out", "latents", cwd=tmp_path)
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert "own/temple/grey16.png has 16 bits a channel" in done.stderr
+    assert not list((tmp_path / "latents").glob("*.npy"))
 
 
 def test_without_the_weights_one_line_says_what_to_fetch_and_where_to_put_it(photos, tmp_path, no_weights):
