@@ -10,18 +10,23 @@
 import json
 import os
 import platform
+import re
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.records.schema import write_atomically
-from harness.reporting.tables.table import Table, frame_of
+from harness.reporting.tables.table import NOTHING, Table, frame_of
 
 REPORTS = Path(__file__).parents[2] / "reports" / "evidence"
 TABLE = "faults.md"
 SCHEMA_VERSION = 1
-NO_FAULTS = {"property": "examples of a property", "fuzz": "inputs of a fuzzer"}  # kinds whose tries are no faults
+NO_FAULTS = {  # kinds whose tries are no faults
+    "property": "examples of a property",
+    "fuzz": "inputs of a fuzzer",
+    "case": "cases of ordinary tests",
+}
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,8 @@ def table(folder: Path = REPORTS) -> str:
     lines = [
         "# Faults tried and survived",
         "",
-        f"{'; '.join(counted)}. `make faults` makes this again; a row's seed repeats it.",
+        f"{'; '.join(counted)}. `make faults` makes this again, and `python tests/faults/ordinary.py` the part "
+        "ordinary alone; a row's seed repeats it.",
         "",
     ]
     for name, faults in suites.items():
@@ -102,7 +108,14 @@ def _table_of(faults: list[dict[str, Any]]) -> str:
         }
         for row in faults
     ]
-    return Table("faults", "Faults", frame_of(rows)).markdown()
+    return _narrow(Table("faults", "Faults", frame_of(rows)).markdown())
+
+
+def _narrow(markdown: str) -> str:
+    """The table without padding, so that a new row changes no other; what a row does not count is left empty."""
+    lines = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in markdown.splitlines()]
+    lines[1] = ["---:" if rule.endswith(":") else "---" for rule in lines[1]]
+    return "".join(f"| {' | '.join('' if cell == NOTHING else cell for cell in line)} |\n" for line in lines)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
