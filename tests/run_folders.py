@@ -1,6 +1,8 @@
-"""Finished run folders on disk, written through the product's own types, without training anything."""
+"""Run folders on disk, finished and not, written through the product's own types, without training anything."""
 
 import json
+import os
+import time
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from harness.recipes.config import Knobs, RunConfig
 from harness.recipes.reading import load_recipe
 from harness.records.schema import DataIdentity, Device, Evaluation, EvaluationProtocol, Manifest, Result, write_record
 
+LONG_AGO = time.time() - 3600
 XEON = Device(name="Intel(R) Xeon(R) Processor", kind="cpu", count=1, threads=2)
 
 
@@ -164,4 +167,29 @@ def write_run(
         world_size=world_size,
     )
     write_record(folder / "result.json", result)
+    return folder
+
+
+def unfinished(root: Path, method: str = "maskdit", *, quiet: bool = True, **settings) -> Path:
+    """A run that stopped at step 40, with a checkpoint."""
+    folder = with_weights(write_run(root, method, finished=False, **settings))
+    lines = [{"step": step, "loss": 1.0, "timed_steps": 20, "timed_seconds": 4.0} for step in (20, 40)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return quieted(folder) if quiet else folder
+
+
+def with_weights(folder: Path, size: int = 10_000) -> Path:
+    for name in ("checkpoints/step-000000040", "samples/cfg1.5", "evaluations", "features/abc"):
+        (folder / name).mkdir(parents=True)
+    (folder / "checkpoints/step-000000040/ema.safetensors").write_bytes(b"0" * size)
+    (folder / "samples/grid.png").write_bytes(b"0" * 50)
+    (folder / "samples/cfg1.5/samples.npz").write_bytes(b"0" * 2 * size)
+    (folder / "samples/cfg1.5/sampling.json").write_text("{}")
+    (folder / "features/abc/features-0.safetensors").write_bytes(b"0" * 30)
+    return folder
+
+
+def quieted(folder: Path) -> Path:
+    for path in [folder, *folder.rglob("*")]:
+        os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)
     return folder
