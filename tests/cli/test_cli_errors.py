@@ -57,6 +57,7 @@ main()
         (["run", "dit-tiny", "--time", "01:00:00", "--dry-run"], "--time belongs to a SLURM job"),
         (["sweep", "figure3", "--partition", "gpu", "--dry-run"], "add --launcher slurm or --print-sbatch"),
         (["data", "encode", "somewhere"], "missing option '--out'"),
+        (["runs", "export", "somewhere"], "missing option '--to'. Choose from: csv, tensorboard, wandb, trackio."),
         (["recipes", "show"], "missing argument 'RECIPE'"),
         (["evaluate", "nowhere.npz", "--metrics", "fidd"], "no metric is called 'fidd'. Did you mean fd"),
         (["sweep", "figure33"], "no sweep is called 'figure33'. Did you mean figure3"),

@@ -21,7 +21,7 @@ NARROWEST_BAR = 60  # columns; a bar has no room in fewer
 
 
 AGAIN = "Repeat the command."
-CONTINUES = "The same command continues from the last checkpoint."
+CONTINUES = "The same command continues from the last checkpoint, or starts where there is none yet."
 CONTINUES_IT = "The same command continues it."
 
 

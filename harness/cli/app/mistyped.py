@@ -48,7 +48,7 @@ def explained(error: Any) -> UsageError:
     elif type(error) is typer.BadParameter and error.param is not None:
         said = _of_value(_name(error.param), error.message)
     else:
-        said = error.format_message()
+        said = " ".join(error.format_message().split())  # Typer puts each choice on a line of its own
     said = said if said.endswith((".", "?")) else f"{said}."
     where = ctx.command_path if ctx is not None else "harness"
     return UsageError(f"{said[0].lower()}{said[1:]} `{where} --help` says more.")

@@ -32,7 +32,7 @@ FAIL_SECONDS = 3.0  # how long the others may take to end by themselves, and say
 POLL_SECONDS = 0.05
 SHOWN_LINES = 40  # the last of a failed process's stderr
 STOPPED: dict[int, int] = {number: error.exit_code for number, error in signals.STOPS.items()}
-CONTINUES = "The same command continues from the last checkpoint."
+CONTINUES = "The same command continues from the last checkpoint, or starts where there is none yet."
 STORE = "harness, attempt {}"  # torchrun may try again with the same store
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
