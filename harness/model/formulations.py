@@ -27,7 +27,7 @@ class Noised(NamedTuple):
     net_noise: Tensor  # (B,) the noise level as the network reads it
     clean: Tensor  # (B, C, S, S)
     noisy: Tensor  # (B, C, S, S)
-    level: Tensor  # (B,) sigma (EDM) or time step (IDDPM)
+    level: Tensor  # (B,) sigma (EDM), time step (IDDPM) or time (Flow)
     noise: Tensor  # (B, C, S, S) of unit variance
 
 
@@ -320,4 +320,55 @@ def discretised_log_likelihood(clean: Tensor, mean: Tensor, log_variance: Tensor
     return (upper - lower).clamp(min=1e-12).log()
 
 
-FORMULATIONS: dict[str, type[Formulation]] = {"edm": EDM, "iddpm": IDDPM}
+@dataclass(frozen=True)
+class Flow(Formulation):
+    """Flow matching on the linear path: Lipman et al. 2022, arXiv:2210.02747; as SiT trains it, arXiv:2401.08740.
+
+    x_t = (1 - t) clean + t noise, t from 0 (data) to 1 (noise), drawn uniformly. The network predicts the velocity
+    v = noise - clean, unweighted. SiT's code runs time the other way, and its v has the other sign: the same training.
+    The network reads t itself, as SiT's does, where iDDPM's reads 0 to 999: most of its sines are then constant.
+    """
+
+    name = "flow"
+
+    def out_channels(self, channels: int) -> int:
+        return channels
+
+    def levels(self, num_steps: int) -> Tensor:
+        """Times from 1 to exactly 0, evenly: num_steps + 1 of them."""
+        return torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
+
+    def sigma_of(self, level: float) -> float:
+        """t / (1 - t); infinite at t = 1, where nothing of the clean image is left."""
+        return level / (1 - level) if level < 1 else math.inf
+
+    def noised(self, clean: Tensor, draw: Draw, level: Tensor | None = None) -> Noised:
+        """Noise added at times `level` (B,), or at times drawn uniformly (SiT Sec. 3)."""
+        time = draw.uniform() if level is None else level
+        noise = draw.normal(*clean.shape[1:])
+        t = _per_image(time)
+        noisy = (1 - t) * clean + t * noise
+        return Noised(noisy, time, clean, noisy, time, noise)
+
+    def denoised(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, C, S, S)
+        """clean = x_t - t v."""
+        return noised.noisy - _per_image(noised.level) * raw.float()
+
+    def loss_map(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, C, S, S)
+        """Squared error of the velocity, SiT eq. 6."""
+        return (raw.float() - (noised.noise - noised.clean)) ** 2
+
+    def predict(self, network: Network, x: Tensor, level: float, labels: Tensor) -> Prediction:
+        """The denoised images at the time `level`."""
+        time = torch.full((len(x),), level, device=x.device, dtype=torch.float32)
+        return Prediction(self._D(network, x.float(), time, labels), None)
+
+    def denoise(self, network: Network, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        """x / (1 + sigma) is x_t at t = sigma / (1 + sigma)."""
+        return self._D(network, x / (1 + _per_image(sigma)), sigma / (1 + sigma), labels)
+
+    def _D(self, network: Network, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
+        return x - _per_image(time) * network(x, time, labels).float()
+
+
+FORMULATIONS: dict[str, type[Formulation]] = {"edm": EDM, "iddpm": IDDPM, "flow": Flow}

@@ -64,7 +64,7 @@ class Method(nn.Module):
     extra         the tensors of Batch.extra that it reads, by name, with the shape of one image's
     """
 
-    formulations: ClassVar[tuple[str, ...]] = ("edm", "iddpm")  # those it can be trained with
+    formulations: ClassVar[tuple[str, ...]] = ("edm", "iddpm", "flow")  # those it can be trained with
     official: ClassVar[Official | None] = None  # its official checkpoints, where they can be imported
     formulation: Formulation
     network: nn.Module

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from harness.model.formulations import IDDPM, Formulation, Prediction
+from harness.model.formulations import IDDPM, Flow, Formulation, Prediction
 
 Denoise = Callable[[Tensor, float], Prediction]  # (x (B, C, S, S), sigma or step) -> Prediction
 DrawNoise = Callable[[], Tensor]  # fresh unit noise (B, C, S, S), float64
@@ -30,6 +31,36 @@ def heun(denoise: Denoise, draw_noise: DrawNoise, formulation: Formulation, num_
             slope_ahead = (ahead - denoise(ahead, sigma_next).clean) / sigma_next
             ahead = x + (sigma_next - sigma) * (slope + slope_ahead) / 2
         x = ahead
+    return x.float()
+
+
+def euler(denoise: Denoise, draw_noise: DrawNoise, formulation: Formulation, num_steps: int) -> Tensor:  # (B, C, S, S)
+    """The first-order sampler of the same ODE as `heun`: one evaluation a step. The state is float64."""
+    levels = formulation.levels(num_steps).tolist()
+    x = draw_noise() * levels[0]
+    for level, level_next in pairwise(levels):
+        x = x + (level_next - level) * (x - denoise(x, level).clean) / level
+    return x.float()
+
+
+LAST_STEP = 0.04  # of euler_maruyama, in time: REPA (arXiv:2410.06940) App. D; its code, samplers.py
+
+
+def euler_maruyama(denoise: Denoise, draw_noise: DrawNoise, formulation: Flow, num_steps: int) -> Tensor:
+    """The reverse SDE of flow matching (SiT eq. 8) with diffusion w = 2 t, as the codes of SiT and REPA have it.
+
+    On the linear path the score is -noise / t, so the drift v - (w / 2) score is the velocity plus the noise that is
+    predicted. Times go evenly from 1 to LAST_STEP; the last step, to 0, adds no noise. SiT's paper writes w = t. The
+    state is float64.   -> (B, C, S, S)
+    """
+    times = [*torch.linspace(1, LAST_STEP, num_steps, dtype=torch.float64).tolist(), 0.0]
+    x = draw_noise()
+    for t, t_next in pairwise(times):
+        clean = denoise(x, t).clean
+        velocity = (x - clean) / t
+        x = x + (t_next - t) * (velocity + clean + velocity)  # the noise that is predicted is clean + velocity
+        if t_next > 0:
+            x = x + (2 * t * (t - t_next)) ** 0.5 * draw_noise()
     return x.float()
 
 
@@ -59,6 +90,8 @@ class Sampler(NamedTuple):
 
 
 SAMPLERS = {
-    "heun": Sampler(heun, ("edm",), lambda num_steps: 2 * num_steps - 1),
+    "heun": Sampler(heun, ("edm", "flow"), lambda num_steps: 2 * num_steps - 1),
+    "euler": Sampler(euler, ("edm", "flow"), lambda num_steps: num_steps),
+    "euler-maruyama": Sampler(euler_maruyama, ("flow",), lambda num_steps: num_steps),
     "ddpm": Sampler(ddpm, ("iddpm",), lambda num_steps: num_steps),
 }

@@ -235,7 +235,7 @@ def test_a_plugin_that_cannot_be_imported_breaks_nothing_but_itself(other_packag
     [
         (None, "cannot be read: FileNotFoundError"),
         ("formulation: {value: edm, source: here}\nsizes: {huge: }\n", "sizes.huge"),
-        ("formulation: {value: flow, source: here}\nsizes: {tiny: }\n", "formulation.value"),
+        ("formulation: {value: score, source: here}\nsizes: {tiny: }\n", "formulation.value"),
         ("formulation: edm\nsizes: {tiny: }\n", "formulation"),
         ("formulation: {value: edm, source: here}\nsizes: {tiny: {knobs: {a: 1}}}\n", "sizes.tiny.knobs.a"),
         ("[", "cannot be read: "),

@@ -34,6 +34,13 @@ def test_dit_has_the_published_arithmetic(size, gmacs):
     assert counted(f"dit-{size}").gmacs_forward == pytest.approx(gmacs, abs=0.025 * tokens / 256)
 
 
+@pytest.mark.parametrize("size", ["s", "b", "l", "xl"])
+def test_sit_is_dit_s_network_without_the_learned_variance(size):
+    dit, sit = configured(f"dit-{size}"), counted(f"sit-{size}")
+    half_the_readout = 4 * dit.network.patch**2 * (dit.network.width + 1)  # weights and biases of four channels
+    assert counted(f"dit-{size}").params - sit.params == half_the_readout
+
+
 @pytest.mark.parametrize(
     ("size", "maskdit", "mdt", "sddit"), [("s", 1.64, 1.83, 1.67), ("b", 0.80, 1.83, 1.41), ("xl", 0.55, 1.76, 1.23)]
 )

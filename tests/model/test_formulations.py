@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from harness.model.formulations import EDM, FORMULATIONS, IDDPM, discretised_log_likelihood
+from harness.model.formulations import EDM, FORMULATIONS, IDDPM, Flow, discretised_log_likelihood
 from harness.model.randomness import Draw
 
 
@@ -202,10 +202,19 @@ def test_a_sampler_asks_the_network_as_training_does(formulation, level):
 SIGMAS = torch.tensor([0.02, 0.1, 0.5, 2.0, 20.0])
 
 
+def gaussian_velocity(x, time, labels):
+    """E[noise - clean | x_t], in closed form, where clean is of N(0, 0.5^2)."""
+    t, variance = column(time), 0.25
+    covariance = t - (1 - t) * variance  # of the velocity and x_t
+    return covariance / ((1 - t) ** 2 * variance + t**2) * x
+
+
 def best_for_a_gaussian(formulation):
     """The network whose D is the mean of clean given x, where clean is of N(0, 0.5^2): x 0.5^2 / (0.5^2 + sigma^2)."""
     if isinstance(formulation, EDM):
         return lambda net_input, net_noise, labels: torch.zeros_like(net_input)  # c_skip x is that mean
+    if isinstance(formulation, Flow):
+        return gaussian_velocity
 
     def network(net_input, net_noise, labels):
         table = formulation.schedule.alpha_bar
@@ -229,9 +238,10 @@ def test_every_formulation_denoises_a_gaussian_as_bayes_rule_does_at_any_sigma(c
 @pytest.mark.parametrize("place", [0.0, 0.4, 1.0])
 def test_denoising_at_a_level_s_sigma_is_what_a_sampler_gets_at_that_level(clean, formulation, place):
     levels = formulation.levels(10)
-    level = float(levels[levels > 0][int(place * 8)])
+    noisy = [level for level in levels.tolist() if level > 0 and formulation.sigma_of(level) < math.inf]
+    level = noisy[int(place * 8)]
     sigma = formulation.sigma_of(level)
-    scale = 1 if formulation.name == "edm" else 1 / math.sqrt(1 + sigma**2)
+    scale = {"edm": 1, "iddpm": 1 / math.sqrt(1 + sigma**2), "flow": 1 / (1 + sigma)}[formulation.name]
     double = formulation.out_channels(2) // 2
     seen = []
 
@@ -244,6 +254,39 @@ def test_denoising_at_a_level_s_sigma_is_what_a_sampler_gets_at_that_level(clean
     asked = formulation.denoise(network, clean, torch.full((64,), sigma), labels)
     torch.testing.assert_close(asked, sampled, rtol=1e-3, atol=1e-3 * sigma)
     assert seen[1] == pytest.approx(seen[0], abs=1e-2)
+
+
+# Flow matching ------------------------------------------------------------------------------------------------------
+
+
+def test_the_velocity_the_noise_and_the_clean_image_of_flow_are_one_another_s(clean):
+    """On the linear path clean = x_t - t v, noise = x_t + (1 - t) v, and the score is -noise / t."""
+    noised = Flow().noised(clean, Draw.all_of(clean))
+    t, v = column(noised.level), noised.noise - noised.clean
+    torch.testing.assert_close(Flow().denoised(v, noised), clean, rtol=0, atol=1e-6)
+    torch.testing.assert_close(noised.noisy + (1 - t) * v, noised.noise, rtol=0, atol=1e-6)
+    score = (noised.noisy - (1 - t) * clean) / -(t**2)  # of x_t given the clean image, N((1 - t) clean, t^2)
+    torch.testing.assert_close(score * t, -noised.noise, rtol=1e-3, atol=1e-3)
+
+
+def test_a_flow_trains_on_the_squared_error_of_the_velocity_at_times_even_in_0_to_1(clean):
+    torch.manual_seed(0)
+    many = clean[:1].expand(20_000, -1, -1, -1)
+    noised = Flow().noised(many, Draw.all_of(many))
+    assert noised.level.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert noised.level.var().item() == pytest.approx(1 / 12, abs=0.003)
+    velocity = noised.noise - noised.clean
+    assert Flow().loss_map(velocity, noised).abs().max() == 0
+    torch.testing.assert_close(Flow().loss_map(velocity + 2, noised), torch.full_like(many, 4.0))
+    assert torch.equal(noised.net_noise, noised.level)  # SiT's network reads t in 0 to 1
+
+
+def test_a_flow_s_loss_is_the_same_with_time_and_velocity_turned_round(clean):
+    """SiT's code has data at t = 1 and v = clean - noise; a network that answers so has the same loss."""
+    noised = Flow().noised(clean, Draw.all_of(clean))
+    answer = noised.noisy.tanh()
+    turned = ((-answer) - (noised.clean - noised.noise)) ** 2
+    torch.testing.assert_close(Flow().loss_map(answer, noised), turned)
 
 
 def test_iddpm_finds_the_step_of_every_sigma_it_has_and_refuses_others():

@@ -51,7 +51,7 @@ def test_the_run_id_follows_what_changes_the_result_and_nothing_else():
         ("mask_ratio=often", "mask_ratio is 'often'; it must be a number."),
         ("batch_size=1.5", "protocol.batch_size is 1.5; it must be a whole number."),
         ("batch_size=0", "protocol.batch_size is 0; it must be greater than or equal to 1"),
-        ("sampler=euler", "sampling.sampler is 'euler'; it must be 'heun' or 'ddpm'"),
+        ("sampler=dopri", "sampling.sampler is 'dopri'; it must be 'heun' or 'euler' or 'euler-maruyama' or 'ddpm'"),
         ("mask_ration=0.3", "no setting is called 'mask_ration'. Did you mean mask_ratio"),
         ("mask_ratio", "has no '='"),
         ("num_heads=5", "5 attention heads do not divide a width of 64"),

@@ -13,7 +13,7 @@ from harness.recipes.config import RunConfig, validate
 from harness.recipes.reading import NAMES, Recipe, about, families, load_recipe, recipe_names, settings
 from harness.system.errors import UsageError
 
-FORMULATIONS = {"dit": "iddpm", "maskdit": "edm", "mdt": "iddpm", "sddit": "edm"}  # as published
+FORMULATIONS = {"dit": "iddpm", "maskdit": "edm", "mdt": "iddpm", "sddit": "edm", "sit": "flow"}  # as published
 SIZES = ("tiny", "mini", "s", "b", "l", "xl", "xl-512")
 FILES = [*(f"{family}.yaml" for family in families()), "protocols.yaml"]
 SHARED = ("input", "network", "protocol", "evaluation", "execution")
@@ -129,7 +129,7 @@ def test_without_a_formulation_the_recipe_has_its_papers():
 
 
 def test_an_unknown_formulation_or_recipe_names_the_choices():
-    with pytest.raises(UsageError, match="formulation is 'ddim'; it must be edm or iddpm"):
+    with pytest.raises(UsageError, match="formulation is 'ddim'; it must be edm or flow or iddpm"):
         load_recipe("dit-s", "ddim")
     with pytest.raises(UsageError, match="Did you mean sddit-s"):
         load_recipe("sdit-s")
