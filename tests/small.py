@@ -26,6 +26,11 @@ def small_config(method: str, *assignments: str) -> RunConfig:
     return tiny_config(method, *small, *assignments)
 
 
+def grouped(method: str, size: int) -> list[str]:
+    """The settings that let a method which compares images with each other compare groups of so many."""
+    return [f"{name}={size}" for name in baselines.load(method).Config.model_fields if name.endswith("_group")]
+
+
 def trained_a_little(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """The network with noise on every weight, so that no layer is still at its zero start."""
     generator = torch.Generator().manual_seed(seed)

@@ -114,8 +114,8 @@ def _hold(data: Dataset, device: torch.device) -> StoredBatch:
     return whole.each(lambda values: values.to(device))
 
 
-def rows_of(cfg: RunConfig, world: World) -> slice:
-    """The rows of the global batch that belong to this process.
+def rows_of(cfg: RunConfig, world: World, group: int = 1) -> slice:
+    """The rows of the global batch that belong to this process. `group` images are never parted (Method.group).
 
     Raises UsageError when the batch does not divide over the processes, or a process's share over micro-batches.
     """
@@ -135,5 +135,11 @@ def rows_of(cfg: RunConfig, world: World) -> slice:
         raise UsageError(
             f"--micro-batch {micro_batch} does not divide the {share} images that each process has of the batch of "
             f"{batch_size}; take a divisor of {share}."
+        )
+    together, whole = micro_batch or share, min(group, batch_size)
+    if together % whole:
+        raise UsageError(
+            f"{cfg.method} compares groups of {whole} images, and takes {together} at once; take a batch, a number of "
+            f"processes and a --micro-batch such that {whole} divides that, or smaller groups."
         )
     return slice(world.rank * share, (world.rank + 1) * share)

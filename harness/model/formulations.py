@@ -69,8 +69,8 @@ class Formulation(ABC):
         """The noise of a level over the clean images' scale: it means the same in every formulation."""
 
     @abstractmethod
-    def noised(self, clean: Tensor, draw: Draw, level: Tensor | None = None) -> Noised:
-        """Noise added at `level` (B,), or at levels drawn as training draws them."""
+    def noised(self, clean: Tensor, draw: Draw, level: Tensor | None = None, *, noise: Tensor | None = None) -> Noised:
+        """This noise, or fresh noise, added at `level` (B,), or at levels drawn as training draws them."""
 
     @abstractmethod
     def denoised(self, raw: Tensor, noised: Noised) -> Tensor:
@@ -126,10 +126,10 @@ class EDM(Formulation):
     def sigma_of(self, level: float) -> float:
         return level
 
-    def noised(self, clean: Tensor, draw: Draw, level: Tensor | None = None) -> Noised:
+    def noised(self, clean: Tensor, draw: Draw, level: Tensor | None = None, *, noise: Tensor | None = None) -> Noised:
         """Noise added at sigmas `level` (B,), or at sigmas drawn with ln sigma ~ N(P_mean, P_std^2)."""
         sigma = (draw.normal() * self.P_std + self.P_mean).exp() if level is None else level
-        noise = draw.normal(*clean.shape[1:])
+        noise = draw.normal(*clean.shape[1:]) if noise is None else noise
         noisy = clean + _per_image(sigma) * noise
         return Noised(self._c_in(_per_image(sigma)) * noisy, sigma.log() / 4, clean, noisy, sigma, noise)
 
@@ -238,10 +238,10 @@ class IDDPM(Formulation):
         steps = torch.tensor([round(total) for total in accumulate(repeat(stride, num_steps - 1), initial=0.0)])
         return Schedule.of(self.schedule.alpha_bar[steps], steps)
 
-    def noised(self, clean: Tensor, draw: Draw, level: Tensor | None = None) -> Noised:
+    def noised(self, clean: Tensor, draw: Draw, level: Tensor | None = None, *, noise: Tensor | None = None) -> Noised:
         """Noise added at steps `level` (B,), or at steps drawn uniformly (DDPM eq. 4)."""
         step = draw.integers(self.num_steps) if level is None else level
-        noise = draw.normal(*clean.shape[1:])
+        noise = draw.normal(*clean.shape[1:]) if noise is None else noise
         noisy = self._at("signal", step) * clean + self._at("spread", step) * noise
         return Noised(noisy, step.float(), clean, noisy, step, noise)
 
@@ -342,10 +342,10 @@ class Flow(Formulation):
         """t / (1 - t); infinite at t = 1, where nothing of the clean image is left."""
         return level / (1 - level) if level < 1 else math.inf
 
-    def noised(self, clean: Tensor, draw: Draw, level: Tensor | None = None) -> Noised:
+    def noised(self, clean: Tensor, draw: Draw, level: Tensor | None = None, *, noise: Tensor | None = None) -> Noised:
         """Noise added at times `level` (B,), or at times drawn uniformly (SiT Sec. 3)."""
         time = draw.uniform() if level is None else level
-        noise = draw.normal(*clean.shape[1:])
+        noise = draw.normal(*clean.shape[1:]) if noise is None else noise
         t = _per_image(time)
         noisy = (1 - t) * clean + t * noise
         return Noised(noisy, time, clean, noisy, time, noise)

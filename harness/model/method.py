@@ -14,7 +14,8 @@ A method may not
   - draw from the global random state, or reseed it: a resumed run would not repeat an uninterrupted one;
   - read the clock, files, the network or the environment, or move tensors between devices;
   - wait for the device, by .item() or by a branch on a tensor: it would lose time that no other method loses;
-  - let an image's loss depend on which other images share its micro-batch, unless its paper does so: then say it;
+  - let an image's loss depend on which other images share its micro-batch: what its paper compares are groups of the
+    global batch (`group`), which no process and no micro-batch cuts;
   - look at labels that were dropped, at the order of the data, or at images that are not in the batch;
   - step an optimizer, change the learning rate, or change `network` beside its gradient: the engine does that;
   - hold a state that no parameter or buffer holds: only these are in a checkpoint.
@@ -62,6 +63,7 @@ class Method(nn.Module):
     forward       the loss of one batch; every random decision of the method happens in it, with numbers from `draw`
     frozen        pretrained networks, by name; the engine loads them before the first step
     extra         the tensors of Batch.extra that it reads, by name, with the shape of one image's
+    group         how many images, neighbours in the batch, its loss compares with each other; 1: none
     """
 
     formulations: ClassVar[tuple[str, ...]] = ("edm", "iddpm", "flow")  # those it can be trained with
@@ -70,6 +72,7 @@ class Method(nn.Module):
     network: nn.Module
     frozen: Mapping[str, Frozen] = {}
     extra: Mapping[str, tuple[int, ...]] = {}
+    group: int = 1
 
     def forward(self, batch: Batch, progress: Progress, draw: Draw) -> dict[str, Tensor]:
         """{"loss": the scalar to minimise, "loss/<part>": its parts, without gradient}."""

@@ -79,13 +79,15 @@ def largest_micro_batch(cfg: RunConfig, method: Method, available_bytes: float, 
     """
     whole = cfg.model_copy(update={"execution": cfg.execution.model_copy(update={"micro_batch": None})})
     parts = _memory_parts(whole, method, world_size)
-    return fitting_micro_batch(parts, math.ceil(cfg.protocol.batch_size / world_size), available_bytes)
+    share = math.ceil(cfg.protocol.batch_size / world_size)
+    return fitting_micro_batch(parts, share, available_bytes, min(method.group, share))
 
 
-def fitting_micro_batch(parts: Mapping[str, int], share: int, available_bytes: float) -> int | None:
-    """The largest micro-batch that fits; `parts` are an estimate's for a process's `share` of the batch."""
+def fitting_micro_batch(parts: Mapping[str, int], share: int, available_bytes: float, group: int = 1) -> int | None:
+    """The largest micro-batch that fits, of whole groups; `parts` are an estimate's for a process's `share`."""
     room = available_bytes - sum(parts.values()) + parts[ACTIVATIONS]
-    fitting = (rows for rows in range(share, 0, -1) if share % rows == 0 and parts[ACTIVATIONS] * rows / share <= room)
+    pieces = [rows for rows in range(share, 0, -1) if share % rows == 0 and rows % group == 0]
+    fitting = (rows for rows in pieces if parts[ACTIVATIONS] * rows / share <= room)
     return next(fitting, None)
 
 

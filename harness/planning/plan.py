@@ -71,7 +71,7 @@ def _measured_as_digits(document: dict[str, Any]) -> bool:
 def plan(cfg: RunConfig, world_size: int) -> dict[str, Any]:
     """What `--dry-run` prints: result.json's keys as far as they are known before training, and the configuration."""
     cost = cost_of(cfg)
-    rows_of(cfg, World(size=world_size))
+    rows_of(cfg, World(size=world_size), on_shapes(cfg).group)
     return {
         **identity_of(cfg, world_size),
         **cost.model_dump(),

@@ -102,6 +102,8 @@ def _carry_out(
     data = sources.of(cfg)
     method = on_shapes(cfg)
     refuse_absent_extra(method, data, cfg)
+    rows = rows_of(cfg, world, method.group)
+    group = min(method.group, rows.stop - rows.start)
     if world.is_main:  # fetches what is absent
         for frozen in method.frozen.values():
             frozen.file.get()
@@ -113,7 +115,7 @@ def _carry_out(
     cost = cost_of(cfg)
     needs = estimate_of(cfg, cost, world_size=world.size)
     begun = folder if not force and run_folder.begun(folder) else None
-    cfg = world.agreed(_in_pieces_that_fit(cfg, needs["memory_parts"], device, world, begun, progress))
+    cfg = world.agreed(_in_pieces_that_fit(cfg, needs["memory_parts"], group, device, world, begun, progress))
     method = baselines.build(cfg)
     hardware = machine.describe(device, world.size)
     if world.is_main:
@@ -187,6 +189,7 @@ def _yardstick(cfg: RunConfig, data: Dataset, device: torch.device, progress: Pr
 def _in_pieces_that_fit(
     cfg: RunConfig,
     parts: dict[str, int],
+    group: int,
     device: torch.device,
     world: World,
     begun: Path | None,
@@ -210,7 +213,7 @@ def _in_pieces_that_fit(
     if available is None:
         return cfg
     room = USABLE_MEMORY * available / (1 if device.type == "cuda" else world.local_size)
-    micro_batch = fitting_micro_batch(parts, share, room) or 1
+    micro_batch = fitting_micro_batch(parts, share, room, group) or group
     if micro_batch == share:
         return cfg
     progress.note(

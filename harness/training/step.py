@@ -40,7 +40,7 @@ class TrainStep:
     def __init__(self, method: Method, cfg: RunConfig, data: Dataset, *, world: World, device: torch.device):
         self.method, self.data = method.to(device).train(), data
         self._cfg, self._device = cfg, device
-        self._rows = rows_of(cfg, world)
+        self._rows = rows_of(cfg, world, method.group)
         self._micro_batch = cfg.execution.micro_batch or self._rows.stop - self._rows.start
         protocol = cfg.protocol
         refuse_absent_extra(method, data, cfg)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from counted import configured as config
-from small import small_config, tiny_config
+from small import grouped, small_config, tiny_config
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -78,7 +78,7 @@ def real_bytes(cfg: RunConfig, device: str = "cpu") -> int:
 @pytest.mark.parametrize("name", METHODS)
 def test_the_count_on_shapes_is_what_a_real_forward_keeps(name):
     for formulation in baselines.load(name).Method.formulations:
-        cfg = tiny_config(name, f"formulation={formulation}", "batch_size=6", "micro_batch=3")
+        cfg = tiny_config(name, f"formulation={formulation}", "batch_size=6", "micro_batch=3", *grouped(name, 3))
         assert counted_bytes(cfg) == real_bytes(cfg)
 
 
@@ -95,7 +95,7 @@ def test_the_count_in_bf16_is_what_a_real_forward_keeps_under_autocast(name, mon
     A CPU's attention, which is in float32, is left out: the estimate is of a GPU.
     """
     monkeypatch.setattr(blocks, "_attention", lambda q, k, v, bias: F.scaled_dot_product_attention(q, k, v, bias))
-    cfg = tiny_config(name, "precision=bf16", "batch_size=6", "micro_batch=3")
+    cfg = tiny_config(name, "precision=bf16", "batch_size=6", "micro_batch=3", *grouped(name, 3))
     on_gpu = counted_bytes(cfg)
     monkeypatch.setattr(_AsOnGpu, "raised", ())
     monkeypatch.setattr(_AsOnGpu, "widened", ())
@@ -169,7 +169,7 @@ def test_checkpointing_is_estimated_at_what_really_stays_and_one_block(name):
     plain, recomputing = tiny_config(name, "batch_size=8"), tiny_config(name, "batch_size=8", CHECKPOINTED)
     stays, saved = really_alive_bytes(recomputing), really_alive_bytes(plain) - really_alive_bytes(recomputing)
     one_block = counted_bytes(recomputing) - stays
-    assert 0 < one_block < saved / 3
+    assert 0 < one_block < saved / 2
     assert counted_bytes(plain) == pytest.approx(stays + saved, abs=100)  # labels, losses
 
 
@@ -210,16 +210,17 @@ def test_half_the_rows_keep_half_the_activations(name, precision):
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_the_largest_micro_batch_fits_and_the_next_one_does_not(name, world_size):
-    cfg, sizes = small_config(name, "batch_size=16", "micro_batch=1"), [1, 2, 4, 8]
+    alone = not grouped(name, 2)  # or pairs of images stay together
+    small = ["batch_size=16", *grouped(name, 2)]
+    cfg, sizes = small_config(name, *small), [1, 2, 4, 8] if alone else [2, 4, 8]
     needed = {
-        rows: estimated(small_config(name, "batch_size=16", f"micro_batch={rows}"), world_size)["memory_bytes"]
-        for rows in sizes
+        rows: estimated(small_config(name, *small, f"micro_batch={rows}"), world_size)["memory_bytes"] for rows in sizes
     }
     for rows, larger in pairwise(sizes):
         available = (needed[rows] + needed[larger]) / 2
         assert largest_micro_batch(cfg, on_shapes(cfg), available, world_size=world_size) == rows
     assert largest_micro_batch(cfg, on_shapes(cfg), 1e12, world_size=world_size) == 16 // world_size
-    assert largest_micro_batch(cfg, on_shapes(cfg), needed[1] / 2, world_size=world_size) is None
+    assert largest_micro_batch(cfg, on_shapes(cfg), needed[sizes[0]] / 2, world_size=world_size) is None
 
 
 def test_what_fits_can_be_told_from_the_parts_of_an_estimate():
@@ -246,7 +247,7 @@ def test_the_parts_of_the_state_are_those_of_a_run(name):
     assert (parts["weights"], parts["gradients"], parts["Adam's moments"]) == (trained, trained, 2 * trained)
     assert parts["average (EMA)"] == sum(t.nbytes for t in [*average.parameters(), *average.buffers()])
     assert parts["teacher, buffers"] == fixed + sum(b.nbytes for b in method.buffers())
-    assert (fixed > 0) == (name == "sddit")
+    assert (fixed > 0) == (name in ("sddit", "sra"))  # they have a teacher
 
 
 def test_estimating_from_a_real_method_gives_the_same_and_leaves_it_as_it_was():

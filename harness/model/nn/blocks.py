@@ -111,14 +111,20 @@ class DiTBlock(nn.Module):
 
 
 def through(
-    blocks: Iterable[nn.Module], x: Tensor, cond: Tensor, *context: Tensor | None, taps: Collection[int] = ()
+    blocks: Iterable[nn.Module],
+    x: Tensor,
+    cond: Tensor,
+    *context: Tensor | None,
+    taps: Collection[int] = (),
+    first: int = 0,
 ) -> tuple[Tensor, list[Tensor]]:
-    """x after one block after another, and the outputs of the blocks whose numbers, from 0, are in `taps`.   (B, L, D)
+    """x after one block after another, and the outputs of the blocks whose numbers are in `taps`.   (B, L, D)
 
-    Each block is called with `context` behind its input and its conditioning.
+    The first of these blocks has the number `first`. Each is called with `context` behind its input and its
+    conditioning.
     """
     tapped = []
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(blocks, first):
         x = block(x, cond, *context)
         if number in taps:
             tapped.append(x)

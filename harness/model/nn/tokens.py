@@ -21,6 +21,15 @@ def random_keep(draw: Draw, length: int, num_keep: int) -> Tensor:
     return draw.uniform(length).argsort(dim=1)[:, :num_keep].sort(dim=1).values
 
 
+def structured_keep(draw: Draw, grid: int, num_keep: int) -> Tensor:
+    """Indices of `num_keep` tokens of each 2 x 2 of a grid, in ascending order.   (B, num_keep grid^2 / 4)"""
+    places = draw.uniform(grid // 2, grid // 2, 4).argsort(dim=-1)[..., :num_keep]  # (B, grid / 2, grid / 2, num_keep)
+    corner = 2 * torch.arange(grid // 2, device=places.device)
+    row = corner[:, None, None] + places // 2
+    column = corner[None, :, None] + places % 2
+    return (row * grid + column).flatten(1).sort(dim=1).values
+
+
 def gather(x: Tensor, keep: Tensor) -> Tensor:  # (B, L, D), (B, K) -> (B, K, D)
     """The kept tokens of each image, in the order of `keep`."""
     return x.gather(1, keep[..., None].expand(-1, -1, x.shape[-1]))
