@@ -36,10 +36,24 @@ class Config(Knobs):
     sra_momentum: float = Field(0.9999, ge=0, lt=1, description="SRA: the teacher is the average, of this decay")
 
 
+class FirstBlocks(nn.Module):
+    """A DiT as far as one of its blocks, which is all that the teacher needs. It shares the network's parts."""
+
+    position: Tensor  # (1, L, D)
+
+    def __init__(self, network: DiT, depth: int):
+        super().__init__()
+        self.patches, self.condition, self.blocks = network.patches, network.condition, network.blocks[:depth]
+        self.register_buffer("position", network.position, persistent=False)
+
+    def forward(self, net_input: Tensor, net_noise: Tensor, labels: Tensor) -> Tensor:  # (B, C, S, S) -> (B, L, D)
+        x = self.patches(net_input) + self.position
+        return through(self.blocks, x, self.condition(net_noise, labels))[0]
+
+
 class Objective(plain.Objective):
     """The teacher is an average of its own, of the embeddings and the blocks up to the one that is read."""
 
-    position: Tensor  # (1, L, D)
     formulations = ("iddpm", "flow")  # the interval is one of time
 
     def __init__(self, cfg: Config, shape: Shape, formulation: Formulation):
@@ -54,14 +68,7 @@ class Objective(plain.Objective):
         self.head = head if cfg.sra_head else nn.Identity()
 
     def attach(self, network: DiT) -> None:
-        self.teacher = copy.deepcopy(self._read_of(network)).requires_grad_(False)
-        self.register_buffer("position", network.position.clone(), persistent=False)
-
-    def _read_of(self, network: DiT) -> nn.ModuleDict:
-        """The parts of the network that the teacher has."""
-        return nn.ModuleDict(
-            {"patches": network.patches, "condition": network.condition, "blocks": network.blocks[: self.depth]}
-        )
+        self.teacher = copy.deepcopy(FirstBlocks(network, self.depth)).requires_grad_(False)
 
     def forward(self, seen: Pass, progress: Progress, draw: Draw) -> Tensor:
         (tapped,) = seen.tapped
@@ -81,13 +88,12 @@ class Objective(plain.Objective):
         earlier = draw.uniform() * self.cfg.sra_interval  # (B,)
         level = noised.level - (earlier if steps is None else (earlier * steps).long())
         less = self.formulation.noised(noised.clean, draw, level.clamp(min=0), noise=noised.noise)
-        x = self.teacher["patches"](less.net_input) + self.position
-        return through(self.teacher["blocks"], x, self.teacher["condition"](less.net_noise, seen.batch.labels))[0]
+        return self.teacher(less.net_input, less.net_noise, seen.batch.labels)
 
     @torch.no_grad()
     def after_step(self, network: DiT, progress: Progress) -> dict[str, Tensor]:
         teacher: list[Tensor] = list(self.teacher.parameters())
-        student: list[Tensor] = list(self._read_of(network).parameters())
+        student: list[Tensor] = list(FirstBlocks(network, self.depth).parameters())
         torch._foreach_lerp_(teacher, student, 1 - self.cfg.sra_momentum)
         return {}
 

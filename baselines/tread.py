@@ -13,7 +13,7 @@ from harness.model.formulations import Formulation
 from harness.model.nn import tokens
 from harness.model.nn.blocks import through
 from harness.model.nn.dit import TokenPolicy
-from harness.model.plain import Plain
+from harness.model.plain import Additions, Plain
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
 from harness.recipes.config import Knobs
@@ -67,7 +67,7 @@ class Route(TokenPolicy):
 class Method(Plain):
     adds = Route
 
-    def __init__(self, cfg: Config, shape: Shape, formulation: Formulation, additions=None):
+    def __init__(self, cfg: Config, shape: Shape, formulation: Formulation, additions: Additions | None = None):
         super().__init__(cfg, shape, formulation, additions)
         if cfg.route_start == "xavier":
             for layer in self.network.modules():

@@ -54,18 +54,22 @@ class Objective(nn.Module):
         return {}
 
 
+Additions = Mapping[str, Objective | TokenPolicy]  # by the name of what brings each
+
+
 class Plain(Method):
     """The formulation's loss on the whole image, and what each objective adds."""
 
     adds: ClassVar[type[Objective] | type[TokenPolicy] | None] = None  # what the method itself brings
     network: DiT
+    objectives: Any  # a ModuleDict, of Objectives by name
 
     def __init__(
         self,
         cfg: Any,
         shape: Shape,
         formulation: Formulation,
-        additions: Mapping[str, Objective | TokenPolicy] | None = None,
+        additions: Additions | None = None,
     ):
         """Raises ValueError for additions that cannot stand together."""
         super().__init__()

@@ -19,7 +19,7 @@ class TokenPolicy(nn.Module):
     What it learns is a part of the network: it is averaged and sampled.
     """
 
-    routed: Collection[int] = ()  # numbers of the blocks, from 0, that do not see all tokens
+    routed: range = range(0)  # numbers of the blocks, from 0, that do not see all tokens
 
     def drawn(self, draw: Draw) -> tuple[Tensor, ...]:
         """The random decisions of one step, which `forward` gets back."""
