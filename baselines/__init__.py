@@ -6,8 +6,11 @@ from collections.abc import Collection, Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field, create_model
+
 from harness.recipes import plugins
-from harness.recipes.config import Knobs, RunConfig, apply_overrides, shortened, validate
+from harness.recipes.config import ADDITIONS, Knobs, RunConfig, apply_overrides, plain_values, shortened, validate
+from harness.recipes.reading import knobs_of
 from harness.system.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -49,10 +52,60 @@ def configured(document: dict[str, Any], assignments: Iterable[str] = ()) -> Run
 
     Raises UsageError for a key, a value or a combination that the method cannot be trained and sampled with.
     """
-    knobs = load(document["method"]).Config
-    cfg = validate(apply_overrides(document, assignments, knobs.model_fields), knobs)
+    document = overridden(document, list(assignments))
+    cfg = validate(document, _knobs(document["method"], _added(document)))
     check(cfg)
     return cfg
+
+
+def overridden(document: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """The configuration with the assignments applied. What additions=[name, ...] adds brings the knobs of its recipe.
+
+    Raises UsageError for a key that the method and its additions do not have, and for additions that it cannot take.
+    """
+    added = _added(document, assignments)
+    recipes = [knobs_of(name, document["size"]) for name in added]
+    theirs = {knob: value for recipe in recipes for knob, value in recipe.items()}
+    document = document | {"knobs": theirs | (document.get("knobs") or {})}
+    return apply_overrides(document, assignments, _knobs(document["method"], added).model_fields)
+
+
+def _knobs(method: str, added: tuple[str, ...]) -> type[Knobs]:
+    """The type of the method's knobs, with those of what is added to it."""
+    own = load(method).Config
+    if not added:
+        return own
+    fields: dict[str, Any] = {ADDITIONS: (tuple[str, ...], Field(added, description="chosen: --with"))}
+    return create_model("Config", __base__=(own, *(load(name).Config for name in added)), **fields)
+
+
+def _added(document: dict[str, Any], assignments: Iterable[str] = ()) -> tuple[str, ...]:
+    """The names that a configuration, or else the last assignment that names any, adds to its method.
+
+    Raises UsageError for what is no list of methods that can be added, or for a method that takes none.
+    """
+    names = (document.get("knobs") or {}).get(ADDITIONS) or []
+    for assignment in assignments:
+        key, _, text = assignment.partition("=")
+        if key in (ADDITIONS, f"knobs.{ADDITIONS}"):
+            names = plain_values(text)
+    if not names:
+        return ()
+    if not isinstance(names, list | tuple) or len(set(map(str, names))) < len(names):
+        raise UsageError(f"{ADDITIONS} is {shortened(names)}; it must list different methods, like [sra, tread].")
+    from harness.model.plain import Plain
+
+    method, methods = document["method"], {name: load(name).Method for name in _built_in()}
+    if not issubclass(load(method).Method, Plain):
+        takers = ", ".join(name for name, each in methods.items() if issubclass(each, Plain))
+        raise UsageError(f"nothing can be added to {method}, which has a network of its own; {takers} take additions.")
+    addable = [name for name, each in methods.items() if getattr(each, "adds", None)]
+    for name in names:
+        if name not in addable:
+            raise unknown("addition", str(name), addable)
+        if name == method:
+            raise UsageError(f"{name} is added to {method}, which has it already; leave it out.")
+    return tuple(names)
 
 
 def check(cfg: RunConfig) -> None:
@@ -75,6 +128,12 @@ def check(cfg: RunConfig) -> None:
             f"formulation is {cfg.formulation!r}, which {cfg.method} cannot be trained with; it takes "
             f"{' or '.join(method.formulations)}."
         )
+    for name in getattr(cfg.knobs, ADDITIONS, ()):
+        known = getattr(load(name).Method.adds, "formulations", method.formulations)
+        if cfg.formulation not in known:
+            raise UsageError(
+                f"formulation is {cfg.formulation!r}, and {name}, which is added, is defined for {' and '.join(known)}."
+            )
     if cfg.formulation not in SAMPLERS[sampling.sampler].formulations:
         fitting = [name for name, sampler in SAMPLERS.items() if cfg.formulation in sampler.formulations]
         raise UsageError(
@@ -114,7 +173,9 @@ def build(cfg: RunConfig, *, device: str = "cpu") -> "Method":
     torch.manual_seed(cfg.seed)
     try:
         with torch.device(device):
-            method = load(cfg.method).Method(cfg.knobs, shape_of(cfg), FORMULATIONS[cfg.formulation]())
+            parts = cfg.knobs, shape_of(cfg), FORMULATIONS[cfg.formulation]()
+            added = {name: load(name).Method.adds(*parts) for name in getattr(cfg.knobs, ADDITIONS, ())}
+            method = load(cfg.method).Method(*parts, **({"additions": added} if added else {}))
     except ValueError as error:
         raise UsageError(f"{cfg.recipe} cannot be built: {error}.") from None
     knobs = cfg.knobs.model_dump().values()

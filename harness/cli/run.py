@@ -41,6 +41,9 @@ def run(
     ] = None,
     seed: Annotated[int | None, option("Seed of weights, data order and noise. Default: the recipe's, 0.", "N")] = None,
     set_: Assignments = None,
+    with_: Annotated[
+        list[str] | None, option("Also train by this method's loss or token policy; repeatable.", "METHOD", "--with")
+    ] = None,
     config: Annotated[Path | None, option("Repeat the run of this config.yaml instead of a recipe.", "FILE")] = None,
     out: RunsOut = RUNS,
     dry_run: Annotated[bool, option("Resolve, count and estimate, do not train.", name="--dry-run")] = False,
@@ -111,6 +114,7 @@ def run(
         "execution.residency": ("--data-residency", data_residency),
         "execution.deterministic": ("--deterministic", deterministic or None),
         "seed": ("--seed", seed),
+        "knobs.additions": ("--with", with_ or None),
     }
     assignments = defaults.in_order(given, set_)
 

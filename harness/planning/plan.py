@@ -15,7 +15,7 @@ from harness.planning import floor
 from harness.planning.cost import count
 from harness.planning.estimate import estimate, largest_micro_batch
 from harness.recipes import metric_names
-from harness.recipes.config import RunConfig, apply_overrides, read_config
+from harness.recipes.config import RunConfig, read_config
 from harness.recipes.reading import load_recipe
 from harness.records import machine
 from harness.records.evidence import Count
@@ -42,8 +42,7 @@ def resolve(recipe: str | Path, assignments: list[str], note: Callable[[str], No
     else:
         formulations = [a.partition("=")[2] for a in assignments if a.startswith("formulation=")]
         document = load_recipe(recipe, formulations[-1] if formulations else None).document
-    knobs = baselines.load(document["method"]).Config
-    document = apply_overrides(document, assignments, knobs.model_fields)
+    document = baselines.overridden(document, assignments)
     if document.get("input") is None:
         data = sources.of_section(document.get("protocol"))
         document["input"] = data.shape.model_dump()

@@ -34,6 +34,8 @@ LARGEST_SIZE = 4096  # pixels a side
 LONGEST_COUNT = 40  # characters
 SHOWN_CHARACTERS = 200  # how much of a value or a reason a message shows
 
+ADDITIONS = "additions"  # the knob that names what is added to a method, where anything is
+
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 

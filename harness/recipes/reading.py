@@ -124,6 +124,12 @@ def load_recipe(name: str, formulation: str | None = None) -> Recipe:
     return Recipe(document, sources, conflicts, own.get("repeats", "nothing"))
 
 
+def knobs_of(method: str, size: str) -> dict[str, Any]:
+    """The knobs that the method's recipe of this size sets; none where it has no such recipe."""
+    own = _family(method)["sizes"].get(size) or {}
+    return {name: leaf["value"] for name, leaf in own.get("knobs", {}).items()}
+
+
 def settings(recipe: Recipe, knobs: type[Knobs]) -> list[Setting]:
     """What a recipe sets, in the order of a run's configuration, with the `knobs` that it leaves to the method."""
     own = knobs.model_validate(recipe.document["knobs"]).model_dump(mode="json")

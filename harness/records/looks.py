@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from harness.recipes.config import leaves
+from harness.recipes.config import ADDITIONS, leaves
 from harness.recipes.plugins import built_in
 from harness.recipes.reading import about, families
 from harness.records.schema import Device, Manifest
@@ -35,9 +35,10 @@ def look(method: str) -> Look:
 
 
 def measured_title(method: str, knobs: Mapping[str, Any]) -> str:
-    """The name of what ran here: MDT without its relative positions is not the paper's MDT."""
+    """The name of what ran here: MDT without its relative positions is not the paper's MDT, nor SiT + TREAD SiT."""
     said = about(method)
-    return next((title for knob, title in said.title_without.items() if not knobs.get(knob)), said.title)
+    title = next((title for knob, title in said.title_without.items() if not knobs.get(knob)), said.title)
+    return " + ".join([title, *(about(name).title for name in knobs.get(ADDITIONS) or ())])
 
 
 def from_title(title: str) -> str:

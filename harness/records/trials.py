@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from harness.recipes.config import ADDITIONS
 from harness.recipes.metric_names import parts_of, read_as
 from harness.recipes.naming import digest, without_later_defaults
 from harness.recipes.reading import about, published_formulation, published_steps
@@ -296,6 +297,8 @@ class Setting:
 
 def has_knobs(method: str, knobs: Mapping[str, Any], chosen: Mapping[str, Any] | None = None) -> bool:
     """Whether `knobs` are as `chosen`, and the paper's where its ablations vary them and nothing else was chosen."""
+    if list(knobs.get(ADDITIONS) or ()) != list((chosen or {}).get(ADDITIONS) or ()):
+        return False
     paper = {name: value for name, value in about(method).printed_knobs.items() if name in VARIED and name in knobs}
     return all(name in knobs and knobs[name] == value for name, value in {**paper, **(chosen or {})}.items())
 
