@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,7 @@ def overridden(document: dict[str, Any], assignments: list[str]) -> dict[str, An
     return apply_overrides(document, assignments, _knobs(document["method"], added).model_fields)
 
 
+@lru_cache
 def _knobs(method: str, added: tuple[str, ...]) -> type[Knobs]:
     """The type of the method's knobs, with those of what is added to it."""
     own = load(method).Config

@@ -5,6 +5,7 @@ B batch, G groups, N images of a group, F = L D numbers of an image.
 
 import math
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -48,7 +49,8 @@ class Objective(plain.Objective):
             z = z - z.mean(1, keepdim=True)  # distances stay, and their products round less
             squares = (z**2).sum(-1)  # (G, N)
             distances = squares[:, :, None] + squares[:, None, :] - 2 * z @ z.transpose(1, 2)  # (G, N, N)
-            exponents = -distances.clamp(min=0) / (z.shape[-1] * self.cfg.dispersive_temperature)
+            itself = torch.eye(z.shape[1], dtype=torch.bool, device=z.device)
+            exponents = -distances.masked_fill(itself, 0) / (z.shape[-1] * self.cfg.dispersive_temperature)
             spread = exponents.flatten(1).logsumexp(1) - 2 * math.log(z.shape[1])  # (G,)
         return self.cfg.dispersive_weight * spread.mean()
 
