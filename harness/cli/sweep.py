@@ -40,11 +40,14 @@ def sweep(
     name: Annotated[
         str,
         argument(
-            "figure3, components, mask-ratio, teacher-noise, convergence, or all of them.", "NAME", completion.sweeps
+            "figure3, components, mask-ratio, teacher-noise, convergence, apart, methods, or all that the scale has.",
+            "NAME",
+            completion.sweeps,
         ),
     ],
     scale: Annotated[
-        Literal["paper", "tiny"], option("paper, or tiny: the same on the embedded digits.", "NAME")
+        Literal["paper", "mini", "tiny"],
+        option("paper; tiny: the same on the embedded digits; mini: on Fashion-MNIST.", "NAME"),
     ] = "paper",
     seeds: Annotated[str | None, option("Like 0,1,2. Default: the scale's.", "LIST")] = None,
     images: Annotated[str | None, option("Images for the runs that encode them in every step.", "FOLDER")] = None,

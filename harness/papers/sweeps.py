@@ -53,7 +53,10 @@ def plan(name: str, scale: str, *, images: str | None = None) -> Plan:
         raise unknown("sweep", name, [*names(), ALL])
     if scale not in scales():
         raise UsageError(f"--scale is {scale!r}; it must be {' or '.join(scales())}.")
-    chosen = [sweep for each, sweep in _sweeps().items() if name in (each, ALL) and scale in sweep["scales"]]
+    chosen = [sweep for each, sweep in _sweeps().items() if name in (each, ALL) and scale in sweep]
+    if not chosen:
+        sizes = " or ".join(each for each in scales() if each in _sweeps()[name])
+        raise UsageError(f"--scale is {scale!r}, and the sweep {name} has no runs of it; say --scale {sizes}.")
     members: dict[tuple[str, frozenset[str]], Member] = {}
     waiting = []
     for sweep in chosen:
