@@ -90,7 +90,7 @@ def test_a_page_reads_well_as_a_plain_file(page):
 def test_the_worked_example_is_shown_from_its_files():
     shown = {file for file, _ in SNIPPET.findall((DOCS / "fifth-method.md").read_text(encoding="utf-8"))}
     example = "docs/fifth_method"
-    method = {f"{example}/tread_method/tread.py", f"{example}/tread_method/tread.yaml", f"{example}/pyproject.toml"}
+    method = {f"{example}/minsnr_method/minsnr.py", f"{example}/minsnr_method/minsnr.yaml", f"{example}/pyproject.toml"}
     assert shown == method
 
 
@@ -184,7 +184,7 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
         reader.feed(page.read_text(encoding="utf-8"))
         assert not [address for address in reader.addresses if "//" in address], page.name
         assert str(ROOT) not in page.read_text(encoding="utf-8")
-    assert "class Network(nn.Module)" in re.sub(r"<[^>]+>", "", (tmp_path / "site" / "fifth-method.html").read_text())
+    assert "class Config(Knobs)" in re.sub(r"<[^>]+>", "", (tmp_path / "site" / "fifth-method.html").read_text())
     assert "harness data encode" in (tmp_path / "site" / "cli.html").read_text()
     reference = (tmp_path / "site" / "api" / "methods.html").read_text()
     assert "(B, L, D), (B, K) -&gt; (B, K, D)" in reference  # the comment beside the signature of gather

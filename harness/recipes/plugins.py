@@ -27,7 +27,7 @@ class Plugin(NamedTuple):
     """One method of another package."""
 
     name: str
-    module: str  # "tread_method.tread"
+    module: str  # "minsnr_method.minsnr"
     distribution: str
     version: str
 

@@ -67,7 +67,7 @@ def installed(target, monkeypatch):
     forget()
     yield
     forget()
-    for name in [name for name in sys.modules if name.partition(".")[0] == "tread_method"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "minsnr_method"]:
         del sys.modules[name]
 
 
@@ -103,40 +103,40 @@ def harness(*arguments: str) -> str:
 
 
 def test_the_method_and_its_tests_are_small():
-    assert len((EXAMPLE / "tread_method" / "tread.py").read_text().splitlines()) < 100
+    assert len((EXAMPLE / "minsnr_method" / "minsnr.py").read_text().splitlines()) < 100
 
 
 def test_a_fifth_method_is_found_without_importing_it(target):
     code = (
         "import sys; from harness.recipes.reading import recipe_names; from harness.recipes.reading import origin;"
-        "loaded = [name for name in ('torch', 'tread_method.tread') if name in sys.modules];"
-        "print('tread-tiny' in recipe_names(), origin('tread'), loaded)"
+        "loaded = [name for name in ('torch', 'minsnr_method.minsnr') if name in sys.modules];"
+        "print('minsnr-tiny' in recipe_names(), origin('minsnr'), loaded)"
     )
     environment = {**os.environ, "PYTHONPATH": str(target)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split(maxsplit=1) == ["True", "dit-harness-tread 0.1.0 []\n"]
+    assert done.stdout.split(maxsplit=1) == ["True", "dit-harness-minsnr 0.1.0 []\n"]
 
 
 def test_the_recipes_of_a_fifth_method_stand_with_the_others_and_say_where_they_come_from(installed):
     listed = json.loads(harness("recipes", "list", "--json"))
-    assert {r["recipe"]: r["from"] for r in listed["recipes"]}["tread-s"] == "dit-harness-tread 0.1.0"
-    assert {r["from"] for r in listed["recipes"] if not r["recipe"].startswith("tread-")} == {"harness"}
-    shown = json.loads(harness("recipes", "show", "tread-tiny", "--json"))
+    assert {r["recipe"]: r["from"] for r in listed["recipes"]}["minsnr-s"] == "dit-harness-minsnr 0.1.0"
+    assert {r["from"] for r in listed["recipes"] if not r["recipe"].startswith("minsnr-")} == {"harness"}
+    shown = json.loads(harness("recipes", "show", "minsnr-tiny", "--json"))
     settings = {s["setting"]: (s["value"], s["source"]) for s in shown["settings"]}
-    assert settings["knobs.blocks_before"] == (1, "chosen for the demo: 4 blocks in all")
-    assert settings["knobs.mask_ratio"][0] == 0.5
+    assert settings["knobs.snr_gamma"] == (5, "Min-SNR repository, configs/in256: min_snr_5; inf: DiT's loss")
+    assert settings["formulation"][0] == "iddpm"
     assert settings["protocol.steps"] == (1000, load_recipe("dit-tiny").sources["protocol.steps"])
 
 
 @pytest.mark.parametrize("promise", PROMISES)
 def test_a_fifth_method_keeps_the_contract(installed, digits, promise):
-    """As `pytest tests/baselines/test_contract.py -k tread` runs them where the package is installed."""
+    """As `pytest tests/baselines/test_contract.py -k minsnr` runs them where the package is installed."""
     check = vars(test_contract)[promise]
-    check(**{"name": "tread", "digits": digits} if "digits" in signature(check).parameters else {"name": "tread"})
+    check(**{"name": "minsnr", "digits": digits} if "digits" in signature(check).parameters else {"name": "minsnr"})
 
 
 def test_the_tests_of_the_example_pass(installed):
-    spec = spec_from_file_location("test_tread", EXAMPLE / "tests" / "test_tread.py")
+    spec = spec_from_file_location("test_minsnr", EXAMPLE / "tests" / "test_minsnr.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     checks = [check for name, check in vars(module).items() if name.startswith("test_")]
@@ -152,28 +152,28 @@ def trained(target, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(target)
         forget()
-        harness("run", "tread-tiny", *SMALL, "--out", str(folder / "straight"))
-        shutil.copytree(folder / "straight" / "tread-tiny", folder / "cut" / "tread-tiny")
+        harness("run", "minsnr-tiny", *SMALL, "--out", str(folder / "straight"))
+        shutil.copytree(folder / "straight" / "minsnr-tiny", folder / "cut" / "minsnr-tiny")
         cut = run_folder(folder / "cut")
         (cut / "result.json").unlink()
         shutil.rmtree(cut / "checkpoints" / LAST)
-        harness("run", "tread-tiny", *SMALL, "--out", str(folder / "cut"))
+        harness("run", "minsnr-tiny", *SMALL, "--out", str(folder / "cut"))
     write_run(folder / "straight", "dit")
     forget()
     return folder
 
 
 def run_folder(root: Path) -> Path:
-    (folder,) = (root / "tread-tiny").iterdir()
+    (folder,) = (root / "minsnr-tiny").iterdir()
     return folder
 
 
 def test_a_run_of_a_fifth_method_is_a_run_like_any_other(trained):
     folder = run_folder(trained / "straight")
     result = read_record(folder / "result.json", Result)
-    assert (result.method, result.steps, result.input_patches) == ("tread", 14, "50%")
+    assert (result.method, result.steps, result.input_patches) == ("minsnr", 14, "100%")
     assert "fd-digits@60" in result.evaluations["final"].metrics
-    assert read_record(folder / "manifest.json", Manifest).packages["dit-harness-tread"] == "0.1.0"
+    assert read_record(folder / "manifest.json", Manifest).packages["dit-harness-minsnr"] == "0.1.0"
 
 
 def test_a_fifth_method_continues_bit_for_bit(trained):
@@ -189,31 +189,38 @@ def test_a_fifth_method_continues_bit_for_bit(trained):
 
 def test_compare_and_report_show_a_fifth_method_beside_the_others_without_its_package(trained, tmp_path):
     """From records alone: the package that trained it need not be there."""
-    assert "tread" not in baselines.names()
+    assert "minsnr" not in baselines.names()
     runs = str(trained / "straight")
     harness("report", runs, "--format", "md", "--out", str(tmp_path))
     figure = (tmp_path / "figure3.csv").read_text()  # as `harness compare` draws it
-    assert ",tread," in figure
+    assert ",minsnr," in figure
     assert "dit-tiny/" in figure
     report = (tmp_path / "report.md").read_text()
-    assert "tread 50%" in report
-    assert "dit-harness-tread 0.1.0" in report
+    assert "minsnr 100%" in report
+    assert "dit-harness-minsnr 0.1.0" in report
 
 
 @pytest.mark.parametrize("command", ["sample", "evaluate"])
 def test_a_run_whose_package_is_absent_names_the_method_and_the_package(trained, command):
     done = CliRunner().invoke(app, [command, str(run_folder(trained / "straight"))])
     assert done.exit_code == SetupError.exit_code
-    assert "a run of the method tread, which is not installed here" in done.stderr
-    assert "dit-harness-tread 0.1.0: install that package" in done.stderr
+    assert "a run of the method minsnr, which is not installed here" in done.stderr
+    assert "dit-harness-minsnr 0.1.0: install that package" in done.stderr
 
 
 def test_an_estimate_of_a_fifth_method_counts_what_has_no_formula(installed):
-    """TREAD's middle blocks see half of the tokens in the step; what is sampled costs what DiT does."""
-    ours, dit = (json.loads(harness("run", f"{name}-tiny", "--dry-run", "--json")) for name in ("tread", "dit"))
-    assert ours["gmacs_forward"] == pytest.approx(dit["gmacs_forward"], rel=1e-2)
-    assert 0.65 < ours["gmacs_step"] / dit["gmacs_step"] < 0.85
-    assert ours["estimate"]["memory_bytes"] < dit["estimate"]["memory_bytes"]
+    """Min-SNR's network is DiT's, and so is what a step costs, but for some products of each pixel."""
+    ours, dit = (json.loads(harness("run", f"{name}-tiny", "--dry-run", "--json")) for name in ("minsnr", "dit"))
+    assert ours["gmacs_forward"] == dit["gmacs_forward"]
+    assert ours["gmacs_step"] == pytest.approx(dit["gmacs_step"], rel=1e-2)
+    assert ours["estimate"]["memory_bytes"] == pytest.approx(dit["estimate"]["memory_bytes"], rel=0.05)
+
+
+@pytest.mark.parametrize("formulation", ["edm", "flow"])
+def test_a_formulation_that_a_fifth_method_does_not_name_is_refused(installed, formulation):
+    done = CliRunner().invoke(app, ["run", "minsnr-tiny", "--dry-run", "--set", f"formulation={formulation}"])
+    assert done.exit_code == UsageError.exit_code
+    assert f"formulation is '{formulation}', which minsnr cannot be trained with; it takes iddpm" in done.stderr
 
 
 def test_a_plugin_that_cannot_be_imported_breaks_nothing_but_itself(other_package):
@@ -262,10 +269,10 @@ def test_a_plugin_cannot_take_the_name_of_a_built_in_method(other_package):
 
 
 def test_two_plugins_of_one_name_are_both_refused(installed, other_package):
-    other_package("tread", "rogue_d.code")
-    with pytest.raises(SetupError, match="both bring a method called tread; uninstall one"):
-        baselines.load("tread")
-    assert "tread" in broken()
+    other_package("minsnr", "rogue_d.code")
+    with pytest.raises(SetupError, match="both bring a method called minsnr; uninstall one"):
+        baselines.load("minsnr")
+    assert "minsnr" in broken()
 
 
 @pytest.mark.parametrize(
@@ -284,5 +291,5 @@ def test_a_plugin_that_is_no_method_is_refused(other_package, name, module, code
 
 
 def test_a_method_that_nobody_brings_names_the_nearest(installed):
-    with pytest.raises(UsageError, match="Did you mean tread"):
-        baselines.load("tred")
+    with pytest.raises(UsageError, match="Did you mean minsnr"):
+        baselines.load("minsn")

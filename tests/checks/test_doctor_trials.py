@@ -93,12 +93,12 @@ def test_a_parameter_without_a_gradient_and_a_loss_that_is_not_finite_are_found(
 
 
 def test_every_method_has_a_check_and_a_broken_plug_in_hides_no_other_method(monkeypatch):
-    monkeypatch.setattr("harness.recipes.reading.broken", lambda: {"tread": "its package is gone", "dit": "refused"})
+    monkeypatch.setattr("harness.recipes.reading.broken", lambda: {"minsnr": "its package is gone", "dit": "refused"})
     found = {check.name: check.ask for check in checks(2, {})}
-    assert {f"step {name}" for name in baselines.names()} - {"step tread"} <= found.keys()
-    assert "step tread" not in found
+    assert {f"step {name}" for name in baselines.names()} - {"step minsnr"} <= found.keys()
+    assert "step minsnr" not in found
     assert found["step dit"]().status == "ok"
-    assert (found["plug-in tread"]().status, found["plug-in dit"]().found) == ("failure", "refused")
+    assert (found["plug-in minsnr"]().status, found["plug-in dit"]().found) == ("failure", "refused")
 
 
 @pytest.mark.parametrize(("out", "errors", "code", "status", "says"), [

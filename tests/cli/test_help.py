@@ -30,7 +30,7 @@ SMALL = [
     *("--set", "batch_size=8"),
 ]  # fmt: skip
 LOOKUPS = ("recipes list", "recipes show", "recipes diff", "published list", "runs list", "config show")
-A_RUN_OF_ANOTHER_PACKAGE = "tread-"  # the example of docs/fifth-method.md, which is not installed
+A_RUN_OF_ANOTHER_PACKAGE = "minsnr-"  # the example of docs/fifth-method.md, which is not installed
 
 
 def words_of(line: str) -> list[str]:
@@ -154,7 +154,7 @@ def test_options_named_in_running_text_exist():
 def runnable(words: list[str]) -> list[str] | None:
     """The words of a command line that needs nothing but this checkout, made small; None of another."""
     called = " ".join(words[1:3])
-    if "tread" in " ".join(words):
+    if "minsnr" in " ".join(words):
         return None
     if set(words) & {"--help", "-h", "--version"}:
         return words[1:]

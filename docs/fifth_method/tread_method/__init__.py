@@ -1,1 +1,0 @@
-"""TREAD for dit-harness. Nothing is imported here: `harness recipes list` reads the recipes without torch."""
