@@ -35,8 +35,10 @@ def names() -> list[str]:
     return list(_sweeps())
 
 
-def scales() -> list[str]:
-    return list(dict.fromkeys(scale for sweep in _sweeps().values() for scale in sweep["scales"]))
+def scales(name: str | None = None) -> list[str]:
+    """Those that the sweep `name` has runs of, or any sweep."""
+    chosen = _sweeps().values() if name in (None, ALL) else [_sweeps()[name]]
+    return list(dict.fromkeys(scale for sweep in chosen for scale in sweep["scales"] if scale in sweep))
 
 
 def draws(name: str) -> str:
@@ -55,8 +57,8 @@ def plan(name: str, scale: str, *, images: str | None = None) -> Plan:
         raise UsageError(f"--scale is {scale!r}; it must be {' or '.join(scales())}.")
     chosen = [sweep for each, sweep in _sweeps().items() if name in (each, ALL) and scale in sweep]
     if not chosen:
-        sizes = " or ".join(each for each in scales() if each in _sweeps()[name])
-        raise UsageError(f"--scale is {scale!r}, and the sweep {name} has no runs of it; say --scale {sizes}.")
+        known = " or ".join(scales(name))
+        raise UsageError(f"--scale is {scale!r}, and the sweep {name} has no runs of it; say --scale {known}.")
     members: dict[tuple[str, frozenset[str]], Member] = {}
     waiting = []
     for sweep in chosen:

@@ -41,7 +41,7 @@ def test_list_says_method_size_and_what_is_repeated():
         "width": 1152,
         "data": "imagenet-256",
         "steps": 2_400_000,
-        "repeats": "SD-DiT Table 2 (2500k steps)",
+        "repeats": "SD-DiT Table 2, at 2500k",
         "from": "harness",
     }
 
