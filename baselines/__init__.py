@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from harness.recipes import plugins
-from harness.recipes.config import Knobs, RunConfig, apply_overrides, shortened, validate
+from harness.recipes.config import Knobs, RunConfig, apply_overrides, as_typed, shortened, validate
 from harness.system.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -49,9 +49,10 @@ def configured(document: dict[str, Any], assignments: Iterable[str] = ()) -> Run
 
     Raises UsageError for a key, a value or a combination that the method cannot be trained and sampled with.
     """
-    knobs = load(document["method"]).Config
-    cfg = validate(apply_overrides(document, assignments, knobs.model_fields), knobs)
-    check(cfg)
+    knobs, assignments = load(document["method"]).Config, list(assignments)
+    with as_typed(assignments):
+        cfg = validate(apply_overrides(document, assignments, knobs.model_fields), knobs)
+        check(cfg)
     return cfg
 
 

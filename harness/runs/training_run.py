@@ -17,7 +17,15 @@ from harness.evaluation.generation import image_shape
 from harness.planning.cost import GIGA
 from harness.planning.devices import peak_flops
 from harness.planning.estimate import fitting_micro_batch
-from harness.planning.plan import USABLE_MEMORY, cost_of, estimate_of, identity_of, on_shapes, too_large
+from harness.planning.plan import (
+    USABLE_MEMORY,
+    cost_of,
+    estimate_of,
+    identity_of,
+    on_shapes,
+    require_room,
+    too_large,
+)
 from harness.recipes.config import Execution, RunConfig, read_config
 from harness.recipes.metric_names import OWN
 from harness.records import information, machine, provenance
@@ -54,6 +62,7 @@ def run(
     parts; DataError before any step when the folder cannot be written.
     """
     rows_of(cfg, world)
+    require_room(cfg, world.size)
     device = default_device()
     require_precision(cfg.protocol.precision, device)
     set_precision(cfg.protocol.precision)
