@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from harness.data.latents.vae import Vae
     from harness.evaluation.evaluate import Yardstick
 
+UNTRAINED = "evaluating the untrained network first: what the trained one gains over it is told beside its metrics"
+
 
 def run(
     cfg: RunConfig,
@@ -267,7 +269,7 @@ def _evaluate_all(
             if not world.agreed(measured is not None):
                 progress.note(f"there is no whole checkpoint of step {step}, so it is not evaluated.")
                 continue
-            progress.note(f"evaluating the network of {name}" if step else "evaluating the untrained network")
+            progress.note(f"evaluating the network of {name}" if step else UNTRAINED)
             assert measured is not None, "the main process's word holds for all"
             known = evaluate(
                 measured, cfg, yard,
