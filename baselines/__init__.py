@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, create_model
 
 from harness.recipes import plugins
-from harness.recipes.config import ADDITIONS, Knobs, RunConfig, apply_overrides, plain_values, shortened, validate
+from harness.recipes.config import (
+    ADDITIONS,
+    Knobs,
+    RunConfig,
+    apply_overrides,
+    as_typed,
+    plain_values,
+    shortened,
+    validate,
+)
 from harness.recipes.reading import knobs_of
 from harness.system.errors import UsageError, unknown
 
@@ -53,9 +62,11 @@ def configured(document: dict[str, Any], assignments: Iterable[str] = ()) -> Run
 
     Raises UsageError for a key, a value or a combination that the method cannot be trained and sampled with.
     """
-    document = overridden(document, list(assignments))
-    cfg = validate(document, _knobs(document["method"], _added(document)))
-    check(cfg)
+    assignments = list(assignments)
+    with as_typed(assignments):
+        document = overridden(document, assignments)
+        cfg = validate(document, _knobs(document["method"], _added(document)))
+        check(cfg)
     return cfg
 
 
@@ -82,10 +93,7 @@ def _knobs(method: str, added: tuple[str, ...]) -> type[Knobs]:
 
 
 def _added(document: dict[str, Any], assignments: Iterable[str] = ()) -> tuple[str, ...]:
-    """The names that a configuration, or else the last assignment that names any, adds to its method.
-
-    Raises UsageError for what is no list of methods that can be added, or for a method that takes none.
-    """
+    """What a configuration, or the last assignment that names any, adds to its method. Raises UsageError as above."""
     names = (document.get("knobs") or {}).get(ADDITIONS) or []
     for assignment in assignments:
         key, _, text = assignment.partition("=")

@@ -81,10 +81,13 @@ def bench(
     """
     if not 0 < window <= LONGEST_WINDOW:
         raise UsageError(f"--window is {window:g}; it must be a number of seconds above 0, at most {LONGEST_WINDOW}.")
-    from harness.recipes import reading as known
+    from harness.data import names
+    from harness.planning import beforehand
 
     for recipe in recipes:
-        known.load_recipe(recipe)  # refuse a wrong name before importing torch, which takes seconds
+        beforehand.refuse_wrong_settings(recipe, set_ or [], reads_data=False)
+    if data is not None and listed(pipeline)[:1] != ["online-vae"]:
+        names.require(data)
 
     from harness.bench import matrix
     from harness.recipes.config import parse_count

@@ -118,13 +118,16 @@ def run(
     }
     assignments = defaults.in_order(given, set_)
 
-    from harness.recipes import reading as recipes
+    from harness.planning import beforehand
 
+    as_a_job = is_a_job(ctx, launcher, print_sbatch)
     if recipe:
-        recipes.load_recipe(recipe)  # refuse a wrong name before importing torch, which takes seconds
+        with defaults.named(given):
+            reads_data = False if as_a_job else None if dry_run else True
+            beforehand.refuse_wrong_settings(recipe, assignments, reads_data=reads_data)
     source = recipe or config or ""
     processes = nproc or 1
-    if is_a_job(ctx, launcher, print_sbatch):
+    if as_a_job:
         from harness.system.processes.slurm import Job, sbatch_script
 
         name = str(recipe or (config and config.parent.name))
@@ -168,9 +171,9 @@ def import_checkpoint(
     Examples: harness import-checkpoint DiT-XL-2-256x256.pt --as dit-xl · harness import-checkpoint
     DiT-XL-2-256/transformer --as dit-xl · harness import-checkpoint mdt.pt --as mdt-xl --out published
     """
-    from harness.recipes import reading as recipes
+    from harness.planning import beforehand
 
-    recipes.load_recipe(as_)  # refuse a wrong name before importing torch, which takes seconds
+    beforehand.refuse_wrong_settings(as_, set_ or [])
 
     from harness.runs import importing
 

@@ -130,9 +130,18 @@ def runs_export(
     files = trackers.export(histories, to, target)
     document = {
         "to": to,
-        "runs": [{"run": h.name, "written": str(file)} for h, file in zip(histories, files, strict=True)],
+        "runs": [
+            {"run": h.name, "written": str(file), "state": h.state, "step": h.step}
+            for h, file in zip(histories, files, strict=True)
+        ],
         "left_out": [{"run": item.name, "reason": item.reason} for item in left_out],
         "open": trackers.how_to_open(to, target),
     }
     missing = [f"left out: {item.name}: {item.reason}" for item in left_out]
-    show(document, as_json, lambda answer: [*map(Path, files), *missing, answer["open"]])
+    partly = {"unfinished": "so far", "damaged": "what can be read of it,"}
+    so_far = [
+        f"{h.state}: {h.name}: {partly[h.state]} to step {h.step:,} of {h.settings.get('protocol.steps', '?')}"
+        for h in histories
+        if h.state in partly
+    ]
+    show(document, as_json, lambda answer: [*map(Path, files), *so_far, *missing, answer["open"]])

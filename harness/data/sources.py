@@ -3,32 +3,24 @@
 N images, C channels, S side.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-import platformdirs
 import torch
 
+from harness.data import names as known
 from harness.data.dataset import Dataset, InMemory
+from harness.data.names import LATENT_SETS, SYNTHETIC, data_folder
 from harness.recipes.config import LARGEST_SIZE, InputShape, RunConfig
-from harness.system.errors import DataError, UsageError, unknown
+from harness.system.errors import DataError, UsageError
 
-LATENT_SETS = ("imagenet-256", "imagenet-512")  # folders of latents in the data folder, made by `harness data encode`
-SYNTHETIC, SYNTHETIC_IMAGES = "synthetic", 512
+SYNTHETIC_IMAGES = 512
 SD_LATENT = InputShape(channels=4, side=32, num_classes=1000)  # what a 256 x 256 image is behind the SD VAE
-
-
-def data_folder() -> Path:
-    """Where data sets are looked for by name: $HARNESS_DATA, or the user's data folder."""
-    return Path(os.environ.get("HARNESS_DATA") or platformdirs.user_data_path("dit-harness"))
 
 
 def names() -> list[str]:
     """The data sets that --data knows by name: those that are made here, and sets of latents."""
-    from harness.data.images import named
-
-    return sorted([*_MADE, *named.SETS, *LATENT_SETS])
+    return list(known.ALL)
 
 
 def load(
@@ -45,8 +37,8 @@ def load(
 
     Raises UsageError with the nearest names when it is neither, DataError when it is not there or does not fit `shape`.
     """
-    if not name.strip():
-        raise unknown("data set", name, names())
+    if pipeline != "online-vae" or not name.strip():
+        known.require(name)
     data = _open(name, shape, pipeline, vae, size)
     if vae is not None and data.vae is None and data.real:
         raise DataError(
@@ -118,19 +110,6 @@ def _open(name: str, shape: InputShape | None, pipeline: str, vae: str | None, s
         return _MADE[name]()
     if name in LATENT_SETS:
         folder = data_folder() / name
-        if not folder.is_dir():
-            raise DataError(
-                f"the latents of {name} are not in {folder}. Make them with `harness data encode IMAGENET_DIR --size "
-                f"{name.removeprefix('imagenet-')} --out {folder}`, or give another folder with --data (or "
-                "$HARNESS_DATA for all of them)."
-            )
-    elif not folder.is_dir():
-        if os.sep in name or folder.suffix == ".npz":
-            raise DataError(
-                f"there is no folder or file {name}. Give a folder of images or of latents, an .npz of images, or one "
-                f"of: {', '.join(names())}."
-            )
-        raise unknown("data set", name, names())
     from harness.data.latents.sets import LatentStore
 
     return LatentStore(folder)

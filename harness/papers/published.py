@@ -6,6 +6,9 @@ obtained; "not stated" in it means that the cited source does not say. A paper's
 to a figure or table, of one method or series of it where they differ.
 
 Numbers that are known only from notes about a paper, and were not seen in the paper itself, are left out.
+
+`source` has one of COMPARED in it: whether a row was compared with its source once more after it was entered. With
+what, and which rows could not be, stands in reports/evidence/published-rows.md. The SD-DiT paper's own rows do without.
 """
 
 import csv
@@ -25,6 +28,7 @@ from harness.system.errors import DataError, unknown
 PROTOCOLS = "protocols.csv"
 QUALITIES = ("table", "text", "digitised", "missing")
 NUMBERS = ("training_steps_k", "batch_size")  # columns, besides the value
+COMPARED = ("read again", "measured again", "not compared again")  # the last: the source could not be had
 
 SAMPLES = {"FID-50K", "FID-15K", "sFID", "IS", "Precision", "Recall"}
 COSTS = {  # metric: what it is of
@@ -220,7 +224,7 @@ def _guidance(row: Row, shared: Mapping[str, str]) -> str:
     if "w/o CFG" in series:
         return "without guidance"
     if scale:
-        return f"guidance scale {scale[1]}"
+        return f"guidance scale {scale[1]}" + (" in an interval" if "interval" in series else "")
     if is_guided(row):
         return "with guidance, scale not stated" if "not stated" in series else f"with guidance ({series})"
     return _unstated(row)

@@ -1,5 +1,6 @@
 """What a run will be, before anything is spent: its resolved settings, its cost, its needs."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ from harness.data.loader import rows_of
 from harness.model.method import Method
 from harness.model.shape import shape_of
 from harness.planning import floor
+from harness.planning.beforehand import recipe_with
 from harness.planning.cost import count
 from harness.planning.estimate import estimate, largest_micro_batch
 from harness.recipes import metric_names
-from harness.recipes.config import RunConfig, read_config
-from harness.recipes.reading import load_recipe
+from harness.recipes.config import RunConfig, as_typed, read_config
 from harness.records import machine
 from harness.records.evidence import Count
 from harness.records.folders import departures
@@ -40,16 +41,16 @@ def resolve(recipe: str | Path, assignments: list[str], note: Callable[[str], No
         document = read_config(recipe)
         newer = departures.complete(document)
     else:
-        formulations = [a.partition("=")[2] for a in assignments if a.startswith("formulation=")]
-        document = load_recipe(recipe, formulations[-1] if formulations else None).document
-    document = baselines.overridden(document, assignments)
-    if document.get("input") is None:
-        data = sources.of_section(document.get("protocol"))
-        document["input"] = data.shape.model_dump()
-        asked = any(a.partition("=")[0] in ("features", "evaluation.features") for a in assignments)
-        if not asked and _measured_as_digits(document) and data.real and data.vae is None:
-            document["evaluation"]["features"] = metric_names.OWN
-    cfg = baselines.configured(document)
+        document = recipe_with(recipe, assignments)
+    with as_typed(assignments):
+        document = baselines.overridden(document, assignments)
+        if document.get("input") is None:
+            data = sources.of_section(document.get("protocol"))
+            document["input"] = data.shape.model_dump()
+            asked = any(a.partition("=")[0] in ("features", "evaluation.features") for a in assignments)
+            if not asked and _measured_as_digits(document) and data.real and data.vae is None:
+                document["evaluation"]["features"] = metric_names.OWN
+        cfg = baselines.configured(document)
     metric_names.require_network(cfg.evaluation.features)
     metric_names.require(cfg.evaluation.metrics)
     if newer:
@@ -71,6 +72,7 @@ def plan(cfg: RunConfig, world_size: int) -> dict[str, Any]:
     """What `--dry-run` prints: result.json's keys as far as they are known before training, and the configuration."""
     cost = cost_of(cfg)
     rows_of(cfg, World(size=world_size), on_shapes(cfg).group)
+    require_room(cfg, world_size)
     return {
         **identity_of(cfg, world_size),
         **cost.model_dump(),
@@ -79,6 +81,21 @@ def plan(cfg: RunConfig, world_size: int) -> dict[str, Any]:
         "estimate": estimate_of(cfg, cost, world_size=world_size),
         "config": cfg.model_dump(mode="json"),
     }
+
+
+def require_room(cfg: RunConfig, world_size: int) -> None:
+    """Raises SetupError where the images of a process's share of one batch are more than this machine's free memory.
+
+    They are read at once, whatever the micro-batch: what a step computes on them comes on top.
+    """
+    share, free = math.ceil(cfg.protocol.batch_size / world_size), machine.available_memory(torch.device("cpu"))
+    image = 4 * cfg.input.channels * cfg.input.side**2  # bytes
+    if free is not None and share * image > free:
+        raise SetupError(
+            f"the batch is {cfg.protocol.batch_size:,} images, of which a process reads {share:,} at once: "
+            f"{share * image / 1e9:,.0f} GB, and {free / 1e9:,.0f} GB are free here. Smaller pieces (--micro-batch) do "
+            "not help; take a smaller batch: --set batch_size=N."
+        )
 
 
 def too_large(cfg: RunConfig, device: torch.device, world_size: int = 1) -> SetupError:

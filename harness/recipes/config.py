@@ -5,7 +5,9 @@ baselines/<method>.py.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -273,6 +275,18 @@ def validate(document: dict[str, Any], knobs: type[Knobs]) -> RunConfig:
         return RunConfig.model_validate(document)
     except ValidationError as error:
         raise UsageError(_explain(error)) from None
+
+
+@contextmanager
+def as_typed(assignments: Sequence[str]) -> Iterator[None]:
+    """In a UsageError of this block, a setting typed as `depth=0` is called so: "depth (network.depth) is 0"."""
+    try:
+        yield
+    except UsageError as error:
+        said = str(error)
+        for key in {assignment.partition("=")[0] for assignment in assignments} - {""}:
+            said = re.sub(rf"(?<![\w.])((?:\w+\.)+{re.escape(key)}(?:\.\d+)?)(?= is )", rf"{key} (\1)", said)
+        raise UsageError(said) from None
 
 
 def _explain(error: ValidationError) -> str:

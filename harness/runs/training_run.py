@@ -17,7 +17,15 @@ from harness.evaluation.generation import image_shape
 from harness.planning.cost import GIGA
 from harness.planning.devices import peak_flops
 from harness.planning.estimate import fitting_micro_batch
-from harness.planning.plan import USABLE_MEMORY, cost_of, estimate_of, identity_of, on_shapes, too_large
+from harness.planning.plan import (
+    USABLE_MEMORY,
+    cost_of,
+    estimate_of,
+    identity_of,
+    on_shapes,
+    require_room,
+    too_large,
+)
 from harness.recipes.config import Execution, RunConfig, read_config
 from harness.recipes.metric_names import OWN
 from harness.records import information, machine, provenance
@@ -37,6 +45,8 @@ if TYPE_CHECKING:
     from harness.data.latents.vae import Vae
     from harness.evaluation.evaluate import Yardstick
 
+UNTRAINED = "evaluating the untrained network first: what the trained one gains over it is told beside its metrics"
+
 
 def run(
     cfg: RunConfig,
@@ -54,6 +64,7 @@ def run(
     parts; DataError before any step when the folder cannot be written.
     """
     rows_of(cfg, world)
+    require_room(cfg, world.size)
     device = default_device()
     require_precision(cfg.protocol.precision, device)
     set_precision(cfg.protocol.precision)
@@ -261,7 +272,7 @@ def _evaluate_all(
             if not world.agreed(measured is not None):
                 progress.note(f"there is no whole checkpoint of step {step}, so it is not evaluated.")
                 continue
-            progress.note(f"evaluating the network of {name}" if step else "evaluating the untrained network")
+            progress.note(f"evaluating the network of {name}" if step else UNTRAINED)
             assert measured is not None, "the main process's word holds for all"
             known = evaluate(
                 measured, cfg, yard,

@@ -111,7 +111,7 @@ def test_without_the_weights_one_line_says_what_to_fetch_and_where_to_put_it(pho
         (["encode", "."], 2, "--out"),
         (["import", ".", "--from", "maskdit", "--out", "latents"], 2, "Did you mean maskdit-lmdb"),
         (["verify", "nowhere"], 4, "nowhere is not sound"),
-        (["info", "nowhere"], 2, "no data set is called 'nowhere'. Available: cifar10, digits"),
+        (["info", "nowhere"], 2, "no data set or folder is called 'nowhere'. Give a folder of images"),
         (["info", "photos", "--out", "sheet.jpg"], 2, "must end in .png"),
     ],
 )

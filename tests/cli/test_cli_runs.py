@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from functools import partial
 from pathlib import Path
 
@@ -297,3 +298,19 @@ def test_a_folder_that_is_no_run_cannot_be_shown(runs):
         done = ask("show", path, "--runs", runs)
         assert (done.exit_code, done.stdout) == (4, "")
         assert says in done.stderr
+
+
+# export -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_export_of_an_unfinished_run_says_that_it_is_unfinished_and_how_far_it_came(runs, tmp_path):
+    said = answer("export", runs, "--to", "csv", "--out", tmp_path / "csv").splitlines()
+    states = [line for line in said if re.match("(unfinished|damaged|finished): ", line)]
+    assert [re.sub(r"/seed0-\w+|\d+ of", "", line) for line in states] == [
+        "unfinished: maskdit-tiny: so far to step  600",
+        "damaged: mdt-tiny: what can be read of it, to step  600",
+    ]
+    document = json.loads(answer("export", runs, "--to", "csv", "--out", tmp_path / "csv", "--json"))
+    assert {run["run"].split("/")[-2]: run["state"] for run in document["runs"]} == {
+        "dit-tiny": "finished", "sddit-tiny": "finished", "maskdit-tiny": "unfinished", "mdt-tiny": "damaged",
+    }  # fmt: skip

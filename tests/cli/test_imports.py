@@ -16,6 +16,16 @@ RUNS = [
     ["recipes", "list"],
 ]
 HELP = [["--help"], ["data", "encode", "--help"], ["published", "list", "--help"], ["run", "--help"]]
+WRONG = [
+    ["run", "dit-tiny", "--set", "mask_raio=1"],
+    ["run", "dit-tiny", "--set", "depth=0"],
+    ["run", "dit-tiny", "--data", "nowhere"],
+    ["run", "dit-tiny", "--data", "nowhere", "--dry-run"],
+    ["run", "dit-tiny", "--set", "steps=many", "--print-sbatch"],
+    ["import-checkpoint", "x.pt", "--as", "dit-tiny", "--set", "depth=0"],
+    ["bench", "dit-tiny", "--set", "depth=0"],
+    ["bench", "dit-tiny", "--data", "nowhere"],
+]
 FIGURES = "from harness.reporting import figures, report; from harness.reporting.figures import speed_quality; "
 
 
@@ -34,6 +44,12 @@ def test_help_and_looking_at_runs_import_nothing_heavy(commands, heavy, tmp_path
     write_run(tmp_path / "runs", "mdt", finished=False)
     invoked = "".join(f"{INVOKE.format(command)}assert done.exit_code in (0, 2), done.output; " for command in commands)
     assert imported(invoked + "pass", heavy, tmp_path) == "[]"
+
+
+@pytest.mark.parametrize("command", WRONG, ids=" ".join)
+def test_a_wrong_setting_or_data_set_is_refused_before_torch_is_imported(command, tmp_path):
+    code = f"{INVOKE.format(command)}assert done.exit_code == 2, done.output"
+    assert imported(code, ("torch", "numpy"), tmp_path) == "[]"
 
 
 def test_figures_and_reports_never_import_torch(tmp_path):

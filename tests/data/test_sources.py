@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from harness.data import sources
+from harness.data import names, sources
+from harness.data.images import named
 from harness.system.errors import UsageError
 
 
@@ -27,6 +28,19 @@ def test_the_hash_follows_the_values():
 def test_an_unknown_set_names_the_nearest():
     with pytest.raises(UsageError, match="Did you mean digits"):
         sources.load("digit")
+
+
+def test_the_names_known_without_torch_are_those_of_the_sets_that_can_be_loaded():
+    assert sorted([*sources._MADE, *named.SETS, *names.LATENT_SETS]) == list(names.ALL) == sources.names()
+    assert set(names.MADE_HERE) == set(sources._MADE)
+
+
+def test_a_bare_word_that_is_no_set_and_no_folder_is_told_as_both_with_what_to_give(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"no data set or folder is called 'nowhere'\. Give a folder of images or of"):
+        sources.load("nowhere")
+    with pytest.raises(UsageError, match=r"no data set or folder is called 'mnits'\. Did you mean mnist"):
+        sources.load("mnits")
 
 
 @pytest.mark.parametrize("name", ["", " "])

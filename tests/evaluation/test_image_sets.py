@@ -214,6 +214,12 @@ def test_a_file_without_images_says_what_it_holds(tmp_path):
         open_images(saved(tmp_path / "a.npz", pictures=COLOUR, labels=np.arange(23)))
 
 
+def test_what_is_measured_is_under_adms_name_even_where_training_takes_another_too(tmp_path):
+    """Another evaluator would not find the images, and its numbers are what these stand beside."""
+    with pytest.raises(DataError, match=r"has no arr_0; it has images\. Save the images as arr_0"):
+        open_images(saved(tmp_path / "a.npz", images=COLOUR))
+
+
 def test_an_npz_is_known_by_its_content_too(tmp_path):
     saved(tmp_path / "a.npz", arr_0=COLOUR).rename(tmp_path / "images")
     assert len(open_images(tmp_path / "images")) == 23

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from harness.data.sources import Dataset
-from harness.evaluation.images.uint8 import class_grid, grid, save_png, to_uint8
+from harness.evaluation.images.uint8 import class_grid, grid, save_png, square_grid, to_uint8
 from harness.system.errors import DataError
 
 
@@ -59,6 +59,15 @@ def test_a_class_grid_has_a_row_for_each_class_and_black_where_images_are_missin
     sheet = class_grid(images, labels)[..., 0]
     assert sheet[::2, ::2].tolist() == [[2, 4, 0], [1, 3, 5]]
     assert sheet[1, :4].tolist() == sheet[:4, 1].tolist()[:1] * 4 == [128] * 4  # a grey line ends every image
+
+
+def test_a_grey_line_parts_the_images_of_a_square_grid_too():
+    sheet = square_grid(torch.full((3, 4, 4, 1), 255, dtype=torch.uint8))[..., 0]
+    assert sheet.shape == (10, 10)
+    assert set(sheet[4].tolist()) == {128}
+    assert set(sheet[:4, 4].tolist()) == set(sheet[:4, 9].tolist()) == {128}
+    assert set(sheet[:4, :4].flatten().tolist()) == {255}
+    assert set(sheet[5:, 5:].flatten().tolist()) == {0}  # no image there
 
 
 def test_a_class_grid_stays_small_however_many_images_and_classes_there_are():

@@ -1,5 +1,7 @@
 import math
 import re
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +37,25 @@ def test_every_row_has_a_source_a_protocol_and_a_known_quality_and_a_value_unles
         assert is_number or row.quality == "missing" or row.metric in ("class", "input_patches_pct") or (
             row.figure_or_table in texts
         ), row  # fmt: skip
+
+
+def test_every_row_of_another_paper_says_whether_it_was_compared_with_its_source_again_and_the_table_counts_them():
+    """The evidence has one line for each source: rows, agreed, corrected, not compared."""
+    table = Path(__file__).parents[2].joinpath("reports/evidence/published-rows.md").read_text()
+    lines = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("|")][2:]
+    counted = Counter()
+    for folder, rows, _, _, agreed, corrected, not_compared in lines:
+        parts = [int(cell.strip() or 0) for cell in (agreed, corrected, not_compared)]
+        assert sum(parts) == int(rows), (folder, rows)
+        counted += Counter({(folder.strip(), True): parts[0] + parts[1], (folder.strip(), False): parts[2]})
+    found = Counter()
+    for folder in published.folders():
+        for file in (file for file in published.tables() if f"/{folder.name}/" in str(file) and folder.name != "sddit"):
+            for row in (row for row in published.read(file) if row["quality"] != "missing"):
+                (said,) = {words for words in published.COMPARED if re.search(rf"(?<!not ){words}", row["source"])}
+                found[folder.name, said != "not compared again"] += 1
+    assert found == counted
+    assert found.total() == 306
 
 
 def test_no_row_speaks_of_where_a_text_was_kept():
@@ -236,6 +257,28 @@ def test_the_context_has_the_longest_run_of_each_method_guided_apart():
     assert not any("without guidance" in protocol for protocol in guided["protocol"])
 
 
+def test_guidance_in_an_interval_of_the_noise_levels_is_told_in_the_protocol():
+    rows = select("anchor")
+    of = {(row.method, row.value): row.protocol for row in rows.itertuples()}
+    assert "guidance scale 1.8 in an interval" in of["REPA", 1.42]
+    assert "guidance scale 1.35, " in of["REPA", 1.8]
+    assert "guidance scale 1.65 in an interval" in of["HASTE", 1.42]
+    assert "with guidance (autoguidance)" in of["RAE", 1.13]
+
+
+def test_what_a_source_states_of_a_run_beside_its_value_stands_in_its_row():
+    """Each was missing or wrong until it was compared with its source."""
+    tread = select("anchor").query("method == 'TREAD' and value == 3.93")
+    assert values(tread, "model", "training_steps_k", "batch_size") == [("DiT-XL/2+TREAD", 400, 256)]
+    assert not (published.missing()["method"] == "TREAD").any()
+    assert values(select("LightningDiT log"), "value") == [(5.28,)]
+    assert values(select("DiT issue 122"), "batch_size") == [(256,)]
+    assert "without guidance" in select("DiT issue 122")["protocol"].item()
+    assert "not stated: batch" in select("MDT issue 25")["protocol"].item()
+    assert {"SR-DiT"} == set(select("anchor").query("value == 3.49")["method"])
+    assert "class-balanced" in select("anchor").query("value == 3.49")["series"].item()
+
+
 # Protocols ------------------------------------------------------------------------------------------------------------
 
 
@@ -289,14 +332,14 @@ def test_the_rows_of_repa_e_are_those_of_its_readme_of_either_date():
     rows = select("anchor")
     ours = rows[(rows["method"] == "REPA-E") & rows["source"].str.contains("README")]
     assert sorted(values(ours, "model", "series", "value")) == [
-        ("SiT-XL/1 + IN-VAE end-to-end", "CFG", 1.61),
+        ("SiT-XL/1 + IN-VAE end-to-end", "CFG 1.8 + guidance interval", 1.61),
         ("SiT-XL/1 + IN-VAE end-to-end", "w/o CFG", 4.09),
-        ("SiT-XL/1 + VA-VAE end-to-end", "CFG", 1.73),
+        ("SiT-XL/1 + VA-VAE end-to-end", "CFG 1.9 + guidance interval", 1.73),
         ("SiT-XL/1 + VA-VAE end-to-end", "w/o CFG", 4.05),
-        ("SiT-XL/1 on frozen E2E-VAVAE", "CFG", 1.26),
-        ("SiT-XL/1 on frozen E2E-VAVAE", "CFG, class-balanced sampling", 1.12),
+        ("SiT-XL/1 on frozen E2E-VAVAE", "CFG 2.4 + guidance interval, class-balanced sampling", 1.12),
+        ("SiT-XL/1 on frozen E2E-VAVAE", "CFG 2.5 + guidance interval", 1.26),
         ("SiT-XL/1 on frozen E2E-VAVAE", "w/o CFG", 1.83),
         ("SiT-XL/1 on frozen E2E-VAVAE", "w/o CFG, class-balanced sampling", 1.69),
-        ("SiT-XL/2 + SD-VAE end-to-end", "CFG", 1.67),
+        ("SiT-XL/2 + SD-VAE end-to-end", "CFG 2.2 + guidance interval", 1.67),
         ("SiT-XL/2 + SD-VAE end-to-end", "w/o CFG", 4.07),
     ]

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from harness.planning import plan as planning
 from harness.planning.plan import resolve
 from harness.records.folders.departures import departures
-from harness.system.errors import UsageError
+from harness.system.errors import SetupError, UsageError
 
 
 @pytest.fixture
@@ -47,10 +48,21 @@ def test_the_size_is_part_of_a_runs_name_only_where_it_is_set(folder):
 
 @pytest.mark.parametrize("size", ["large", "1", "-3", "1e9", "true"])
 def test_a_size_that_is_none_names_the_field(folder, size):
-    with pytest.raises(UsageError, match=r"protocol\.size is .*it must be"):
+    with pytest.raises(UsageError, match=r"size \(protocol\.size\) is .*it must be"):
         resolve("dit-tiny", [f"data={folder}", f"size={size}"])
 
 
 def test_resolving_reads_no_pixels(folder, monkeypatch):
     monkeypatch.setattr(Image.Image, "load", None)
     assert resolve("dit-tiny", [f"data={folder}"]).input.side == 12
+
+
+def test_a_batch_whose_images_the_memory_cannot_hold_is_refused_before_anything_is_counted_on(monkeypatch):
+    huge = resolve("dit-tiny", ["batch_size=999999999999"])
+    with pytest.raises(SetupError, match=r"999,999,999,999 images.* GB are free here.*batch_size=N"):
+        planning.plan(huge, world_size=1)
+    monkeypatch.setattr(planning.machine, "available_memory", lambda device: 64 * 256 * 4)
+    assert planning.plan(resolve("dit-tiny", ["batch_size=256"]), world_size=1)["complete"] is False
+    with pytest.raises(SetupError, match="the batch is 257 images"):
+        planning.plan(resolve("dit-tiny", ["batch_size=257"]), world_size=1)
+    assert planning.plan(resolve("dit-tiny", ["batch_size=512"]), world_size=2)["world_size"] == 2

@@ -49,9 +49,9 @@ def test_the_run_id_follows_what_changes_the_result_and_nothing_else():
     [
         ("mask_ratio=1.5", "mask_ratio is 1.5; it must be less than 1"),
         ("mask_ratio=often", "mask_ratio is 'often'; it must be a number."),
-        ("batch_size=1.5", "protocol.batch_size is 1.5; it must be a whole number."),
-        ("batch_size=0", "protocol.batch_size is 0; it must be greater than or equal to 1"),
-        ("sampler=dopri", "sampling.sampler is 'dopri'; it must be 'heun' or 'euler' or 'euler-maruyama' or 'ddpm'"),
+        ("batch_size=1.5", "batch_size (protocol.batch_size) is 1.5; it must be a whole number."),
+        ("protocol.batch_size=0", "protocol.batch_size is 0; it must be greater than or equal to 1"),
+        ("sampler=dopri", "(sampling.sampler) is 'dopri'; it must be 'heun' or 'euler' or 'euler-maruyama' or 'ddpm'"),
         ("mask_ration=0.3", "no setting is called 'mask_ration'. Did you mean mask_ratio"),
         ("mask_ratio", "has no '='"),
         ("num_heads=5", "5 attention heads do not divide a width of 64"),
@@ -87,7 +87,7 @@ def test_a_file_that_is_no_mapping_is_no_configuration(tmp_path):
 
 def test_mdts_guidance_belongs_to_the_sampler_with_steps():
     assert resolve("mdt-tiny", "guidance_power=4").sampling.guidance_power == 4
-    with pytest.raises(UsageError, match="guidance_power is 4; it must be null: MDT's scale"):
+    with pytest.raises(UsageError, match=r"\(sampling\.guidance_power\) is 4; it must be null: MDT's scale"):
         resolve("sddit-tiny", "guidance_power=4")
 
 

@@ -1,6 +1,7 @@
 """What all figures have in common, and Fig. 3."""
 
 import csv
+import itertools
 import json
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from harness.records.evidence import Evidence, gather
 from harness.records.schema import Device
 from harness.reporting import figures
 from harness.reporting.drawing.scales import log_ticks, short, unit_of_time
-from harness.reporting.drawing.sheet import MOST_PANELS, Drawing, csv_of
+from harness.reporting.drawing.sheet import MOST_PANELS, TITLE, Drawing, csv_of, lines_of, title_of
 from harness.system.errors import DataError
 
 H200 = Device(name="NVIDIA H200", kind="cuda", count=1, threads=16)
@@ -210,4 +211,39 @@ def test_every_panel_has_axes_of_its_own_with_units_and_directions_and_a_key(dra
     assert "DiT" in relative.get_xlabel()
     for part in figure.subfigs:
         named = {line.get_label() for line in part.axes[0].get_lines() if line.get_gid()}
+        named = {label for label in named if not label.startswith("_")}  # a name is in the key once
         assert {text.get_text() for text in part.legends[0].get_texts()} == named
+
+
+def test_the_key_of_the_last_panel_is_filled_where_a_point_of_that_name_was_measured(everything):
+    drawing = figures.MAKERS["3"](everything)
+    part = drawing.figure.subfigs[-1]
+    (key,) = part.legends
+    filled = {
+        text.get_text(): handle.get_markerfacecolor() != "white"
+        for text, handle in zip(key.get_texts(), key.legend_handles, strict=True)
+    }
+    measured = {row["label"] for row in drawing.rows if row["kind"] == "measured" and row["label"] in filled}
+    assert {label for label, is_filled in filled.items() if is_filled} == measured
+    assert len(filled) > len(measured) > 0  # MDT is published only: MDT-lite is what is measured
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "Discriminative loss: cross-entropy to the teacher, nats, SD-DiT: digits, size tiny, fp32, cached, batch 64",
+        "(b) Measured: digits, size tiny, fp32, cached, batch 64",
+        "(b) Measured: digits, size tiny, fp32, cached, 600 steps, batch 64",
+        "digits, size tiny, fp32, cached: 600 steps, batch 64, seed 0",
+        "Published, GB per GPU of 8 x A100: images of 256 x 256 pixels",
+    ],
+)
+def test_a_title_breaks_neither_before_a_number_nor_its_unit_and_leaves_no_word_alone(title):
+    lines = title_of(title, TITLE).splitlines()
+    assert " ".join(lines) == title
+    assert max(map(len, lines)) <= TITLE
+    assert len(lines) == len(lines_of(title, TITLE).splitlines())
+    for line, following in itertools.pairwise(lines):
+        assert not following[0].isdigit() or not line.endswith(("batch", "seed", "x"))
+        assert not (line[-1].isdigit() and following.startswith(("steps", "pixels", "x ")))
+        assert len(following.split()) > 1

@@ -151,8 +151,8 @@ def test_a_crash_of_another_process_is_shown_with_what_it_said(run):
         9,
         "",
         "how it came about\n"
-        "error: process 1 of 2 ended with exit code 9. The same command continues from the last checkpoint, "
-        "or starts where there is none yet.\n",
+        "error: process 1 of 2 ended with exit code 9. "
+        "The same command continues from the last checkpoint, or starts where there is none yet.\n",
     )
 
 
@@ -237,8 +237,8 @@ def test_a_signal_before_the_run_listens_is_a_preemption_too(run):
     assert run(body, meanwhile=signalled(signal.SIGTERM)) == (
         75,
         "",
-        "error: stopped before the run began. The same command continues from the last checkpoint, "
-        "or starts where there is none yet.\n",
+        "error: stopped before the run began. "
+        "The same command continues from the last checkpoint, or starts where there is none yet.\n",
     )
 
 

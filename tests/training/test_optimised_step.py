@@ -94,7 +94,7 @@ def test_another_optimizer_is_another_training_and_an_unknown_one_is_refused():
     plain, _ = stepped("dit", "weight_decay=0.1", steps=3)
     other, _ = stepped("dit", "weight_decay=0.1", "optimizer=adam", steps=3)
     assert distance(plain, other) > 1e-3
-    with pytest.raises(UsageError, match=r"protocol.optimizer is 'adan'; it must be 'adamw' or 'adam'\."):
+    with pytest.raises(UsageError, match=r"\(protocol\.optimizer\) is 'adan'; it must be 'adamw' or 'adam'\."):
         small_config("dit", "optimizer=adan")
 
 

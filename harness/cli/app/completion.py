@@ -13,8 +13,9 @@ from typing import Any
 
 import typer
 
-# What modules that import torch or matplotlib know; tests/cli/test_completion.py compares.
-DATA = ("cifar10", "digits", "fashion-mnist", "imagenet-256", "imagenet-512", "mnist", "synthetic")
+from harness.data import names
+
+# What a module that imports matplotlib knows; tests/cli/test_completion.py compares.
 FIGURES = ("3", "4", "5", "6", "7", "losses", "memory", "cost", "held-out", "all")
 MOST_NAMES = 200
 
@@ -45,7 +46,7 @@ def listed_among(*choices: str) -> Callable[[str], list[str]]:
     return lambda incomplete: _in_list(incomplete, choices)
 
 
-data_sets = among(*DATA)
+data_sets = among(*names.ALL)
 
 
 @quietly

@@ -4,6 +4,7 @@ N images, H height, W width, C channels.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +20,16 @@ MAX_PIXELS = 2**24  # of one image, 4096 x 4096: a larger one is a mistake, or m
 MOST_CLASSES = 2**31  # above it, a label is no label
 
 
-def opened(path: Path) -> tuple[Array, Tensor | None]:  # (N, H, W, C) uint8, (N,) int64
-    """The images of an .npz file, no value of them read yet, and their labels where it has some.
+def opened(path: Path, names: Sequence[str] = NAMES) -> tuple[Array, Tensor | None]:  # (N, H, W, C), (N,) int64
+    """The images of an .npz file under one of these names, no value of them read yet, and their labels if it has any.
 
     Raises DataError when they are missing, damaged, or anything but (N, H, W, C) uint8 with 1 or 3 channels.
     """
     archive = Archive(path)
-    name = next((name for name in NAMES if name in archive.names), None)
+    name = next((name for name in names if name in archive.names), None)
     if name is None:
         raise DataError(
-            f"{path} has no {NAMES[0]}; it has {archive.listing}. Save the images as {NAMES[0]}, (N, H, W, C) uint8."
+            f"{path} has no {names[0]}; it has {archive.listing}. Save the images as {names[0]}, (N, H, W, C) uint8."
         )
     rows = archive.array(name)
     rows.refuse_columns()

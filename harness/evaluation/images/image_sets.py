@@ -35,7 +35,7 @@ class NpzImages(ImageSet):
     """The images of an .npz file, as ADM's evaluator takes it. Raises DataError as `image_archive.opened` does."""
 
     def __init__(self, path: Path):
-        self._rows, self.labels = image_archive.opened(path)
+        self._rows, self.labels = image_archive.opened(path, image_archive.NAMES[:1])
         height, width, channels = self._rows.shape[1:]
         self.name, self.shape = path.name, (height, width, channels)
 

@@ -53,19 +53,26 @@ def class_grid(images: Tensor, labels: Tensor) -> Tensor:  # (N, H, W, C), (N,) 
     A grey line ends every image, or neighbours would look like one. A class with fewer images than its neighbours
     ends in black.
     """
-    line = max(1, images.shape[2] // 16)
-    images = F.pad(images, (0, 0, 0, line, 0, line), value=_LINE_LEVEL)
+    images = _lined(images)
     rows = [images[labels == label][:GRID_SIDE] for label in labels.unique()[:GRID_SIDE]]
     columns = max(len(row) for row in rows)
     return grid(torch.cat([F.pad(row, (0, 0) * 3 + (0, columns - len(row))) for row in rows]), len(rows))
 
 
 def square_grid(images: Tensor) -> Tensor:  # (N, H, W, C) -> (rows * H, columns * W, C)
-    """The first images in order, at most 100, in about as many rows as columns; empty places are black."""
-    shown = images[:GRID_IMAGES]
+    """The first images in order, at most 100, in about as many rows as columns; empty places are black.
+
+    A grey line ends every image, as in `class_grid`.
+    """
+    shown = _lined(images[:GRID_IMAGES])
     columns = math.ceil(math.sqrt(len(shown)))
     rows = math.ceil(len(shown) / columns)
     return grid(F.pad(shown, (0, 0) * 3 + (0, rows * columns - len(shown))), rows)
+
+
+def _lined(images: Tensor) -> Tensor:  # (N, H, W, C) -> (N, H + line, W + line, C)
+    line = max(1, images.shape[2] // 16)
+    return F.pad(images, (0, 0, 0, line, 0, line), value=_LINE_LEVEL)
 
 
 def save_png(path: Path, image: Tensor) -> None:  # (H, W, 1 or 3) uint8

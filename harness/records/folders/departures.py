@@ -99,20 +99,31 @@ def knob_defaults(method: str) -> dict[str, tuple[Any, str]]:
 
     An unknown method has none, and a default that the text computes is left out.
     """
+    found = {}
+    for name, default in _fields(method).items():
+        if default is not None:
+            value = default.args[0] if isinstance(default, ast.Call) and default.args else default
+            try:
+                found[name] = (_as_yaml_has_it(ast.literal_eval(value)), _description(default))
+            except ValueError:
+                continue  # computed: unknown without importing the method
+    return found
+
+
+def knob_names(method: str) -> list[str]:
+    """What the method's knobs are called, read as `knob_defaults` reads them."""
+    return list(_fields(method))
+
+
+def _fields(method: str) -> dict[str, ast.expr | None]:
+    """The fields of the method's Config with their defaults as the text has them."""
     path = files("baselines") / f"{method}.py"
     if not method.isidentifier() or not path.is_file():
         return {}
     module = ast.parse(path.read_text(encoding="utf-8"))
     config = next((node for node in module.body if isinstance(node, ast.ClassDef) and node.name == "Config"), None)
-    found = {}
-    for node in config.body if config else []:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-            value = node.value.args[0] if isinstance(node.value, ast.Call) and node.value.args else node.value
-            try:
-                found[node.target.id] = (_as_yaml_has_it(ast.literal_eval(value)), _description(node.value))
-            except ValueError:
-                continue  # computed: unknown without importing the method
-    return found
+    fields = [node for node in (config.body if config else []) if isinstance(node, ast.AnnAssign)]
+    return {node.target.id: node.value for node in fields if isinstance(node.target, ast.Name)}
 
 
 def _description(value: ast.expr) -> str:

@@ -43,7 +43,7 @@ class History:
 
     name: str  # "dit-tiny/seed0-9ac3130fa4"
     folder: Path
-    finished: bool
+    state: str  # as `harness runs list` says it: "finished"
     config: dict[str, Any]
     manifest: Manifest | None
     lines: tuple[dict[str, Any], ...]  # what metrics.jsonl holds, by step
@@ -54,6 +54,15 @@ class History:
     @property
     def recipe(self) -> str:
         return self.name.partition("/")[0]
+
+    @property
+    def finished(self) -> bool:
+        return self.state == "finished"
+
+    @property
+    def step(self) -> int:
+        """The last step at which something was logged or measured; 0 before there is one."""
+        return self.points[-1].step if self.points else 0
 
     def time_of(self, step: int) -> tuple[float | None, bool]:
         """When a step was done, in seconds since 1970, and whether an event recorded it; else it is interpolated.
@@ -136,7 +145,7 @@ def read(folder: Path) -> History:
     return History(
         name=found.name,
         folder=folder,
-        finished=entry.state == "finished",
+        state=entry.state,
         config=found.config or {},
         manifest=found.manifest,
         lines=tuple(lines),

@@ -5,6 +5,7 @@ The same content always gives the same bytes.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +34,11 @@ UNDER_AXES = 0.42  # inches, for the ticks and the label of an x-axis
 HEADING, TITLE, KEY, NOTE = 50, 54, 56, 70  # letters in a line of each kind of text
 HEADING_SIZE, TITLE_SIZE, KEY_SIZE, NOTE_SIZE = 9.5, 8.5, 7.5, 7.2  # points
 NOTE_COLOUR, RULE_COLOUR, TEXT_COLOUR = "#505050", "#b0b0b0", "#202020"
+BOUND = "\u00a0"  # a space at which no line ends
+TOGETHER = re.compile(
+    r"(?<=\bbatch) (?=\d)|(?<=\bseed) (?=\d)|(?<=\bsize) (?=\w)|(?<=\bratio) (?=\d)"
+    r"|(?<=\d) (?=(?:steps|threads|seeds|pixels|images|GB)\b)|(?<=\d) (?=x \w)|(?<=\d x) (?=\w)"
+)
 DASHES = (0, (4, 3))
 DOTS = (0, (1, 1.5))
 FOREIGN_COLOUR = "#9a9a9a"  # for code that is not this harness's
@@ -78,8 +84,14 @@ class Drawing:
 
 
 def lines_of(text: str, letters: int) -> str:
-    """The text in lines of at most so many letters; "SD-DiT" stays whole."""
-    return TextWrapper(letters, break_on_hyphens=False).fill(text)
+    """The text in lines of at most so many letters; "SD-DiT", "batch 64" and "600 steps" stay whole."""
+    return TextWrapper(letters, break_on_hyphens=False).fill(TOGETHER.sub(BOUND, text)).replace(BOUND, " ")
+
+
+def title_of(text: str, letters: int) -> str:
+    """As `lines_of`, the lines about equally long: no word stands alone in the last."""
+    lines = lines_of(text, letters).count("\n")
+    return next(filled for n in range(1, letters + 1) if (filled := lines_of(text, n)).count("\n") <= lines)
 
 
 def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
@@ -110,7 +122,7 @@ def drawing(
         layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05, rect=(0, 0, 0.98, 0.995))
         figure = Figure(figsize=(WIDTH, 1), layout=layout)
         FigureCanvasAgg(figure)
-        heading = lines_of(title, HEADING)
+        heading = title_of(title, HEADING)
         figure.suptitle(heading, x=0.02, ha="left", size=HEADING_SIZE, weight="bold")
         height = LINE * 1.6 * len(heading.splitlines()) + _note(figure, notes)
         if panels:
@@ -139,7 +151,7 @@ def _draw(part: SubFigure, panel: Panel) -> float:
         for artist, label in zip(*axes.get_legend_handles_labels(), strict=True):
             artists.setdefault(lines_of(label, KEY), artist)
     keys_a_line = max(1, KEY // (max(map(len, artists), default=KEY) + 6))
-    title = lines_of(panel.title, TITLE)
+    title = title_of(panel.title, TITLE)
     part.legend(
         list(artists.values()),
         list(artists),

@@ -32,6 +32,7 @@ SUBHEADING = (
 )
 PUBLISHED_DEVICE = "8 x A100"
 MAX_LABELS = 8  # more labels in one panel would hide the points
+MANY, TALL = 12, 3.0  # a panel with more points than that is so many inches high
 WIDE, ROOM = 1.5, 1.15  # factors between the ends of the points and those of the x-axis and the y-axis
 MARKER, SMALL = 5.5, 3.5  # points of 1/72 inch
 
@@ -69,7 +70,7 @@ def _panel(title: str, rows: Sequence[Mapping[str, Any]], ceilings: Mapping[str,
         }
         for row in rows
     ]
-    return Panel(title, rows, _draw, notes)
+    return Panel(title, rows, _draw, notes, height=TALL if len(rows) > MANY else Panel.height)
 
 
 # Measured --------------------------------------------------------------------------------------------------------
@@ -173,7 +174,9 @@ def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
 def _mark(axes: Axes, row: Any) -> None:
     style, x, y = look(row.method), row.gmacs_per_image, row.images_per_sec
     if row.low is not None:
-        axes.errorbar(x, y, [[y - row.low], [row.high - y]], fmt="none", ecolor=style.colour, elinewidth=1, zorder=2)
+        width, cap = (1, None) if row.usual_knobs else (0.6, 0)  # a small point has a thin whisker
+        whiskers = [[y - row.low], [row.high - y]]
+        axes.errorbar(x, y, whiskers, fmt="none", ecolor=style.colour, elinewidth=width, capsize=cap, zorder=2)
     axes.plot(
         [x],
         [y],

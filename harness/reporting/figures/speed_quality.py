@@ -359,14 +359,16 @@ def _draw_relative(grid: Sequence[Axes], frame: pd.DataFrame, *, letters: dict[s
     fit(axes, "y", [(ratio, None) for ratio in frame["value_relative_to_dit"]], log=False)
     axes.axvline(1, color=RULE_COLOUR, linewidth=0.8, linestyle=DASHES, zorder=1)
     axes.axhline(1, color=RULE_COLOUR, linewidth=0.8, linestyle=DASHES, zorder=1)
+    measured = set(frame[frame["kind"] == "measured"]["label"])
     for row in frame.itertuples():
         x, y = row.speed_relative_to_dit, row.value_relative_to_dit
-        _mark(axes, x, y, row, f"relative/{row.panel}/{row.label}")
+        in_key = row.kind == "measured" or row.label not in measured  # filled where any of its points is
+        _mark(axes, x, y, row, f"relative/{row.panel}/{row.label}", in_key=in_key)
         if (x, y) != (1, 1):  # every panel's DiT
             axes.annotate(letters[row.panel], (x, y), (5, 3), textcoords="offset points", color=NOTE_COLOUR)
 
 
-def _mark(axes: Axes, x: float, y: float, row: Any, name: str) -> None:
+def _mark(axes: Axes, x: float, y: float, row: Any, name: str, *, in_key: bool = True) -> None:
     style = look(row.method)
     axes.plot(
         [x],
@@ -377,6 +379,6 @@ def _mark(axes: Axes, x: float, y: float, row: Any, name: str) -> None:
         markerfacecolor=style.colour if row.kind == "measured" else "white",
         zorder=3,
         clip_on=False,
-        label=row.label,
+        label=row.label if in_key else None,
         gid=name,
     )
