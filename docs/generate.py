@@ -59,7 +59,7 @@ def estimates(recipes: Iterable[str] | None = None) -> list[str]:
 
 
 def _by_size(names: Sequence[str]) -> list[str]:
-    methods = ("dit", "sit", "maskdit", "mdt", "sddit")
+    methods = dict.fromkeys(("dit", "sit", "maskdit", "mdt", "sddit", *(name.partition("-")[0] for name in names)))
     return [name for size in PAPER_SIZES for method in methods if (name := f"{method}-{size}") in names]
 
 
