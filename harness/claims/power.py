@@ -7,6 +7,7 @@ ln r / sqrt((va + vb) / n) as its noncentrality and Satterthwaite's degrees of f
 """
 
 import math
+import re
 import statistics
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
@@ -67,9 +68,9 @@ def claim_of(what: str, claims: Iterable[Claim]) -> Claim:
     known = {claim.id: claim for claim in claims}
     if what in known:
         return known[what]
-    parts = what.split(",")
+    parts = re.split(r",(?![^\[]*\])", what)  # a list has commas of its own
     if len(parts) != 2:
-        raise unknown("claim", what, known, see="or name two arms, like dit,sddit or sddit,sddit:discriminate=false")
+        raise unknown("claim", what, known, see="Or name two arms, like dit,sddit or sddit,sddit:discriminate=false")
     a, b = map(_arm, parts)
 
     def test(index: Index) -> Iterator[Found]:

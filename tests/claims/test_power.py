@@ -27,6 +27,11 @@ def test_the_table_of_equal_spreads_is_met():
     assert seeds_needed(math.exp(-0.5), 1.0, 1.0) == 64
 
 
+def test_an_arm_may_have_several_knobs_and_knobs_that_are_lists():
+    claim = claim_of("sddit:discriminate=false:mask_ratio=0,sddit:teacher_momentum=[0.98, 0.98]", CLAIMS)
+    assert claim.statement == "SD-DiT (without L_D, mask ratio 0) is better than SD-DiT (teacher momentum [0.98, 0.98])"
+
+
 @pytest.mark.parametrize(("ratio", "a", "b", "seeds"), [(0.8, 0.1, 0.1, 5), (1.5, 0.3, 0.05, 5), (1.0, 0.2, 0.1, 8)])
 def test_the_power_is_how_often_welch_s_test_sees_the_ratio_in_simulated_runs(ratio, a, b, seeds):
     random = np.random.default_rng(0)
