@@ -10,7 +10,8 @@ class Config(Knobs):
     """DiT has no knobs of its own."""
 
 
-def _official_names(network: DiT) -> tuple[Names, Tables]:
+def official_names(network: DiT) -> tuple[Names, Tables]:
+    """As DiT's repository names its parts, and SiT's after it."""
     names = {
         "patches.proj": "x_embedder.proj",
         **CONDITION,
@@ -21,4 +22,4 @@ def _official_names(network: DiT) -> tuple[Names, Tables]:
 
 
 class Method(Plain):
-    official = Official(settings=("sampling.guidance_channels=3",), names=_official_names)
+    official = Official(settings=("sampling.guidance_channels=3",), names=official_names)

@@ -4,7 +4,7 @@ A method's `names` maps this project's modules and parameters to the official on
 official files store, each with the table that our network computes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -18,6 +18,8 @@ class Official(NamedTuple):
 
     settings: tuple[str, ...]  # how the official code uses the weights where a recipe does otherwise, key=value
     names: Callable[[Any], tuple[Names, Tables]]  # of the method's network
+    releases: tuple[str, ...] = ()  # which of the networks that are not DiT's, by their mark, are this method's
+    adapted: Callable[[Any, Mapping[str, Tensor]], dict[str, Tensor]] | None = None  # (network, a release's weights)
 
 
 BLOCK = {

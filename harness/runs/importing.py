@@ -39,7 +39,7 @@ def import_checkpoint(path: Path, cfg: RunConfig, out: Path) -> Path:
     key, when the folder cannot be written, and while another command uses it.
     """
     file = diffusers_layout.weights_file(path)
-    official = published_weights.read(file)
+    official = published_weights.read(file, cfg.method)
     if diffusers_layout.recognised(official):
         diffusers_layout.require_same_network(file, cfg)
     network = baselines.build(cfg).network

@@ -35,27 +35,29 @@ TABLE_TOLERANCE = 1e-3
 # The prefixes of DistributedDataParallel, of torch.compile and of MaskDiT's EDM wrapper.
 WRAPPERS = re.compile(r"((module|_orig_mod|model)\.)*")
 NAMED = 10  # an error names this many mismatches of each kind
-READ = "DiT, MaskDiT and MDT v1 can be imported, and DiT as diffusers has it"
+READ = "DiT, MaskDiT, MDT v1, SiT and REPA can be imported, and DiT as diffusers has it"
+SIT, REPA, LIGHTNING = "SiT", "REPA", "LightningDiT"  # as Official.releases names them
 FOREIGN = {  # networks of other projects, by a name that only their weights have
-    "REPA, or a method built on it (a SiT with projectors, trained by flow matching)": re.compile(
-        r"(^|\.)projectors\."
-    ),
-    "LightningDiT (rotary positions, SwiGLU, RMSNorm)": re.compile(
-        r"(^|\.)feat_rope\.|\.mlp\.w12\.|\.attn\.[qk]_norm\.|blocks\.\d+\.norm1\.weight$"
-    ),
+    REPA: re.compile(r"(^|\.)projectors\."),
+    LIGHTNING: re.compile(r"(^|\.)feat_rope\.|\.mlp\.w12\.|\.attn\.[qk]_norm\.|blocks\.\d+\.norm1\.weight$"),
+}
+WHAT = {
+    SIT: "SiT (DiT's network, trained by flow matching, which its options or the file's name say): --as sit-xl",
+    REPA: "REPA, or a method built on it (a SiT with projectors, trained by flow matching): --as sit-xl",
+    LIGHTNING: "LightningDiT (rotary positions, SwiGLU, RMSNorm), which this project does not have yet",
 }
 
 
 # Reading ---------------------------------------------------------------------------------------------------------
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a published file, on the CPU: the averaged weights, "ema", where the file has more than one.
+def read(path: Path, method: str = "dit") -> dict[str, Tensor]:
+    """The state dict in a published file for `method`, on the CPU: the averaged weights, "ema", where there are more.
 
     The released DiT and MDT files are plain state dicts; the official training scripts of DiT, fast-DiT and MaskDiT
     save {"model": ..., "ema": ..., "opt": ..., "args": ...}. Code in a file is never run.
-    Raises DataError for anything that is no such file, for weights of a network that this project does not have, and
-    for weights that are not finite.
+    Raises DataError for anything that is no such file, for weights of another network that have the same names and
+    shapes, and for weights that are not finite.
     """
     document: object = read_tensors(path) if path.suffix == ".safetensors" else _load(path)
     state = document.get("ema", document) if isinstance(document, Mapping) else None
@@ -69,8 +71,8 @@ def read(path: Path) -> dict[str, Tensor]:
         )
     options = document.get("args") if isinstance(document, Mapping) else None
     foreign = _foreign(path, state, vars(options) if isinstance(options, argparse.Namespace) else {})
-    if foreign:
-        raise DataError(f"{path} holds weights of {foreign}, which this project does not have yet. {READ}.")
+    if foreign and foreign not in official_of(method).releases:
+        raise DataError(f"{path} holds weights of {WHAT[foreign]}. {READ}.")
     try:
         refuse_views(state)
         refuse_not_finite(state)
@@ -83,7 +85,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def _foreign(path: Path, names: Iterable[str], options: Mapping[str, object]) -> str | None:
-    """Which network, trained by flow matching, a file is of, or None where it may be one that is known here.
+    """Which of the FOREIGN networks, or SIT, a file is of, or None where it may be DiT's, MaskDiT's or MDT's.
 
     SiT's weights have the names and shapes of DiT's: only the options that its training saves, and the name of its
     release, tell them apart.
@@ -92,7 +94,7 @@ def _foreign(path: Path, names: Iterable[str], options: Mapping[str, object]) ->
         if any(mark.search(name) for name in names):
             return network
     if {"path_type", "prediction"} <= options.keys() or re.search(r"(?<![a-z])sit(?![a-z])", path.name.lower()):
-        return "SiT (DiT's network, trained by flow matching, which its options or the file's name say)"
+        return SIT
     return None
 
 
@@ -180,6 +182,8 @@ def convert(method: str, network: nn.Module, official: Mapping[str, Tensor]) -> 
     names, tables = official_of(method).names(network)
     weights = _weights(network, names)
     found = _unwrapped(official)
+    if adapted := official_of(method).adapted:
+        found = adapted(network, found)
     if diffusers_layout.recognised(found):
         found = {**tables, **diffusers_layout.to_official(found)}
     expected = {w.official: w.shape for w in weights} | {name: tuple(table.shape) for name, table in tables.items()}

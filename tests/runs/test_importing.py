@@ -144,7 +144,7 @@ def test_the_same_file_used_in_another_way_is_another_folder(tmp_path):
 
 
 def test_a_method_without_published_checkpoints_cannot_be_imported():
-    with pytest.raises(UsageError, match="Available: dit, maskdit, mdt"):
+    with pytest.raises(UsageError, match="Available: dit, maskdit, mdt, sit"):
         importing.as_published("sddit-tiny", [])
 
 
