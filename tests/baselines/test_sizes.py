@@ -51,6 +51,22 @@ def test_a_step_costs_what_the_formulas_say_relative_to_dit(size, maskdit, mdt, 
         assert counted(f"{name}-{size}").gmacs_step / dit == pytest.approx(ratio, abs=0.015)
 
 
+@pytest.mark.parametrize(("size", "depth", "route"), [("s", 12, 7), ("xl", 28, 23)])
+def test_tokens_that_go_round_a_block_cost_nothing_there(size, depth, route):
+    """TREAD's route halves the tokens, and SPRINT's middle quarters them: less still, for attention is quadratic."""
+    dit = counted(f"dit-{size}").gmacs_step
+    for name, share in (("tread", route / depth * 0.5), ("sprint", (depth - 4) / depth * 0.75)):
+        saved = 1 - counted(f"{name}-{size}").gmacs_step / dit
+        assert share - 0.06 < saved < share + 0.06  # attention, and the joint of SPRINT
+
+
+@pytest.mark.parametrize("size", ["s", "xl"])
+def test_sra_adds_the_forward_pass_of_its_teacher_and_a_head(size):
+    teacher = {"s": 8 / 12, "xl": 20 / 28}[size] / 3
+    added = counted(f"sra-{size}").gmacs_step / counted(f"sit-{size}").gmacs_step - 1
+    assert teacher - 0.01 < added < teacher + 0.04
+
+
 def test_the_teacher_and_head_cost_nothing_at_inference_and_nothing_without_the_objective():
     full, without = counted("sddit-s"), counted("sddit-s", "discriminate=false")
     assert full.params == without.params
