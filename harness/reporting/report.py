@@ -21,11 +21,11 @@ from harness.records.store import LeftOut
 from harness.records.trials import metric_title
 from harness.reporting import figures
 from harness.reporting.archive import keep
-from harness.reporting.drawing.sheet import Drawing, writing
+from harness.reporting.drawing.sheet import Drawing
 from harness.reporting.figures.speed_quality import Group, groups, trials_of
 from harness.reporting.pages.render import render
 from harness.reporting.tables import paper_tables, run_tables, table
-from harness.reporting.tables.table import Table, count, frame_of
+from harness.reporting.tables.table import Table, count, frame_of, writing
 from harness.system.errors import DataError, UsageError
 
 FORMATS = ("md", "html")

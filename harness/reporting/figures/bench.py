@@ -1,6 +1,5 @@
 """Draws a bench as bars: PNG, SVG and the CSV behind them. The same record always gives the same bytes."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -56,8 +55,7 @@ def _row(entry: Entry) -> Row:
     }
 
 
-def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
-    (axes,) = grid
+def _draw(frame: pd.DataFrame, axes: Axes) -> None:
     for place, row in enumerate(frame.itertuples()):
         speed = row.steps_per_sec
         spread = [[speed - row.steps_per_sec_lowest], [row.steps_per_sec_highest - speed]]

@@ -68,11 +68,10 @@ def _published(spec: Spec) -> Panel:
     return Panel(f"(a) {said['title']}", rows, partial(_draw_published, spec=spec), notes)
 
 
-def _draw_published(grid: Sequence[Axes], frame: pd.DataFrame, *, spec: Spec) -> None:
-    (axes,) = grid
+def _draw_published(frame: pd.DataFrame, axes: Axes, *, spec: Spec) -> None:
     axes.set(xlabel="Training steps", ylabel="FID-50K (lower is better)")
-    fit(axes, "x", [(step, None) for step in frame["step"]], log=True)
-    fit(axes, "y", [(value, None) for value in frame["value"]], log=True)
+    fit(axes, "x", frame["step"], log=True)
+    fit(axes, "y", frame["value"], log=True)
     named = set()
     for (source, title), group in frame.groupby(["series", "label"], sort=False):
         method = group["method"].iloc[0]
@@ -202,7 +201,7 @@ def _notes(setting: Setting, arms: Arms, timed: Arms, model: str) -> Iterator[st
     yield from mdt_lite(arms)
 
 
-def _draw_measured(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
+def _draw_measured(frame: pd.DataFrame, *grid: Axes) -> None:
     hours = frame["device_hours"].dropna()
     unit, per_hour = unit_of_time(hours.max() if len(hours) else 1.0)
     xs = {
@@ -213,12 +212,12 @@ def _draw_measured(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
     }
     for i, (axes, (column, (label, factor))) in enumerate(zip(grid, xs.items(), strict=True)):
         axes.set(xlabel=label, ylabel="" if i % 2 else metric_title(frame["metric"].iloc[0]))
-        fit(axes, "y", list(zip(frame["value"], frame["value_sd"], strict=True)))
+        fit(axes, "y", frame["value"], frame["value_sd"])
         drawn = frame[frame[column].notna()]
         if drawn.empty:
             axes.text(0.5, 0.5, "no speeds", transform=axes.transAxes, ha="center")
             continue
-        fit(axes, "x", [(x * factor, None) for x in drawn[column]], log=True, most=4)
+        fit(axes, "x", drawn[column] * factor, log=True, most=4)
         methods = set()
         for name, line in drawn.groupby("label", sort=False):
             method = line["method"].iloc[0]

@@ -120,24 +120,21 @@ def _curves(axes: Axes, frame: pd.DataFrame, x: str) -> None:
             markeredgewidth=0, label=curve["label"].iloc[0], gid=f"{method}/{x}", zorder=3,
         )  # fmt: skip
         shared.band(axes, curve[x], curve["mean"], curve["sd"], style.colour)
-    fit(axes, "x", [(value, None) for value in frame[x]])
-    fit(axes, "y", list(zip(frame["mean"], frame["sd"], strict=True)), room=0.05)
+    fit(axes, "x", frame[x])
+    fit(axes, "y", frame["mean"], frame["sd"], room=0.05)
 
 
-def _draw_levels(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
-    (axes,) = grid
+def _draw_levels(frame: pd.DataFrame, axes: Axes) -> None:
     _curves(axes, frame, "sigma")
     axes.set(xlabel="sigma", ylabel="weighted error")
 
 
-def _draw_training(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
-    (axes,) = grid
+def _draw_training(frame: pd.DataFrame, axes: Axes) -> None:
     _curves(axes, frame, "step")
     axes.set(xlabel="Training steps", ylabel="weighted error")
 
 
-def _draw_probe(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
-    (axes,) = grid
+def _draw_probe(frame: pd.DataFrame, axes: Axes) -> None:
     blocks, sigmas = list(dict.fromkeys(frame["block"])), list(dict.fromkeys(frame["sigma"]))
     accuracy = frame["mean"].to_numpy(float).reshape(len(blocks), len(sigmas))
     low, high = accuracy.min(), accuracy.max()

@@ -175,17 +175,16 @@ def density(sigma: np.ndarray, said: Mapping[str, float]) -> np.ndarray:
     return np.exp(-(standard**2) / 2) / (said["deviation"] * math.sqrt(2 * math.pi))
 
 
-def _draw(grid: Sequence[Axes], frame: pd.DataFrame, *, spec: Spec) -> None:
+def _draw(frame: pd.DataFrame, axes: Axes, *, spec: Spec) -> None:
     """The points along the knob, joined where all were measured alike, and the lines with a band of one deviation."""
-    (axes,) = grid
     points, lines = frame[frame["lowest"].notna()], frame[frame["lowest"].isna()]
     axes.set(xlabel=spec["x_label"], ylabel=f"{metric_title(frame['metric'].iloc[0])} (lower is better)")
     if "x_range" in spec:
         axes.set(xlim=spec["x_range"])
     else:
         first, last = spec["x_ends"]
-        fit(axes, "x", [(first, None), (max(last, *points[spec["knob"]]), None)], log=True, room=0.02)
-    fit(axes, "y", list(zip(frame["value"], frame["value_sd"], strict=True)))
+        fit(axes, "x", [first, max(last, *points[spec["knob"]])], log=True, room=0.02)
+    fit(axes, "y", frame["value"], frame["value_sd"])
     for row in lines.itertuples():
         style, name = look(row.method), f"{row.panel}/{row.label}"
         if row.value_sd is not None:

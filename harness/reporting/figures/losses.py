@@ -178,8 +178,7 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
         yield f"Dotted: ln K = {guess:.3f}, a uniform guess among K prototypes. Last points, of it: {ends}."
 
 
-def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
-    (axes,) = grid
+def _draw(frame: pd.DataFrame, axes: Axes) -> None:
     curves = frame.groupby(["method", "part"], sort=False)
     for number, ((method, part), curve) in enumerate(curves):
         style, line = look(method), DASHES if _part(method, part).dashed else "-"
@@ -201,7 +200,7 @@ def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
         shared.band(axes, curve["step"], curve["mean"], curve["sd"], style.colour, zorder=2)
     axes.set(xlabel="Training steps", ylabel="loss", xlim=(0, frame["step"].max()))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: short(step)))
-    fit(axes, "y", list(zip(frame["mean"], frame["sd"], strict=True)), room=0.05)
+    fit(axes, "y", frame["mean"], frame["sd"], room=0.05)
     if axes.get_yscale() == "log":
         axes.set_ylabel("loss, log scale")
     else:

@@ -226,8 +226,7 @@ def _published() -> list[Panel]:
 # Drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
-    (axes,) = grid
+def _draw(frame: pd.DataFrame, axes: Axes) -> None:
     for place, row in enumerate(frame.itertuples()):
         colour = look(row.method).colour if row.method else FOREIGN_COLOUR
         bar = axes.barh(

@@ -218,7 +218,7 @@ def _panel(setting: Setting, columns: Sequence[Column], notes: Sequence[str]) ->
     )
 
 
-def _draw(grid: Sequence[Axes], frame: pd.DataFrame, *, pictures: Sequence[np.ndarray]) -> None:
+def _draw(frame: pd.DataFrame, *grid: Axes, pictures: Sequence[np.ndarray]) -> None:
     """A picture for each run, its name above, and beneath it what its rows of the frame say of all its images."""
     for axes, picture, (run, rows) in zip(grid, pictures, frame.groupby("run", sort=False), strict=True):
         first, height = rows.iloc[0], len(picture) / len(rows)

@@ -158,11 +158,10 @@ def _against_reference(rows: Sequence[Row]) -> Iterator[str]:
 # Drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
-    (axes,) = grid
+def _draw(frame: pd.DataFrame, axes: Axes) -> None:
     gmacs, speeds = frame["gmacs_per_image"], frame[["images_per_sec", "low", "high"]].stack().dropna()
-    fit(axes, "x", [(gmacs.min() / WIDE, None), (gmacs.max() * WIDE, None)], log=True, most=4)
-    fit(axes, "y", [(speeds.min() / ROOM, None), (speeds.max() * ROOM, None)], log=True, most=4)
+    fit(axes, "x", [gmacs.min() / WIDE, gmacs.max() * WIDE], log=True, most=4)
+    fit(axes, "y", [speeds.min() / ROOM, speeds.max() * ROOM], log=True, most=4)
     axes.set(xlabel="GMAC per image and step", ylabel="Images/s (higher is better)")
     _lines(axes, frame)
     for row in frame.sort_values("usual_knobs", ascending=False, kind="stable").itertuples():

@@ -340,11 +340,10 @@ def _notes(points: Sequence[Row], trials: Sequence[Trial], elsewhere: str) -> It
 # Drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _draw(grid: Sequence[Axes], frame: pd.DataFrame, *, y_label: str) -> None:
-    (axes,) = grid
+def _draw(frame: pd.DataFrame, axes: Axes, *, y_label: str) -> None:
     axes.set(xlabel="Training speed, steps/s (higher is better)", ylabel=y_label)
-    fit(axes, "x", list(zip(frame["steps_per_sec"], frame["steps_per_sec_sd"], strict=True)), log=False)
-    fit(axes, "y", list(zip(frame["value"], frame["value_sd"], strict=True)), log=False)
+    fit(axes, "x", frame["steps_per_sec"], frame["steps_per_sec_sd"], log=False)
+    fit(axes, "y", frame["value"], frame["value_sd"], log=False)
     for row in frame.itertuples():
         x, y, colour = row.steps_per_sec, row.value, look(row.method).colour
         if row.value_sd is not None:
@@ -352,11 +351,10 @@ def _draw(grid: Sequence[Axes], frame: pd.DataFrame, *, y_label: str) -> None:
         _mark(axes, x, y, row, f"{row.panel}/{row.label}")
 
 
-def _draw_relative(grid: Sequence[Axes], frame: pd.DataFrame, *, letters: dict[str, str]) -> None:
-    (axes,) = grid
+def _draw_relative(frame: pd.DataFrame, axes: Axes, *, letters: dict[str, str]) -> None:
     axes.set(xlabel="Training speed / DiT's (higher is better)", ylabel="FID or FD / DiT's (lower is better)")
-    fit(axes, "x", [(ratio, None) for ratio in frame["speed_relative_to_dit"]], log=False)
-    fit(axes, "y", [(ratio, None) for ratio in frame["value_relative_to_dit"]], log=False)
+    fit(axes, "x", frame["speed_relative_to_dit"], log=False)
+    fit(axes, "y", frame["value_relative_to_dit"], log=False)
     axes.axvline(1, color=RULE_COLOUR, linewidth=0.8, linestyle=DASHES, zorder=1)
     axes.axhline(1, color=RULE_COLOUR, linewidth=0.8, linestyle=DASHES, zorder=1)
     for row in frame.itertuples():

@@ -6,7 +6,8 @@ Text comes from outside too (the names of runs, of data sets), so each form esca
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -102,24 +103,28 @@ class Table:
 
 
 def write(tables: Iterable[Table], out: Path) -> list[Path]:
-    """Write <name>.md, .tex and .csv of each table into `out`, and return their paths.
-
-    Raises DataError where the disk does not take them.
-    """
+    """Write <name>.md, .tex and .csv of each table into `out`, and return their paths."""
     paths = []
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
         for table in tables:
             heading = [f"# {escape(table.title)}", *([escape(table.caption)] if table.caption else [])]
             forms = {"md": "\n\n".join([*heading, table.markdown()]), "tex": table.latex(), "csv": table.csv()}
             for kind, text in forms.items():
                 paths.append(out / f"{table.name}.{kind}")
                 write_atomically(paths[-1], text)
+    return paths
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Makes the folder `out` for what the block writes there. Raises DataError where the disk does not take it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise DataError(
             f"cannot write to {out}: {error.strerror or error}. Choose another folder with --out."
         ) from None
-    return paths
 
 
 # Cells -----------------------------------------------------------------------------------------------------------
