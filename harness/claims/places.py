@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from harness.claims.comparison import Arm, Pairs, Side, distance_at, knob_differences, paired
+from harness.claims.comparison import Arm, Pairs, Side, distance_at, paired, unchosen_differences
 from harness.claims.machines import Index
 from harness.claims.verdict import Comparison, Found
 from harness.records.evidence import Evidence
@@ -204,6 +204,6 @@ def _counted(evidence: Evidence, recipe: str) -> tuple[int, str] | None:
     for run in evidence.runs:
         method, size = run.result.method, run.result.size
         ours = f"{method}-{size}" == recipe and run.config["network"].get("patch") == 2
-        if ours and not knob_differences(method, run.config["knobs"]):
+        if ours and not unchosen_differences(method, run.config["knobs"]):
             return run.result.params, run.name
     return None

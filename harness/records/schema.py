@@ -51,6 +51,11 @@ class Device(Record):
     driver: str | None = None
     cuda: str | None = None
 
+    @property
+    def num_devices(self) -> int:
+        """GPUs; a machine's processor is one device, however many cores it has."""
+        return max(self.count, 1) if self.kind == "cuda" else 1
+
 
 class HeldOut(Record):
     """The images of a data set that the run did not train on."""

@@ -12,7 +12,7 @@ from harness.claims.comparison import mdt_lite
 from harness.papers.sddit import numbers as published
 from harness.records import looks
 from harness.records.evidence import Evidence
-from harness.records.looks import Scalar, from_title, look, order
+from harness.records.looks import Scalar, from_title, look
 from harness.records.trials import PAPER_METRIC, VARIED, Setting, Spread, Trial, metric_title
 from harness.reporting.drawing.scales import fit, unit_of_time
 from harness.reporting.drawing.sheet import Drawing, Panel, drawing
@@ -105,7 +105,7 @@ def _arms(setting: Setting) -> Arms:
     steps_of_most, batch_size = setting.budget()[0], setting.batch_size
     leading: dict[str, Sequence[Trial]] = {}
     others: dict[str, Sequence[Trial]] = {}
-    for method in sorted({trial.method for trial in setting.trials}, key=order):
+    for method in setting.methods:
         own = [trial for trial in setting.trials if trial.method == method and trial.batch_size == batch_size]
         lengths = sorted({trial.steps for trial in own}, key=lambda steps: (abs(steps - steps_of_most), steps))
         groups = [setting.select(method, steps=steps, batch_size=batch_size) for steps in lengths]
@@ -173,9 +173,9 @@ def _hours(trials: Sequence[Trial], step: int) -> dict[str, float | None]:
     """Training time until `step`, and that of all devices together."""
     if not trials:
         return dict.fromkeys(TIMES)
-    hours = [(trial.seconds_at(step) or 0) / 3600 for trial in trials]
+    hours = [step / trial.speed / 3600 for trial in trials if trial.speed]  # each of them has one
     alone = Spread.of(hours)
-    together = Spread.of([time * trial.num_devices for time, trial in zip(hours, trials, strict=True)])
+    together = Spread.of([t * trial.run.result.device.num_devices for t, trial in zip(hours, trials, strict=True)])
     return dict(zip(TIMES, (alone.mean, alone.sd, together.mean, together.sd), strict=True))
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from harness.records.evidence import Evidence
-from harness.records.looks import look, order
+from harness.records.looks import look
 from harness.records.trials import Setting, Spread, Trial
 from harness.reporting.drawing.scales import fit, short
 from harness.reporting.drawing.sheet import Drawing, Panel, Row, drawing
@@ -39,11 +39,8 @@ _HOW = (
 
 def _panels(setting: Setting) -> Iterator[Panel]:
     steps, batch_size = setting.budget()
-    groups = []
-    for method in sorted({trial.method for trial in setting.trials}, key=order):
-        selected = setting.select(method, steps=steps, batch_size=batch_size)
-        if measured := [trial for trial in selected if trial.evaluation.denoiser is not None]:
-            groups.append(measured)
+    found = [[t for t in trials if t.evaluation.denoiser is not None] for trials in setting.at_its_budget().values()]
+    groups = [trials for trials in found if trials]
     where = f"{setting.title}, {steps} steps, batch {batch_size}"
     counted = shared.counted({shared.title_of_runs(trials): len(trials) for trials in groups})
     levels = [row for trials in groups for row in _levels(setting, trials)]
@@ -80,8 +77,7 @@ def _row(setting: Setting, trials: Sequence[Trial], kind: str, values: Sequence[
         "mean": spread.mean,
         "sd": spread.sd,
         "n": spread.n,
-        "seeds": " ".join(str(trial.seed) for trial in trials),
-        "runs": " ".join(trial.run.name for trial in trials),
+        **shared.behind(trials),
     }
 
 

@@ -18,7 +18,7 @@ from harness.recipes.about import LossPart
 from harness.recipes.reading import about
 from harness.records.evidence import Evidence
 from harness.records.information import DISCRIMINATIVE, ln_k
-from harness.records.looks import look, order
+from harness.records.looks import look
 from harness.records.trials import Setting, Spread, Trial
 from harness.reporting.drawing.scales import fit, short
 from harness.reporting.drawing.sheet import DASHES, DOTS, NOTE_COLOUR, Drawing, Panel, Row, drawing
@@ -83,8 +83,7 @@ def _panels(setting: Setting) -> list[Panel]:
     steps, batch_size = setting.budget()
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     notes = []
-    for method in sorted({trial.method for trial in setting.trials}, key=order):
-        trials = setting.select(method, steps=steps, batch_size=batch_size)
+    for method, trials in setting.at_its_budget().items():
         title = look(method).title
         if not trials:
             notes.append(f"{title}: no run with the paper's knobs at {steps} steps of batch {batch_size}.")

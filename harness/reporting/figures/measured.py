@@ -21,12 +21,17 @@ def of_runs(trials: Sequence[Trial], values: Sequence[float]) -> dict[str, Any]:
         "value": spread.mean,
         "value_sd": spread.sd,
         "n": spread.n,
-        "seeds": " ".join(str(trial.seed) for trial in trials),
-        "runs": " ".join(trial.run.name for trial in trials),
+        **behind(trials),
         "source": "measured",
         "quality": "measured",
         "protocol": None,
     }
+
+
+def behind(trials: Iterable[Trial]) -> dict[str, str]:
+    """The columns that name the runs behind a value."""
+    trials = list(trials)
+    return {"seeds": " ".join(str(trial.seed) for trial in trials), "runs": " ".join(t.run.name for t in trials)}
 
 
 def of_paper(row: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from harness.recipes.seeds import labels
 from harness.records.evidence import Evidence
-from harness.records.looks import look, order
+from harness.records.looks import look
 from harness.records.trials import Setting, Trial, metric_title
 from harness.reporting.drawing.sheet import NOTE_SIZE, WIDTH, Drawing, Panel, Row, drawing
 from harness.reporting.figures import measured as shared
@@ -101,8 +101,7 @@ def _remarks(evidence: Evidence) -> Iterator[str]:
 def _columns(setting: Setting) -> tuple[list[Column], list[str]]:
     """The methods' runs of one seed with their pictures, and what is missing."""
     steps, batch_size = setting.budget()
-    methods = sorted({trial.method for trial in setting.trials}, key=order)
-    found = {method: setting.select(method, steps=steps, batch_size=batch_size) for method in methods}
+    found = setting.at_its_budget()
     notes = [
         f"{look(method).title}: no run with the paper's knobs at {steps} steps of batch {batch_size}."
         for method, trials in found.items()
