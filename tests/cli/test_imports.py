@@ -16,7 +16,6 @@ RUNS = [
     ["recipes", "list"],
 ]
 HELP = [["--help"], ["data", "encode", "--help"], ["published", "list", "--help"], ["run", "--help"]]
-FIGURES = "from harness.reporting import figures, report; from harness.reporting.figures import speed_quality; "
 
 
 def imported(code: str, names: tuple[str, ...], cwd) -> list[str]:
@@ -34,11 +33,6 @@ def test_help_and_looking_at_runs_import_nothing_heavy(commands, heavy, tmp_path
     write_run(tmp_path / "runs", "mdt", finished=False)
     invoked = "".join(f"{INVOKE.format(command)}assert done.exit_code in (0, 2), done.output; " for command in commands)
     assert imported(invoked + "pass", heavy, tmp_path) == "[]"
-
-
-def test_figures_and_reports_never_import_torch(tmp_path):
-    code = FIGURES + "from harness.papers import published; import harness"
-    assert imported(code, ("torch", "sklearn", "torch_fidelity"), tmp_path) == "[]"
 
 
 def test_importing_the_package_imports_nothing_heavy(tmp_path):

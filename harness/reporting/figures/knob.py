@@ -6,6 +6,7 @@ The paper's figures.yaml names method and knob. The column `lowest` is empty in 
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -37,7 +38,8 @@ def make(evidence: Evidence, spec: Spec) -> Drawing:
         so_far = _so_far(evidence, spec)
         notes.append(shared.how_to_measure(spec["sweep"], spec["lacking"], evidence, so_far))
     alternative = spec["alternative"] + shared.kinds(panels)
-    return drawing(spec["name"], spec["title"], alternative, shared.lettered(panels), notes=notes)
+    lettered = [replace(panel, title=f"{shared.letter(i)} {panel.title}") for i, panel in enumerate(panels)]
+    return drawing(spec["name"], spec["title"], alternative, lettered, notes=notes)
 
 
 def _so_far(evidence: Evidence, spec: Spec) -> Iterator[str]:
@@ -105,7 +107,8 @@ def _measured(setting: Setting, spec: Spec) -> Panel | None:
     if None in held.values() or not numbers or len(found) < 2:
         return None
     best = _lowest_of(numbers)
-    title = shared.title_of(setting, budget) + "".join(f", {n.replace('_', ' ')} {v:g}" for n, v in held.items())
+    title = f"Measured: {setting.title}, {steps} steps, batch {batch_size}"
+    title += "".join(f", {name.replace('_', ' ')} {value:g}" for name, value in held.items())
     place = {"panel": f"measured-{setting.name}", "panel_title": title, "metric": setting.metric, **held}
     rows: list[Row] = [
         {**place, knob: value, **_measured_row(spec["label"], trials, lowest=value == best)}

@@ -1,7 +1,6 @@
 """What several figures share: the columns of a value with its spread and source, their panels' titles, and notes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from string import ascii_lowercase
 from typing import Any
 
@@ -74,14 +73,6 @@ def paper_first(evidence: Evidence) -> list[Setting]:
 def letter(number: int) -> str:
     """What a panel is called: (a), (b), ... and (27), (28) after (z)."""
     return f"({ascii_lowercase[number]})" if number < len(ascii_lowercase) else f"({number + 1})"
-
-
-def lettered(panels: Sequence[Panel]) -> list[Panel]:
-    return [replace(panel, title=f"{letter(i)} {panel.title}") for i, panel in enumerate(panels)]
-
-
-def title_of(setting: Setting, budget: tuple[int, int]) -> str:
-    return f"Measured: {setting.title}, {budget[0]} steps, batch {budget[1]}"
 
 
 def conditions(setting: Setting, model: str = "S/2") -> Iterator[str]:

@@ -1,6 +1,5 @@
 """The report's own tables: what was measured, how, where and with which deviations. The paper's: paper_tables."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,10 @@ from harness.records.schema import Manifest
 from harness.records.store import LeftOut, Run
 from harness.records.trials import distance_metric, metric_title
 from harness.reporting.figures.speed_quality import Group
-from harness.reporting.tables.table import NOTHING, Cell, Table, frame_of
+from harness.reporting.tables.table import METRIC_ORDER, NOTHING, Cell, Table, family, frame_of
 from harness.system.groups import grouped
 
 UNTRAINED = "untrained"  # the name of the evaluation before the first step
-METRIC_ORDER = (
-    "fid", "fd", "sfid", "sfd", "is", "precision", "recall", "kid", "density", "coverage",
-    "fid_infinity", "fd_infinity", "class_accuracy", "denoiser_error", "linear_probe",
-)  # fmt: skip
 GIB, MILLION, HOUR = 2**30, 1e6, 3600.0
 ENERGY = "Energy, J per trained image"
 NOT_MEASURED = "not measured"
@@ -251,8 +246,7 @@ def _method(run: Run) -> str:
 
 
 def _metric_order(name: str) -> tuple[int, str]:
-    family = re.split(r"[-@\d]", name, maxsplit=1)[0]
-    return (METRIC_ORDER.index(family) if family in METRIC_ORDER else len(METRIC_ORDER), name)
+    return ([*METRIC_ORDER, family(name)].index(family(name)), name)
 
 
 def _images_per_second(run: Run) -> float | None:

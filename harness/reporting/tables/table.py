@@ -23,6 +23,10 @@ Row = Mapping[str, Cell]
 NOTHING = "–"
 EMPTY = "None."
 SPREAD = ", SD"  # the column "FID, SD" is the standard deviation of "FID" and is written behind its ±
+METRIC_ORDER = (  # families of metrics, as tables list them
+    "fid", "fd", "sfid", "sfd", "is", "precision", "recall", "kid", "density", "coverage",
+    "fid_infinity", "fd_infinity", "class_accuracy", "denoiser_error", "linear_probe",
+)  # fmt: skip
 MOST_ROWS = 40  # a LaTeX table with more rows may break across pages
 LONG_TEXT = 28  # characters; a LaTeX column with longer cells has a fixed width and breaks its lines
 
@@ -148,6 +152,11 @@ def number(value: float | int) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def family(metric: str) -> str:
+    """A metric's name without the network, and without the number of images: "fd" of "fd-digits@1k"."""
+    return re.split(r"[-@\d]", metric, maxsplit=1)[0]
 
 
 def count(number: int, what: str, plural: str = "") -> str:
