@@ -139,7 +139,7 @@ class Distances:
         runs = {trial.run.name: trial.run for trial in place.setting.trials}
         behind = [runs[name] for name in comparison.runs]
         shares = [share_told(run.result.method, run.config["knobs"], run.metrics) for run in behind]
-        known = [share for share in shares if share is not None]  # a log without the loss says nothing against it
+        known = [share for share in shares if share is not None]  # logs without that loss do not count
         if not known or statistics.fmean(known) >= LEAST:
             return comparison
         return replace(comparison, void=TOLD_NOTHING)

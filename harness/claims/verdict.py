@@ -352,17 +352,13 @@ def _contradictions(new: Judgement, old: Mapping[str, Any]) -> Iterator[str]:
     if new.verdict in DECIDED and old["verdict"] in DECIDED and new.verdict != old["verdict"]:
         yield f"{where}: {new.verdict}, and {old['verdict']} before. Now {new.effect}; before {old.get('effect')}."
         return
-    before = {_compared(part): part for part in old.get("comparisons", ())}
     for comparison in new.comparisons:
-        part = before.get((comparison.subject, comparison.other, comparison.quantity), {})
-        ours, theirs = comparison.interval(), part.get("interval")
+        same = {name: getattr(comparison, name) for name in ("subject", "other", "quantity")}
+        earlier: Mapping[str, Any] = next((p for p in old.get("comparisons", ()) if same.items() <= p.items()), {})
+        ours, theirs = comparison.interval(), earlier.get("interval")
         near = 1 + comparison.margin
         if ours and theirs and (ours[1] * near < theirs[0] or theirs[1] * near < ours[0]):
             yield (
                 f"{where}: {comparison.text} in {comparison.quantity}, and {theirs[0]:.3g} to {theirs[1]:.3g} before: "
                 "the intervals do not meet."
             )
-
-
-def _compared(part: Mapping[str, Any]) -> tuple[Any, ...]:
-    return part.get("subject"), part.get("other"), part.get("quantity")

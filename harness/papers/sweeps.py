@@ -39,11 +39,6 @@ def scales() -> list[str]:
     return list(dict.fromkeys(scale for sweep in _sweeps().values() for scale in sweep["scales"]))
 
 
-def draws(name: str) -> str:
-    """What of the paper the sweep called `name` draws again."""
-    return _sweeps()[name]["draws"]
-
-
 def plan(name: str, scale: str, *, images: str | None = None) -> Plan:
     """The runs of the sweep `name` ("all": of every sweep) at `scale`; equal ones come once, with what any asks for.
 

@@ -31,7 +31,7 @@ R = TypeVar("R", bound="Record")
 MemoryKind = Literal["process RSS", "device allocated"]  # how a peak was measured
 
 
-Shown = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]  # in pictures too, which hold no control characters
+Shown = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]  # no control characters, since pictures show it
 
 
 class Record(BaseModel):

@@ -1,9 +1,8 @@
 """Run folders as typed data. A folder that cannot be used is listed with its reason and never stops the others."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from harness.recipes.naming import DIGEST_LENGTH, digest, identity, with_later_settings
@@ -50,7 +49,7 @@ class Run:
     @property
     def data_title(self) -> str:
         """What figures call its data: a folder of images by its last part."""
-        return re.split(r"[\\/]", self.manifest.data.name)[-1][:LONGEST_NAME]
+        return PurePath(self.manifest.data.name).name[:LONGEST_NAME]
 
 
 def find_runs(roots: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:

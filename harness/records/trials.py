@@ -15,7 +15,7 @@ from typing import Any, Literal
 from harness.recipes.metric_names import parts_of, read_as
 from harness.recipes.naming import digest, without_later_defaults
 from harness.recipes.reading import about, published_formulation, published_steps
-from harness.records.looks import FINAL, OF_THE_METHOD, SHORT_HASH, Scalar, device_title, flat, order
+from harness.records.looks import FINAL, LONGEST_NAME, OF_THE_METHOD, SHORT_HASH, Scalar, device_title, flat, order
 from harness.records.schema import Evaluation
 from harness.records.store import LeftOut, Run
 from harness.system.groups import grouped
@@ -24,7 +24,7 @@ Scale = Literal["paper", "demo", "other"]
 PAPER_METRIC = "fid50k"
 DEMO_DATA, DEMO_SIZE = "digits", "tiny"
 
-# What an arm of a comparison may choose for itself; everything else of the protocols is the setting's.
+# The two arms of a comparison may differ in these settings. All other settings of their protocols must be equal.
 OF_AN_ARM = {"protocol.steps", "protocol.batch_size", "protocol.compile"}
 OF_GUIDANCE = {"guidance_scale", "guidance_channels", "guidance_interval", "guidance_power"}
 OF_ROUNDING = {"features_device", "features_batch"}
@@ -376,7 +376,8 @@ def _scale(trial: Trial) -> Scale:
 
 def _title(trial: Trial) -> str:
     protocol = trial.run.config["protocol"]
-    parts = [trial.run.data_title, f"size {trial.run.result.size}"]
+    data = re.split(r"[\\/]", trial.run.manifest.data.name)[-1][:LONGEST_NAME]  # of a run on Windows too
+    parts = [data, f"size {trial.run.result.size}"]
     parts += [str(protocol[key]) for key in ("precision", "pipeline") if key in protocol]
     return ", ".join(parts)
 

@@ -12,7 +12,7 @@ from harness.bench import measure
 from harness.records.bench_record import Bench
 from harness.records.evidence import gather
 from harness.records.schema import read_record
-from harness.reporting.drawing.sheet import csv_of
+from harness.reporting.drawing.sheet import csv_of, save
 from harness.reporting.figures import bench as bench_figure
 from harness.reporting.tables import bench as bench_tables
 from harness.system.errors import DataError
@@ -61,7 +61,7 @@ def test_the_record_table_figure_and_trace_are_written_say_the_same_and_are_draw
     assert {p.suffix for p in folder.glob("bench.*")} == {".json", ".md", ".png", ".svg", ".csv"}
     assert len(list(folder.glob("trace-*.json.gz"))) == 4
     assert (folder / "bench.csv").read_text() == csv_of(bench_figure.make(record).frame)
-    for again in bench_figure.write(record, tmp_path):
+    for again in save(bench_figure.make(record), tmp_path):
         assert again.read_bytes() == (folder / again.name).read_bytes()
 
 

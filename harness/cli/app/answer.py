@@ -100,7 +100,7 @@ def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any
 
 
 def live() -> bool:
-    """Whether stderr is a terminal that lines can be drawn anew on, and somebody watches it."""
+    """Whether stderr is a terminal that can redraw its lines, and this is no job of a CI server."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
 
 

@@ -120,7 +120,7 @@ def _in_our_words(run: Callable[[], Any]) -> Any:
 
 
 def _nothing_more() -> None:
-    """Of a group: its switches note themselves."""
+    """A group does nothing itself: its switches set `state`."""
 
 
 class App(typer.Typer):

@@ -116,10 +116,11 @@ def drawing(
         figure.set_size_inches(WIDTH, height)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # every file shows the same layout
-        for part in figure.subfigs:  # the last digits that the solver finds are not always the same
+        for part in figure.subfigs:  # rounded, since the layout's last digits differ from time to time
             part.bbox_relative.set_points(np.round(part.bbox_relative.get_points(), 6))
         for axes in figure.axes:
             axes.set_position(Bbox(np.round(axes.get_position(original=True).get_points(), 6)))
+    alternative = alternative if panels else "Nothing measured yet"
     every_note = dict.fromkeys([*(note for panel in panels for note in panel.notes), *notes])
     return Drawing(name, title, alternative, figure, frame_of(rows), tuple(every_note), details or {})
 
@@ -183,7 +184,7 @@ def csv_of(frame: pd.DataFrame) -> str:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Matplotlib's defaults and ours; the settings a person keeps at home do not change the figures."""
+    """Matplotlib's defaults with our changes. A user's own matplotlibrc does not change the figures."""
     with (
         as_file(files("harness.reporting") / "drawing" / "harness.mplstyle") as path,
         matplotlib.style.context(["default", path]),

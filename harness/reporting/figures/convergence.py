@@ -226,22 +226,12 @@ def _draw_measured(frame: pd.DataFrame, *grid: Axes) -> None:
 
 
 def _draw_line(axes: Axes, line: pd.DataFrame, x: pd.Series, gid: str, thin: bool) -> None:
-    style = look(line["method"].iloc[0])
-    y, sd = line["value"], line["value_sd"]
-    dense = len(x) > MOST_MARKERS
+    method, y, sd = line["method"].iloc[0], line["value"], line["value_sd"]
+    dense, colour = len(x) > MOST_MARKERS, look(method).colour
     if dense:
-        shared.band(axes, x, y, sd, style.colour)
+        shared.band(axes, x, y, sd, colour)
     elif sd.notna().all():
-        axes.errorbar(x, y, list(sd), fmt="none", ecolor=style.colour, elinewidth=0.8, capsize=1.5)
-    axes.plot(
-        x,
-        y,
-        color=style.colour,
-        linewidth=0.7 if thin else 1.4,
-        marker=None if dense else style.marker,
-        markersize=2.6 if thin else 4.0,
-        markeredgewidth=0.8,
-        label=line["label"].iloc[0],
-        gid=gid,
-        clip_on=False,
-    )
+        axes.errorbar(x, y, list(sd), fmt="none", ecolor=colour, elinewidth=0.8, capsize=1.5)
+    form: dict[str, Any] = {"linewidth": 0.7, "markersize": 2.6} if thin else {"linewidth": 1.4, "markersize": 4.0}
+    form |= {"marker": None} if dense else {}
+    shared.marks(axes, x, y, method, markeredgewidth=0.8, label=line["label"].iloc[0], gid=gid, **form)

@@ -1,6 +1,7 @@
-"""SD-DiT Fig. 5 and 6: a method's distance against one of its knobs, and results without a place on that axis as lines.
+"""SD-DiT Fig. 5 and 6: a method's distance against one of its knobs.
 
-The paper's figures.yaml names method and knob. The column `lowest` is empty in the row of a line.
+A result that has no number for that knob is a horizontal line, and its row has nothing in the column `lowest`. The
+paper's figures.yaml names method and knob.
 """
 
 import math
@@ -212,24 +213,15 @@ def _draw(frame: pd.DataFrame, axes: Axes, *, spec: Spec) -> None:
 
 def _draw_points(axes: Axes, points: pd.DataFrame, x: pd.Series) -> None:
     first = points.iloc[0]
-    style, measured = look(first["method"]), first["kind"] == "measured"
+    measured = first["kind"] == "measured"
     if points["value_sd"].notna().any():
-        sd = [value or 0 for value in points["value_sd"]]
-        axes.errorbar(x, points["value"], sd, fmt="none", ecolor=style.colour, elinewidth=1, zorder=3)
-    axes.plot(
-        x,
-        points["value"],
-        color=style.colour,
-        linestyle="-" if measured else "none",
-        linewidth=1,
-        marker=style.marker,
-        markersize=5.5,
-        markeredgewidth=1.2,
-        markerfacecolor=style.colour if measured else "white",
-        label=first["label"],
-        gid=f"{first['panel']}/{first['label']}",
-        clip_on=False,
-        zorder=4,
+        sd, colour = [value or 0 for value in points["value_sd"]], look(first["method"]).colour
+        axes.errorbar(x, points["value"], sd, fmt="none", ecolor=colour, elinewidth=1, zorder=3)
+    named = {"label": first["label"], "gid": f"{first['panel']}/{first['label']}"}
+    sizes = {"linewidth": 1, "markersize": 5.5, "markeredgewidth": 1.2}
+    line = "-" if measured else "none"
+    shared.marks(
+        axes, x, points["value"], first["method"], hollow=not measured, linestyle=line, **sizes, **named, zorder=4
     )
     ringed = points["lowest"] == True  # noqa: E712, the column is of objects
     axes.plot(

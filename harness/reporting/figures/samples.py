@@ -30,6 +30,8 @@ SUBHEADING = (
     "A row is a class. The same place shows the same image number in each method: the same label and noise seed."
 )
 
+NONE_EVALUATED = "No finished run has an evaluation; `harness demo` or `harness run dit-tiny` draws and keeps samples."
+
 # How harness.evaluation.images.uint8 lays the grid out, and which images harness.evaluation.evaluate gives it.
 GRID_SIDE = 10  # classes, and images of each, at most
 GRID_IMAGES = 1000  # the first images drawn, among which the classes are sought
@@ -80,16 +82,12 @@ def make(evidence: Evidence, spec: Mapping[str, str]) -> Drawing:
             panels.append(_panel(setting, columns, own_notes))
         else:
             notes.append(f"Not shown: {setting.title}: {' '.join(own_notes)}")
-    notes = [*([SUBHEADING] if panels else []), *_remarks(evidence), spec["not_printed"], *notes]
+    remarks = [SUBHEADING] if panels else []
+    remarks += [] if evidence.settings else [NONE_EVALUATED]
+    notes = [*remarks, spec["not_printed"], *notes]
     methods = dict.fromkeys(look(row["method"]).title for panel in panels for row in panel.rows)
     alternative = f"Generated images in rows of one class each, side by side for {', '.join(methods)}"
-    alternative = alternative if methods else "No generated samples to show yet"
     return drawing(spec["name"], spec["title"], alternative, panels, notes=notes)
-
-
-def _remarks(evidence: Evidence) -> Iterator[str]:
-    if not evidence.settings:
-        yield "No finished run has an evaluation; `harness demo` or `harness run dit-tiny` draws and keeps samples."
 
 
 # Which runs ------------------------------------------------------------------------------------------------------

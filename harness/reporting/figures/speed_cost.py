@@ -22,6 +22,7 @@ from harness.records.schema import Device
 from harness.reporting.drawing.scales import fit, log_ticks, short
 from harness.reporting.drawing.sheet import DASHES, NOTE_SIZE, RULE_COLOUR, TEXT_COLOUR, Drawing, Panel, Row, drawing
 from harness.reporting.figures import timed_steps
+from harness.reporting.figures.measured import marks
 from harness.reporting.figures.timed_steps import ONLINE, PUBLISHED_BATCH
 
 NAME = "cost"
@@ -42,7 +43,7 @@ def make(evidence: Evidence) -> Drawing:
     reported = _published(evidence)
     panels = [*([reported] if reported else []), *measured]
     notes = [*([SUBHEADING] if panels else []), *_remarks(measured, lost, reported)]
-    titles = "; ".join(panel.title for panel in panels) or "nothing timed yet"
+    titles = "; ".join(panel.title for panel in panels)
     alternative = f"Images a second against arithmetic per image, both logarithmic: {titles}"
     return drawing(NAME, TITLE, alternative, panels, notes=notes)
 
@@ -170,24 +171,14 @@ def _draw(frame: pd.DataFrame, axes: Axes) -> None:
 
 
 def _mark(axes: Axes, row: Any) -> None:
-    style, x, y = look(row.method), row.gmacs_per_image, row.images_per_sec
+    x, y, colour = row.gmacs_per_image, row.images_per_sec, look(row.method).colour
     if row.low is not None:
-        axes.errorbar(x, y, [[y - row.low], [row.high - y]], fmt="none", ecolor=style.colour, elinewidth=1, zorder=2)
-    axes.plot(
-        [x],
-        [y],
-        linestyle="none",
-        marker=style.marker,
-        markersize=MARKER if row.usual_knobs else SMALL,
-        markeredgewidth=1,
-        color=style.colour,
-        markerfacecolor="white" if row.source == "published" else style.colour,
-        markerfacecoloralt="white",
-        fillstyle="left" if row.pipeline == ONLINE else "full",
-        zorder=3,
-        label=row.title,
-        gid=f"{row.source}/{row.name}",
-    )
+        axes.errorbar(x, y, [[y - row.low], [row.high - y]], fmt="none", ecolor=colour, elinewidth=1, zorder=2)
+    size, filled = MARKER if row.usual_knobs else SMALL, "left" if row.pipeline == ONLINE else "full"
+    form = {"markersize": size, "markeredgewidth": 1, "fillstyle": filled, "markerfacecoloralt": "white"}
+    named = {"label": row.title, "gid": f"{row.source}/{row.name}"}
+    hollow = row.source == "published"
+    marks(axes, [x], [y], row.method, hollow=hollow, linestyle="none", clip_on=True, zorder=3, **form, **named)
 
 
 def _lines(axes: Axes, points: pd.DataFrame) -> None:

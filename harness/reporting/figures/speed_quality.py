@@ -357,16 +357,5 @@ def _draw_relative(frame: pd.DataFrame, axes: Axes, *, letters: dict[str, str]) 
 
 
 def _mark(axes: Axes, x: float, y: float, row: Any, name: str) -> None:
-    style = look(row.method)
-    axes.plot(
-        [x],
-        [y],
-        linestyle="none",
-        marker=style.marker,
-        markeredgecolor=style.colour,
-        markerfacecolor=style.colour if row.kind == "measured" else "white",
-        zorder=3,
-        clip_on=False,
-        label=row.label,
-        gid=name,
-    )
+    hollow = row.kind == "published"
+    shared.marks(axes, [x], [y], row.method, hollow=hollow, linestyle="none", zorder=3, label=row.label, gid=name)
