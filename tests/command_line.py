@@ -35,6 +35,14 @@ def answer(*arguments, cwd=".", columns: int = 80) -> str:
     return done.stdout
 
 
+def refused(*arguments, exit_code: int, says: str, cwd=".") -> str:
+    """What a command that ends with an error prints on stderr. It prints nothing on stdout."""
+    done = invoke(*arguments, cwd=cwd)
+    assert (done.exit_code, done.stdout) == (exit_code, ""), done.output
+    assert says in flowing(done.stderr)
+    return done.stderr
+
+
 def too_wide(text: str, columns: int = 80) -> list[str]:
     """Lines beyond `columns` that could be broken. One word, like a path, stays whole so that it can be copied."""
     return [line for line in text.splitlines() if len(line) > columns and " " in line.strip()]

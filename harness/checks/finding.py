@@ -1,6 +1,7 @@
 """What a check finds: the shape that `harness audit` and `harness doctor` share."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 Status = Literal["ok", "warning", "not kept", "failure"]
@@ -16,20 +17,8 @@ class Finding(NamedTuple):
     advice: str = ""  # what the user can do about it
 
 
-def ok(found: str, advice: str = "") -> Finding:
-    return Finding(OK, found, advice)
-
-
-def warning(found: str, advice: str = "") -> Finding:
-    return Finding(WARNING, found, advice)
-
-
-def not_kept(why: str) -> Finding:
-    return Finding(NOT_KEPT, why)
-
-
-def failure(found: str, advice: str = "") -> Finding:
-    return Finding(FAILURE, found, advice)
+ok, warning = partial(Finding, OK), partial(Finding, WARNING)
+not_kept, failure = partial(Finding, NOT_KEPT), partial(Finding, FAILURE)
 
 
 def judged(problems: Sequence[str], found: str, *, remarks: Sequence[str] = ()) -> Finding:

@@ -12,9 +12,8 @@ from itertools import product
 from typing import Any
 
 from harness.claims.verdict import Claimed, Comparison
-from harness.recipes.reading import about
 from harness.records.looks import FINAL, measured_title, versions
-from harness.records.trials import VARIED, Trial, has_knobs
+from harness.records.trials import VARIED, Trial, has_knobs, knob_differences
 
 MDT_LITE = measured_title("mdt", {})
 Value = Callable[[Trial], float | None]
@@ -106,7 +105,7 @@ class Pairs:
     def _notes(self) -> Iterator[str]:
         for label, seeds in zip(self.labels, self.alone, strict=True):
             if seeds:
-                yield f"{label}: seed{_s(seeds)} {', '.join(map(str, seeds))} not used, without a partner."
+                yield f"{label}: seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} not used, without a partner."
         yield from mdt_lite(self.labels)
         yield from versions(trial.run.manifest for pair in self.trials for trial in pair)
 
@@ -157,18 +156,14 @@ def guided_at(step: int, scale: float) -> Value:
 
 def own_differences(trial: Trial) -> list[str]:
     """How a trial's method differs from the paper's: its knobs but for those that arms choose, and its sampling."""
-    found = knob_differences(trial.method, trial.knobs)
-    if FINAL in trial.run.result.evaluations:
-        found += [text for word, text in trial.own_differences_from_paper().items() if word not in trial.knobs]
-    return found
+    if FINAL not in trial.run.result.evaluations:
+        return unchosen_differences(trial.method, trial.knobs)
+    return [text for word, text in trial.own_differences_from_paper().items() if word not in VARIED]
 
 
-def knob_differences(method: str, knobs: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name} {knobs[name]} instead of {printed}"
-        for name, printed in about(method).printed_knobs.items()
-        if name not in VARIED and name in knobs and knobs[name] != printed
-    ]
+def unchosen_differences(method: str, knobs: Mapping[str, Any]) -> list[str]:
+    """The knobs that differ from the paper's, but for those that arms choose."""
+    return [text for name, text in knob_differences(method, knobs).items() if name not in VARIED]
 
 
 def mdt_lite(labels: Iterable[str]) -> Iterator[str]:
@@ -184,7 +179,3 @@ def worded(name: str, value: Any) -> str:
     if name == "teacher_sigma":
         return "teacher noise as the student's" if value == "student" else f"teacher noise {value:g}"
     return f"{name.replace('_', ' ')} {value}"
-
-
-def _s(items: Sequence[Any]) -> str:
-    return "s" if len(items) != 1 else ""

@@ -17,9 +17,9 @@ from harness.claims.comparison import (
     Published,
     Side,
     Value,
-    knob_differences,
     mdt_lite,
     paired,
+    unchosen_differences,
 )
 from harness.claims.verdict import Claimed, Comparison, Found
 from harness.recipes.naming import digest, without_later_defaults
@@ -255,7 +255,7 @@ def _of_contenders(versus: Versus, bench: Bench, group: str, a: Entry, b: Entry,
     differences = [
         f"{label}: {text}"
         for label, entry in zip(labels, (a, b), strict=True)
-        for text in knob_differences(entry.conditions["method"], _knobs(entry))
+        for text in unchosen_differences(entry.conditions["method"], _knobs(entry))
     ]
     if scale == "paper":
         differences += [f"device {device}, {PAPER_BATCHES[a.num_images]}, instead of 8 x A100"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from harness.claims.comparison import Arm, Pairs, Side, distance_at, knob_differences, paired
+from harness.claims.comparison import Arm, Pairs, Side, distance_at, paired, unchosen_differences
 from harness.claims.machines import Index
 from harness.claims.verdict import Comparison, Found
 from harness.records.evidence import Evidence
@@ -139,7 +139,7 @@ class Distances:
         runs = {trial.run.name: trial.run for trial in place.setting.trials}
         behind = [runs[name] for name in comparison.runs]
         shares = [share_told(run.result.method, run.config["knobs"], run.metrics) for run in behind]
-        known = [share for share in shares if share is not None]  # a log without the loss says nothing against it
+        known = [share for share in shares if share is not None]  # logs without that loss do not count
         if not known or statistics.fmean(known) >= LEAST:
             return comparison
         return replace(comparison, void=TOLD_NOTHING)
@@ -204,6 +204,6 @@ def _counted(evidence: Evidence, recipe: str) -> tuple[int, str] | None:
     for run in evidence.runs:
         method, size = run.result.method, run.result.size
         ours = f"{method}-{size}" == recipe and run.config["network"].get("patch") == 2
-        if ours and not knob_differences(method, run.config["knobs"]):
+        if ours and not unchosen_differences(method, run.config["knobs"]):
             return run.result.params, run.name
     return None

@@ -64,7 +64,8 @@ class Ahead(OfTwo):
     """The distance of `a` after N steps is lower than that of `b` after any number of steps up to `factor` times N.
 
     N is the paper's where it was measured, else the largest for which `b` was evaluated at factor x N, or up to a
-    tenth later. `b` is read there, and at its lowest before, if that is lower: a late rise is no merit of `a`.
+    tenth later. `b` is read there. If it was lower before, its lowest distance is compared too, so that the claim does
+    not hold only because the distance of `b` rose late.
     """
 
     factor: float = field(kw_only=True)
@@ -211,7 +212,7 @@ class FasterHere(OfTwo):
         if not found:
             words = "both on latents" if self.pipelines == LATENTS else "one on latents, the other encoding its images"
             return Found(lacking=(f"no speeds of {self.a.label()} and {self.b.label()} on one machine, {words}",))
-        # A bench takes turns, so it comes first where it decides.
+        # The contenders of a bench take turns, so a bench is preferred to whole runs where it decides.
         chosen = max(
             found, key=lambda each: (not each.comparison.void, not each.runs, of_this(each), each.comparison.n)
         )

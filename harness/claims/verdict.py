@@ -24,6 +24,7 @@ from functools import cache, cached_property
 from typing import Any, Literal
 
 from harness.records.trials import Scale
+from harness.system.groups import grouped
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not tested"]
 Claimed = Literal["below", "above", "within"]  # where the ratio lies, relative to a bound
@@ -100,27 +101,22 @@ class Comparison:
 
     def supported(self) -> bool:
         """Whether the whole 95% interval lies on the claimed side."""
-        interval = self.interval()
-        if interval is None or not self.enough:
-            return False
-        low, high = interval
-        if self.claimed == "above":
-            return low > self.bound * (1 + self.margin)
-        if self.claimed == "within":
-            return 1 / self.bound <= low and high <= self.bound
-        return high < self.bound / (1 + self.margin)
+        return self._sides(1 - ALPHA)[0]
 
     def refuted(self, confidence: float = 1 - ALPHA) -> bool:
         """Whether the whole interval lies on the other side."""
+        return self._sides(confidence)[1]
+
+    def _sides(self, confidence: float) -> tuple[bool, bool]:
+        """Whether the whole interval lies on the claimed side, and whether on the other."""
         interval = self.interval(confidence)
         if interval is None or not self.enough:
-            return False
+            return False, False
         low, high = interval
-        if self.claimed == "above":
-            return high < self.bound / (1 + self.margin)
         if self.claimed == "within":
-            return low > self.bound or high < 1 / self.bound
-        return low > self.bound * (1 + self.margin)
+            return 1 / self.bound <= low and high <= self.bound, low > self.bound or high < 1 / self.bound
+        above, below = low > self.bound * (1 + self.margin), high < self.bound / (1 + self.margin)
+        return (above, below) if self.claimed == "above" else (below, above)
 
     def verdict(self, confidence: float = 1 - ALPHA) -> Verdict:
         """The verdict on this comparison alone; a failure is judged at `confidence`."""
@@ -271,10 +267,8 @@ def effect(comparisons: Sequence[Comparison], chosen: Comparison | None) -> str:
         return ""
     if len(comparisons) > MOST_SHOWN:
         return f"{chosen.quantity}: {chosen.text}; the most adverse of {len(comparisons)} comparisons"
-    by_quantity: dict[str, list[str]] = {}
-    for comparison in comparisons:
-        by_quantity.setdefault(comparison.quantity, []).append(comparison.text)
-    return ". ".join(f"{quantity}: {'; '.join(texts)}" for quantity, texts in by_quantity.items())
+    by_quantity = grouped(comparisons, lambda comparison: comparison.quantity)
+    return ". ".join(f"{quantity}: {'; '.join(each.text for each in own)}" for quantity, own in by_quantity.items())
 
 
 def statistical_notes(comparisons: Sequence[Comparison]) -> Iterable[str]:
@@ -358,17 +352,13 @@ def _contradictions(new: Judgement, old: Mapping[str, Any]) -> Iterator[str]:
     if new.verdict in DECIDED and old["verdict"] in DECIDED and new.verdict != old["verdict"]:
         yield f"{where}: {new.verdict}, and {old['verdict']} before. Now {new.effect}; before {old.get('effect')}."
         return
-    before = {_compared(part): part for part in old.get("comparisons", ())}
     for comparison in new.comparisons:
-        part = before.get((comparison.subject, comparison.other, comparison.quantity), {})
-        ours, theirs = comparison.interval(), part.get("interval")
+        same = {name: getattr(comparison, name) for name in ("subject", "other", "quantity")}
+        earlier: Mapping[str, Any] = next((p for p in old.get("comparisons", ()) if same.items() <= p.items()), {})
+        ours, theirs = comparison.interval(), earlier.get("interval")
         near = 1 + comparison.margin
         if ours and theirs and (ours[1] * near < theirs[0] or theirs[1] * near < ours[0]):
             yield (
                 f"{where}: {comparison.text} in {comparison.quantity}, and {theirs[0]:.3g} to {theirs[1]:.3g} before: "
                 "the intervals do not meet."
             )
-
-
-def _compared(part: Mapping[str, Any]) -> tuple[Any, ...]:
-    return part.get("subject"), part.get("other"), part.get("quantity")

@@ -41,7 +41,7 @@ def settings(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the versions of it, Python and torch."),
     ] = False,
 ) -> None:
-    """Nothing more: the switches note themselves."""
+    """Nothing: --version ends the program, and the switches set `state`."""
 
 
 app.callback()(with_switches(settings))

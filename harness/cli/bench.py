@@ -128,6 +128,7 @@ def _time(
     from harness.bench import bench as joined
     from harness.records.bench_record import Bench
     from harness.records.schema import write_atomically, write_record
+    from harness.reporting.drawing.sheet import save as draw
     from harness.reporting.figures import bench as bench_figure
     from harness.reporting.tables import bench as bench_tables
     from harness.system.processes.signals import preemption_raises
@@ -154,11 +155,11 @@ def _time(
     except (KeyboardInterrupt, Preempted) as stop:
         kept = "nothing was measured"
         if saved:
-            bench_figure.write(saved[0], out)
+            draw(bench_figure.make(saved[0]), out)
             kept = f"{saved[0].incomplete}; that is in {out}/bench.json, marked as incomplete"
         code = Interrupted if isinstance(stop, KeyboardInterrupt) else Preempted
         raise code(f"the bench was stopped: {kept}. {STARTS_OVER}") from None
     save(measured)
-    bench_figure.write(measured, out)
+    draw(bench_figure.make(measured), out)
     written = f"written: {out}/bench.json, .md, .png, .svg, .csv"
     show(measured.model_dump(mode="json"), as_json, lambda _: [*bench_tables.lines(measured), written])

@@ -8,6 +8,7 @@ from harness.cli.app.application import App
 from harness.cli.app.layout import columns
 from harness.cli.app.options import Json, option
 from harness.system.errors import UsageError
+from harness.system.groups import grouped
 
 published_app = App(help="Look up published numbers.")
 
@@ -53,10 +54,7 @@ def published_list(
 def _lines(rows: list[dict[str, Any]]) -> list[str]:
     if not rows:
         return ["Nothing published fits; leave out --method or --missing."]
-    places: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        places.setdefault(row["figure_or_table"], []).append(row)
-    blocks = [_block(place, members) for place, members in places.items()]
+    blocks = [_block(place, members) for place, members in grouped(rows, lambda row: row["figure_or_table"]).items()]
     absent = sum(row["quality"] == "missing" for row in rows)
     end = f"{len(rows)} rows, {absent} of them missing. --csv and --json print every column."
     return [line for block in blocks for line in [*block, ""]] + [end]

@@ -120,7 +120,7 @@ def _values(recipe: "Recipe") -> dict[str, "Setting"]:
 
 
 def _difference(a: str, b: str) -> dict[str, Any]:
-    """A setting that only one recipe has is missing from the other's `values`: null is a value of its own."""
+    """The settings in which two recipes differ. `values` lacks a recipe without the setting; null is a value."""
     from harness.recipes.reading import load_recipe
 
     sides = {name: _values(load_recipe(name)) for name in (a, b)}

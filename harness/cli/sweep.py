@@ -155,7 +155,7 @@ def _state(members: Sequence["Outcome"]) -> str:
 
 @contextmanager
 def _watching(todo: Sequence["Task"]) -> Iterator["Watcher"]:
-    """Called as runs move: a live table on a terminal, a line for each run elsewhere, nothing with --quiet."""
+    """Shows how the runs progress: a live table on a terminal, elsewhere a line for each run, nothing with --quiet."""
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text

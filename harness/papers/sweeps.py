@@ -41,11 +41,6 @@ def scales(name: str | None = None) -> list[str]:
     return list(dict.fromkeys(scale for sweep in chosen for scale in sweep["scales"] if scale in sweep))
 
 
-def draws(name: str) -> str:
-    """What of the paper the sweep called `name` draws again."""
-    return _sweeps()[name]["draws"]
-
-
 def plan(name: str, scale: str, *, images: str | None = None) -> Plan:
     """The runs of the sweep `name` ("all": of every sweep) at `scale`; equal ones come once, with what any asks for.
 

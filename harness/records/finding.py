@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -29,6 +29,16 @@ def found_below(root: Path) -> list[tuple[Path, str]]:
         raise DataError(f"{root} cannot be read: {error.strerror or error}. Give a folder of runs.") from None
     found = list(_search(root, DEEPEST))
     return [] if found == [(root, NO_RUN)] else found
+
+
+def found_in(roots: Iterable[Path]) -> list[tuple[Path, str, str]]:
+    """What found_below finds in each of `roots`, each folder once: the folder, its name below its root, and why not."""
+    found: dict[str, tuple[Path, str, str]] = {}
+    for root in map(Path, roots):
+        for folder, reason in found_below(root):
+            place = os.path.abspath(folder) if reason else os.path.realpath(folder)  # a link is not its target
+            found.setdefault(place, (folder, name_below(root, folder), reason))
+    return list(found.values())
 
 
 def _search(folder: Path, deepest: int) -> Iterator[tuple[Path, str]]:

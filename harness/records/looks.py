@@ -11,9 +11,9 @@ from harness.recipes.reading import about, families
 from harness.records.schema import Device, Manifest
 
 REFERENCE = "dit"  # what every relative number is relative to
-# Okabe and Ito 2008: told apart with every kind of colour vision. Of methods that choose none, by their name.
+# Colours of Okabe and Ito (2008), which colour-blind readers can tell apart, for methods that choose none.
 SPARE = (("#56B4E9", "v"), ("#E69F00", "P"), ("#000000", "X"))
-OF_THE_METHOD = {"formulation", "sampler", "num_steps", "nfe"}  # part of the method as published: these may differ
+OF_THE_METHOD = {"formulation", "sampler", "num_steps", "nfe"}  # methods are published with these, so they may differ
 FINAL = "final"  # the name of the evaluation after the last step
 SHORT_HASH = 8
 LONGEST_NAME = 40

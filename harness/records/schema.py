@@ -31,7 +31,7 @@ R = TypeVar("R", bound="Record")
 MemoryKind = Literal["process RSS", "device allocated"]  # how a peak was measured
 
 
-Shown = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]  # in pictures too, which hold no control characters
+Shown = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]  # no control characters, since pictures show it
 
 
 class Record(BaseModel):
@@ -50,6 +50,11 @@ class Device(Record):
     memory_bytes: int | None = None
     driver: str | None = None
     cuda: str | None = None
+
+    @property
+    def num_devices(self) -> int:
+        """GPUs; a machine's processor is one device, however many cores it has."""
+        return max(self.count, 1) if self.kind == "cuda" else 1
 
 
 class HeldOut(Record):

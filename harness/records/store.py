@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from harness.recipes.naming import DIGEST_LENGTH, digest, identity, with_later_settings
 from harness.records.finding import MAKE_ONE, NO_RUN, found_below
+from harness.records.looks import LONGEST_NAME
 from harness.records.run_folder import RunFolder, reason_of
 from harness.records.schema import Evaluation, Manifest, Result
 from harness.system.errors import DataError
@@ -44,6 +45,11 @@ class Run:
     def name(self) -> str:
         """Which run it is: <recipe>/<run-id>."""
         return f"{self.result.recipe}/{self.result.run_id}"
+
+    @property
+    def data_title(self) -> str:
+        """What figures call its data: a folder of images by its last part."""
+        return PurePath(self.manifest.data.name).name[:LONGEST_NAME]
 
 
 def find_runs(roots: Iterable[Path]) -> tuple[list[Run], list[LeftOut]]:

@@ -16,15 +16,16 @@ from harness.recipes.config import ADDITIONS
 from harness.recipes.metric_names import parts_of, read_as
 from harness.recipes.naming import digest, without_later_defaults
 from harness.recipes.reading import about, published_formulation, published_steps
-from harness.records.looks import FINAL, LONGEST_NAME, OF_THE_METHOD, SHORT_HASH, Scalar, device_title, flat
+from harness.records.looks import FINAL, LONGEST_NAME, OF_THE_METHOD, SHORT_HASH, Scalar, device_title, flat, order
 from harness.records.schema import Evaluation
 from harness.records.store import LeftOut, Run
+from harness.system.groups import grouped
 
 Scale = Literal["paper", "demo", "other"]
 PAPER_METRIC = "fid50k"
 DEMO_DATA, DEMO_SIZE = "digits", "tiny"
 
-# What an arm of a comparison may choose for itself; everything else of the protocols is the setting's.
+# The two arms of a comparison may differ in these settings. All other settings of their protocols must be equal.
 OF_AN_ARM = {"protocol.steps", "protocol.batch_size", "protocol.compile"}
 OF_GUIDANCE = {"guidance_scale", "guidance_channels", "guidance_interval", "guidance_power"}
 OF_ROUNDING = {"features_device", "features_batch"}
@@ -145,12 +146,7 @@ class Trial:
 
     def own_differences_from_paper(self) -> dict[str, str]:
         """What keeps the run from being its method as printed: knobs and sampling, in which runs of a panel differ."""
-        sampling = self.evaluation.protocol
-        found = {
-            name: f"{name} {self.knobs[name]} instead of {printed}"
-            for name, printed in about(self.method).printed_knobs.items()
-            if name in self.knobs and self.knobs[name] != printed
-        }
+        sampling, found = self.evaluation.protocol, knob_differences(self.method, self.knobs)
         formulation = published_formulation(self.method) or sampling.formulation
         if sampling.formulation != formulation:
             found["formulation"] = f"formulation {sampling.formulation} instead of {formulation}"
@@ -187,10 +183,6 @@ class Trial:
             and math.isfinite(e.metrics.get(self.metric, math.nan))
         }
 
-    def seconds_at(self, step: int) -> float | None:
-        """Training time of that many steps at the run's mean speed, warm-up and evaluation left out."""
-        return step / self.speed if self.speed else None
-
     @cached_property
     def variant(self) -> str:
         """Equal for runs that differ in nothing but their seed, steps, batch and the knobs that ablations vary."""
@@ -206,12 +198,6 @@ class Trial:
         formulation = final.protocol.formulation if final else self.run.config["formulation"]
         guided = final is not None and final.protocol.guidance_scale not in (None, 1)
         return formulation == (published_formulation(self.method) or formulation) and not guided
-
-    @property
-    def num_devices(self) -> int:
-        """GPUs; a machine's processor is one device, however many cores it has."""
-        device = self.run.result.device
-        return max(device.count, 1) if device.kind == "cuda" else 1
 
     @cached_property
     def machine(self) -> str:
@@ -249,13 +235,20 @@ class Setting:
         """The batch of most of its runs."""
         return Counter(trial.batch_size for trial in self.trials).most_common(1)[0][0]
 
+    @property
+    def methods(self) -> list[str]:
+        return sorted({trial.method for trial in self.trials}, key=order)
+
+    def at_its_budget(self) -> dict[str, tuple[Trial, ...]]:
+        """For each method its runs with the paper's knobs at the setting's main budget; empty where it has none."""
+        steps, batch_size = self.budget()
+        return {method: self.select(method, steps=steps, batch_size=batch_size) for method in self.methods}
+
     def budget(self, methods: Iterable[str] = ()) -> tuple[int, int]:
         """Steps and batch at which most of `methods` (all of them by default), then most runs, were trained."""
-        wanted = set(methods) or {trial.method for trial in self.trials}
-        groups: dict[tuple[int, int], list[Trial]] = defaultdict(list)
-        for trial in self.trials:
-            if trial.method in wanted:
-                groups[trial.steps, trial.batch_size].append(trial)
+        wanted = set(methods) or set(self.methods)
+        own = [trial for trial in self.trials if trial.method in wanted]
+        groups = grouped(own, lambda trial: (trial.steps, trial.batch_size))
         if not groups:
             return self.trials[0].steps, self.batch_size
         return max(groups, key=lambda key: (len({t.method for t in groups[key]}), len(groups[key]), -key[0], -key[1]))
@@ -293,6 +286,15 @@ class Setting:
             if trial.method == method and knob in trial.knobs
         }
         return sorted(values.values(), key=lambda value: (isinstance(value, str), value))
+
+
+def knob_differences(method: str, knobs: Mapping[str, Any]) -> dict[str, str]:
+    """A phrase for each knob that has not the value its paper prints."""
+    return {
+        name: f"{name} {knobs[name]} instead of {printed}"
+        for name, printed in about(method).printed_knobs.items()
+        if name in knobs and knobs[name] != printed
+    }
 
 
 def has_knobs(method: str, knobs: Mapping[str, Any], chosen: Mapping[str, Any] | None = None) -> bool:
@@ -377,7 +379,7 @@ def _scale(trial: Trial) -> Scale:
 
 def _title(trial: Trial) -> str:
     protocol = trial.run.config["protocol"]
-    data = re.split(r"[\\/]", trial.run.manifest.data.name)[-1][:LONGEST_NAME]
+    data = re.split(r"[\\/]", trial.run.manifest.data.name)[-1][:LONGEST_NAME]  # of a run on Windows too
     parts = [data, f"size {trial.run.result.size}"]
     parts += [str(protocol[key]) for key in ("precision", "pipeline") if key in protocol]
     return ", ".join(parts)

@@ -9,8 +9,9 @@ from harness.records.schema import write_record
 from harness.records.store import Run
 from harness.system.errors import DataError
 
-RECORDS = ("config.yaml", "manifest.json", "metrics.jsonl", "events.jsonl", "result.json", "evaluations")
-PICTURE = Path("samples") / "grid.png"
+RECORDS = (
+    "config.yaml", "manifest.json", "metrics.jsonl", "events.jsonl", "result.json", "evaluations", "samples/grid.png",
+)  # fmt: skip
 RUNS = "runs"
 
 
@@ -43,18 +44,16 @@ def copy_records(run: Path, archive: Path) -> Path:
     target = archive / run.parent.name / run.name
     if target.resolve() == run:
         return target
-    for path in (run / name for name in (*RECORDS, PICTURE.parent, PICTURE)):
-        if link := next(filter(Path.is_symlink, [path, *(path.rglob("*") if path.name in RECORDS else ())]), None):
-            raise DataError(f"{link} is a link, and records are copied from the run folder alone. Put the file there.")
+    inside = [part for name in RECORDS for part in (run / name, *(run / name).rglob("*"))]
+    for link in filter(Path.is_symlink, [run / "samples", *inside]):
+        raise DataError(f"{link} is a link, and records are copied from the run folder alone. Put the file there.")
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for name in RECORDS:
         source = run / name
         if source.is_dir():
             shutil.copytree(source, target / name, ignore=shutil.ignore_patterns(".*"))
-        elif source.exists():
+        elif source.is_file():
+            (target / name).parent.mkdir(exist_ok=True)
             shutil.copy2(source, target / name)
-    if (run / PICTURE).is_file():
-        (target / PICTURE).parent.mkdir()
-        shutil.copy2(run / PICTURE, target / PICTURE)
     return target

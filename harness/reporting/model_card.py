@@ -20,7 +20,6 @@ from harness.records.trials import settings
 from harness.reporting.pages.render import render as rendered
 from harness.reporting.tables.paper_tables import HOW_TO_READ, tables
 from harness.reporting.tables.table import Table
-from harness.system.errors import UsageError
 
 NOT_RECORDED = "not recorded"
 TASK = "class-conditional-image-generation"
@@ -53,6 +52,9 @@ def render(record: Export, config: Mapping[str, Any], shapes: Shapes, run: Run |
     `run` is the finished run that it is the last step of: its tables say how far the paper's numbers were met.
     """
     beside, not_beside = _agreement(record, run)
+    compared = departures(config, record.manifest.command if record.manifest else "")
+    unknown = f"{NOT_RECORDED}: this version has no recipe of that name."
+    differing = ", ".join(departure.short for departure in compared.differing) or "none."
     context = {
         "record": record,
         "config": config,
@@ -67,8 +69,8 @@ def render(record: Export, config: Mapping[str, Any], shapes: Shapes, run: Run |
         "weights": _weights(shapes),
         "limits": _by_data(LIMITS, record),
         "data_note": _data_note(record),
-        "departures": _departures(record, config),
-        "repeats": _repeats(config),
+        "departures": unknown if compared.recipe is None else differing,
+        "repeats": compared.recipe and load_recipe(compared.recipe).repeats,
         "beside": beside,
         "not_beside": not_beside,
         "how_to_read": HOW_TO_READ,
@@ -132,20 +134,6 @@ def _by_data(notes: Mapping[str, str], record: Export) -> str:
     """The note for the training data, by the beginning of its name; empty where there is none."""
     name = record.manifest.data.name.lower() if record.manifest else ""
     return next((note for beginning, note in notes.items() if name.startswith(beginning)), "")
-
-
-def _departures(record: Export, config: Mapping[str, Any]) -> str:
-    found = departures(config, record.manifest.command if record.manifest else "")
-    if found.recipe is None:
-        return f"{NOT_RECORDED}: this version has no recipe of that name."
-    return ", ".join(departure.short for departure in found.differing) or "none."
-
-
-def _repeats(config: Mapping[str, Any]) -> str | None:
-    try:
-        return load_recipe(str(config["recipe"])).repeats
-    except UsageError:
-        return None
 
 
 def _agreement(record: Export, run: Run | None) -> tuple[list[Table], str]:

@@ -21,12 +21,13 @@ from harness.records.store import LeftOut
 from harness.records.trials import metric_title
 from harness.reporting import figures
 from harness.reporting.archive import keep
-from harness.reporting.drawing.sheet import Drawing, writing
+from harness.reporting.drawing.sheet import Drawing
 from harness.reporting.figures.speed_quality import Group, groups, trials_of
 from harness.reporting.pages.render import render
 from harness.reporting.tables import paper_tables, run_tables, table
-from harness.reporting.tables.table import Table, count, frame_of
+from harness.reporting.tables.table import Table, count, frame_of, writing
 from harness.system.errors import DataError, UsageError
+from harness.system.groups import grouped
 
 FORMATS = ("md", "html")
 CLAIMS = "claims.json"
@@ -150,9 +151,7 @@ def compose(
 
 def verdicts(judgements: Sequence[Judgement]) -> dict[str, Any]:
     """The judgements in a row, and grouped by claim: a claim may be judged in several settings."""
-    by_claim: dict[str, list[Judgement]] = {}
-    for judgement in judgements:
-        by_claim.setdefault(judgement.claim, []).append(judgement)
+    by_claim = grouped(judgements, lambda judgement: judgement.claim)
     idle = [found for found in by_claim.values() if all(each.verdict == NOT_TESTED for each in found)]
     return {
         "judgements": judgements,

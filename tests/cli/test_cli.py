@@ -9,30 +9,6 @@ from command_line import QUICK_EVALUATION, SMALL, harness, invoke
 from harness.records.schema import Result, read_record
 
 
-@pytest.mark.parametrize(
-    ("arguments", "exit_code", "says"),
-    [
-        (["run", "sdit-tiny"], 2, "Did you mean sddit-tiny"),
-        (["run", "dit-tiny", "--steps", "-5"], 2, "steps is '-5'; it must be a whole number of at least 1"),
-        (["run", "sddit-tiny", "--set", "mask_ratio=1.5"], 2, "mask_ratio is 1.5; it must be less than 1"),
-        (["run", "dit-tiny", "--data", "digit"], 2, "Did you mean digits"),
-        (["run", "dit-tiny", "--set", "features=digit"], 2, "Did you mean digits"),
-        (["run"], 2, "name a recipe"),
-        (["run", "--config", "absent.yaml"], 4, "absent.yaml cannot be read"),
-        (["run", "dit-tiny", "--out", "/dev/null/runs"], 4, "cannot be written"),
-        (["run", "dit-tiny", "--precision", "tf32"], 3, "this processor has no TF32"),
-        (["compare", "--figure", "33"], 2, "no figure is called '33'"),
-        (["compare"], 4, "harness demo"),
-        (["report", "nowhere"], 4, "nowhere"),
-    ],
-)
-def test_a_wrong_command_says_what_why_and_what_to_do(arguments, exit_code, says, tmp_path):
-    done = invoke(*arguments, cwd=tmp_path)
-    assert (done.exit_code, done.stdout) == (exit_code, "")
-    assert says in done.stderr
-    assert list(tmp_path.rglob("*.json")) == []
-
-
 def test_a_run_prints_one_json_document_and_leaves_a_complete_folder(tmp_path):
     done = invoke("run", "dit-tiny", "--steps", "20", *SMALL, *QUICK_EVALUATION, "--json", cwd=tmp_path)
     assert done.exit_code == 0, done.stderr

@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import version
 
 import pytest
-from command_line import SMALL
+from command_line import SMALL, refused
 from command_line import invoke as harness
 
 # Something that happens while a module is read, long before a command begins.
@@ -65,13 +65,53 @@ main()
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_is_typed_wrongly_ends_with_2_and_one_line(arguments, says):
-    done = harness(*arguments)
-    assert done.exit_code == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert says in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert "│" not in done.stderr
+    stderr = refused(*arguments, exit_code=2, says=says)
+    assert stderr.startswith("error: ")
+    assert stderr.count("\n") == 1
+    assert "│" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "says"),
+    [
+        (["run", "sdit-tiny"], 2, "Did you mean sddit-tiny"),
+        (["run", "dit-tiny", "--steps", "-5"], 2, "steps is '-5'; it must be a whole number of at least 1"),
+        (["run", "sddit-tiny", "--set", "mask_ratio=1.5"], 2, "mask_ratio is 1.5; it must be less than 1"),
+        (["run", "dit-tiny", "--data", "digit"], 2, "Did you mean digits"),
+        (["run", "dit-tiny", "--set", "features=digit"], 2, "Did you mean digits"),
+        (["run"], 2, "name a recipe"),
+        (["run", "--config", "absent.yaml"], 4, "absent.yaml cannot be read"),
+        (["run", "dit-tiny", "--out", "/dev/null/runs"], 4, "cannot be written"),
+        (["run", "dit-tiny", "--precision", "tf32"], 3, "this processor has no TF32"),
+        (["compare", "--figure", "33"], 2, "no figure is called '33'"),
+        (["compare"], 4, "harness demo"),
+        (["report", "nowhere"], 4, "nowhere"),
+        (["bench", "sdit-tiny"], 2, "Did you mean sddit-tiny"),
+        (["bench", "dit-tiny", "--precision", "fp64"], 2, "precision is 'fp64'; it must be"),
+        (["bench", "dit-tiny", "--compile", "maybe"], 2, "--compile is 'maybe'; it must be on, off or auto"),
+        (["bench", "dit-tiny", "--window", "0"], 2, "--window is 0; it must be a number of seconds above 0"),
+        (["bench", "dit-tiny", "dit-tiny"], 2, "dit-tiny would be timed twice"),
+        (["bench", "dit-tiny", "--precision", "tf32"], 3, "this processor has no TF32"),
+        (["bench", "dit-tiny", "--set", "attention=cudnn"], 3, "torch has no such kernel"),
+        (["bench", "dit-tiny", *SMALL, "--out", "/dev/null/bench"], 4, "cannot write to /dev/null/bench"),
+        (["bench", "dit-tiny", "--batch", "100M"], 3, "--micro-batch"),
+        (["bench", "dit-tiny", "--official", "nowhere"], 2, "nowhere holds no DiT"),
+        (["published", "list", "--figure", "8"], 2, "--figure is '8'; it must be 3, 4, 5, 6 or 7."),
+        (["published", "list", "--table", "0"], 2, "--table is '0'; it must be 1, 2, 3 or 4."),
+        (["published", "list", "--method", "sdit"], 2, "Did you mean sddit"),
+        (["published", "list", "--figure", "3", "--table", "1"], 2, "give one of them"),
+        (["published", "list", "--csv", "--json"], 2, "give one of them"),
+        (["recipes", "show", "sdit-s"], 2, "no recipe is called 'sdit-s'. Did you mean sddit-s"),
+        (["recipes", "diff", "sdit-s", "dit-s"], 2, "no recipe is called 'sdit-s'. Did you mean sddit-s"),
+        (["recipes", "diff", "dit-s", "sdit-s"], 2, "no recipe is called 'sdit-s'. Did you mean sddit-s"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_done_is_told_with_its_exit_code_and_nothing_is_written(arguments, exit_code, says, tmp_path):
+    stderr = refused(*arguments, exit_code=exit_code, says=says, cwd=tmp_path)
+    assert "warming up" not in stderr or exit_code == 3  # memory and kernels are found out by a step
+    assert not list(tmp_path.rglob("*.json"))
+    assert not (tmp_path / "reports").exists()
 
 
 def test_no_arguments_show_the_help_on_stderr_and_end_with_2():
@@ -82,11 +122,10 @@ def test_no_arguments_show_the_help_on_stderr_and_end_with_2():
 
 
 def test_a_wrong_setting_names_the_nearest_and_where_all_are_and_not_all_of_them():
-    done = harness("run", "sddit-tiny", "--set", "mask_ration=0.3", "--dry-run")
-    assert done.exit_code == 2
-    assert "Did you mean mask_ratio" in done.stderr
-    assert "`harness recipes show sddit-tiny` lists all" in done.stderr
-    assert len(done.stderr) < 250
+    asked = ["run", "sddit-tiny", "--set", "mask_ration=0.3", "--dry-run"]
+    stderr = refused(*asked, exit_code=2, says="Did you mean mask_ratio")
+    assert "`harness recipes show sddit-tiny` lists all" in stderr
+    assert len(stderr) < 250
 
 
 @pytest.mark.parametrize(

@@ -65,19 +65,3 @@ def test_json_and_csv_hold_every_column_of_every_row_and_missing_ones_can_be_ask
 def test_nothing_found_is_said_and_is_no_error():
     assert answer("--table", "1", "--missing").startswith("Nothing published fits")
     assert json.loads(answer("--table", "1", "--missing", "--json")) == {"published": []}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--figure", "8"], "--figure is '8'; it must be 3, 4, 5, 6 or 7."),
-        (["--table", "0"], "--table is '0'; it must be 1, 2, 3 or 4."),
-        (["--method", "sdit"], "Did you mean sddit"),
-        (["--figure", "3", "--table", "1"], "give one of them"),
-        (["--csv", "--json"], "give one of them"),
-    ],
-)
-def test_a_wrong_question_says_what_can_be_asked(arguments, says):
-    done = ask(*arguments)
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert says in done.stderr

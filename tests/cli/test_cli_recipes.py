@@ -114,13 +114,6 @@ def test_a_recipe_does_not_differ_from_itself():
     assert answer("diff", "dit-s", "dit-s") == f"0 settings differ, {len(set_by('dit-s'))} are equal.\n"
 
 
-@pytest.mark.parametrize("arguments", [("show", "sdit-s"), ("diff", "sdit-s", "dit-s"), ("diff", "dit-s", "sdit-s")])
-def test_an_unknown_name_ends_with_2_and_names_the_nearest(arguments):
-    done = ask(*arguments)
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert "no recipe is called 'sdit-s'. Did you mean sddit-s" in done.stderr
-
-
 @pytest.mark.slow
 def test_count_gives_the_papers_parameters_and_writes_what_compare_and_report_read(tmp_path):
     counted = json.loads(answer("count", "sddit-xl", "maskdit-xl", "--json", "--out", str(tmp_path / "counts.json")))

@@ -16,6 +16,7 @@ DOCUMENTS = ("config.yaml", "manifest.json", "metrics.jsonl", "events.jsonl", "r
 
 ask = partial(command_line.invoke, "runs")
 answer = partial(command_line.answer, "runs")
+refused = partial(command_line.refused, "runs")
 
 
 def listed(*roots: Path) -> dict[str, dict]:
@@ -171,9 +172,7 @@ def test_an_imported_checkpoint_is_a_run_of_its_own_state(tmp_path):
 
 def test_an_empty_folder_has_no_run_and_a_missing_one_is_an_error(tmp_path):
     assert answer("list", tmp_path).startswith("no run in")
-    done = ask("list", tmp_path / "gone")
-    assert (done.exit_code, done.stdout) == (4, "")
-    assert "gone does not exist" in done.stderr
+    refused("list", tmp_path / "gone", exit_code=4, says="gone does not exist")
 
 
 # show ---------------------------------------------------------------------------------------------------------------
@@ -278,26 +277,20 @@ def test_export_takes_every_run_that_the_parts_of_names_fit(runs, tmp_path):
     seeds = sorted(path.name for path in (runs / "dit-tiny").iterdir())
     assert sorted(run["run"].rpartition("/")[2] for run in two["runs"]) == seeds
     assert len(three["runs"]) + len(three["left_out"]) == 3
-    unknown = ask("export", "sdit-tiny", "--to", "csv", "--runs", runs, "--out", tmp_path / "curves")
-    assert (unknown.exit_code, "Did you mean" in unknown.stderr) == (2, True)
+    unknown = ["sdit-tiny", "--to", "csv", "--runs", runs, "--out", tmp_path / "curves"]
+    refused("export", *unknown, exit_code=2, says="Did you mean")
 
 
 def test_an_ambiguous_name_lists_the_runs_and_an_unknown_one_the_nearest(runs):
-    done = ask("show", "dit-tiny", "--runs", runs)
-    assert (done.exit_code, done.stdout) == (2, "")
     seeds = sorted(path.name for path in (runs / "dit-tiny").iterdir())
-    assert f"'dit-tiny' may be dit-tiny/{seeds[0]} or dit-tiny/{seeds[1]}." in done.stderr
-    done = ask("show", "sdit-tiny", "--runs", runs)
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert "Did you mean sweep/sddit-tiny/seed0-" in done.stderr
-    assert ask("show", "", "--runs", runs).exit_code == 2
+    several = f"'dit-tiny' may be dit-tiny/{seeds[0]} or dit-tiny/{seeds[1]}."
+    for said, says in (("dit-tiny", several), ("sdit-tiny", "Did you mean sweep/sddit-tiny/seed0-"), ("", "no run")):
+        refused("show", said, "--runs", runs, exit_code=2, says=says)
 
 
 def test_a_folder_that_is_no_run_cannot_be_shown(runs):
     for path, says in ((runs, "lie below it: name one"), (runs / "notes", "not a run"), (runs / "other", "not a run")):
-        done = ask("show", path, "--runs", runs)
-        assert (done.exit_code, done.stdout) == (4, "")
-        assert says in done.stderr
+        refused("show", path, "--runs", runs, exit_code=4, says=says)
 
 
 # export -------------------------------------------------------------------------------------------------------------

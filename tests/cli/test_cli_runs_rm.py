@@ -95,10 +95,8 @@ def test_rm_keep_records_takes_weights_and_images_and_no_record(runs):
 
 def test_rm_refuses_a_run_that_may_be_running_unless_forced(runs):
     running = unfinished(runs, "mdt", quiet=False, seed=3)
-    done = ask("rm", running, "--runs", runs, "--yes")
-    assert done.exit_code == 2
-    assert "may be running" in done.stderr
-    assert "--force" in done.stderr
+    said = command_line.refused("runs", "rm", running, "--runs", runs, "--yes", exit_code=2, says="may be running")
+    assert "--force" in said
     assert running.exists()
     quieted(running)
     (running / "checkpoints/step-000000040/state.json").write_text("{}")  # anything in it that was just written

@@ -26,7 +26,6 @@ WRONG = [
     ["bench", "dit-tiny", "--set", "depth=0"],
     ["bench", "dit-tiny", "--data", "nowhere"],
 ]
-FIGURES = "from harness.reporting import figures, report; from harness.reporting.figures import speed_quality; "
 
 
 def imported(code: str, names: tuple[str, ...], cwd) -> list[str]:
@@ -50,11 +49,6 @@ def test_help_and_looking_at_runs_import_nothing_heavy(commands, heavy, tmp_path
 def test_a_wrong_setting_or_data_set_is_refused_before_torch_is_imported(command, tmp_path):
     code = f"{INVOKE.format(command)}assert done.exit_code == 2, done.output"
     assert imported(code, ("torch", "numpy"), tmp_path) == "[]"
-
-
-def test_figures_and_reports_never_import_torch(tmp_path):
-    code = FIGURES + "from harness.papers import published; import harness"
-    assert imported(code, ("torch", "sklearn", "torch_fidelity"), tmp_path) == "[]"
 
 
 def test_importing_the_package_imports_nothing_heavy(tmp_path):

@@ -1,4 +1,4 @@
-"""Files of which users reported that they were taken, or refused with the wrong words; each is made anew here."""
+"""Files that users reported: the command accepted them, or its message named the wrong cause."""
 
 import numpy as np
 import pytest

@@ -213,7 +213,7 @@ def test_two_runs_of_one_name_are_refused_before_one_replaces_the_other(tmp_path
         history.read_all(folders)
 
 
-# The other trackers, whose packages record here what they are told --------------------------------------------------
+# wandb and trackio: stand-ins for their packages, which record what they are called with ---------------------------
 
 
 class FakeRun:

@@ -235,7 +235,8 @@ from harness.reporting import report
 from harness.reporting.figures import comparison
 comparison.compare([Path({str(four_methods)!r})], "all", Path({str(tmp_path / "out")!r}))
 report.write([Path({str(four_methods)!r})], Path({str(tmp_path / "out")!r}))
-heavy = sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "torchvision"))
+packages = ("torch", "torchvision", "torch_fidelity", "sklearn")
+heavy = sorted(name for name in sys.modules if name.split(".")[0] in packages)
 heavy += sorted(name for name in sys.modules if name.startswith("baselines."))  # the empty package is no baseline
 assert not heavy, heavy
 assert "matplotlib.pyplot" not in sys.modules

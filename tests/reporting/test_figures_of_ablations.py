@@ -98,7 +98,7 @@ def test_published_points_are_joined_only_where_one_source_prints_one_run(alone,
 
 @pytest.mark.parametrize(("number", "x"), [("4", "step"), ("5", "mask_ratio"), ("6", "teacher_sigma")])
 def test_every_row_of_the_csv_is_drawn(swept, number, x):
-    """test_figures.py shows the converse."""
+    """test_figures.py tests that whatever is drawn is a row of the CSV."""
     drawn = every_line(swept[number].figure)
     for row in swept[number].rows:
         label = f"{row['panel']}/{row['label']}"

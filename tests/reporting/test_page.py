@@ -260,7 +260,6 @@ def test_the_markdown_has_the_headings_in_order_and_names_the_files_of_a_figure(
     ]
     assert "![Distance: Fig. 4: convergence](figure4.png)" in text
     assert "[CSV](figure4.csv)" in text
-    assert "[CSV](figure4.csv)" in text
     assert [t.type for t in tokens(text)].count("table_open") == 4  # verdicts and those of the sections
 
 

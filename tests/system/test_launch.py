@@ -30,13 +30,12 @@ from harness.system import errors
 from harness.system.processes import launch, signals
 rank, folder = int(os.environ["RANK"]), Path(sys.argv[1])
 
-@answering(when_stopped=AGAIN)
 def work():
 {body}
 
 (folder / f"pid{{rank}}").write_text(str(os.getpid()))
 try:
-    work()
+    answering(work, AGAIN)()
 except typer.Exit as exit:
     sys.exit(exit.exit_code)
 """

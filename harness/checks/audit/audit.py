@@ -1,14 +1,14 @@
 """The audit of many runs: every check on every run, as one document."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import harness
 from harness.checks.audit import clock, evaluated, files, identity, machine, privacy
 from harness.checks.finding import FAILURE, NOT_KEPT, Finding
-from harness.records.finding import MAKE_ONE, found_below, name_below
+from harness.records.finding import MAKE_ONE, found_in
 from harness.records.folders.departures import UNSAID
 from harness.records.folders.inspection import plain
 from harness.records.run_folder import RunFolder
@@ -47,15 +47,15 @@ def audit(roots: Iterable[Path]) -> dict[str, Any]:
     Raises DataError for a root that does not exist, and where there is no run.
     """
     roots = [Path(root) for root in roots]
-    folders, left_out = _folders(roots)
-    if not folders:
+    found = found_in(roots)
+    runs = [RunFolder(folder, name) for folder, name, reason in found if not reason]
+    if not runs:
         raise DataError(f"no run in {', '.join(map(str, roots))}. {MAKE_ONE}")
-    runs = [RunFolder(folder, name) for folder, name in folders.items()]
     seeds = identity.seeds(runs)
     audited = []
     for run in runs:
-        found = {name: check(run) for name, (_, check) in CHECKS.items()}
-        audited.append(_document(run, found | {"seeds": seeds[run.folder]}))
+        findings = {name: check(run) for name, (_, check) in CHECKS.items()}
+        audited.append(_document(run, findings | {"seeds": seeds[run.folder]}))
     verdicts = Counter(run["verdict"] for run in audited)
     return plain(
         {
@@ -65,24 +65,9 @@ def audit(roots: Iterable[Path]) -> dict[str, Any]:
             "verdicts": {name: verdicts[name] for name in VERDICTS},
             "checks": WHAT,
             "runs": audited,
-            "left_out": left_out,
+            "left_out": [{"folder": name, "reason": reason} for _, name, reason in found if reason],
         }
     )
-
-
-def _folders(roots: Sequence[Path]) -> tuple[dict[Path, str], list[dict[str, str]]]:
-    """Run folders with their names, each once although two roots may lead to it; and folders without one, with why."""
-    folders: dict[Path, str] = {}
-    left_out = []
-    seen: set[Path] = set()
-    for root in roots:
-        for folder, reason in found_below(root):
-            if reason:
-                left_out.append({"folder": name_below(root, folder), "reason": reason})
-            elif folder.resolve() not in seen:
-                seen.add(folder.resolve())
-                folders[folder] = name_below(root, folder)
-    return folders, left_out
 
 
 def _document(run: RunFolder, found: dict[str, Finding]) -> dict[str, Any]:

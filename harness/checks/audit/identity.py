@@ -1,7 +1,6 @@
 """Whether a run is what its documents say: they parse and agree, its id is its configuration's hash, its settings are
 the recipe's or were asked for, and its seed is its own."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from harness.recipes.naming import DIGEST_LENGTH, digest, identity
 from harness.records.finding import RUN_ID
 from harness.records.folders.departures import UNSAID, as_text
 from harness.records.run_folder import RunFolder
+from harness.system.groups import grouped
 
 NEEDED = ("config.yaml", "manifest.json", "metrics.jsonl", "events.jsonl")  # what a finished run has besides its result
 COMMAND_SETS = " --set "
@@ -146,9 +146,7 @@ def seeds(runs: Sequence[RunFolder]) -> dict[Path, Finding]:
     Two runs of one setting and seed are one sample counted twice. Two seeds with equal losses mean that the seed has
     no effect.
     """
-    settings: dict[str, list[RunFolder]] = defaultdict(list)
-    for run in runs:
-        settings[_setting_of(run) or ""].append(run)
+    settings = grouped(runs, lambda run: _setting_of(run) or "")
     unknown = not_kept("config.yaml or manifest.json cannot be read")
     found = {run.folder: unknown for run in settings.pop("", [])}
     return found | {run.folder: _seed(run, group) for group in settings.values() for run in group}

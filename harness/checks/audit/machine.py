@@ -1,12 +1,12 @@
 """What a run was carried out with: code, precision, packages, hardware."""
 
 import re
-import subprocess
 from functools import cache
 from pathlib import Path
 
 import harness
 from harness.checks.finding import Finding, judged, not_kept
+from harness.records.provenance import git
 from harness.records.run_folder import RunFolder
 
 COMMIT, HASH = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
@@ -35,13 +35,9 @@ def code(run: RunFolder) -> Finding:
 def _in_this_repository(commit: str) -> bool | None:
     """None where this is no checkout, or git is not there."""
     root = Path(harness.__file__).parent.parent
-    if not (root / ".git").exists():
+    if not (root / ".git").exists() or git(root, "rev-parse", "HEAD") is None:
         return None
-    command = ["git", "-C", str(root), "cat-file", "-e", f"{commit}^{{commit}}"]
-    try:
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except OSError:
-        return None
+    return git(root, "cat-file", "-e", f"{commit}^{{commit}}") is not None
 
 
 def environment(run: RunFolder) -> Finding:

@@ -1,11 +1,13 @@
 """What the doctor checks, in the order in which it is carried out and shown."""
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.checks.doctor import environment, folders, libraries, machine, processes, trials, weights
 from harness.checks.doctor.examination import Check
 from harness.checks.doctor.words import in_brief
+from harness.system.files import cache_folder
 
 if TYPE_CHECKING:
     from harness.system.settings import Known
@@ -33,8 +35,8 @@ def checks(nproc: int, known: "Known") -> list[Check]:
         Check(MACHINE, "torch", machine.torch_build),
         Check(MACHINE, "bfloat16", machine.bfloat16),
         Check(MACHINE, "GPU", machine.gpus),
-        Check(FOLDERS, "runs/", folders.runs),
-        Check(FOLDERS, "cache", folders.cache),
+        Check(FOLDERS, "runs/", partial(folders.look_at, Path("runs"), "Choose another folder with --out")),
+        Check(FOLDERS, "cache", partial(folders.look_at, cache_folder(), "Set HARNESS_CACHE to another folder")),
         Check(FOLDERS, "data", folders.data),
         Check(FOLDERS, "downloads", folders.downloads),
         Check(LIBRARIES, "torchvision", libraries.torchvision),

@@ -52,7 +52,8 @@ def packages() -> Finding:
     count = 0
     for requirement in map(Requirement, metadata.requires(PACKAGE) or []):
         of_an_extra = "extra" in str(requirement.marker or "")
-        if requirement.name == PACKAGE or not (of_an_extra or _applies(requirement)):
+        here = requirement.marker is None or requirement.marker.evaluate()  # whether this system needs the package
+        if requirement.name == PACKAGE or not (of_an_extra or here):
             continue
         found = _installed(requirement.name)
         if found is None and of_an_extra:
@@ -65,11 +66,6 @@ def packages() -> Finding:
         return ok(f"all {count} are there and in range")
     advice = " ".join(f'"{requirement.name}{requirement.specifier}"' for requirement in bad)
     return (failure if required else warning)("; ".join(map(_problem, bad)), f"Run: pip install {advice}")
-
-
-def _applies(requirement: "Requirement") -> bool:
-    """Whether this system needs the package."""
-    return requirement.marker is None or requirement.marker.evaluate()
 
 
 def _installed(name: str) -> str | None:

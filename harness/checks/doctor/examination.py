@@ -5,7 +5,7 @@ import faulthandler
 import io
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from harness.checks.doctor.words import in_brief, private
@@ -29,15 +29,15 @@ def examine(
 ) -> dict[str, Any]:
     """The document of `harness doctor --json`: the finding of each check, and how many there are of each status.
 
-    `begins` is called before each check. Never raises for what a check raises. A check that kills the process shows
-    where it was.
+    `begins` is called before each check. Never raises for what a check raises, and shows nothing that a library prints.
+    A check that kills the process shows where it was.
     """
     started, rows = time.monotonic(), []
     faulthandler.enable(sys.__stderr__ or 2)
     for check in checks:
         if time.monotonic() - started < limit_seconds:
             begins(check)
-            with _silent():
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 finding = answer(check)
         else:
             finding = warning(f"not looked at: the checks before it took {limit_seconds:g} s", SLOW)
@@ -46,13 +46,6 @@ def examine(
     counts: dict[str, Any] = {name: sum(row["status"] == name for row in rows) for name in (OK, WARNING, FAILURE)}
     seconds = round(time.monotonic() - started, 1)
     return {"schema_version": SCHEMA_VERSION, "checks": rows, "summary": counts | {"seconds": seconds}}
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """What libraries print in this block is not shown."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
 
 
 def answer(check: Check) -> Finding:

@@ -13,18 +13,6 @@ FULL, SCARCE = 200 * MIB, 5 * GIB  # free; the weights of Inception and one VAE 
 MANY_FILES = 1_000  # inodes
 
 
-def runs() -> Finding:
-    """runs/ of the current folder."""
-    return look_at(Path("runs"), "Choose another folder with --out")
-
-
-def cache() -> Finding:
-    """Where downloads and features are kept."""
-    from harness.system.files import cache_folder
-
-    return look_at(cache_folder(), "Set HARNESS_CACHE to another folder")
-
-
 def data() -> Finding:
     """Where data sets and references are looked for by name. Only `harness data` and the user write there."""
     from harness.data.sources import data_folder

@@ -87,7 +87,7 @@ def open_files() -> Finding:
 
 
 def allocator() -> Finding:
-    """Whether commands keep the memory that they free, found by doing as they do."""
+    """Whether commands keep the memory that they free: we set the allocator as they do, and look at its state."""
     from harness.system import allocator
 
     allocator.keep_freed_memory()

@@ -25,23 +25,20 @@ CONTINUES = "The same command continues from the last checkpoint, or starts wher
 CONTINUES_IT = "The same command continues it."
 
 
-def answering(*, when_stopped: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A decorator that ends a command with its error's exit code and a line: what is wrong, why, and what to do.
+def answering(command: Callable[..., None], when_stopped: str) -> Callable[..., None]:
+    """The command, which ends with its error's exit code and a line: what is wrong, why, and what to do.
 
     `when_stopped` says what to do after a signal has ended the command.
     """
 
-    def decorated(command: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(command)
-        def wrapped(*args: Any, **kwargs: Any) -> None:
-            from harness.system.processes.signals import preemption_raises
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        from harness.system.processes.signals import preemption_raises
 
-            with ending(when_stopped), preemption_raises(when_stopped):
-                command(*args, **kwargs)
+        with ending(when_stopped), preemption_raises(when_stopped):
+            command(*args, **kwargs)
 
-        return wrapped
-
-    return decorated
+    return wrapped
 
 
 @contextmanager
@@ -103,7 +100,7 @@ def show(document: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any
 
 
 def live() -> bool:
-    """Whether stderr is a terminal that lines can be drawn anew on, and somebody watches it."""
+    """Whether stderr is a terminal that can redraw its lines, and this is no job of a CI server."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
 
 

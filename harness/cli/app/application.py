@@ -120,7 +120,7 @@ def _in_our_words(run: Callable[[], Any]) -> Any:
 
 
 def _nothing_more() -> None:
-    """Of a group: its switches note themselves."""
+    """A group does nothing itself: its switches set `state`."""
 
 
 class App(typer.Typer):
@@ -150,7 +150,7 @@ class App(typer.Typer):
             register = super(App, self).command(
                 name, cls=Command, help=help, short_help=f"{first}.", epilog=epilog, **options
             )
-            register(with_switches(answer.answering(when_stopped=when_stopped)(function)))
+            register(with_switches(answer.answering(function, when_stopped)))
             return function
 
         return decorate

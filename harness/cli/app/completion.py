@@ -1,7 +1,6 @@
 """Names that Typer's shell completion offers: recipes, runs, settings and choices. Nothing here imports torch.
 
-Where nothing is offered, the shell offers files. So does a completion that fails: what it printed would land in the
-middle of what is being typed.
+Where nothing is offered, the shell offers files. A completion that fails offers nothing and prints nothing.
 """
 
 import functools
@@ -30,7 +29,7 @@ def quietly(complete: Callable[..., Found]) -> Callable[..., Found]:
         try:
             with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
                 return complete(**given)
-        except Exception:  # see above
+        except Exception:  # an error message would land in the line that is being typed
             return []
 
     return wrapped

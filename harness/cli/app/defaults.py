@@ -14,7 +14,7 @@ from harness.cli.app.state import state
 from harness.system import settings
 from harness.system.errors import UsageError
 
-UNSET = ("help", "quiet", "debug", "no_settings")  # said anew with each command
+UNSET = ("help", "quiet", "debug", "no_settings")  # switches, which settings cannot set
 NO_SETTINGS = "HARNESS_NO_SETTINGS"  # set for the commands that a command starts: it passes them every option
 
 
@@ -25,8 +25,9 @@ def apply(ctx: Any) -> None:
     for key, folder in found.folders.items():
         state.set_variable(settings.FOLDERS[key], str(folder.value))
     ctx.default_map = {}
+    name = ctx.command_path.removeprefix(ctx.find_root().command_path).strip()  # "runs list"
     for option in options_of(ctx.command):
-        chosen = found.options.get(name_of(ctx), {}).get(key_of(option))
+        chosen = found.options.get(name, {}).get(key_of(option))
         if chosen is not None:
             # As text, which Typer checks and converts as if it were typed.
             ctx.default_map[option.name] = chosen.value if option.multiple else str(chosen.value)
@@ -135,8 +136,3 @@ def flag_of(option: Any) -> str:
 def key_of(option: Any) -> str:
     """What an option is called in a settings file: no_eval for --no-eval."""
     return flag_of(option).removeprefix("--").replace("-", "_")
-
-
-def name_of(ctx: Any) -> str:
-    """The command's name without the program's: "runs list"."""
-    return ctx.command_path.removeprefix(ctx.find_root().command_path).strip()

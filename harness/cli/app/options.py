@@ -40,7 +40,7 @@ def option(
 
 
 def argument(help: str, value: str, complete: Callable[..., Any] | None = None) -> Any:
-    """typer.Argument likewise."""
+    """typer.Argument in few words: its help, its name in the help text, and what completes it."""
     return typer.Argument(metavar=value, help=help, autocompletion=complete)
 
 

@@ -46,7 +46,7 @@ def is_a_job(ctx: typer.Context, launcher: str, print_sbatch: bool) -> bool:
 def start_all(nproc: int | None) -> None:
     """Carry this command out in `nproc` processes and end with their exit code; nothing in one of them, or for None.
 
-    They read the same settings as this one, and --nproc among them says nothing to one of several.
+    The processes read the same settings as this one. A --nproc that is set there does not start further processes.
     """
     from harness.system.processes import launch
 

@@ -7,7 +7,7 @@ from harness.system.settings import Settings, Value
 
 
 class State:
-    """One for the program: it carries out one command. `reset` begins, and `restore` ends, each of them."""
+    """There is one for the whole program. `reset` is called before each command, and `restore` after it."""
 
     def __init__(self) -> None:
         self._before: dict[str, str | None] = {}

@@ -4,14 +4,13 @@ harness.records.store finds the finished runs for figures and tables. This modul
 """
 
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.records.finding import RUN_ID, found_below, name_below
+from harness.records.finding import RUN_ID, found_in
 from harness.records.looks import FINAL, measured_title
 from harness.records.run_folder import DANGLING, NO_FILE, RECORDS, RunFolder, as_time, reason_of
 from harness.records.schema import EXPORT_RECORD, Export, Import
@@ -54,14 +53,11 @@ def survey(roots: Iterable[Path]) -> list[Entry]:
 
     Raises DataError for a root that does not exist or is a file.
     """
-    entries: dict[str, Entry] = {}
-    for root in map(Path, roots):
-        for folder, reason in found_below(root):
-            place = os.path.abspath(folder) if reason else os.path.realpath(folder)  # a link is not its target
-            if place not in entries:
-                name = name_below(root, folder)
-                entries[place] = Entry(folder, name, "foreign", reason) if reason else entry_of(folder, name)
-    return sorted(entries.values(), key=lambda entry: (entry.name.rpartition("/")[0], entry.seed or 0, entry.name))
+    entries = [
+        Entry(folder, name, "foreign", reason) if reason else entry_of(folder, name)
+        for folder, name, reason in found_in(roots)
+    ]
+    return sorted(entries, key=lambda entry: (entry.name.rpartition("/")[0], entry.seed or 0, entry.name))
 
 
 def entry_of(folder: Path, name: str = "") -> Entry:

@@ -1,7 +1,8 @@
 """Axes with few, plain ticks: numbers as people write them, on logarithmic axes too, and times in a fitting unit."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import Literal
 
 from matplotlib.axes import Axes
@@ -35,24 +36,25 @@ def unit_of_time(longest_hours: float) -> tuple[str, float]:
 def fit(
     axes: Axes,
     side: Literal["x", "y"],
-    values: Sequence[tuple[float, float | None]],
+    values: Sequence[float],
+    spreads: Iterable[float | None] = (),
     *,
     log: bool | None = None,
     most: int = MOST_TICKS,
     room: float = 0.1,
 ) -> None:
-    """Scale one side of the axes to `values`, each with its spread; logarithmic by itself where they span a lot.
+    """Scale one side of the axes to `values` and their `spreads`; logarithmic by itself where they span a lot.
 
     A spread that reaches to zero or below does not stretch a logarithmic axis: the bar runs out of the axes there.
     """
-    means = [value for value, _ in values]
     if log is None:
-        log = min(means) > 0 and max(means) / min(means) > WIDE
+        log = min(values) > 0 and max(values) / min(values) > WIDE
+    reaches = [(value, sd or 0) for value, sd in zip_longest(values, spreads)]
     axis = axes.xaxis if side == "x" else axes.yaxis
-    high = max(value + (sd or 0) for value, sd in values)
-    low = min(value - (sd or 0) for value, sd in values)
+    high = max(value + reach for value, reach in reaches)
+    low = min(value - reach for value, reach in reaches)
     if log:
-        low = max(low, min(means) / 2)
+        low = max(low, min(values) / 2)
         factor = max(high / low, 1.1) ** room
         ends = (low / factor, high * factor)
         (axes.set_xscale if side == "x" else axes.set_yscale)("log")

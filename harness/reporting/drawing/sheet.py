@@ -17,7 +17,6 @@ from typing import Any
 import matplotlib.style
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import GridSpec
@@ -25,7 +24,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox
 
 from harness.records.schema import write_atomically
-from harness.system.errors import DataError
+from harness.reporting.tables.table import count, frame_of, writing
 
 WIDTH = 4.0  # inches. One column of a two-column page is 3.3 inches wide: the letters stay readable at that width.
 MOST_PANELS = 8  # in one figure: a reader can take in no more
@@ -50,12 +49,13 @@ Row = Mapping[str, Any]
 class Panel:
     """A titled part of a figure: its rows, how they are drawn on a grid of axes, and what a reader must know of them.
 
-    `draw` gets the axes row by row. The key above them shows every artist with a label, once.
+    `draw` gets the rows as a frame, then each of the axes, row by row. The key above them shows every artist with a
+    label, once.
     """
 
     title: str
     rows: Sequence[Row]
-    draw: Callable[[Sequence[Axes], pd.DataFrame], None]
+    draw: Callable[..., None]
     notes: Sequence[str] = ()
     grid: tuple[int, int] = (1, 1)  # rows and columns of axes
     height: float = 2.0  # inches, of each row of axes
@@ -94,11 +94,6 @@ def title_of(text: str, letters: int) -> str:
     return next(filled for n in range(1, letters + 1) if (filled := lines_of(text, n)).count("\n") <= lines)
 
 
-def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
-    """The rows as they are: whole numbers stay whole, and None is None."""
-    return pd.DataFrame(rows, dtype=object)
-
-
 def drawing(
     name: str,
     title: str,
@@ -116,7 +111,7 @@ def drawing(
     rows = [row for panel in panels for row in panel.rows] if rows is None else rows
     more, panels = len(panels) - MOST_PANELS, panels[:MOST_PANELS]
     if more > 0:
-        these = "1 more panel" if more == 1 else f"{more} more panels"
+        these = count(more, "more panel")
         notes = [*notes, f"Not drawn but in the CSV: {these}. Name fewer runs to see others."]
     with style():
         layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05, rect=(0, 0, 0.98, 0.995))
@@ -133,10 +128,11 @@ def drawing(
         figure.set_size_inches(WIDTH, height)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # every file shows the same layout
-        for part in figure.subfigs:  # the last digits that the solver finds are not always the same
+        for part in figure.subfigs:  # rounded, since the layout's last digits differ from time to time
             part.bbox_relative.set_points(np.round(part.bbox_relative.get_points(), 6))
         for axes in figure.axes:
             axes.set_position(Bbox(np.round(axes.get_position(original=True).get_points(), 6)))
+    alternative = alternative if panels else "Nothing measured yet"
     every_note = dict.fromkeys([*(note for panel in panels for note in panel.notes), *notes])
     return Drawing(name, title, alternative, figure, frame_of(rows), tuple(every_note), details or {})
 
@@ -145,7 +141,7 @@ def _draw(part: SubFigure, panel: Panel) -> float:
     """Draw a panel, and return the inches that it takes."""
     rows, columns = panel.grid
     grid = list(part.subplots(rows, columns, squeeze=False).flat)
-    panel.draw(grid, frame_of(panel.rows))
+    panel.draw(frame_of(panel.rows), *grid)
     artists: dict[str, Any] = {}
     for axes in grid:
         for artist, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -187,7 +183,6 @@ def save(drawing: Drawing, out: Path) -> list[Path]:
     """Write <name>.png, .svg and .csv into `out`, without dates or versions, and return their paths."""
     paths = [out / f"{drawing.name}.{kind}" for kind in ("png", "svg", "csv")]
     with writing(out), style():
-        out.mkdir(parents=True, exist_ok=True)
         drawing.figure.savefig(paths[0], metadata={"Software": None})
         drawing.figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
         write_atomically(paths[2], csv_of(drawing.frame))
@@ -201,20 +196,9 @@ def csv_of(frame: pd.DataFrame) -> str:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Matplotlib's defaults and ours; the settings a person keeps at home do not change the figures."""
+    """Matplotlib's defaults with our changes. A user's own matplotlibrc does not change the figures."""
     with (
         as_file(files("harness.reporting") / "drawing" / "harness.mplstyle") as path,
         matplotlib.style.context(["default", path]),
     ):
         yield
-
-
-@contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Turns a full or forbidden disk into an error that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"cannot write to {out}: {error.strerror or error}. Choose another folder with --out."
-        ) from None

@@ -1,8 +1,5 @@
 """Draws a bench as bars: PNG, SVG and the CSV behind them. The same record always gives the same bytes."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -17,16 +14,10 @@ from harness.reporting.drawing.sheet import (
     Row,
     drawing,
     lines_of,
-    save,
 )
 
 BAR = 0.36  # inches, the height of a bar and the space to the next
 NAME = 28  # letters in a line of a contender's name
-
-
-def write(bench: Bench, out: Path) -> list[Path]:
-    """Write bench.png, .svg and .csv into `out`, and return their paths."""
-    return save(make(bench), out)
 
 
 def make(bench: Bench) -> Drawing:
@@ -56,8 +47,7 @@ def _row(entry: Entry) -> Row:
     }
 
 
-def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
-    (axes,) = grid
+def _draw(frame: pd.DataFrame, axes: Axes) -> None:
     for place, row in enumerate(frame.itertuples()):
         speed = row.steps_per_sec
         spread = [[speed - row.steps_per_sec_lowest], [row.steps_per_sec_highest - speed]]

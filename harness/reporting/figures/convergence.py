@@ -12,7 +12,7 @@ from harness.claims.comparison import mdt_lite
 from harness.papers.sddit import numbers as published
 from harness.records import looks
 from harness.records.evidence import Evidence
-from harness.records.looks import Scalar, from_title, look, order
+from harness.records.looks import Scalar, from_title, look
 from harness.records.trials import PAPER_METRIC, VARIED, Setting, Spread, Trial, metric_title
 from harness.reporting.drawing.scales import fit, unit_of_time
 from harness.reporting.drawing.sheet import Drawing, Panel, drawing
@@ -68,11 +68,10 @@ def _published(spec: Spec) -> Panel:
     return Panel(f"(a) {said['title']}", rows, partial(_draw_published, spec=spec), notes)
 
 
-def _draw_published(grid: Sequence[Axes], frame: pd.DataFrame, *, spec: Spec) -> None:
-    (axes,) = grid
+def _draw_published(frame: pd.DataFrame, axes: Axes, *, spec: Spec) -> None:
     axes.set(xlabel="Training steps", ylabel="FID-50K (lower is better)")
-    fit(axes, "x", [(step, None) for step in frame["step"]], log=True)
-    fit(axes, "y", [(value, None) for value in frame["value"]], log=True)
+    fit(axes, "x", frame["step"], log=True)
+    fit(axes, "y", frame["value"], log=True)
     named = set()
     for (source, title), group in frame.groupby(["series", "label"], sort=False):
         method = group["method"].iloc[0]
@@ -106,7 +105,7 @@ def _arms(setting: Setting) -> Arms:
     steps_of_most, batch_size = setting.budget()[0], setting.batch_size
     leading: dict[str, Sequence[Trial]] = {}
     others: dict[str, Sequence[Trial]] = {}
-    for method in sorted({trial.method for trial in setting.trials}, key=order):
+    for method in setting.methods:
         own = [trial for trial in setting.trials if trial.method == method and trial.batch_size == batch_size]
         lengths = sorted({trial.steps for trial in own}, key=lambda steps: (abs(steps - steps_of_most), steps))
         groups = [setting.select(method, steps=steps, batch_size=batch_size) for steps in lengths]
@@ -174,9 +173,9 @@ def _hours(trials: Sequence[Trial], step: int) -> dict[str, float | None]:
     """Training time until `step`, and that of all devices together."""
     if not trials:
         return dict.fromkeys(TIMES)
-    hours = [(trial.seconds_at(step) or 0) / 3600 for trial in trials]
+    hours = [step / trial.speed / 3600 for trial in trials if trial.speed]  # each of them has one
     alone = Spread.of(hours)
-    together = Spread.of([time * trial.num_devices for time, trial in zip(hours, trials, strict=True)])
+    together = Spread.of([t * trial.run.result.device.num_devices for t, trial in zip(hours, trials, strict=True)])
     return dict(zip(TIMES, (alone.mean, alone.sd, together.mean, together.sd), strict=True))
 
 
@@ -202,7 +201,7 @@ def _notes(setting: Setting, arms: Arms, timed: Arms, model: str) -> Iterator[st
     yield from mdt_lite(arms)
 
 
-def _draw_measured(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
+def _draw_measured(frame: pd.DataFrame, *grid: Axes) -> None:
     hours = frame["device_hours"].dropna()
     unit, per_hour = unit_of_time(hours.max() if len(hours) else 1.0)
     xs = {
@@ -213,12 +212,12 @@ def _draw_measured(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
     }
     for i, (axes, (column, (label, factor))) in enumerate(zip(grid, xs.items(), strict=True)):
         axes.set(xlabel=label, ylabel="" if i % 2 else metric_title(frame["metric"].iloc[0]))
-        fit(axes, "y", list(zip(frame["value"], frame["value_sd"], strict=True)))
+        fit(axes, "y", frame["value"], frame["value_sd"])
         drawn = frame[frame[column].notna()]
         if drawn.empty:
             axes.text(0.5, 0.5, "no speeds", transform=axes.transAxes, ha="center")
             continue
-        fit(axes, "x", [(x * factor, None) for x in drawn[column]], log=True, most=4)
+        fit(axes, "x", drawn[column] * factor, log=True, most=4)
         methods = set()
         for name, line in drawn.groupby("label", sort=False):
             method = line["method"].iloc[0]
@@ -227,22 +226,12 @@ def _draw_measured(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
 
 
 def _draw_line(axes: Axes, line: pd.DataFrame, x: pd.Series, gid: str, thin: bool) -> None:
-    style = look(line["method"].iloc[0])
-    y, sd = line["value"], line["value_sd"]
-    dense = len(x) > MOST_MARKERS
+    method, y, sd = line["method"].iloc[0], line["value"], line["value_sd"]
+    dense, colour = len(x) > MOST_MARKERS, look(method).colour
     if dense:
-        shared.band(axes, x, y, sd, style.colour)
+        shared.band(axes, x, y, sd, colour)
     elif sd.notna().all():
-        axes.errorbar(x, y, list(sd), fmt="none", ecolor=style.colour, elinewidth=0.8, capsize=1.5)
-    axes.plot(
-        x,
-        y,
-        color=style.colour,
-        linewidth=0.7 if thin else 1.4,
-        marker=None if dense else style.marker,
-        markersize=2.6 if thin else 4.0,
-        markeredgewidth=0.8,
-        label=line["label"].iloc[0],
-        gid=gid,
-        clip_on=False,
-    )
+        axes.errorbar(x, y, list(sd), fmt="none", ecolor=colour, elinewidth=0.8, capsize=1.5)
+    form: dict[str, Any] = {"linewidth": 0.7, "markersize": 2.6} if thin else {"linewidth": 1.4, "markersize": 4.0}
+    form |= {"marker": None} if dense else {}
+    shared.marks(axes, x, y, method, markeredgewidth=0.8, label=line["label"].iloc[0], gid=gid, **form)

@@ -4,6 +4,7 @@ No image is drawn for it, so that it has no noise of a sampler. harness/evaluati
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from harness.records.evidence import Evidence
-from harness.records.looks import look, order
 from harness.records.trials import Setting, Spread, Trial
 from harness.reporting.drawing.scales import fit, short
 from harness.reporting.drawing.sheet import Drawing, Panel, Row, drawing
@@ -28,7 +28,7 @@ def make(evidence: Evidence) -> Drawing:
     methods = dict.fromkeys(row["label"] for panel in panels for row in panel.rows)
     notes = ["The band is one standard deviation over training seeds." if panels else _HOW]
     alternative = f"Error on held-out images and accuracy of linear probes of {', '.join(methods)}"
-    return drawing(NAME, TITLE, alternative if methods else "Nothing measured yet", panels, notes=notes)
+    return drawing(NAME, TITLE, alternative, panels, notes=notes)
 
 
 _HOW = (
@@ -39,19 +39,18 @@ _HOW = (
 
 def _panels(setting: Setting) -> Iterator[Panel]:
     steps, batch_size = setting.budget()
-    groups = []
-    for method in sorted({trial.method for trial in setting.trials}, key=order):
-        selected = setting.select(method, steps=steps, batch_size=batch_size)
-        if measured := [trial for trial in selected if trial.evaluation.denoiser is not None]:
-            groups.append(measured)
+    found = [[t for t in trials if t.evaluation.denoiser is not None] for trials in setting.at_its_budget().values()]
+    groups = [trials for trials in found if trials]
     where = f"{setting.title}, {steps} steps, batch {batch_size}"
     counted = shared.counted({shared.title_of_runs(trials): len(trials) for trials in groups})
     levels = [row for trials in groups for row in _levels(setting, trials)]
     if levels:
-        yield Panel(f"Denoiser's error by noise level: {where}", levels, _draw_levels, (_WEIGHTED, counted))
+        draw = partial(_draw_errors, x="sigma", label="sigma")
+        yield Panel(f"Denoiser's error by noise level: {where}", levels, draw, (_WEIGHTED, counted))
     training = [row for trials in groups for row in _training(setting, trials)]
     if training:
-        yield Panel(f"The same along training: {where}", training, _draw_training, (_FEWER,))
+        draw = partial(_draw_errors, x="step", label="Training steps")
+        yield Panel(f"The same along training: {where}", training, draw, (_FEWER,))
     for trials in groups:
         if rows := list(_probe(setting, trials)):
             title = f"Linear probe of {shared.title_of_runs(trials)}: {where}"
@@ -80,8 +79,7 @@ def _row(setting: Setting, trials: Sequence[Trial], kind: str, values: Sequence[
         "mean": spread.mean,
         "sd": spread.sd,
         "n": spread.n,
-        "seeds": " ".join(str(trial.seed) for trial in trials),
-        "runs": " ".join(trial.run.name for trial in trials),
+        **shared.behind(trials),
     }
 
 
@@ -112,32 +110,15 @@ def _probe(setting: Setting, trials: Sequence[Trial]) -> Iterator[Row]:
 # Panels ----------------------------------------------------------------------------------------------------------
 
 
-def _curves(axes: Axes, frame: pd.DataFrame, x: str) -> None:
+def _draw_errors(frame: pd.DataFrame, axes: Axes, *, x: str, label: str) -> None:
     for method, curve in frame.groupby("method", sort=False):
-        style = look(method)
-        axes.plot(
-            curve[x], curve["mean"], color=style.colour, linewidth=1.2, marker=style.marker, markersize=3.5,
-            markeredgewidth=0, label=curve["label"].iloc[0], gid=f"{method}/{x}", zorder=3,
-        )  # fmt: skip
-        shared.band(axes, curve[x], curve["mean"], curve["sd"], style.colour)
-    fit(axes, "x", [(value, None) for value in frame[x]])
-    fit(axes, "y", list(zip(frame["mean"], frame["sd"], strict=True)), room=0.05)
+        shared.curve(axes, curve[x], curve, gid=f"{method}/{x}")
+    axes.set(xlabel=label, ylabel="weighted error")
+    fit(axes, "x", frame[x])
+    fit(axes, "y", frame["mean"], frame["sd"], room=0.05)
 
 
-def _draw_levels(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
-    (axes,) = grid
-    _curves(axes, frame, "sigma")
-    axes.set(xlabel="sigma", ylabel="weighted error")
-
-
-def _draw_training(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
-    (axes,) = grid
-    _curves(axes, frame, "step")
-    axes.set(xlabel="Training steps", ylabel="weighted error")
-
-
-def _draw_probe(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
-    (axes,) = grid
+def _draw_probe(frame: pd.DataFrame, axes: Axes) -> None:
     blocks, sigmas = list(dict.fromkeys(frame["block"])), list(dict.fromkeys(frame["sigma"]))
     accuracy = frame["mean"].to_numpy(float).reshape(len(blocks), len(sigmas))
     low, high = accuracy.min(), accuracy.max()

@@ -1,11 +1,13 @@
-"""SD-DiT Fig. 5 and 6: a method's distance against one of its knobs, and results without a place on that axis as lines.
+"""SD-DiT Fig. 5 and 6: a method's distance against one of its knobs.
 
-The paper's figures.yaml names method and knob. The column `lowest` is empty in the row of a line.
+A result that has no number for that knob is a horizontal line, and its row has nothing in the column `lowest`. The
+paper's figures.yaml names method and knob.
 """
 
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -37,7 +39,8 @@ def make(evidence: Evidence, spec: Spec) -> Drawing:
         so_far = _so_far(evidence, spec)
         notes.append(shared.how_to_measure(spec["sweep"], spec["lacking"], evidence, so_far))
     alternative = spec["alternative"] + shared.kinds(panels)
-    return drawing(spec["name"], spec["title"], alternative, shared.lettered(panels), notes=notes)
+    lettered = [replace(panel, title=f"{shared.letter(i)} {panel.title}") for i, panel in enumerate(panels)]
+    return drawing(spec["name"], spec["title"], alternative, lettered, notes=notes)
 
 
 def _so_far(evidence: Evidence, spec: Spec) -> Iterator[str]:
@@ -105,7 +108,8 @@ def _measured(setting: Setting, spec: Spec) -> Panel | None:
     if None in held.values() or not numbers or len(found) < 2:
         return None
     best = _lowest_of(numbers)
-    title = shared.title_of(setting, budget) + "".join(f", {n.replace('_', ' ')} {v:g}" for n, v in held.items())
+    title = f"Measured: {setting.title}, {steps} steps, batch {batch_size}"
+    title += "".join(f", {name.replace('_', ' ')} {value:g}" for name, value in held.items())
     place = {"panel": f"measured-{setting.name}", "panel_title": title, "metric": setting.metric, **held}
     rows: list[Row] = [
         {**place, knob: value, **_measured_row(spec["label"], trials, lowest=value == best)}
@@ -175,17 +179,16 @@ def density(sigma: np.ndarray, said: Mapping[str, float]) -> np.ndarray:
     return np.exp(-(standard**2) / 2) / (said["deviation"] * math.sqrt(2 * math.pi))
 
 
-def _draw(grid: Sequence[Axes], frame: pd.DataFrame, *, spec: Spec) -> None:
+def _draw(frame: pd.DataFrame, axes: Axes, *, spec: Spec) -> None:
     """The points along the knob, joined where all were measured alike, and the lines with a band of one deviation."""
-    (axes,) = grid
     points, lines = frame[frame["lowest"].notna()], frame[frame["lowest"].isna()]
     axes.set(xlabel=spec["x_label"], ylabel=f"{metric_title(frame['metric'].iloc[0])} (lower is better)")
     if "x_range" in spec:
         axes.set(xlim=spec["x_range"])
     else:
         first, last = spec["x_ends"]
-        fit(axes, "x", [(first, None), (max(last, *points[spec["knob"]]), None)], log=True, room=0.02)
-    fit(axes, "y", list(zip(frame["value"], frame["value_sd"], strict=True)))
+        fit(axes, "x", [first, max(last, *points[spec["knob"]])], log=True, room=0.02)
+    fit(axes, "y", frame["value"], frame["value_sd"])
     for row in lines.itertuples():
         style, name = look(row.method), f"{row.panel}/{row.label}"
         if row.value_sd is not None:
@@ -210,24 +213,15 @@ def _draw(grid: Sequence[Axes], frame: pd.DataFrame, *, spec: Spec) -> None:
 
 def _draw_points(axes: Axes, points: pd.DataFrame, x: pd.Series) -> None:
     first = points.iloc[0]
-    style, measured = look(first["method"]), first["kind"] == "measured"
+    measured = first["kind"] == "measured"
     if points["value_sd"].notna().any():
-        sd = [value or 0 for value in points["value_sd"]]
-        axes.errorbar(x, points["value"], sd, fmt="none", ecolor=style.colour, elinewidth=1, zorder=3)
-    axes.plot(
-        x,
-        points["value"],
-        color=style.colour,
-        linestyle="-" if measured else "none",
-        linewidth=1,
-        marker=style.marker,
-        markersize=5.5,
-        markeredgewidth=1.2,
-        markerfacecolor=style.colour if measured else "white",
-        label=first["label"],
-        gid=f"{first['panel']}/{first['label']}",
-        clip_on=False,
-        zorder=4,
+        sd, colour = [value or 0 for value in points["value_sd"]], look(first["method"]).colour
+        axes.errorbar(x, points["value"], sd, fmt="none", ecolor=colour, elinewidth=1, zorder=3)
+    named = {"label": first["label"], "gid": f"{first['panel']}/{first['label']}"}
+    sizes = {"linewidth": 1, "markersize": 5.5, "markeredgewidth": 1.2}
+    line = "-" if measured else "none"
+    shared.marks(
+        axes, x, points["value"], first["method"], hollow=not measured, linestyle=line, **sizes, **named, zorder=4
     )
     ringed = points["lowest"] == True  # noqa: E712, the column is of objects
     axes.plot(

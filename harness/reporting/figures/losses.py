@@ -18,7 +18,7 @@ from harness.recipes.about import LossPart
 from harness.recipes.reading import about
 from harness.records.evidence import Evidence
 from harness.records.information import DISCRIMINATIVE, ln_k
-from harness.records.looks import look, order
+from harness.records.looks import look
 from harness.records.trials import Setting, Spread, Trial
 from harness.reporting.drawing.scales import fit, short
 from harness.reporting.drawing.sheet import DASHES, DOTS, NOTE_COLOUR, Drawing, Panel, Row, drawing
@@ -56,7 +56,7 @@ def make(evidence: Evidence) -> Drawing:
     notes = [*([SUBHEADING] if panels else []), *_remarks(evidence, sum(not found for found in made))]
     methods = dict.fromkeys(look(row["method"]).title for panel in panels for row in panel.rows)
     alternative = f"Training losses against steps for {', '.join(methods)}, each formulation on its own axes"
-    return drawing(NAME, TITLE, alternative if methods else "No training losses to show yet", panels, notes=notes)
+    return drawing(NAME, TITLE, alternative, panels, notes=notes)
 
 
 def _remarks(evidence: Evidence, silent: int) -> Iterator[str]:
@@ -83,8 +83,7 @@ def _panels(setting: Setting) -> list[Panel]:
     steps, batch_size = setting.budget()
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     notes = []
-    for method in sorted({trial.method for trial in setting.trials}, key=order):
-        trials = setting.select(method, steps=steps, batch_size=batch_size)
+    for method, trials in setting.at_its_budget().items():
         title = look(method).title
         if not trials:
             notes.append(f"{title}: no run with the paper's knobs at {steps} steps of batch {batch_size}.")
@@ -178,30 +177,16 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
         yield f"Dotted: ln K = {guess:.3f}, a uniform guess among K prototypes. Last points, of it: {ends}."
 
 
-def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
-    (axes,) = grid
+def _draw(frame: pd.DataFrame, axes: Axes) -> None:
     curves = frame.groupby(["method", "part"], sort=False)
     for number, ((method, part), curve) in enumerate(curves):
-        style, line = look(method), DASHES if _part(method, part).dashed else "-"
         every = max(1, len(curve) // MARKERS)
-        axes.plot(
-            curve["step"],
-            curve["mean"],
-            color=style.colour,
-            linestyle=line,
-            linewidth=1.2,
-            marker=style.marker if line == "-" else None,  # dashes distinguish the other curves
-            markersize=3.5,
-            markeredgewidth=0,
-            markevery=(number * every // len(curves), every),  # where curves coincide, the markers of both are seen
-            label=curve["label"].iloc[0],
-            gid=f"{method}/{part}",
-            zorder=3,
-        )
-        shared.band(axes, curve["step"], curve["mean"], curve["sd"], style.colour, zorder=2)
+        apart = (number * every // len(curves), every)  # where curves coincide, the markers of both are seen
+        dashed = {"linestyle": DASHES, "marker": None} if _part(method, part).dashed else {}
+        shared.curve(axes, curve["step"], curve, markevery=apart, gid=f"{method}/{part}", **dashed)
     axes.set(xlabel="Training steps", ylabel="loss", xlim=(0, frame["step"].max()))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: short(step)))
-    fit(axes, "y", list(zip(frame["mean"], frame["sd"], strict=True)), room=0.05)
+    fit(axes, "y", frame["mean"], frame["sd"], room=0.05)
     if axes.get_yscale() == "log":
         axes.set_ylabel("loss, log scale")
     else:

@@ -1,7 +1,6 @@
 """What several figures share: the columns of a value with its spread and source, their panels' titles, and notes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from string import ascii_lowercase
 from typing import Any
 
@@ -9,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from harness.records.evidence import Evidence
-from harness.records.looks import measured_title
+from harness.records.looks import look, measured_title
 from harness.records.trials import Setting, Spread, Trial
 from harness.reporting.drawing.sheet import Panel
 
@@ -21,12 +20,17 @@ def of_runs(trials: Sequence[Trial], values: Sequence[float]) -> dict[str, Any]:
         "value": spread.mean,
         "value_sd": spread.sd,
         "n": spread.n,
-        "seeds": " ".join(str(trial.seed) for trial in trials),
-        "runs": " ".join(trial.run.name for trial in trials),
+        **behind(trials),
         "source": "measured",
         "quality": "measured",
         "protocol": None,
     }
+
+
+def behind(trials: Iterable[Trial]) -> dict[str, str]:
+    """The columns that name the runs behind a value."""
+    trials = list(trials)
+    return {"seeds": " ".join(str(trial.seed) for trial in trials), "runs": " ".join(t.run.name for t in trials)}
 
 
 def of_paper(row: Any) -> dict[str, Any]:
@@ -51,10 +55,25 @@ def logged(trial: Trial, name: str) -> dict[int, float]:
     return found
 
 
+def marks(axes: Axes, x: Any, y: Any, method: str, *, hollow: bool = False, **more: Any) -> None:
+    """Markers of a method, joined unless `more` has no line style, in the method's colour; hollow where published."""
+    _, colour, marker = look(method)
+    filled = {"color": colour, "marker": marker, "markerfacecolor": "white" if hollow else colour}
+    axes.plot(x, y, **filled | {"clip_on": False} | more)
+
+
 def band(axes: Axes, x: pd.Series, mean: pd.Series, sd: pd.Series, colour: str, **more: Any) -> None:
     """One standard deviation around a curve; nothing where a point of it has none."""
     if sd.notna().all():
         axes.fill_between(list(x), list(mean - sd), list(mean + sd), color=colour, alpha=0.2, linewidth=0, **more)
+
+
+def curve(axes: Axes, x: pd.Series, line: pd.DataFrame, **more: Any) -> None:
+    """The means of a method with a band of one standard deviation, from the columns method, label, mean and sd."""
+    method, label, mean = line["method"].iloc[0], line["label"].iloc[0], line["mean"]
+    sizes = {"linewidth": 1.2, "markersize": 3.5, "markeredgewidth": 0}
+    marks(axes, x, mean, method, label=label, clip_on=True, zorder=3, **sizes | more)
+    band(axes, x, mean, line["sd"], look(method).colour, zorder=2)
 
 
 def title_of_runs(trials: Sequence[Trial]) -> str:
@@ -69,14 +88,6 @@ def paper_first(evidence: Evidence) -> list[Setting]:
 def letter(number: int) -> str:
     """What a panel is called: (a), (b), ... and (27), (28) after (z)."""
     return f"({ascii_lowercase[number]})" if number < len(ascii_lowercase) else f"({number + 1})"
-
-
-def lettered(panels: Sequence[Panel]) -> list[Panel]:
-    return [replace(panel, title=f"{letter(i)} {panel.title}") for i, panel in enumerate(panels)]
-
-
-def title_of(setting: Setting, budget: tuple[int, int]) -> str:
-    return f"Measured: {setting.title}, {budget[0]} steps, batch {budget[1]}"
 
 
 def conditions(setting: Setting, model: str = "S/2") -> Iterator[str]:

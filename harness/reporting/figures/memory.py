@@ -6,7 +6,6 @@ contender's part alone. These are different quantities: each has axes of its own
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
@@ -18,7 +17,6 @@ from harness.recipes.naming import digest
 from harness.records.bench_record import Bench
 from harness.records.evidence import Evidence
 from harness.records.looks import (
-    LONGEST_NAME,
     SHORT_HASH,
     device_title,
     distinct,
@@ -32,6 +30,7 @@ from harness.records.trials import Setting, Trial
 from harness.reporting.drawing.sheet import FOREIGN_COLOUR, KEY_SIZE, TEXT_COLOUR, Drawing, Panel, Row, drawing
 from harness.reporting.figures import measured as shared
 from harness.reporting.tables.table import count
+from harness.system.groups import grouped
 
 NAME = "memory"
 TITLE = "Memory of a training step"
@@ -105,24 +104,26 @@ def _panel(rows: Sequence[Row], *notes: str) -> Panel:
 
 def _of_runs(runs: Iterable[Run]) -> list[Panel]:
     """A panel for each kind, machine and way of training, those with most methods first."""
-    groups: dict[str, list[Trial]] = defaultdict(list)
-    for run in runs:
-        if run.result.peak_memory_bytes and isinstance(run.config["protocol"].get("batch_size"), int):
-            groups[digest(_conditions(run))].append(Trial(run, ""))
-    found = [(rows, flat("", _conditions(trials[0].run))) for trials in groups.values() if (rows := _rows(trials))]
+    logged = [
+        Trial(run, "")
+        for run in runs
+        if run.result.peak_memory_bytes and isinstance(run.config["protocol"].get("batch_size"), int)
+    ]
+    groups = grouped(logged, lambda trial: digest(_conditions(trial))).values()
+    found = [(rows, flat("", _conditions(trials[0]))) for trials in groups if (rows := _rows(trials))]
     titles = distinct([(rows[0]["panel"], conditions) for rows, conditions in found])
     titled = [[{**row, "panel": title} for row in rows] for (rows, _), title in zip(found, titles, strict=True)]
     titled.sort(key=lambda rows: (rows[0]["kind"] != ON_DEVICE, -len(rows), rows[0]["panel"]))
     return [_panel(rows, *_notes(rows)) for rows in titled]
 
 
-def _conditions(run: Run) -> dict[str, Any]:
-    config, result = run.config, run.result
+def _conditions(trial: Trial) -> dict[str, Any]:
+    config, result = trial.run.config, trial.run.result
     execution = config.get("execution")
     execution = execution if isinstance(execution, dict) else {}
     return {
         "kind": result.peak_memory_kind,
-        "machine": Trial(run, "").machine[:SHORT_HASH],
+        "machine": trial.machine[:SHORT_HASH],
         "size": result.size,
         "network": config["network"],
         "input": config.get("input"),
@@ -136,15 +137,14 @@ def _rows(trials: Sequence[Trial]) -> list[Row]:
     group = Setting("", "", "other", trials[0].run.result.size, "", tuple(trials), {})
     run = trials[0].run
     protocol, result = run.config["protocol"], run.result
-    data = PurePath(run.manifest.data.name).name[:LONGEST_NAME]
-    way = [data, f"size {result.size}", f"batch {protocol['batch_size']}"]
+    way = [run.data_title, f"size {result.size}", f"batch {protocol['batch_size']}"]
     way += [str(protocol[key]) for key in ("precision", "pipeline") if key in protocol]
     way += ["compiled"] * bool(result.compiled)
     way += [f"{result.world_size} processes"] * (result.world_size > 1)
     device = device_title(result.device)
     panel = f"{KINDS[result.peak_memory_kind]}: {device}; {', '.join(way)}"
     rows: list[Row] = []
-    for method in sorted({trial.method for trial in trials}, key=order):
+    for method in group.methods:
         if found := _most_steps(group, method):
             peaks = shared.of_runs(found, [(trial.run.result.peak_memory_bytes or 0) / GIGA for trial in found])
             rows.append(
@@ -178,7 +178,7 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
 def _of_bench(bench: Bench) -> Iterator[Panel]:
     """On a GPU: a panel for each number of images a step, the contenders named as the bench names them."""
     device = device_title(bench.device)
-    groups: dict[int, list[Row]] = defaultdict(list)
+    rows_of_all = []
     for entry in bench.entries:
         if entry.peak_allocated_bytes:
             ours, images = entry.conditions.get("code") == "harness", entry.num_images
@@ -186,8 +186,8 @@ def _of_bench(bench: Bench) -> Iterator[Panel]:
             method = str(entry.conditions.get("method")) if ours else None
             peak = entry.peak_allocated_bytes / GIGA
             step = {"method": method, "batch_size": images, "n": 1}
-            groups[images].append(_row(panel, "bench, device allocated", device, entry.name, peak, **step))
-    for _, rows in sorted(groups.items()):
+            rows_of_all.append(_row(panel, "bench, device allocated", device, entry.name, peak, **step))
+    for _, rows in sorted(grouped(rows_of_all, lambda row: row["batch_size"]).items()):
         yield _panel(rows, "n = 1: the highest of all its steps. Each bar's name says how its step was made.")
 
 
@@ -226,8 +226,7 @@ def _published() -> list[Panel]:
 # Drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
-    (axes,) = grid
+def _draw(frame: pd.DataFrame, axes: Axes) -> None:
     for place, row in enumerate(frame.itertuples()):
         colour = look(row.method).colour if row.method else FOREIGN_COLOUR
         bar = axes.barh(

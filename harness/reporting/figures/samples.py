@@ -9,9 +9,9 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from PIL import Image
 
 from harness.recipes.seeds import labels
 from harness.records.evidence import Evidence
-from harness.records.looks import look, order
+from harness.records.looks import look
 from harness.records.trials import Setting, Trial, metric_title
 from harness.reporting.drawing.sheet import NOTE_SIZE, WIDTH, Drawing, Panel, Row, drawing
 from harness.reporting.figures import measured as shared
@@ -29,6 +29,8 @@ from harness.system.errors import DataError
 SUBHEADING = (
     "A row is a class. The same place shows the same image number in each method: the same label and noise seed."
 )
+
+NONE_EVALUATED = "No finished run has an evaluation; `harness demo` or `harness run dit-tiny` draws and keeps samples."
 
 # How harness.evaluation.images.uint8 lays the grid out, and which images harness.evaluation.evaluate gives it.
 GRID_SIDE = 10  # classes, and images of each, at most
@@ -47,22 +49,11 @@ LARGEST = 0.4  # inches, an image's side
 FINEST = 64  # pixels of a drawn image's side: larger ones are reduced by a whole factor, or the SVG grows to megabytes
 
 
-@dataclass(frozen=True)
-class Column:
-    """One method's share of a picture: a run and its images."""
-
-    trial: Trial
-    classes: tuple[int, ...]  # the class of each row
-    counts: tuple[int, ...]  # images of each class in the grid
-    images: np.ndarray  # (rows, images, side, side, 3) uint8
-
-
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """What an evaluation's labels make of its grid."""
 
-    classes: tuple[int, ...]
-    counts: tuple[int, ...]
+    classes: tuple[int, ...]  # the class of each row
+    counts: tuple[int, ...]  # images of each class in the grid
     sides: tuple[int, ...]  # an image's side in pixels, or those it may have
 
     def size(self, side: int) -> tuple[int, int, int]:
@@ -71,6 +62,14 @@ class Layout:
         width, height = max(self.counts) * cell, len(self.classes) * cell
         factor = -(-SMALLEST_SIDE // max(width, height))
         return width * factor, height * factor, factor
+
+
+class Column(NamedTuple):
+    """One method's share of a picture: a run and its images."""
+
+    trial: Trial
+    layout: Layout
+    images: np.ndarray  # (rows, images, side, side, 3) uint8
 
 
 def make(evidence: Evidence, spec: Mapping[str, str]) -> Drawing:
@@ -83,16 +82,12 @@ def make(evidence: Evidence, spec: Mapping[str, str]) -> Drawing:
             panels.append(_panel(setting, columns, own_notes))
         else:
             notes.append(f"Not shown: {setting.title}: {' '.join(own_notes)}")
-    notes = [*([SUBHEADING] if panels else []), *_remarks(evidence), spec["not_printed"], *notes]
+    remarks = [SUBHEADING] if panels else []
+    remarks += [] if evidence.settings else [NONE_EVALUATED]
+    notes = [*remarks, spec["not_printed"], *notes]
     methods = dict.fromkeys(look(row["method"]).title for panel in panels for row in panel.rows)
     alternative = f"Generated images in rows of one class each, side by side for {', '.join(methods)}"
-    alternative = alternative if methods else "No generated samples to show yet"
     return drawing(spec["name"], spec["title"], alternative, panels, notes=notes)
-
-
-def _remarks(evidence: Evidence) -> Iterator[str]:
-    if not evidence.settings:
-        yield "No finished run has an evaluation; `harness demo` or `harness run dit-tiny` draws and keeps samples."
 
 
 # Which runs ------------------------------------------------------------------------------------------------------
@@ -101,8 +96,7 @@ def _remarks(evidence: Evidence) -> Iterator[str]:
 def _columns(setting: Setting) -> tuple[list[Column], list[str]]:
     """The methods' runs of one seed with their pictures, and what is missing."""
     steps, batch_size = setting.budget()
-    methods = sorted({trial.method for trial in setting.trials}, key=order)
-    found = {method: setting.select(method, steps=steps, batch_size=batch_size) for method in methods}
+    found = setting.at_its_budget()
     notes = [
         f"{look(method).title}: no run with the paper's knobs at {steps} steps of batch {batch_size}."
         for method, trials in found.items()
@@ -117,27 +111,20 @@ def _columns(setting: Setting) -> tuple[list[Column], list[str]]:
     for trials in found.values():
         trial = min((trial for trial in trials if not common or trial.seed in common), key=lambda trial: trial.seed)
         try:
-            columns.append(_column(trial))
+            layout = _layout(trial)
+            columns.append(Column(trial, layout, read_grid(trial.run.path / "samples" / "grid.png", layout)))
         except DataError as error:
             notes.append(f"{shared.title_of_runs([trial])}: {error}")
     if len(columns) > MAX_METHODS:
         notes.append(f"{len(columns) - MAX_METHODS} more methods are not drawn.")
-    alike = [
-        column for column in columns if column.classes == columns[0].classes and column.counts == columns[0].counts
-    ]
+    alike = [column for column in columns if column.layout[:2] == columns[0].layout[:2]]
     if len(alike) < len(columns):
         notes.append("Methods whose runs drew other classes are not shown beside the first.")
     return alike[:MAX_METHODS], notes
 
 
-def _column(trial: Trial) -> Column:
-    """Raises DataError, saying why, where the run keeps no picture that can be used."""
-    layout = _layout(trial)
-    images = read_grid(trial.run.path / "samples" / "grid.png", layout)
-    return Column(trial, layout.classes, layout.counts, images)
-
-
 def _layout(trial: Trial) -> Layout:
+    """Raises DataError where the run does not say which labels its picture has."""
     protocol = trial.evaluation.protocol
     shape = trial.run.config.get("input")
     named = shape if isinstance(shape, dict) else {}
@@ -198,7 +185,7 @@ def _panel(setting: Setting, columns: Sequence[Column], notes: Sequence[str]) ->
     seeds = sorted({column.trial.seed for column in columns})
     first = columns[0].trial
     title = f"{setting.title}: {first.steps} steps, batch {first.batch_size}, seed {' and '.join(map(str, seeds))}"
-    shown = max(1, min(IMAGES // len(columns), max(columns[0].counts)))
+    shown = max(1, min(IMAGES // len(columns), max(columns[0].layout.counts)))
     said = [
         f"Beneath: {metric_title(setting.metric)} of {first.evaluation.protocol.num_images:,} images of that run "
         f"(n = 1; lower is better), then sampler and network evaluations. Shown are the first {shown} of each class, "
@@ -214,11 +201,11 @@ def _panel(setting: Setting, columns: Sequence[Column], notes: Sequence[str]) ->
         partial(_draw, pictures=[_picture(column, shown) for column in columns]),
         (*said, *notes),
         grid=(1, len(columns)),
-        height=inches * len(columns[0].classes) + 0.15,
+        height=inches * len(columns[0].layout.classes) + 0.15,
     )
 
 
-def _draw(grid: Sequence[Axes], frame: pd.DataFrame, *, pictures: Sequence[np.ndarray]) -> None:
+def _draw(frame: pd.DataFrame, *grid: Axes, pictures: Sequence[np.ndarray]) -> None:
     """A picture for each run, its name above, and beneath it what its rows of the frame say of all its images."""
     for axes, picture, (run, rows) in zip(grid, pictures, frame.groupby("run", sort=False), strict=True):
         first, height = rows.iloc[0], len(picture) / len(rows)
@@ -240,7 +227,7 @@ def _picture(column: Column, shown: int) -> np.ndarray:
     images = _reduced(column.images[:, :shown])
     gap = max(1, images.shape[2] // 10)
     cells = np.pad(images, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
-    for row, count in zip(cells, column.counts, strict=True):
+    for row, count in zip(cells, column.layout.counts, strict=True):
         row[count:] = 255
     rows, places, side, _, channels = cells.shape
     return cells.swapaxes(1, 2).reshape(rows * side, places * side, channels)
@@ -265,7 +252,7 @@ def _reduced(images: np.ndarray) -> np.ndarray:
 def _rows(setting: Setting, column: Column) -> Iterator[Row]:
     trial = column.trial
     protocol = trial.evaluation.protocol
-    for label, count in zip(column.classes, column.counts, strict=True):
+    for label, count in zip(column.layout.classes, column.layout.counts, strict=True):
         yield {
             "setting": setting.name,
             "setting_title": setting.title,

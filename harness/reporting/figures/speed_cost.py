@@ -22,6 +22,7 @@ from harness.records.schema import Device
 from harness.reporting.drawing.scales import fit, log_ticks, short
 from harness.reporting.drawing.sheet import DASHES, NOTE_SIZE, RULE_COLOUR, TEXT_COLOUR, Drawing, Panel, Row, drawing
 from harness.reporting.figures import timed_steps
+from harness.reporting.figures.measured import marks
 from harness.reporting.figures.timed_steps import ONLINE, PUBLISHED_BATCH
 
 NAME = "cost"
@@ -43,7 +44,7 @@ def make(evidence: Evidence) -> Drawing:
     reported = _published(evidence)
     panels = [*([reported] if reported else []), *measured]
     notes = [*([SUBHEADING] if panels else []), *_remarks(measured, lost, reported)]
-    titles = "; ".join(panel.title for panel in panels) or "nothing timed yet"
+    titles = "; ".join(panel.title for panel in panels)
     alternative = f"Images a second against arithmetic per image, both logarithmic: {titles}"
     return drawing(NAME, TITLE, alternative, panels, notes=notes)
 
@@ -159,11 +160,10 @@ def _against_reference(rows: Sequence[Row]) -> Iterator[str]:
 # Drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
-    (axes,) = grid
+def _draw(frame: pd.DataFrame, axes: Axes) -> None:
     gmacs, speeds = frame["gmacs_per_image"], frame[["images_per_sec", "low", "high"]].stack().dropna()
-    fit(axes, "x", [(gmacs.min() / WIDE, None), (gmacs.max() * WIDE, None)], log=True, most=4)
-    fit(axes, "y", [(speeds.min() / ROOM, None), (speeds.max() * ROOM, None)], log=True, most=4)
+    fit(axes, "x", [gmacs.min() / WIDE, gmacs.max() * WIDE], log=True, most=4)
+    fit(axes, "y", [speeds.min() / ROOM, speeds.max() * ROOM], log=True, most=4)
     axes.set(xlabel="GMAC per image and step", ylabel="Images/s (higher is better)")
     _lines(axes, frame)
     for row in frame.sort_values("usual_knobs", ascending=False, kind="stable").itertuples():
@@ -172,26 +172,16 @@ def _draw(grid: Sequence[Axes], frame: pd.DataFrame) -> None:
 
 
 def _mark(axes: Axes, row: Any) -> None:
-    style, x, y = look(row.method), row.gmacs_per_image, row.images_per_sec
+    x, y, colour = row.gmacs_per_image, row.images_per_sec, look(row.method).colour
     if row.low is not None:
         width, cap = (1, None) if row.usual_knobs else (0.6, 0)  # a small point has a thin whisker
         whiskers = [[y - row.low], [row.high - y]]
-        axes.errorbar(x, y, whiskers, fmt="none", ecolor=style.colour, elinewidth=width, capsize=cap, zorder=2)
-    axes.plot(
-        [x],
-        [y],
-        linestyle="none",
-        marker=style.marker,
-        markersize=MARKER if row.usual_knobs else SMALL,
-        markeredgewidth=1,
-        color=style.colour,
-        markerfacecolor="white" if row.source == "published" else style.colour,
-        markerfacecoloralt="white",
-        fillstyle="left" if row.pipeline == ONLINE else "full",
-        zorder=3,
-        label=row.title,
-        gid=f"{row.source}/{row.name}",
-    )
+        axes.errorbar(x, y, whiskers, fmt="none", ecolor=colour, elinewidth=width, capsize=cap, zorder=2)
+    size, filled = MARKER if row.usual_knobs else SMALL, "left" if row.pipeline == ONLINE else "full"
+    form = {"markersize": size, "markeredgewidth": 1, "fillstyle": filled, "markerfacecoloralt": "white"}
+    named = {"label": row.title, "gid": f"{row.source}/{row.name}"}
+    hollow = row.source == "published"
+    marks(axes, [x], [y], row.method, hollow=hollow, linestyle="none", clip_on=True, zorder=3, **form, **named)
 
 
 def _lines(axes: Axes, points: pd.DataFrame) -> None:

@@ -5,11 +5,9 @@ without a scale: speed and distance relative to DiT's in the same panel. The fig
 it. Points of the ablations, and panels of another budget, are in the CSV and are not drawn.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
@@ -27,6 +25,7 @@ from harness.reporting.drawing import sheet
 from harness.reporting.drawing.scales import fit
 from harness.reporting.drawing.sheet import DASHES, NOTE_COLOUR, RULE_COLOUR, Drawing, Row
 from harness.reporting.figures import measured as shared
+from harness.system.groups import grouped
 
 BUDGET = ("protocol.steps", "protocol.batch_size")
 PIPELINES = {"cached": "no VAE in the step (cached)", "online-vae": "VAE in the step (online-vae)"}
@@ -192,10 +191,7 @@ def _published(said: Mapping[str, str]) -> Group:
 
 def _measured(trials: Iterable[Trial], spec: Mapping[str, Any]) -> list[Group]:
     """A group for each set of equal conditions; first those that are drawn, which are at most MOST_PANELS."""
-    by_conditions: dict[str, list[Trial]] = defaultdict(list)
-    for trial in trials:
-        by_conditions[digest(trial.conditions)].append(trial)
-    found = list(by_conditions.items())
+    found = list(grouped(trials, lambda trial: digest(trial.conditions)).items())
     titles = looks.distinct([(_title(members[0]), members[0].conditions) for _, members in found])
     aside = _other_budgets([members for _, members in found])
     made = [
@@ -212,12 +208,13 @@ def _other_budgets(found: Sequence[Sequence[Trial]]) -> set[int]:
 
     The other is the one with most methods, then most runs, then the smaller budget.
     """
-    alike: dict[str, list[int]] = defaultdict(list)
-    for i, members in enumerate(found):
-        alike[digest({key: value for key, value in members[0].conditions.items() if key not in BUDGET})].append(i)
+
+    def but_for_its_budget(i: int) -> str:
+        return digest({key: value for key, value in found[i][0].conditions.items() if key not in BUDGET})
+
     methods = [{trial.method for trial in members} for members in found]
     aside: set[int] = set()
-    for siblings in alike.values():
+    for siblings in grouped(range(len(found)), but_for_its_budget).values():
         budgets = {i: tuple(found[i][0].conditions[name] for name in BUDGET) for i in siblings}
         main = min(siblings, key=lambda i: (-len(methods[i]), -len(found[i]), budgets[i]))
         aside |= {i for i in siblings if i != main and methods[i] <= methods[main]}
@@ -226,8 +223,7 @@ def _other_budgets(found: Sequence[Sequence[Trial]]) -> set[int]:
 
 def _title(trial: Trial) -> str:
     protocol, result = trial.run.config["protocol"], trial.run.result
-    data = PurePath(trial.run.manifest.data.name).name[: looks.LONGEST_NAME]  # a folder of images by its last part
-    parts = [data, result.size, f"{protocol.get('steps')} steps", f"batch {protocol.get('batch_size')}"]
+    parts = [trial.run.data_title, result.size, f"{protocol.get('steps')} steps", f"batch {protocol.get('batch_size')}"]
     parts += [str(protocol["precision"])] if "precision" in protocol else []
     pipeline = str(protocol.get("pipeline", ""))
     parts += [PIPELINES.get(pipeline, pipeline)] if pipeline else []
@@ -236,13 +232,11 @@ def _title(trial: Trial) -> str:
 
 
 def _group(name: str, title: str, trials: Sequence[Trial], spec: Mapping[str, Any]) -> Group:
-    by_point: dict[str, list[Trial]] = defaultdict(list)
-    for trial in trials:
-        by_point[digest({"method": trial.method, **trial.settings})].append(trial)
-    chosen = _as_published(list(by_point.values()))
-    others = [members for members in by_point.values() if not any(members is each for each in chosen)]
+    found = list(grouped(trials, lambda trial: digest({"method": trial.method, **trial.settings})).values())
+    chosen = _as_published(found)
+    others = [members for members in found if not any(members is each for each in chosen)]
     points = [_point(members, chosen) for members in chosen]
-    points += [{**_point(members, list(by_point.values())), "drawn": False} for members in others]
+    points += [{**_point(members, found), "drawn": False} for members in others]
     points.sort(key=lambda point: (not point["drawn"], order(point["method"]), point["label"]))
     return Group(
         f"measured-{name[: looks.SHORT_HASH]}",
@@ -308,8 +302,7 @@ def _relative_to_dit(points: Sequence[Row]) -> list[Row]:
             "speed_relative_to_dit": point["steps_per_sec"] / dit["steps_per_sec"] if dit else None,
             "value_relative_to_dit": point["value"] / dit["value"] if dit else None,
             "comparable_with_paper": "",
-            "seeds": " ".join(str(trial.seed) for trial in point["trials"]),
-            "runs": " ".join(trial.run.name for trial in point["trials"]),
+            **shared.behind(point["trials"]),
         }
         for point in points
     ]
@@ -324,12 +317,11 @@ def _notes(points: Sequence[Row], trials: Sequence[Trial], elsewhere: str) -> It
     if num_aside:
         what = f"{num_aside} more points of these methods, with other knobs ({elsewhere})"
         yield f"Not drawn but in the CSV: {what}."
-    by_sampling: dict[str, list[str]] = defaultdict(list)
-    for point in shown:
-        how = "{formulation}, {sampler} in {num_steps} steps ({nfe} network evaluations)".format_map(point)
-        by_sampling[how].append(point["title"])
+    how = "{formulation}, {sampler} in {num_steps} steps ({nfe} network evaluations)"
+    by_sampling = grouped(shown, how.format_map)
     if len(by_sampling) > 1:
-        each = "; ".join(f"{', '.join(dict.fromkeys(titles))}: {how}" for how, titles in by_sampling.items())
+        titles = {way: ", ".join(dict.fromkeys(point["title"] for point in own)) for way, own in by_sampling.items()}
+        each = "; ".join(f"{title}: {way}" for way, title in titles.items())
         yield f"Formulation and sampler differ, each method has its own. {each}."
     yield from mdt_lite(point["title"] for point in shown)
     if not all(trial.run.manifest.data.real for trial in trials):
@@ -340,11 +332,10 @@ def _notes(points: Sequence[Row], trials: Sequence[Trial], elsewhere: str) -> It
 # Drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _draw(grid: Sequence[Axes], frame: pd.DataFrame, *, y_label: str) -> None:
-    (axes,) = grid
+def _draw(frame: pd.DataFrame, axes: Axes, *, y_label: str) -> None:
     axes.set(xlabel="Training speed, steps/s (higher is better)", ylabel=y_label)
-    fit(axes, "x", list(zip(frame["steps_per_sec"], frame["steps_per_sec_sd"], strict=True)), log=False)
-    fit(axes, "y", list(zip(frame["value"], frame["value_sd"], strict=True)), log=False)
+    fit(axes, "x", frame["steps_per_sec"], frame["steps_per_sec_sd"], log=False)
+    fit(axes, "y", frame["value"], frame["value_sd"], log=False)
     for row in frame.itertuples():
         x, y, colour = row.steps_per_sec, row.value, look(row.method).colour
         if row.value_sd is not None:
@@ -352,11 +343,10 @@ def _draw(grid: Sequence[Axes], frame: pd.DataFrame, *, y_label: str) -> None:
         _mark(axes, x, y, row, f"{row.panel}/{row.label}")
 
 
-def _draw_relative(grid: Sequence[Axes], frame: pd.DataFrame, *, letters: dict[str, str]) -> None:
-    (axes,) = grid
+def _draw_relative(frame: pd.DataFrame, axes: Axes, *, letters: dict[str, str]) -> None:
     axes.set(xlabel="Training speed / DiT's (higher is better)", ylabel="FID or FD / DiT's (lower is better)")
-    fit(axes, "x", [(ratio, None) for ratio in frame["speed_relative_to_dit"]], log=False)
-    fit(axes, "y", [(ratio, None) for ratio in frame["value_relative_to_dit"]], log=False)
+    fit(axes, "x", frame["speed_relative_to_dit"], log=False)
+    fit(axes, "y", frame["value_relative_to_dit"], log=False)
     axes.axvline(1, color=RULE_COLOUR, linewidth=0.8, linestyle=DASHES, zorder=1)
     axes.axhline(1, color=RULE_COLOUR, linewidth=0.8, linestyle=DASHES, zorder=1)
     measured = set(frame[frame["kind"] == "measured"]["label"])
@@ -369,16 +359,5 @@ def _draw_relative(grid: Sequence[Axes], frame: pd.DataFrame, *, letters: dict[s
 
 
 def _mark(axes: Axes, x: float, y: float, row: Any, name: str, *, in_key: bool = True) -> None:
-    style = look(row.method)
-    axes.plot(
-        [x],
-        [y],
-        linestyle="none",
-        marker=style.marker,
-        markeredgecolor=style.colour,
-        markerfacecolor=style.colour if row.kind == "measured" else "white",
-        zorder=3,
-        clip_on=False,
-        label=row.label if in_key else None,
-        gid=name,
-    )
+    hollow, label = row.kind == "published", row.label if in_key else None
+    shared.marks(axes, [x], [y], row.method, hollow=hollow, linestyle="none", zorder=3, label=label, gid=name)

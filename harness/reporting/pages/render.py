@@ -36,7 +36,7 @@ def render(template: str, context: Mapping[str, Any], *, missing: str | None = N
 
 def environment(form: Form, missing: str | None = None) -> jinja2.Environment:
     """Whatever a template shows is escaped, on one line and without characters that cannot be seen."""
-    escape, code = (escape_markdown, _markdown_code) if form == "md" else (_html, _html_code)
+    escape, code = (escape_markdown, _markdown_code) if form == "md" else (escape_html, _html_code)
 
     def finalize(value: object) -> Markup:
         if isinstance(value, Markup):
@@ -45,7 +45,7 @@ def environment(form: Form, missing: str | None = None) -> jinja2.Environment:
             return Markup(missing)
         text = shown(value) if isinstance(value, bool | int | float) else str(value)
         # A space at either end is kept: it separates the text from its neighbours.
-        return Markup(" " * text[:1].isspace() + escape(one_line(text)) + " " * text[-1:].isspace())
+        return Markup(" " * text[:1].isspace() + str(escape(one_line(text))) + " " * text[-1:].isspace())
 
     def commands(text: str) -> Markup:
         """A note in which commands of the harness are set as code."""
@@ -69,7 +69,9 @@ def environment(form: Form, missing: str | None = None) -> jinja2.Environment:
         "place": place,
         "sentence": lambda text: text if text.endswith((".", "!", "?")) else f"{text}.",
     }
-    made.globals |= {"asset": _asset, "picture": _picture, "zip": zip}
+    pages = files("harness.reporting") / "pages"
+    asset = {name: Markup((pages / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js")}
+    made.globals |= {"asset": asset.get, "picture": _picture, "zip": zip}
     return made
 
 
@@ -81,10 +83,6 @@ def place(ratio: float) -> str:
     return f"{100 * max(0.0, min(1.0, share)):.1f}"
 
 
-def _html(text: str) -> str:
-    return str(escape_html(text))
-
-
 def _html_code(text: str) -> str:
     return f"<code>{escape_html(text)}</code>"
 
@@ -94,10 +92,6 @@ def _markdown_code(text: str) -> str:
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
     pad = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{fence}{pad}{text}{pad}{fence}"
-
-
-def _asset(name: str) -> Markup:
-    return Markup((files("harness.reporting") / "pages" / name).read_text(encoding="utf-8"))
 
 
 def _picture(path: Path) -> str:

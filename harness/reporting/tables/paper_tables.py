@@ -7,7 +7,6 @@ difference.
 """
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ from harness.records.looks import describe, differing
 from harness.records.trials import Spread
 from harness.reporting.tables.paper_settings import settings_table
 from harness.reporting.tables.repeats import Repeats, repeats_of, titles_of
-from harness.reporting.tables.table import Cell, Table, frame_of
+from harness.reporting.tables.table import METRIC_ORDER, Cell, Table, family, frame_of
 
 Row = dict[str, Cell]
 Printed = Mapping[str, Any]  # a published value with its model, steps and source, and the `target` it was measured on
@@ -36,7 +35,7 @@ MEASURED_AS = {
 }
 PRINTED_AS = {name: metric for metric, name in MEASURED_AS.items()}
 TWO_DECIMALS = ("FID-50K", "Precision", "Recall")  # as the papers print them; the data keep no zeros at the end
-FAMILIES = ("fid", "fd", "sfid", "sfd", "is", "precision", "recall")  # families of metrics, in the order of Table 2
+FAMILIES = METRIC_ORDER[:7]  # those of Table 2
 OF_THE_PAPER = "ImageNet 256"
 NOT_MEASURED = "not measured"
 NOT_BUILT = "for context: not trained here"
@@ -86,7 +85,7 @@ def context(evidence: Evidence) -> Table:
     ]
     budget = (said["budget"]["steps"], said["budget"]["batch"])
     for group in (group for setting in evidence.settings for group in repeats_of(setting)):
-        if _is_paper_scale(group) and group.is_default() and (group.steps, group.batch_size) == budget:
+        if _is_paper_scale(group) and group.is_default() and group.budget == budget:
             fid = Spread.of(list(group.values("fid50k").values()))
             row: Row = {"Compared at": said["budget"]["group"], "Model": group.model, "Source": "measured"}
             conditions = f"measured here: {group.setting.title}; n = {fid.n}"
@@ -107,10 +106,11 @@ def _results(name: str, said: Mapping[str, Any], found: Sequence[Repeats], title
     beside = set()
     for record in records:
         groups = _beside(record, found)
-        beside |= {(id(group), MEASURED_AS[record["metric"]]) for group in groups if group.steps == _steps(record)}
+        own = [group for group in groups if group.first.steps == _steps(record)]
+        beside |= {(id(group), MEASURED_AS[record["metric"]]) for group in own}
         unmeasured: Row = {"Comparable": NOT_MEASURED if record["target"] else NOT_BUILT}
-        own = [_measured_beside(record, group, titles) for group in groups] or [unmeasured]
-        rows += [_published(record) | each for each in own]
+        measured = [_measured_beside(record, group, titles) for group in groups] or [unmeasured]
+        rows += [_published(record) | each for each in measured]
     for group in filter(Repeats.is_default, found):
         for metric in _metrics(group) if every_metric else [group.setting.metric]:
             if (id(group), metric) not in beside:
@@ -131,24 +131,24 @@ def _beside(record: Printed, found: Iterable[Repeats]) -> list[Repeats]:
         for group in found
         if _is_paper_scale(group)
         and group.is_default()
-        and (group.method, group.setting.size.lower(), group.patch) == (target.method, target.size, target.patch)
-        and target.batch_size in (None, group.batch_size)
+        and (group.first.method, group.setting.size.lower(), group.patch) == (target.method, target.size, target.patch)
+        and target.batch_size in (None, group.first.batch_size)
         and group.values(MEASURED_AS[record["metric"]], target.steps)
     ]
-    return [group for group in alike if group.steps == target.steps] or alike
+    return [group for group in alike if group.first.steps == target.steps] or alike
 
 
 def _measured_beside(record: Printed, group: Repeats, titles: Titles) -> Row:
     values = group.values(MEASURED_AS[record["metric"]], _steps(record))
     differences = group.differences([record["target"]])
-    within = "" if differences.pop("steps", None) is None else f", within runs of {group.steps:,} steps"
+    within = "" if differences.pop("steps", None) is None else f", within runs of {group.first.steps:,} steps"
     measured = {"Setting": titles[group.setting.name], **_measured(values, record["value"])}
     return {**measured, "Comparable": _comparable(differences) + within}
 
 
 def _own_row(group: Repeats, metric: str, found: Sequence[Repeats], titles: Titles, targets: Sequence[Target]) -> Row:
-    def place(other: Repeats) -> tuple[str, str, int, int]:
-        return other.setting.name, other.model, other.steps, other.batch_size
+    def place(other: Repeats) -> tuple[Any, ...]:
+        return other.setting.name, other.model, other.budget
 
     alike = [other.settings for other in found if other.is_default() and place(other) == place(group)]
     return {
@@ -161,15 +161,11 @@ def _own_row(group: Repeats, metric: str, found: Sequence[Repeats], titles: Titl
 
 def _metrics(group: Repeats) -> list[str]:
     names = dict.fromkeys(name for trial in group.trials for name in trial.evaluation.metrics)
-    return [name for name in names if _family(name) in FAMILIES and group.values(name)]
+    return [name for name in names if family(name) in FAMILIES and group.values(name)]
 
 
 def _metric_order(name: str) -> tuple[bool, int, str]:
-    return (name not in MEASURED_AS, FAMILIES.index(_family(MEASURED_AS.get(name, name))), name)
-
-
-def _family(metric: str) -> str:
-    return re.split(r"[-@\d]", metric, maxsplit=1)[0]
+    return (name not in MEASURED_AS, FAMILIES.index(family(MEASURED_AS.get(name, name))), name)
 
 
 # Components ----------------------------------------------------------------------------------------------------------
@@ -179,24 +175,20 @@ def _components(said: Mapping[str, Any], found: Sequence[Repeats], titles: Title
     """The full method and the method without each component: a set of rows for each setting, steps and batch."""
     records = {record["series"]: record for record in _printed(said["number"])}
     ablated = {knob for knobs in said["components"].values() for knob in knobs}
-    budget = said["budget"]
+    papers = (said["budget"]["size"], (said["budget"]["steps"], said["budget"]["batch"]))
 
     def is_the_papers(own: Mapping[str, Repeats]) -> bool:
         return any(
-            _is_paper_scale(group)
-            and (group.setting.size.lower(), group.steps, group.batch_size)
-            == (budget["size"], budget["steps"], budget["batch"])
-            for group in own.values()
+            _is_paper_scale(group) and (group.setting.size.lower(), group.budget) == papers for group in own.values()
         )
 
     sets: dict[str, dict[str, Repeats]] = defaultdict(dict)  # the components by name, of runs equal in all else
     for group in found:
-        knobs = {"discriminate": True, **group.knobs}  # a run before the knob existed had the loss
+        knobs = {"discriminate": True, **group.first.knobs}  # a run before the knob existed had the loss
         name = next((name for name, wanted in said["components"].items() if wanted.items() <= knobs.items()), None)
-        if group.method == said["method"] and name is not None and group.is_default(but=ablated):
+        if group.first.method == said["method"] and name is not None and group.is_default(but=ablated):
             rest = {key: value for key, value in group.settings.items() if key.removeprefix("knobs.") not in ablated}
-            key = {"setting": group.setting.name, "rest": rest, "steps": group.steps, "batch": group.batch_size}
-            sets[digest(key)][name] = group
+            sets[digest({"setting": group.setting.name, "rest": rest, "budget": group.budget})][name] = group
     ordered = sorted(sets.values(), key=lambda own: not is_the_papers(own))
     if not any(map(is_the_papers, ordered)):
         ordered = [{}, *ordered]
@@ -278,8 +270,7 @@ def _published(record: Printed) -> Row:
 def _place(group: Repeats, metric: str, titles: Titles) -> Row:
     return {
         "Setting": titles[group.setting.name],
-        "Training steps": group.steps,
-        "Batch": group.batch_size,
+        **dict(zip(("Training steps", "Batch"), group.budget, strict=True)),
         "Metric": PRINTED_AS.get(metric, metric),
     }
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,34 +26,28 @@ class Repeats:
     trials: tuple[Trial, ...]  # ordered by seed
 
     @property
-    def method(self) -> str:
-        return self.trials[0].method
+    def first(self) -> Trial:
+        """The run of the lowest seed, which has the method, the knobs and the budget of all."""
+        return self.trials[0]
 
     @property
-    def steps(self) -> int:
-        return self.trials[0].steps
-
-    @property
-    def batch_size(self) -> int:
-        return self.trials[0].batch_size
-
-    @property
-    def knobs(self) -> Mapping[str, Any]:
-        return self.trials[0].knobs
+    def budget(self) -> tuple[int, int]:
+        """Training steps, and images in each."""
+        return self.first.steps, self.first.batch_size
 
     @property
     def patch(self) -> int | None:
-        return self.trials[0].run.config["network"].get("patch")
+        return self.first.run.config["network"].get("patch")
 
     @property
     def model(self) -> str:
         """ "SD-DiT-S/2", as the papers write it."""
-        return f"{measured_title(self.method, self.knobs)}-{network_title(self.setting.size, self.patch)}"
+        return f"{measured_title(self.first.method, self.first.knobs)}-{network_title(self.setting.size, self.patch)}"
 
     @cached_property
     def settings(self) -> dict[str, Scalar]:
         """The method's knobs and how it is sampled."""
-        return self.trials[0].settings | {"sampling.guidance_scale": self.trials[0].evaluation.protocol.guidance_scale}
+        return self.first.settings | {"sampling.guidance_scale": self.first.evaluation.protocol.guidance_scale}
 
     def values(self, metric: str, step: int | None = None) -> dict[int, float]:
         """The metric by seed after `step`, the last one by default; seeds without it are absent."""
@@ -63,7 +57,8 @@ class Repeats:
 
     def is_default(self, but: Iterable[str] = ()) -> bool:
         """Whether the knobs that the paper's ablations vary, `but` these, have the paper's values."""
-        return has_knobs(self.method, self.knobs, {name: self.knobs[name] for name in but if name in self.knobs})
+        knobs = self.first.knobs
+        return has_knobs(self.first.method, knobs, {name: knobs[name] for name in but if name in knobs})
 
     def differences(self, targets: Iterable[Target]) -> dict[str, str]:
         """What keeps these runs from standing beside the published ones of their method, the weightiest first.
@@ -71,21 +66,22 @@ class Repeats:
         A word and a phrase for each: {"data": "data digits instead of ImageNet 256"}. Empty means comparable. The
         device is not asked for, as a distance does not depend on it.
         """
-        found = self.trials[0].differences_from_paper() | self.trials[0].own_differences_from_paper()
+        found = self.first.differences_from_paper() | self.first.own_differences_from_paper()
         for word in ("network", "steps", "batch", "device"):
             found.pop(word, None)
-        found |= dict(self._against([target for target in targets if target.method == self.method]))
+        found |= dict(self._against([target for target in targets if target.method == self.first.method]))
         return {word: found.pop(word) for word in WEIGHTIEST if word in found} | found
 
     def _against(self, targets: Sequence[Target]) -> Iterator[tuple[str, str]]:
         own = network_title(self.setting.size, self.patch)
         if not targets:
-            yield "method", f"method {self.method}, of which there is none"
+            yield "method", f"method {self.first.method}, of which there is none"
             return
         alike = [target for target in targets if target.network == own]
         if not alike:
             yield "network", f"network {own} instead of {_any_of(target.network for target in targets)}"
-        for word, value, name in (("steps", self.steps, "steps"), ("batch", self.batch_size, "batch_size")):
+        for word, name in (("steps", "steps"), ("batch", "batch_size")):
+            value = getattr(self.first, name)
             stated = [number for target in alike or targets if (number := getattr(target, name)) is not None]
             if stated and value not in stated:
                 yield word, f"{word} {value} instead of {_any_of(map(str, stated))}"
@@ -99,7 +95,11 @@ def repeats_of(setting: Setting) -> list[Repeats]:
         key = digest({"method": trial.method, **own.settings, "steps": trial.steps, "batch": trial.batch_size})
         groups[key].setdefault(trial.seed, trial)
     made = [Repeats(setting, tuple(group.values())) for group in groups.values()]
-    return sorted(made, key=lambda r: (order(r.method), r.steps, r.batch_size, -len(r.trials), repr(r.settings)))
+
+    def place(repeats: Repeats) -> tuple[Any, ...]:
+        return order(repeats.first.method), repeats.budget, -len(repeats.trials), repr(repeats.settings)
+
+    return sorted(made, key=place)
 
 
 def titles_of(settings: Sequence[Setting]) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """The report's own tables: what was measured, how, where and with which deviations. The paper's: paper_tables."""
 
-import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,10 @@ from harness.records.schema import Manifest
 from harness.records.store import LeftOut, Run
 from harness.records.trials import distance_metric, metric_title
 from harness.reporting.figures.speed_quality import Group
-from harness.reporting.tables.table import NOTHING, Cell, Table, frame_of
+from harness.reporting.tables.table import METRIC_ORDER, NOTHING, Cell, Table, family, frame_of
+from harness.system.groups import grouped
 
 UNTRAINED = "untrained"  # the name of the evaluation before the first step
-METRIC_ORDER = (
-    "fid", "fd", "sfid", "sfd", "is", "precision", "recall", "kid", "density", "coverage",
-    "fid_infinity", "fd_infinity", "class_accuracy", "denoiser_error", "linear_probe",
-)  # fmt: skip
 GIB, MILLION, HOUR = 2**30, 1e6, 3600.0
 ENERGY = "Energy, J per trained image"
 NOT_MEASURED = "not measured"
@@ -169,15 +164,12 @@ def training(runs: Sequence[Run], groups: Sequence[Group]) -> Table:
 
 def environment(runs: Sequence[Run]) -> list[Table]:
     """A table of facts for each environment the runs come from."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(digest(_facts(run.manifest)), []).append(run)
     tables: list[list[Row]] = []
-    for members in groups.values():
-        facts = _facts(members[0].manifest)
-        facts["Recipes"] = ", ".join(sorted({run.result.recipe for run in members}))
-        facts["Seeds"] = ", ".join(map(str, sorted({run.result.seed for run in members})))
-        tables.append([{"Fact": name, "Value": value} for name, value in facts.items()])
+    for facts, members in grouped(runs, lambda run: tuple(_facts(run.manifest).items())).items():
+        recipes = ", ".join(sorted({run.result.recipe for run in members}))
+        seeds = ", ".join(map(str, sorted({run.result.seed for run in members})))
+        rows = [*facts, ("Recipes", recipes), ("Seeds", seeds)]
+        tables.append([{"Fact": name, "Value": value} for name, value in rows])
     return _numbered("environment", "Environment", tables)
 
 
@@ -205,9 +197,7 @@ def left_out(items: Iterable[LeftOut], runs: Iterable[Run] = ()) -> Table:
 
 def spending(evidence: Evidence) -> Table:
     """Hours by recipe and device, then their sum; then the energy that benches measured."""
-    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in evidence.runs:
-        groups[run.result.recipe, device_title(run.result.device)].append(run)
+    groups = grouped(evidence.runs, lambda run: (run.result.recipe, device_title(run.result.device)))
     rows = [_spent(recipe, device, runs) for (recipe, device), runs in sorted(groups.items())]
     if len(rows) > 1:
         rows.append(_spent("all", "", evidence.runs))
@@ -227,7 +217,6 @@ def spending(evidence: Evidence) -> Table:
 
 def _spent(recipe: str, device: str, runs: Sequence[Run]) -> Row:
     hours = [run.result.wall_seconds / HOUR for run in runs]
-    devices = [max(run.result.device.count, 1) if run.result.device.kind == "cuda" else 1 for run in runs]
     return {
         "What": recipe,
         "Device": device,
@@ -235,7 +224,7 @@ def _spent(recipe: str, device: str, runs: Sequence[Run]) -> Row:
         "Training steps": sum(run.result.steps for run in runs),
         "Hours": sum(hours),
         "Of these evaluating, hours": sum(e.seconds for run in runs for e in run.result.evaluations.values()) / HOUR,
-        "Device-hours": sum(h * n for h, n in zip(hours, devices, strict=True)),
+        "Device-hours": sum(h * run.result.device.num_devices for h, run in zip(hours, runs, strict=True)),
         ENERGY: NOT_MEASURED,
     }
 
@@ -257,8 +246,7 @@ def _method(run: Run) -> str:
 
 
 def _metric_order(name: str) -> tuple[int, str]:
-    family = re.split(r"[-@\d]", name, maxsplit=1)[0]
-    return (METRIC_ORDER.index(family) if family in METRIC_ORDER else len(METRIC_ORDER), name)
+    return ([*METRIC_ORDER, family(name)].index(family(name)), name)
 
 
 def _images_per_second(run: Run) -> float | None:

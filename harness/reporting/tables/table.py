@@ -6,7 +6,8 @@ Text comes from outside too (the names of runs, of data sets), so each form esca
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,10 @@ Row = Mapping[str, Cell]
 NOTHING = "–"
 EMPTY = "None."
 SPREAD = ", SD"  # the column "FID, SD" is the standard deviation of "FID" and is written behind its ±
+METRIC_ORDER = (  # families of metrics, as tables list them
+    "fid", "fd", "sfid", "sfd", "is", "precision", "recall", "kid", "density", "coverage",
+    "fid_infinity", "fd_infinity", "class_accuracy", "denoiser_error", "linear_probe",
+)  # fmt: skip
 MOST_ROWS = 40  # a LaTeX table with more rows may break across pages
 LONG_TEXT = 28  # characters; a LaTeX column with longer cells has a fixed width and breaks its lines
 
@@ -102,24 +107,28 @@ class Table:
 
 
 def write(tables: Iterable[Table], out: Path) -> list[Path]:
-    """Write <name>.md, .tex and .csv of each table into `out`, and return their paths.
-
-    Raises DataError where the disk does not take them.
-    """
+    """Write <name>.md, .tex and .csv of each table into `out`, and return their paths."""
     paths = []
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
         for table in tables:
             heading = [f"# {escape(table.title)}", *([escape(table.caption)] if table.caption else [])]
             forms = {"md": "\n\n".join([*heading, table.markdown()]), "tex": table.latex(), "csv": table.csv()}
             for kind, text in forms.items():
                 paths.append(out / f"{table.name}.{kind}")
                 write_atomically(paths[-1], text)
+    return paths
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Makes the folder `out` for what the block writes there. Raises DataError where the disk does not take it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise DataError(
             f"cannot write to {out}: {error.strerror or error}. Choose another folder with --out."
         ) from None
-    return paths
 
 
 # Cells -----------------------------------------------------------------------------------------------------------
@@ -143,6 +152,11 @@ def number(value: float | int) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def family(metric: str) -> str:
+    """A metric's name without the network, and without the number of images: "fd" of "fd-digits@1k"."""
+    return re.split(r"[-@\d]", metric, maxsplit=1)[0]
 
 
 def count(number: int, what: str, plural: str = "") -> str:
