@@ -17,7 +17,7 @@ from harness.evaluation.generation import image_shape
 from harness.planning.cost import GIGA
 from harness.planning.devices import peak_flops
 from harness.planning.estimate import fitting_micro_batch
-from harness.planning.plan import USABLE_MEMORY, cost_of, estimate_of, identity_of, on_shapes, too_large
+from harness.planning.plan import USABLE_MEMORY, cost_of, estimate_of, identity_of, on_shapes, too_large, with_proxy
 from harness.recipes.config import Execution, RunConfig, read_config
 from harness.recipes.metric_names import OWN
 from harness.records import information, machine, provenance
@@ -104,7 +104,8 @@ def _carry_out(
     refuse_absent_extra(method, data, cfg)
     rows = rows_of(cfg, world, method.group)
     group = min(method.group, rows.stop - rows.start)
-    if world.is_main:  # fetches what is absent
+    if world.is_main:  # fetches, or makes, what is absent
+        with_proxy(cfg)
         for frozen in method.frozen.values():
             frozen.file.get()
     world.wait()
