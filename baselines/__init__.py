@@ -190,7 +190,7 @@ def build(cfg: RunConfig, *, device: str = "cpu") -> "Method":
         raise UsageError(f"{cfg.recipe} cannot be built: {error}.") from None
     knobs = cfg.knobs.model_dump().values()
     for name, frozen in method.frozen.items():
-        if frozen.file.sha256 not in knobs:
+        if frozen.file.sha256 and frozen.file.sha256 not in knobs:  # without one it cannot be loaded
             raise UsageError(
                 f"{cfg.method} uses frozen weights, {name}, whose sha256 is none of its knobs; make it a knob, so that "
                 "the name of a run says which weights it used."

@@ -3,6 +3,7 @@
 import torch
 
 import baselines
+from harness.planning.plan import with_proxy
 from harness.recipes.config import RunConfig
 from harness.recipes.reading import load_recipe
 
@@ -13,7 +14,7 @@ def tiny_config(method: str, *assignments: str) -> RunConfig:
     """The tiny recipe of `method`, as harness.runs.training_run.resolve gives it for the digits."""
     formulations = [a.partition("=")[2] for a in assignments if a.startswith("formulation=")]
     document = load_recipe(f"{method}-tiny", *formulations).document | {"input": DIGITS}
-    return baselines.configured(document, assignments)
+    return with_proxy(baselines.configured(document, assignments))
 
 
 def small_config(method: str, *assignments: str) -> RunConfig:

@@ -130,6 +130,6 @@ def test_the_benchmarked_loop_is_the_only_one():
     assert steppers == {
         "harness.training.step",
         "harness.planning.cost",
-        "harness.evaluation.networks.classifier",
+        "harness.data.classifier",
         "harness.bench.official",
     }

@@ -7,6 +7,7 @@ import torch
 
 import baselines
 from harness.data import sources
+from harness.data.dataset import InMemory
 from harness.data.loader import Loader, rows_of
 from harness.recipes.config import RunConfig
 from harness.system import allocator
@@ -21,8 +22,10 @@ class HarnessStep:
     def __init__(self, name: str, cfg: RunConfig, device: torch.device):
         self.name, self.cfg, self.num_images, self.data_seconds = name, cfg, cfg.protocol.batch_size, 0.0
         self._device = device
-        data, world = sources.of(cfg), World()
-        self._step = TrainStep(baselines.build(cfg), cfg, data, world=world, device=device)
+        data, method, world = sources.of(cfg), baselines.build(cfg), World()
+        if isinstance(data, InMemory) and not data.real:
+            data = data.beside(method.extra)
+        self._step = TrainStep(method, cfg, data, world=world, device=device)
         self._loader = Loader(
             data,
             seed=cfg.seed,

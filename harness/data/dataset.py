@@ -124,6 +124,13 @@ class InMemory(Dataset):
         self._extra = dict(extra or {})
         self.extra = tuple(self._extra)
 
+    def beside(self, extra: Mapping[str, tuple[int, ...]]) -> "InMemory":
+        """The same images with tensors of these shapes beside each: one of random numbers, the same for all."""
+        generator = torch.Generator().manual_seed(0)
+        drawn = {name: torch.randn(1, *sides, generator=generator) for name, sides in extra.items()}
+        beside = {name: one.expand(len(self), *one.shape[1:]) for name, one in drawn.items()}
+        return InMemory(self.name, self.clean, self.labels, self.num_classes, real=False, extra=beside)
+
     @cached_property
     def sha256(self) -> str:
         digest = hashlib.sha256(self.clean.numpy().tobytes() + self.labels.numpy().tobytes())

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 import harness
 from harness.data.dataset import Dataset
+from harness.data.images.uint8 import UINT8_RULE
 from harness.data.latents.vae import Vae
 from harness.evaluation import held_out, references
 from harness.evaluation.generation import DRAWING, StageClock, choose_labels, draw_images, image_shape
 from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.image_sets import content_of, refuse_unusable
-from harness.evaluation.images.uint8 import UINT8_RULE, class_grid, save_png
+from harness.evaluation.images.uint8 import class_grid, save_png
 from harness.evaluation.metrics import measure as metrics
 from harness.evaluation.networks import extract, features
 from harness.evaluation.networks.base import FeatureNetwork, Features

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.data.images.uint8 import to_uint8
 from harness.data.latents.vae import Vae
 from harness.evaluation.images.image_sets import PartImages
 from harness.evaluation.images.parts import draw_in_parts
-from harness.evaluation.images.uint8 import to_uint8
 from harness.model.formulations import FORMULATIONS, Formulation, Network
 from harness.model.guidance import guided, power_cosine, within
 from harness.model.samplers import SAMPLERS, Denoise

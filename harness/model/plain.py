@@ -87,9 +87,19 @@ class Plain(Method):
             self._refuse_unseen(name, objective, policy_name)
             objective.attach(self.network)
         self.network.tap(sorted({tap - 1 for each in self.objectives.values() for tap in each.taps}))
-        self.frozen = {name: file for each in self.objectives.values() for name, file in each.frozen.items()}
+        self.frozen = self._all_frozen()
         self.group = math.lcm(*(each.group for each in self.objectives.values()))
         self.extra = {name: sides for each in self.objectives.values() for name, sides in each.extra.items()}
+
+    def _all_frozen(self) -> dict[str, Frozen]:
+        """The objectives' frozen networks. Raises ValueError for one that two bring, of which one would stay empty."""
+        brought: dict[str, tuple[str, Frozen]] = {}
+        for name, objective in self.objectives.items():
+            for network, frozen in objective.frozen.items():
+                if network in brought:
+                    raise ValueError(f"{brought[network][0]} and {name} both use {network}; take one of them")
+                brought[network] = name, frozen
+        return {network: frozen for network, (_, frozen) in brought.items()}
 
     def _refuse_unseen(self, name: str, objective: Objective, policy: str) -> None:
         depth = self.network.depth

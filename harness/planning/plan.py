@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 import baselines
-from harness.data import sources
+from harness.data import proxy, sources
 from harness.data.loader import rows_of
+from harness.model import encoders
 from harness.model.method import Method
 from harness.model.shape import shape_of
 from harness.planning import floor
@@ -32,9 +33,10 @@ def resolve(recipe: str | Path, assignments: list[str], note: Callable[[str], No
     """The recipe's (or config.yaml's) settings with the assignments applied, validated.
 
     Another formulation brings its sampler with it. An input that the recipe leaves open is the data set's, and images
-    other than the recipe's digits are measured by a classifier of their own. A setting that is newer than the
-    config.yaml gets the recipe's value, and `note` is told, with the run's id. Raises UsageError for an unknown recipe,
-    key, data set or feature network, or a value out of range.
+    other than the recipe's digits are measured by a classifier of their own. An encoder that is trained on the run's
+    images, repa-proxy, gets the hash of its weights. A setting that is newer than the config.yaml gets the recipe's
+    value, and `note` is told, with the run's id. Raises UsageError for an unknown recipe, key, data set or feature
+    network, or a value out of range.
     """
     newer: dict[str, Any] = {}
     if isinstance(recipe, Path):
@@ -50,7 +52,7 @@ def resolve(recipe: str | Path, assignments: list[str], note: Callable[[str], No
             asked = any(a.partition("=")[0] in ("features", "evaluation.features") for a in assignments)
             if not asked and _measured_as_digits(document) and data.real and data.vae is None:
                 document["evaluation"]["features"] = metric_names.OWN
-        cfg = baselines.configured(document)
+        cfg = with_proxy(baselines.configured(document))
     metric_names.require_network(cfg.evaluation.features)
     metric_names.require(cfg.evaluation.metrics)
     if newer:
@@ -60,6 +62,23 @@ def resolve(recipe: str | Path, assignments: list[str], note: Callable[[str], No
             f"run with all of them is {cfg.run_id}, which need not be the record's."
         )
     return cfg
+
+
+def with_proxy(cfg: RunConfig) -> RunConfig:
+    """`cfg` with the hash of its repa-proxy, which is trained where its weights are not on this machine yet.
+
+    A configuration that names other weights than this machine makes keeps them, and the run says that they are absent.
+    Raises DataError for data that no classifier can be trained on.
+    """
+    if getattr(cfg.knobs, "encoder", None) != encoders.PROXY:
+        return cfg
+    named = getattr(cfg.knobs, "encoder_sha256", None)
+    if named and encoders.Local.of(encoders.PROXY, named, "safetensors").find():
+        return cfg
+    sha256 = proxy.made(sources.of(cfg))
+    if named:
+        return cfg
+    return cfg.model_copy(update={"knobs": cfg.knobs.model_copy(update={"encoder_sha256": sha256})})
 
 
 def _measured_as_digits(document: dict[str, Any]) -> bool:

@@ -36,9 +36,16 @@ def look(method: str) -> Look:
 
 def measured_title(method: str, knobs: Mapping[str, Any]) -> str:
     """The name of what ran here: MDT without its relative positions is not the paper's MDT, nor SiT + TREAD SiT."""
+    return " + ".join(_title(name, knobs) for name in (method, *(knobs.get(ADDITIONS) or ())))
+
+
+def _title(method: str, knobs: Mapping[str, Any]) -> str:
     said = about(method)
-    title = next((title for knob, title in said.title_without.items() if not knobs.get(knob)), said.title)
-    return " + ".join([title, *(about(name).title for name in knobs.get(ADDITIONS) or ())])
+    titles = [title for knob, title in said.title_without.items() if not knobs.get(knob)]
+    titles += [
+        by_value[str(knobs[knob])] for knob, by_value in said.title_with.items() if str(knobs.get(knob)) in by_value
+    ]
+    return titles[0] if titles else said.title
 
 
 def from_title(title: str) -> str:

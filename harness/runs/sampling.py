@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import baselines
+from harness.data.images.uint8 import UINT8_RULE
 from harness.data.latents import vae
 from harness.data.latents.vae import Vae
 from harness.evaluation.generation import DRAWING, choose_labels, draw_images
@@ -157,7 +158,7 @@ def sample(
             "vae_sha256": run.vae.sha256 if run.vae else None,
             "decode_precision": cfg.evaluation.decode_precision if run.vae else None,
             "device": device.type,
-            "uint8_rule": images.UINT8_RULE,
+            "uint8_rule": UINT8_RULE,
         }
         conditions = digest({**document, "config": run.cfg.sha256, "drawing": DRAWING})
         target = folder / "samples" / f"{described(cfg, run.step)}-n{num_images}-seed{seed}-{conditions[:6]}"

@@ -25,6 +25,7 @@ from harness.planning.plan import (
     on_shapes,
     require_room,
     too_large,
+    with_proxy,
 )
 from harness.recipes.config import Execution, RunConfig, read_config
 from harness.recipes.metric_names import OWN
@@ -115,7 +116,8 @@ def _carry_out(
     refuse_absent_extra(method, data, cfg)
     rows = rows_of(cfg, world, method.group)
     group = min(method.group, rows.stop - rows.start)
-    if world.is_main:  # fetches what is absent
+    if world.is_main:  # fetches, or makes, what is absent
+        with_proxy(cfg)
         for frozen in method.frozen.values():
             frozen.file.get()
     world.wait()

@@ -163,9 +163,11 @@ def refuse_absent_extra(method: Method, data: Dataset, cfg: RunConfig) -> None:
     """Raises UsageError where the data set lacks a tensor that the method reads."""
     absent = sorted(method.extra.keys() - set(data.extra))
     if absent:
+        shapes = ", ".join(f"{name} as {' x '.join(map(str, method.extra[name]))}" for name in absent)
         raise UsageError(
             f"{cfg.method} reads {', '.join(absent)} of each image, and {data.name} has "
-            f"{', '.join(data.extra) or 'nothing but images and labels'}; give --data a set that has it."
+            f"{', '.join(data.extra) or 'nothing but images and labels'}; give --data a set that has {shapes}, "
+            "stored with each image (extra of harness.data.dataset)."
         )
 
 

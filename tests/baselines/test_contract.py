@@ -20,7 +20,10 @@ CPU = torch.device("cpu")
 
 
 def build(name, digits, *assignments):
-    return baselines.build(small_config(name, *assignments))
+    method = baselines.build(small_config(name, *assignments))
+    for frozen in method.frozen.values():
+        frozen.load(CPU)
+    return method
 
 
 def loss(method, digits, step=0):

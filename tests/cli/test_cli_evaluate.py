@@ -10,7 +10,7 @@ from command_line import invoke as harness
 from small import small_config
 from tiny_run import trained
 
-from harness.evaluation.images.uint8 import to_uint8
+from harness.data.images.uint8 import to_uint8
 from harness.records.schema import Evaluation, read_record
 
 DIGITS = ("--features", "digits", "--reference", "digits")

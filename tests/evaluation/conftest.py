@@ -2,8 +2,8 @@
 
 import pytest
 
+from harness.data.images.uint8 import to_uint8
 from harness.data.sources import Dataset
-from harness.evaluation.images.uint8 import to_uint8
 from harness.evaluation.networks import features
 from harness.evaluation.networks.base import FeatureNetwork, Features
 

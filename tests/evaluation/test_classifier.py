@@ -8,11 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from harness.data import classifier
+from harness.data.classifier import DIGITS, Recipe, load, refuse, train
 from harness.data.dataset import Dataset, InMemory
 from harness.evaluation.images.image_set import DataImages
-from harness.evaluation.networks import classifier, features
+from harness.evaluation.networks import features
 from harness.evaluation.networks.base import FeatureNetwork, Features
-from harness.evaluation.networks.classifier import DIGITS, Recipe, load, refuse, train
 from harness.system.errors import DataError, UsageError
 
 SHORT = Recipe(steps=5)

@@ -9,12 +9,12 @@ from small import tiny_config, trained_a_little
 from tensor_images import TensorImages
 
 import baselines
+from harness.data.images.uint8 import to_uint8
 from harness.data.latents import vae
 from harness.evaluation import evaluate as module
 from harness.evaluation.evaluate import evaluate, evaluate_images, yardstick
 from harness.evaluation.generation import choose_labels
 from harness.evaluation.images.image_sets import open_images
-from harness.evaluation.images.uint8 import to_uint8
 from harness.evaluation.networks import extract
 from harness.recipes.naming import digest
 from harness.system.errors import DataError, UsageError

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tensor_images import TensorImages
 
-from harness.evaluation.images.uint8 import to_uint8
+from harness.data.images.uint8 import to_uint8
 from harness.evaluation.networks import extract
 from harness.evaluation.networks.base import FeatureNetwork, Features
 from harness.system.errors import DataError

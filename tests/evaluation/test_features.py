@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from harness.data.images.uint8 import to_uint8
 from harness.data.sources import Dataset
-from harness.evaluation.images.uint8 import to_uint8
 from harness.evaluation.networks import features
 from harness.evaluation.networks.base import FeatureNetwork, Features, TappedNetwork
 from harness.recipes import metric_names

@@ -3,8 +3,9 @@ import pytest
 import torch
 from PIL import Image
 
+from harness.data.images.uint8 import to_uint8
 from harness.data.sources import Dataset
-from harness.evaluation.images.uint8 import class_grid, grid, save_png, square_grid, to_uint8
+from harness.evaluation.images.uint8 import class_grid, grid, save_png, square_grid
 from harness.system.errors import DataError
 
 

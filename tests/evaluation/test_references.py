@@ -9,8 +9,8 @@ from tensor_images import TensorImages
 
 from harness.data import sources
 from harness.data.dataset import InMemory
+from harness.data.images.uint8 import to_uint8
 from harness.evaluation import references
-from harness.evaluation.images.uint8 import to_uint8
 from harness.evaluation.metrics.statistics import gaussian_of
 from harness.evaluation.reference_file import read_reference
 from harness.system.errors import DataError, UsageError

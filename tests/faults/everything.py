@@ -7,9 +7,9 @@ import torch
 
 import harness.__main__  # noqa: F401
 from harness.cli import app  # noqa: F401
+from harness.data import classifier
 from harness.data.latents import encode, vae  # noqa: F401
 from harness.evaluation import evaluate  # noqa: F401
-from harness.evaluation.networks import classifier
 from harness.reporting import report  # noqa: F401
 from harness.reporting.figures import comparison  # noqa: F401
 from harness.runs import exporting, measuring, sampling, training_run  # noqa: F401

@@ -14,7 +14,7 @@ from positions import LONG, record, try_all
 from run_folders import write_run
 from tensor_images import TensorImages
 
-from harness.data import sources
+from harness.data import classifier, sources
 from harness.data.latents import vae
 from harness.data.latents.sets import LatentStore
 from harness.evaluation import evaluate
@@ -22,8 +22,9 @@ from harness.evaluation.images.image_sets import NpzImages, PartImages, content_
 from harness.evaluation.images.npz import write_npz
 from harness.evaluation.images.parts import draw_in_parts
 from harness.evaluation.metrics.statistics import gaussian_of
-from harness.evaluation.networks import classifier, extract, features, inception
+from harness.evaluation.networks import extract, features, inception
 from harness.evaluation.reference_file import read_reference, write_reference
+from harness.model.nn.classifier import POOL_SIZE
 from harness.records.folders import inspection, listing
 from harness.records.schema import Record, write_record
 from harness.records.store import load_run
@@ -185,7 +186,7 @@ def trained() -> classifier.Trained:
 @pytest.fixture(scope="module")
 def network(trained) -> features.TappedNetwork:
     return features.TappedNetwork(
-        "digits", trained.sha256, trained.module, (8, 8, 1), 64, classifier.POOL_SIZE, trained.module.spatial_size,
+        "digits", trained.sha256, trained.module, (8, 8, 1), 64, POOL_SIZE, trained.module.spatial_size,
     )  # fmt: skip
 
 

@@ -14,11 +14,11 @@ from tiny_run import SIX_STEPS, Silent, losses_of, run, weights_of
 
 import baselines
 from harness.data import npy, sources
+from harness.data.images.uint8 import to_uint8
 from harness.data.latents import sets as latents
 from harness.data.latents import shards
 from harness.data.latents.shards import Description, VaeIdentity
 from harness.evaluation.images.image_sets import open_images
-from harness.evaluation.images.uint8 import to_uint8
 from harness.evaluation.metrics import measure as metrics
 from harness.evaluation.metrics.statistics import Gaussian
 from harness.evaluation.networks.base import Features

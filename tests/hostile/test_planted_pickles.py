@@ -18,9 +18,9 @@ from run_folders import write_run
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.data import npy
+from harness.data import classifier, npy
 from harness.data.latents import shards, vae, verified
-from harness.evaluation.networks import classifier, extract, features
+from harness.evaluation.networks import extract, features
 from harness.recipes.config import InputShape
 from harness.recipes.naming import digest
 from harness.system.errors import DataError

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from harness.checks.finding import Finding, judged, not_kept
-from harness.evaluation.networks import classifier
+from harness.data import classifier
 from harness.evaluation.networks.inception import PUBLISHED
 from harness.model.samplers import SAMPLERS
 from harness.recipes.metric_names import NAMED, held_out_name, metric_name

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.data.dataset import Dataset
-from harness.evaluation.images.uint8 import to_uint8
+from harness.data.images.uint8 import to_uint8
 from harness.model.randomness import Draw
 
 

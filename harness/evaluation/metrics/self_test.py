@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.data import sources
-from harness.evaluation.images.uint8 import to_uint8
+from harness.data.images.uint8 import to_uint8
 from harness.evaluation.metrics import measure as metrics
 from harness.evaluation.metrics.scores import inception_score, order_suspicion
 from harness.evaluation.metrics.statistics import FrechetFrom, Moments, frechet_distance, gaussian_of

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
-from harness.data import sources
+from harness.data import classifier, sources
 from harness.data.dataset import Dataset
-from harness.evaluation.networks import classifier, inception, transformers_networks
+from harness.evaluation.networks import inception, transformers_networks
 from harness.evaluation.networks.base import FeatureNetwork, TappedNetwork
+from harness.model.nn.classifier import POOL_SIZE
 from harness.recipes.metric_names import DIGITS, OWN, require_network
 from harness.system.errors import UsageError
 
@@ -21,7 +22,7 @@ def _trained(name: str, data: Dataset, trained: classifier.Trained, device: torc
         module=trained.module.to(device),
         image_shape=(data.side, data.side, data.channels),
         batch_size=256,
-        pool_size=classifier.POOL_SIZE,
+        pool_size=POOL_SIZE,
         spatial_size=trained.module.spatial_size,
         num_classes=data.num_classes,
         accuracy=trained.held_out_accuracy if name == OWN else None,

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from harness.recipes.config import leaves
 from harness.recipes.reading import NAMES, Recipe, load_recipe
 from harness.system.errors import UsageError
 
+FILLED_IN = ("knobs.encoder_sha256",)  # null in a recipe, and known once the run's images are
 UNSAID = "not in its command: an older version of the recipe, or --config"
 
 
@@ -62,7 +64,7 @@ def departures(config: Mapping[str, Any], command: str = "") -> Departures:
     for path, value in own.items():
         if path in NAMES or path == "schema_version" or path.startswith(left_open):
             continue
-        if path in recipe and recipe[path] == value:
+        if path in recipe and (recipe[path] == value or (path in FILLED_IN and recipe[path] is None)):
             equal += 1
             continue
         differing.append(Departure(path, value, recipe.get(path), path in recipe, _source(path, command)))
@@ -95,7 +97,8 @@ def as_text(value: Any) -> str:
 
 @cache
 def knob_defaults(method: str) -> dict[str, tuple[Any, str]]:
-    """Default and description of the method's knobs, read in the text of baselines/<method>.py without importing it.
+    """Default and description of the method's knobs, read in the text of baselines/<method>.py without importing it,
+    and in those of the modules of harness/ whose knobs it takes over.
 
     An unknown method has none, and a default that the text computes is left out.
     """
@@ -120,10 +123,27 @@ def _fields(method: str) -> dict[str, ast.expr | None]:
     path = files("baselines") / f"{method}.py"
     if not method.isidentifier() or not path.is_file():
         return {}
+    return _fields_of(path, "Config")
+
+
+def _fields_of(path: Traversable, name: str) -> dict[str, ast.expr | None]:
+    """Those of the class `name` in the file at `path`, and of the classes of harness/ that it builds on."""
     module = ast.parse(path.read_text(encoding="utf-8"))
-    config = next((node for node in module.body if isinstance(node, ast.ClassDef) and node.name == "Config"), None)
+    imported = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in module.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+    config = next((node for node in module.body if isinstance(node, ast.ClassDef) and node.name == name), None)
+    found: dict[str, ast.expr | None] = {}
+    for base in config.bases if config else []:
+        source, its_name = imported.get(base.id, ("", "")) if isinstance(base, ast.Name) else ("", "")
+        package, *parts = source.split(".")
+        if package == "harness" and parts:
+            found |= _fields_of(files("harness").joinpath(*parts[:-1], f"{parts[-1]}.py"), its_name)
     fields = [node for node in (config.body if config else []) if isinstance(node, ast.AnnAssign)]
-    return {node.target.id: node.value for node in fields if isinstance(node.target, ast.Name)}
+    return found | {node.target.id: node.value for node in fields if isinstance(node.target, ast.Name)}
 
 
 def _description(value: ast.expr) -> str:

@@ -1,8 +1,9 @@
-"""The feature networks "digits" and "own": a small classifier of a data set's images, trained once and then cached.
+"""A small classifier of a data set's images, trained once and then cached.
 
-"digits" is of scikit-learn's digits, always the same one; "own" is of whatever images a run trains on. Their taps sit
-where Inception's do: pool is the average of the last feature map (pool_3), spatial the first 7 channels of a map
-halfway (mixed_6/conv), logits the class outputs. A distance of their features is never called FID.
+It is the feature networks "digits", of scikit-learn's digits, always the same one, and "own", of whatever images a run
+trains on; with another seed it is the encoder repa-proxy (harness.data.proxy). Its taps sit where Inception's do: pool
+is the average of the last feature map (pool_3), spatial the first 7 channels of a map halfway (mixed_6/conv), logits
+the class outputs. A distance of their features is never called FID.
 B images of C channels and S x S pixels, K classes.
 """
 
@@ -17,23 +18,20 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.data import sources
 from harness.data.dataset import Dataset
-from harness.evaluation.images.image_set import DataImages
+from harness.data.images.uint8 import to_uint8
+from harness.model.nn.classifier import SIDES, Classifier, scaled
+from harness.model.randomness import Draw
 from harness.recipes.config import InputShape
 from harness.system.errors import DataError
 from harness.system.files import cache_folder
 from harness.system.precision import one_thread
 from harness.system.weights import fingerprint, read_checked, write_checked
 
-POOL_SIZE = 64
 FEWEST_IMAGES = 50  # to learn from
-SIDES = range(8, 65)
-_SPATIAL_CHANNELS = 7  # as many as sFID takes of Inception's map (Nash et al. 2021)
-_SPATIAL_SIDE = 8  # of the map that sFID reads, at most
-_STRIDED_FROM = 16  # pixels a side: from here on the first layer skips every second place, which halves the time
 
 log = logging.getLogger(__name__)
 
@@ -58,40 +56,6 @@ DIGITS = Recipe()
 OWN = Recipe(steps=800, learning_rate=0.1, weight_decay=1e-3, noise=0.1)
 
 
-class Classifier(nn.Module):
-    """(B, S, S, C) uint8 -> pool (B, 64), spatial (B, 7 s s), logits (B, K), computed in float64."""
-
-    def __init__(self, shape: InputShape):
-        super().__init__()
-        self.stride = 2 if shape.side >= _STRIDED_FROM else 1
-        self.early = nn.Conv2d(shape.channels, 16, 3, padding=1, stride=self.stride)
-        self.middle = nn.Conv2d(16, 32, 3, padding=1)
-        self.deeper = nn.ModuleList(nn.Conv2d(32, 32, 3, padding=1) for _ in range(_halvings(shape.side) - 2))
-        self.late = nn.Conv2d(32, POOL_SIZE, 3, padding=1)
-        self.head = nn.Linear(POOL_SIZE, shape.num_classes)
-        with torch.no_grad():
-            self.spatial_size = self.taps(torch.zeros(1, shape.channels, shape.side, shape.side))[1].shape[1]
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.taps(_scaled(images))
-
-    def taps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (B, C, S, S) in [-1, 1]
-        early = F.relu(self.early(x))
-        x = F.relu(self.middle(early if self.stride == 2 else F.max_pool2d(early, 2)))  # (B, 32, S / 2, S / 2)
-        halfway = x
-        for layer in self.deeper:
-            x = F.relu(layer(F.max_pool2d(x, 2)))
-            halfway = x if halfway.shape[-1] > _SPATIAL_SIDE else halfway
-        pool = F.relu(self.late(F.max_pool2d(x, 2))).mean((2, 3))  # (B, 64)
-        spatial = halfway[:, :_SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
-        return pool, spatial, self.head(pool)
-
-
-def _halvings(side: int) -> int:
-    """How often a side is halved, so that 2 or 3 places are left."""
-    return int(math.log2(side)) - 1
-
-
 class Trained(NamedTuple):
     module: Classifier
     sha256: str  # of the weights
@@ -100,14 +64,14 @@ class Trained(NamedTuple):
 
 
 @torch.inference_mode(False)  # a caller may be sampling, and training needs gradients
-def load(data: Dataset | None = None) -> Trained:
+def load(data: Dataset | None = None, recipe: Recipe | None = None) -> Trained:
     """The classifier of `data`, by default of the digits: from the cache, or trained when the cache has no sound copy.
 
     That takes the digits seconds, and 60,000 images of 28 x 28 under a minute, on the CPU. The cache lies in
     $HARNESS_CACHE, or else in the user's cache folder. A damaged file or a folder that cannot be written costs a
     warning and the time to train, never an error. Raises DataError as `refuse` does.
     """
-    recipe = DIGITS if data is None else OWN
+    recipe = recipe or (DIGITS if data is None else OWN)
     data = data or sources.digits()
     refuse(data)
     path = _cache_path(data, recipe)
@@ -120,23 +84,24 @@ def load(data: Dataset | None = None) -> Trained:
 
 def refuse(data: Dataset) -> None:
     """Raises DataError for data that no classifier can be trained on: latents, few images, one class."""
-
-    def why() -> str | None:
-        if not data.real or data.vae is not None or data.channels not in (1, 3):
-            return "it does not hold images"
-        if data.side not in SIDES:
-            return f"its images are {data.side} x {data.side} pixels, and it takes {SIDES[0]} to {SIDES[-1]} a side"
-        if len(data) < FEWEST_IMAGES:
-            return f"it has {len(data)} images to train on, and {FEWEST_IMAGES} are the fewest"
-        if len(data.labels.unique()) < 2:
-            return "its images are all of one class, so that there is nothing to tell apart"
-        return None
-
-    if reason := why():
+    if reason := unfit(data):
         raise DataError(
             f"no feature network of its own can be made of {data.name}: {reason}. Name another with --features, like "
             "inception."
         )
+
+
+def unfit(data: Dataset) -> str | None:
+    """Why no classifier can be trained on `data`; None: one can."""
+    if not data.real or data.vae is not None or data.channels not in (1, 3):
+        return "it does not hold images"
+    if data.side not in SIDES:
+        return f"its images are {data.side} x {data.side} pixels, and it takes {SIDES[0]} to {SIDES[-1]} a side"
+    if len(data) < FEWEST_IMAGES:
+        return f"it has {len(data)} images to train on, and {FEWEST_IMAGES} are the fewest"
+    if len(data.labels.unique()) < 2:
+        return "its images are all of one class, so that there is nothing to tell apart"
+    return None
 
 
 # Training --------------------------------------------------------------------------------------------------------
@@ -153,7 +118,7 @@ def train(data: Dataset, recipe: Recipe) -> Trained:
     """
     with one_thread():
         generator = torch.Generator().manual_seed(recipe.seed)
-        images, labels = DataImages(data), data.labels
+        labels = data.labels
         order = torch.randperm(len(data), generator=generator)
         left_out, seen = order.tensor_split([int(recipe.held_out_share * len(data))])
         if data.held_out is not None:
@@ -161,15 +126,23 @@ def train(data: Dataset, recipe: Recipe) -> Trained:
         module = _with_weights(_initial_weights(data.shape, generator), data.shape)
 
         def read(rows: Tensor) -> tuple[Tensor, Tensor]:
-            return _scaled(images.rows(seen[rows])), labels[seen[rows]]
+            return _pixels(data, seen[rows]), labels[seen[rows]]
 
         _descend(module, read, len(seen), recipe, generator)
         weights = {name: _rounded(weight, recipe.weight_step) for name, weight in module.state_dict().items()}
         module = _with_weights(weights, data.shape)
+        judged = data if data.held_out is None else data.held_out
         if data.held_out is not None:
-            images, labels, left_out = DataImages(data.held_out), data.held_out.labels, torch.arange(len(data.held_out))
-        correct = [module.taps(_scaled(images.rows(rows)))[2].argmax(1) == labels[rows] for rows in left_out.split(512)]
+            left_out = torch.arange(len(judged))
+        correct = [
+            module.taps(_pixels(judged, rows))[2].argmax(1) == judged.labels[rows] for rows in left_out.split(512)
+        ]
     return Trained(module, fingerprint(weights), torch.cat(correct).double().mean().item(), len(left_out))
+
+
+def _pixels(data: Dataset, rows: Tensor) -> Tensor:  # (B,) -> (B, C, S, S) float64 in [-1, 1]
+    stored = data.read(rows)[0]
+    return scaled(to_uint8(data.to_clean(stored, Draw.all_of(stored))))
 
 
 def _descend(
@@ -212,10 +185,6 @@ def _initial_weights(shape: InputShape, generator: torch.Generator) -> dict[str,
             draw = torch.rand(empty.shape, generator=generator, dtype=torch.float64) * 2 - 1
             weights[name] = draw * math.sqrt(6 / empty[0].numel())
     return weights
-
-
-def _scaled(images: Tensor) -> Tensor:  # (B, S, S, C) uint8 -> (B, C, S, S) float64 in [-1, 1]
-    return images.permute(0, 3, 1, 2).double() / 127.5 - 1
 
 
 def _empty_module(shape: InputShape) -> Classifier:
