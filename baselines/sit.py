@@ -5,10 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from baselines.dit import official_names
 from harness.model.nn.dit import DiT
 from harness.model.nn.embeddings import MAX_PERIOD
-from harness.model.official import Official
+from harness.model.official import Official, plain_names
 from harness.model.plain import Plain
 from harness.recipes.config import Knobs
 
@@ -41,5 +40,5 @@ def _adapted(network: DiT, official: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class Method(Plain):
     formulations = ("flow",)  # with another it is DiT
     official = Official(
-        settings=("sampling.guidance_channels=3",), names=official_names, releases=("SiT", "REPA"), adapted=_adapted
+        settings=("sampling.guidance_channels=3",), names=plain_names, releases=("SiT", "REPA"), adapted=_adapted
     )

@@ -45,3 +45,14 @@ def under(names: Names, ours: str, official: str) -> Names:
 def blocks(ours: str, official: str, depth: int) -> Names:
     """The names of `depth` DiT blocks."""
     return {k: v for i in range(depth) for k, v in under(BLOCK, f"{ours}.{i}", f"{official}.{i}").items()}
+
+
+def plain_names(network: Any) -> tuple[Names, Tables]:
+    """DiT's network as its repository names its parts, and SiT's and REPA's after it."""
+    names = {
+        "patches.proj": "x_embedder.proj",
+        **CONDITION,
+        **blocks("blocks", "blocks", len(network.blocks)),
+        **under(MODULATED, "readout", "final_layer"),
+    }
+    return names, {"pos_embed": network.position}
