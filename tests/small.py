@@ -24,7 +24,7 @@ def small_config(method: str, *assignments: str) -> RunConfig:
         "maskdit": ["decoder_width=8", "decoder_depth=1", "decoder_heads=2"],
         "sddit": ["decoder_depth=1", "decoder_heads=2", "num_prototypes=32", "head_hidden=16", "head_bottleneck=8"],
     }.get(method, [])
-    return tiny_config(method, *small, *assignments)
+    return tiny_config(method, *small, *grouped(method, 2), *assignments)  # two processes take pairs of images too
 
 
 def grouped(method: str, size: int) -> list[str]:

@@ -74,7 +74,7 @@ def seen_at_taps(*tapped: torch.Tensor):
 
 
 def test_the_dispersive_loss_is_zero_for_equal_images_and_least_far_apart():
-    objective, _ = objective_of("dispersive")
+    objective, _ = objective_of("dispersive", *grouped("dispersive", 8))
     same, near = torch.ones(8, 4, 4), torch.randn(8, 4, 4)
     values = [float(objective(*seen_at_taps(each))) for each in (same, near, 100 * near)]
     assert values[0] == pytest.approx(0, abs=1e-6)
