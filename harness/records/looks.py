@@ -38,6 +38,7 @@ def measured_title(method: str, knobs: Mapping[str, Any]) -> str:
     """The name of what ran here: MDT without its relative positions is not the paper's MDT, nor SiT + TREAD SiT."""
     said = about(method)
     title = next((title for knob, title in said.title_without.items() if not knobs.get(knob)), said.title)
+    title += "".join(added.get(str(knobs.get(knob)), "") for knob, added in said.title_with.items())
     return " + ".join([title, *(about(name).title for name in knobs.get(ADDITIONS) or ())])
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from official import DECODER, SHAPE, State, official_state
+from official import DECODER, MDTV2_LISTS, SHAPE, State, official_state
 from safetensors.torch import save_file
 from small import trained_a_little
 from torch import Tensor
@@ -27,14 +27,22 @@ from harness.system.errors import DataError, UsageError
 METHODS = ("dit", "maskdit", "mdt")
 
 
-def network_of(method: str, shape: Shape = SHAPE, *, relative_position: bool = True, learned_variance: bool = True):
+def network_of(
+    method: str,
+    shape: Shape = SHAPE,
+    *,
+    relative_position: bool = True,
+    learned_variance: bool = True,
+    version: int = 1,
+):
     """This project's network, with other weights than the official ones on every layer."""
     if method == "dit":
         network = DiT(shape, shape.channels * (1 + learned_variance))
     elif method == "maskdit":
         network = maskdit.Network(maskdit.Config(**DECODER), shape, shape.channels)
     else:
-        network = mdt.Network(mdt.Config(relative_position=relative_position), shape, 2 * shape.channels)
+        cfg = mdt.Config(relative_position=relative_position, version=version)
+        network = mdt.Network(cfg, shape, 2 * shape.channels)
     return trained_a_little(network, seed=1).eval()
 
 
@@ -115,6 +123,42 @@ def official_forward(method: str, state: State, x: Tensor, level: Tensor, labels
     return image_of(modulated(state, "final_layer", x, cond), SHAPE.patch)
 
 
+def mdtv2_forward(
+    state: State, x: Tensor, level: Tensor, labels: Tensor, keep: list[list[int]] | None = None
+) -> Tensor:
+    """MDT's version 2, of four blocks; with the places to keep of each image, as its masked pass in training."""
+    heads, cond = SHAPE.num_heads, condition(state, level, state["y_embedder.embedding_table.weight"][labels])
+    embedded = tokens_of(state, x) + state["pos_embed"]
+
+    def joined(name: str, x: Tensor, skip: Tensor, *kept: list[int]) -> Tensor:
+        return block(name, dense(state, f"{name}.skip_linear", torch.cat([x, skip], 2)), *kept)
+
+    def block(name: str, x: Tensor, kept: list[int] | None = None) -> Tensor:
+        index, own = f"{name}.attn.rel_pos_bias.relative_position_index", state
+        if kept is not None:
+            own = state | {index: state[index][kept][:, kept]}
+        return transformer_block(own, name, x, given, heads)
+
+    out = []
+    for image in range(len(x)):
+        given = cond[image : image + 1]
+        kept = None if keep is None else keep[image]
+        x = embedded[image : image + 1] if kept is None else embedded[image : image + 1, kept]
+        first = block("en_inblocks.0", x, kept)
+        x = joined("en_outblocks.0", first, first, kept)
+        if kept is None:
+            x = x + state["decoder_pos_embed"]
+        else:
+            whole = state["mask_token"].repeat(1, SHAPE.num_tokens, 1)
+            whole[:, kept] = x
+            x = block("sideblocks.0", whole + state["decoder_pos_embed"])
+            x[:, kept] = (whole + state["decoder_pos_embed"])[:, kept]
+        for i in range(MDTV2_LISTS["de_blocks"]):
+            x = joined(f"de_blocks.{i}", x, embedded[image : image + 1])
+        out.append(image_of(modulated(state, "final_layer", x, given), SHAPE.patch))
+    return torch.cat(out)
+
+
 def official_denoised(state: State, x: Tensor, sigma: float, labels: Tensor) -> Tensor:
     """MaskDiT's network in its EDM wrapper."""
     inner = official_forward(
@@ -140,6 +184,17 @@ def test_a_network_with_official_weights_computes_what_the_official_one_does(met
     x, labels = torch.randn(4, 4, 8, 8), torch.tensor([0, 2, 4, 5])  # 5: no label
     level = torch.tensor([-1.5, -0.3, 0.0, 1.1]) if method == "maskdit" else torch.tensor([0.0, 3.0, 500.0, 999.0])
     assert_same(network(x, level, labels), official_forward(method, official, x, level, labels))
+
+
+@torch.no_grad()
+def test_a_network_with_weights_of_mdt_v2_computes_what_the_official_one_does():
+    torch.manual_seed(0)
+    official, network = official_state("mdtv2"), network_of("mdt", version=2)
+    network.load_state_dict(published_weights.convert("mdt", network, official), strict=True)
+    inputs = torch.randn(4, 4, 8, 8), torch.tensor([0.0, 3.0, 500.0, 999.0]), torch.tensor([0, 2, 4, 5])
+    assert_same(network(*inputs), mdtv2_forward(official, *inputs))
+    keep, seen = torch.rand(4, 16).argsort(1)[:, :11], torch.arange(11) < 9
+    assert_same(network(*inputs, keep, seen), mdtv2_forward(official, *inputs, keep[:, :9].tolist()))
 
 
 @pytest.mark.parametrize("method", ["dit", "mdt"])
@@ -362,8 +417,9 @@ def test_weights_of_another_method_are_refused_by_its_name(method, other):
 
 
 def test_weights_of_mdt_v2_are_told_from_those_of_v1():
-    official = {name.replace("blocks.0", "en_inblocks.0", 1): v for name, v in official_state("mdt").items()}
-    assert "MDT v2" in refusal("mdt", official)
+    assert "They have version 2 (here 1). Choose" in refusal("mdt", official_state("mdtv2"))
+    assert "They have version 1 (here 2). Choose" in refusal("mdt", official_state("mdt"), network_of("mdt", version=2))
+    assert "look like weights of mdt" in refusal("dit", official_state("mdtv2"))
 
 
 def test_mdt_without_relative_positions_is_told_to_switch_them_on():
