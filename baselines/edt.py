@@ -11,15 +11,14 @@ from typing import Annotated, Any, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from harness.model import method
 from harness.model.formulations import Formulation
 from harness.model.method import Batch, Progress
-from harness.model.nn.blocks import ModulatedLinear, linear, modulate, through
+from harness.model.nn.blocks import ModulatedLinear, linear, through
 from harness.model.nn.dit import DiT
 from harness.model.nn.embeddings import sincos_positions
-from harness.model.nn.pyramid import merged, spread
+from harness.model.nn.pyramid import Merge, spread
 from harness.model.nn.relative import Block
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
@@ -48,16 +47,6 @@ class Config(Knobs):
     @property
     def input_patches(self) -> str:
         return "100% + 100%"
-
-
-class Merge(ModulatedLinear):
-    """Down-sampling: each 2 x 2 tokens become one. Masked tokens are zero where they would enter the linear layer."""
-
-    def forward(self, x: Tensor, cond: Tensor, seen: Tensor | None = None) -> Tensor:
-        """(B, L, D), (B, E), (B, L) -> (B, L / 4, D of the next stage)"""
-        shift, scale = self.adaln(F.silu(cond)).chunk(2, dim=-1)
-        merge = modulate(self.norm(merged(x)), shift, scale)
-        return self.out(merge if seen is None else merge * merged(seen[..., None].expand_as(x)))
 
 
 class Network(DiT):

@@ -1,8 +1,11 @@
-"""A square of tokens made coarser and finer.   B batch, L tokens, D width."""
+"""A square of tokens made coarser and finer.   B batch, L tokens, D width, E width of the conditioning."""
 
 import math
 
 from torch import Tensor
+from torch.nn import functional as F
+
+from harness.model.nn.blocks import ModulatedLinear, modulate
 
 
 def merged(x: Tensor) -> Tensor:  # (B, L, D) -> (B, L / 4, 4 D)
@@ -17,3 +20,13 @@ def spread(x: Tensor) -> Tensor:  # (B, L, 4 D) -> (B, 4 L, D)
     batch, length, values = x.shape
     side = math.isqrt(length)
     return x.reshape(batch, side, side, 2, 2, values // 4).transpose(2, 3).reshape(batch, 4 * length, values // 4)
+
+
+class Merge(ModulatedLinear):
+    """Down-sampling: each 2 x 2 tokens become one. Masked tokens are zero where they would enter the linear layer."""
+
+    def forward(self, x: Tensor, cond: Tensor, seen: Tensor | None = None) -> Tensor:
+        """(B, L, D), (B, E), (B, L) -> (B, L / 4, D of the next stage)"""
+        shift, scale = self.adaln(F.silu(cond)).chunk(2, dim=-1)
+        merge = modulate(self.norm(merged(x)), shift, scale)
+        return self.out(merge if seen is None else merge * merged(seen[..., None].expand_as(x)))
