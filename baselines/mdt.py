@@ -1,113 +1,135 @@
-"""MDT-lite (after MDT v1, Gao et al. 2023, arXiv:2303.14389): a full and a masked pass through a side-interpolator.
+"""MDT-lite (after MDT, Gao et al. 2023, arXiv:2303.14389): a full and a masked pass through a side-interpolator.
 
-"Lite": MDT's relative-position bias is off unless asked for, so that all methods share one attention kernel.
+"Lite": MDT's relative-position bias is off unless asked for, so that all methods share one attention kernel. Version 1
+is the one that SD-DiT compares with; version 2 is MDTv2, which has long skips and draws its mask ratio anew every step.
 B batch, L tokens, K kept tokens, D width, H heads.
 """
 
-from typing import Any
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from harness.model import method
 from harness.model.formulations import Formulation
 from harness.model.method import Batch, Progress
 from harness.model.nn import tokens
-from harness.model.nn.blocks import DiTBlock, through
+from harness.model.nn.blocks import through
 from harness.model.nn.dit import DiT
 from harness.model.nn.embeddings import sincos_positions
+from harness.model.nn.relative import Block, with_long_skips
 from harness.model.official import BLOCK, CONDITION, MODULATED, Names, Official, Tables, under
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
 from harness.recipes.config import Knobs
+
+RATIO_SPAN = 0.2  # MDT repository, main, masked_diffusion/models.py: version 2 draws up to mask_ratio + 0.2
 
 
 class Config(Knobs):
     mask_ratio: float = Field(
         0.3, ge=0, lt=1, description="MDT repository, branch mdtv1, run.sh; SD-DiT Fig. 3: 70% of the patches"
     )
-    decoder_depth: int = Field(2, ge=1, description="MDT repository, branch mdtv1, run.sh: the last two blocks")
+    decoder_depth: int | None = Field(
+        2,
+        ge=1,
+        description="MDT repository, branch mdtv1, run.sh: the last two blocks; version 2: null, half of up to 12 "
+        "blocks (README and run.sh of main: 6 of S/2's), 4 of more (README: XL/2's; the default of models.py)",
+    )
     relative_position: bool = Field(
         False, description='"MDT-lite": off, so that all methods share one block; true is MDT v1 (branch mdtv1)'
     )
+    version: Literal[1, 2] = Field(1, description="1: MDT (branch mdtv1), which SD-DiT compares with; 2: MDTv2 (main)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _decoder_of_the_version(cls, knobs: Any) -> Any:
+        return {"decoder_depth": None, **knobs} if isinstance(knobs, dict) and knobs.get("version") == 2 else knobs
+
+    @model_validator(mode="after")
+    def _version_1_says_its_decoder(self) -> Self:
+        if self.version == 1 and self.decoder_depth is None:
+            raise ValueError("knobs with a number of blocks as decoder_depth: null is version 2's")
+        return self
 
     @property
     def input_patches(self) -> str:
-        return f"100% + {1 - self.mask_ratio:.0%}"
+        least = f"{1 - self.mask_ratio - RATIO_SPAN:.0%} to " if self.version == 2 else ""
+        return f"100% + {least}{1 - self.mask_ratio:.0%}"
 
-
-class RelativePosition(nn.Module):
-    """A learned attention bias for every difference of two patches' places (Swin, BEiT; MDT Sec. 3.3).
-
-    The table has three rows more than there are differences, as BEiT keeps for [CLS]; they are never read, and stay so
-    that the official weights fit.
-    """
-
-    index: Tensor  # (L, L)
-
-    def __init__(self, grid: int, num_heads: int):
-        super().__init__()
-        self.table = nn.Parameter(torch.empty((2 * grid - 1) ** 2 + 3, num_heads))
-        nn.init.trunc_normal_(self.table, std=0.02)  # repository branch mdtv1, as BEiT
-        row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
-        place = torch.stack([row.flatten(), column.flatten()])  # (2, L)
-        difference = place[:, :, None] - place[:, None, :] + grid - 1
-        self.register_buffer("index", difference[0] * (2 * grid - 1) + difference[1], persistent=False)  # (L, L)
-
-    def forward(self, keep: Tensor | None) -> Tensor:  # (B, K) -> (B, H, K, K), or (1, H, L, L) for all tokens
-        index = self.index[None] if keep is None else self.index[keep[:, :, None], keep[:, None, :]]
-        return self.table[index].permute(0, 3, 1, 2)
-
-
-class Block(nn.Module):
-    """The shared DiT block with its own relative positions, or with none."""
-
-    def __init__(self, shape: Shape, relative_position: bool):
-        super().__init__()
-        self.block = DiTBlock(shape.width, shape.num_heads)
-        self.bias = RelativePosition(shape.grid, shape.num_heads) if relative_position else None
-
-    def forward(self, x: Tensor, cond: Tensor, keep: Tensor | None) -> Tensor:  # (B, L or K, D), (B, D)
-        return self.block(x, cond, None if self.bias is None else self.bias(keep))
+    def blocks_of_decoder(self, depth: int) -> int:
+        """How many of `depth` blocks are the decoder. Raises ValueError where they leave no encoder, or an odd one."""
+        decoder = self.decoder_depth or (depth // 2 if depth <= 12 else 4)
+        if decoder >= depth:
+            raise ValueError(f"decoder_depth {decoder} leaves no encoder: the network has {depth} blocks")
+        if self.version == 2 and (depth - decoder) % 2:
+            raise ValueError(
+                f"decoder_depth {decoder} of {depth} blocks leaves an encoder of {depth - decoder}; with version 2 the "
+                "encoder must have two halves"
+            )
+        return decoder
 
 
 class Network(DiT):
-    """An encoder and a decoder of DiT blocks at one width; a masked pass fills the masked places between them."""
+    """An encoder and a decoder of DiT blocks at one width; a masked pass fills the masked places between them.
+
+    In version 2 each block of the encoder's second half joins the output of one of the first half, and each block of
+    the decoder the embedded tokens.
+    """
 
     def __init__(self, cfg: Config, shape: Shape, out_channels: int):
-        if cfg.decoder_depth >= shape.depth:
-            raise ValueError(
-                f"decoder_depth {cfg.decoder_depth} leaves no encoder: the network has {shape.depth} blocks"
-            )
-        super().__init__(shape, out_channels, learned_positions=True, add_blocks=lambda: self._add_blocks(cfg, shape))
+        encoder = shape.depth - cfg.blocks_of_decoder(shape.depth)
+        super().__init__(
+            shape, out_channels, learned_positions=True, add_blocks=lambda: self._add_blocks(cfg, shape, encoder)
+        )
+        self.version = cfg.version
 
-    def _add_blocks(self, cfg: Config, shape: Shape) -> None:
+    def _add_blocks(self, cfg: Config, shape: Shape, encoder: int) -> None:
         self.decoder_position = nn.Parameter(sincos_positions(shape.width, shape.grid))
-        blocks = [Block(shape, cfg.relative_position) for _ in range(shape.depth)]
-        self.encoder = nn.ModuleList(blocks[: -cfg.decoder_depth])
-        self.decoder = nn.ModuleList(blocks[-cfg.decoder_depth :])
+        joined = range(encoder // 2 if cfg.version == 2 else shape.depth, shape.depth)
+        blocks = [Block(shape, cfg.relative_position, joins=i in joined) for i in range(shape.depth)]
+        self.encoder = nn.ModuleList(blocks[:encoder])
+        self.decoder = nn.ModuleList(blocks[encoder:])
         self.interpolator = Block(shape, cfg.relative_position)
         self.mask_token = nn.Parameter(torch.randn(1, 1, shape.width) * 0.02)
 
     def process(self, x: Tensor, cond: Tensor, *context: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """With `keep` (B, K) as context, the encoder sees those tokens alone; the decoder sees all."""
-        keep, length = context[0] if context else None, x.shape[1]
+        """With `keep` (B, K) as context, the encoder sees those tokens alone; the decoder sees all.
+
+        With `seen` (K,) besides, it sees those of `keep` alone for which it is true: the number may differ from step to
+        step where K, which a compiler takes for fixed, does not.
+        """
+        keep, seen = (*context, None, None)[:2]
+        embedded, hidden = x, None
         if keep is not None:
             x = tokens.gather(x, keep)  # (B, K, D)
-        x, _ = through(self.encoder, x, cond, keep)
-        x = x + self.decoder_position if keep is None else self._interpolate(x, cond, keep, length)
-        return through(self.decoder, x, cond, None)
+        if seen is not None:
+            hidden = torch.zeros_like(seen, dtype=x.dtype).masked_fill(~seen, -torch.inf)[None, None, None]
+        if self.version == 2:
+            x = with_long_skips(self.encoder, x, cond, keep, hidden)
+        else:
+            x, _ = through(self.encoder, x, cond, keep, hidden)
+        x = x + self.decoder_position if keep is None else self._interpolate(x, cond, keep, seen, embedded.shape[1])
+        return through(self.decoder, x, cond, None, None, *([embedded] if self.version == 2 else []))
 
-    def _interpolate(self, x: Tensor, cond: Tensor, keep: Tensor, length: int) -> Tensor:  # (B, K, D) -> (B, L, D)
-        """The side-interpolator (MDT Sec. 3.2): predicts the masked tokens, and leaves the kept ones as they are."""
+    def _interpolate(self, x: Tensor, cond: Tensor, keep: Tensor, seen: Tensor | None, length: int) -> Tensor:
+        """The side-interpolator (MDT Sec. 3.2): predicts the masked tokens, and leaves the kept ones as they are.
+
+        (B, K, D), (B, D), (B, K), (K,) -> (B, L, D)
+        """
+        if seen is not None:
+            x = torch.where(seen[:, None], x, self.mask_token.to(x.dtype))
         x = tokens.scatter(x, keep, onto=self.mask_token.expand(len(x), length, -1)) + self.decoder_position
-        kept = tokens.visible(keep, length)[..., None].bool()
+        kept = tokens.visible(keep, length, seen)[..., None].bool()
         return torch.where(kept, x, self.interpolator(x, cond, None))
 
 
 def _official_names(network: Any) -> tuple[Names, Tables]:
-    """The official blocks are one list, whose last ones are the decoder; each has its own copy of the same index."""
+    """The official blocks are one list, whose last ones are the decoder; in version 2 they are three.
+
+    Each block has its own copy of the same index.
+    """
     names = {
         "patches.proj": "x_embedder.proj",
         "position": "pos_embed",
@@ -116,12 +138,17 @@ def _official_names(network: Any) -> tuple[Names, Tables]:
         **CONDITION,
         **under(MODULATED, "readout", "final_layer"),
     }
-    places = [f"encoder.{i}" for i in range(len(network.encoder))]
-    places += [f"decoder.{i}" for i in range(len(network.decoder))]
+    encoder, decoder = len(network.encoder), len(network.decoder)
+    places = [f"encoder.{i}" for i in range(encoder)] + [f"decoder.{i}" for i in range(decoder)]
+    if network.version == 2:
+        lists = {"en_inblocks": encoder // 2, "en_outblocks": encoder // 2, "de_blocks": decoder}
+    else:
+        lists = {"blocks": encoder + decoder}
+    official_places = [f"{name}.{i}" for name, depth in lists.items() for i in range(depth)]
     tables: Tables = {}
-    pairs = [(place, f"blocks.{i}") for i, place in enumerate(places)]
-    for ours, official in [*pairs, ("interpolator", "sideblocks.0")]:
+    for ours, official in [*zip(places, official_places, strict=True), ("interpolator", "sideblocks.0")]:
         names |= under(BLOCK, f"{ours}.block", official)
+        names[f"{ours}.join.linear"] = f"{official}.skip_linear"
         names[f"{ours}.bias.table"] = f"{official}.attn.rel_pos_bias.relative_position_bias_table"
         bias = network.get_submodule(ours).bias
         if bias is not None:
@@ -137,14 +164,24 @@ class Method(method.Method):
 
     def __init__(self, cfg: Config, shape: Shape, formulation: Formulation):
         super().__init__()
-        self.shape, self.formulation = shape, formulation
-        self.num_keep = tokens.num_kept(shape.num_tokens, cfg.mask_ratio)
+        self.cfg, self.shape, self.formulation = cfg, shape, formulation
+        self.num_keep = tokens.num_kept(shape.num_tokens, cfg.mask_ratio)  # in version 2 the most
+        if cfg.version == 2:
+            tokens.num_kept(shape.num_tokens, cfg.mask_ratio + RATIO_SPAN)
         self.network = Network(cfg, shape, formulation.out_channels(shape.channels))
 
     def forward(self, batch: Batch, progress: Progress, draw: Draw) -> dict[str, Tensor]:
         noised = self.formulation.noised(batch.clean, draw)  # both passes see the same noise at the same level
-        keep = tokens.random_keep(draw, self.shape.num_tokens, self.num_keep)
+        kept = self._drawn(draw)
         inputs = noised.net_input, noised.net_noise, batch.labels
         full = self.formulation.loss_map(self.network(*inputs), noised).mean()
-        masked = self.formulation.loss_map(self.network(*inputs, keep), noised).mean()
+        masked = self.formulation.loss_map(self.network(*inputs, *kept), noised).mean()
         return {"loss": full + masked, "loss/full": full.detach(), "loss/masked": masked.detach()}
+
+    def _drawn(self, draw: Draw) -> tuple[Tensor, ...]:
+        """The tokens that a masked pass keeps, (B, K); in version 2 also which of these K places it sees, (K,)."""
+        if self.cfg.version == 1:
+            return (tokens.random_keep(draw, self.shape.num_tokens, self.num_keep),)
+        return tokens.random_keep_of(
+            draw, self.shape.num_tokens, self.num_keep, self.cfg.mask_ratio + RATIO_SPAN * draw.shared()
+        )

@@ -13,11 +13,12 @@ from harness.model.shape import Shape
 
 SHAPE = Shape(channels=4, side=8, num_classes=5, patch=2, width=16, depth=4, num_heads=2)
 DECODER = {"decoder_width": 8, "decoder_depth": 2, "decoder_heads": 4}
+MDTV2_LISTS = {"en_inblocks": 1, "en_outblocks": 1, "de_blocks": 2}  # of four blocks
 State = dict[str, Tensor]
 
 
 def official_state(method: str, shape: Shape = SHAPE) -> State:
-    """A random state dict as the official code of `method` saves it, with its fixed tables."""
+    """A random state dict as the official code of `method` ("mdtv2" is MDT's version 2) saves it, with its tables."""
     width, patch, generator = shape.width, shape.patch, torch.Generator().manual_seed(0)
     sizes: dict[str, tuple[int, ...]] = {"x_embedder.proj.weight": (width, shape.channels, patch, patch)}
     sizes["x_embedder.proj.bias"] = (width,)
@@ -33,14 +34,19 @@ def official_state(method: str, shape: Shape = SHAPE) -> State:
         linear(f"{name}.mlp.fc1", inner, 4 * inner)
         linear(f"{name}.mlp.fc2", 4 * inner, inner)
         linear(f"{name}.adaLN_modulation.1", width, 6 * inner)
-        if method == "mdt":
+        if method in ("mdt", "mdtv2"):
             rows = (2 * shape.grid - 1) ** 2 + 3
             sizes[f"{name}.attn.rel_pos_bias.relative_position_bias_table"] = (rows, shape.num_heads)
 
     linear("t_embedder.mlp.0", 256, width)
     linear("t_embedder.mlp.2", width, width)
-    for i in range(shape.depth):
-        block(f"blocks.{i}", width)
+    names = [f"blocks.{i}" for i in range(shape.depth)]
+    if method == "mdtv2":
+        names = [f"{part}.{i}" for part, depth in MDTV2_LISTS.items() for i in range(depth)]
+        for name in names[1:]:
+            linear(f"{name}.skip_linear", 2 * width, width)
+    for name in names:
+        block(name, width)
     last, tables = width, {"pos_embed": positions(shape.grid, width)}
     if method == "maskdit":
         last = DECODER["decoder_width"]
@@ -50,13 +56,12 @@ def official_state(method: str, shape: Shape = SHAPE) -> State:
         for i in range(DECODER["decoder_depth"]):
             block(f"decoder_blocks.{i}", last)
         tables["decoder_pos_embed"] = positions(shape.grid, last)
-    if method == "mdt":
+    if method in ("mdt", "mdtv2"):
         block("sideblocks.0", width)
         sizes |= {"mask_token": (1, 1, width)}
         sizes |= dict.fromkeys(("pos_embed", "decoder_pos_embed"), (1, shape.num_tokens, width))  # learned
-        names = [f"blocks.{i}" for i in range(shape.depth)] + ["sideblocks.0"]
         index = relative_index(shape.grid)
-        tables = {f"{name}.attn.rel_pos_bias.relative_position_index": index.clone() for name in names}
+        tables = {f"{n}.attn.rel_pos_bias.relative_position_index": index.clone() for n in [*names, "sideblocks.0"]}
     linear("final_layer.adaLN_modulation.1", width, 2 * last)
     linear("final_layer.linear", last, patch * patch * shape.channels * (1 if method == "maskdit" else 2))
     return {k: torch.randn(v, generator=generator) * 0.3 for k, v in sizes.items()} | tables
@@ -148,6 +153,42 @@ def official_forward(method: str, state: State, x: Tensor, level: Tensor, labels
         for i in range(DECODER["decoder_depth"]):
             x = transformer_block(state, f"decoder_blocks.{i}", x, cond, DECODER["decoder_heads"])
     return image_of(modulated(state, "final_layer", x, cond), SHAPE.patch)
+
+
+def mdtv2_forward(
+    state: State, x: Tensor, level: Tensor, labels: Tensor, keep: list[list[int]] | None = None
+) -> Tensor:
+    """MDT's version 2, of four blocks; with the places to keep of each image, as its masked pass in training."""
+    heads, cond = SHAPE.num_heads, condition(state, level, state["y_embedder.embedding_table.weight"][labels])
+    embedded = tokens_of(state, x) + state["pos_embed"]
+
+    def joined(name: str, x: Tensor, skip: Tensor, *kept: list[int]) -> Tensor:
+        return block(name, dense(state, f"{name}.skip_linear", torch.cat([x, skip], 2)), *kept)
+
+    def block(name: str, x: Tensor, kept: list[int] | None = None) -> Tensor:
+        index, own = f"{name}.attn.rel_pos_bias.relative_position_index", state
+        if kept is not None:
+            own = state | {index: state[index][kept][:, kept]}
+        return transformer_block(own, name, x, given, heads)
+
+    out = []
+    for image in range(len(x)):
+        given = cond[image : image + 1]
+        kept = None if keep is None else keep[image]
+        x = embedded[image : image + 1] if kept is None else embedded[image : image + 1, kept]
+        first = block("en_inblocks.0", x, kept)
+        x = joined("en_outblocks.0", first, first, kept)
+        if kept is None:
+            x = x + state["decoder_pos_embed"]
+        else:
+            whole = state["mask_token"].repeat(1, SHAPE.num_tokens, 1)
+            whole[:, kept] = x
+            x = block("sideblocks.0", whole + state["decoder_pos_embed"])
+            x[:, kept] = (whole + state["decoder_pos_embed"])[:, kept]
+        for i in range(MDTV2_LISTS["de_blocks"]):
+            x = joined(f"de_blocks.{i}", x, embedded[image : image + 1])
+        out.append(image_of(modulated(state, "final_layer", x, given), SHAPE.patch))
+    return torch.cat(out)
 
 
 def official_denoised(state: State, x: Tensor, sigma: float, labels: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ def small_config(method: str, *assignments: str) -> RunConfig:
     small += {
         "maskdit": ["decoder_width=8", "decoder_depth=1", "decoder_heads=2"],
         "sddit": ["decoder_depth=1", "decoder_heads=2", "num_prototypes=32", "head_hidden=16", "head_bottleneck=8"],
+        "edt": ["stage_widths=[12,16]", "stage_heads=[3,4]", "stage_depths=[1,1,1]"],
     }.get(method, [])
     return tiny_config(method, *small, *grouped(method, 2), *assignments)  # two processes take pairs of images too
 

@@ -157,7 +157,7 @@ def run(
 
 def import_checkpoint(
     file: Annotated[
-        Path, argument("An official checkpoint of DiT, MaskDiT or MDT v1, or a DiT that diffusers saved.", "FILE")
+        Path, argument("An official checkpoint of DiT, MaskDiT or MDT, or a DiT that diffusers saved.", "FILE")
     ],
     as_: Annotated[
         str, option("The recipe it was trained by, like dit-xl.", "RECIPE", "--as", complete=completion.recipes)

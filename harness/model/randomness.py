@@ -54,5 +54,9 @@ class Draw:
         """Whole numbers below `high`, int64, for these rows of a draw of the whole batch."""
         return self._mine(torch.randint(high, (self.batch_size,), device=self.device))
 
+    def shared(self, *shape: int) -> Tensor:  # shape, in [0, 1)
+        """Numbers between 0 and 1 that all rows of the batch have in common, in every process and micro-batch."""
+        return torch.rand(shape, device=self.device)
+
     def _mine(self, numbers: Tensor) -> Tensor:  # (B, ...) -> (R, ...)
         return numbers if self._rows is None else numbers[self._rows]

@@ -29,7 +29,7 @@ class About(Settings):
 
     title: str
     title_without: dict[str, str] = Field(default_factory=dict)  # knob: the title of what runs where the knob is off
-    title_with: dict[str, dict[str, str]] = Field(default_factory=dict)  # knob: its value: the title of what then runs
+    title_with: dict[str, dict[str, str]] = Field(default_factory=dict)  # knob: value: what it adds to the title
     colour: str | None = Field(None, pattern="^#[0-9A-Fa-f]{6}$")
     marker: str | None = Field(None, max_length=1)  # as matplotlib calls it
     paper: Paper | None = None

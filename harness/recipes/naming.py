@@ -17,6 +17,7 @@ ADDED_LATER: dict[tuple[str, str], Any] = {
     ("protocol", "warmup"): 0,
     ("protocol", "cooldown"): 0,
     ("knobs", "project_start"): "zero",
+    ("knobs", "version"): 1,
     ("protocol", "size"): None,
 }
 

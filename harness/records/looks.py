@@ -41,11 +41,8 @@ def measured_title(method: str, knobs: Mapping[str, Any]) -> str:
 
 def _title(method: str, knobs: Mapping[str, Any]) -> str:
     said = about(method)
-    titles = [title for knob, title in said.title_without.items() if not knobs.get(knob)]
-    titles += [
-        by_value[str(knobs[knob])] for knob, by_value in said.title_with.items() if str(knobs.get(knob)) in by_value
-    ]
-    return titles[0] if titles else said.title
+    title = next((title for knob, title in said.title_without.items() if not knobs.get(knob)), said.title)
+    return title + "".join(added.get(str(knobs.get(knob)), "") for knob, added in said.title_with.items())
 
 
 def from_title(title: str) -> str:

@@ -1,7 +1,7 @@
-"""The official checkpoints of DiT, MaskDiT and MDT v1, and diffusers' of DiT, read into this project's networks.
+"""The official checkpoints of DiT, MaskDiT and MDT, and diffusers' of DiT, read into this project's networks.
 
-Names and layouts were read from facebookresearch/DiT, Anima-Lab/MaskDiT and the branch mdtv1 of sail-sg/MDT; what
-differs from ours beside the names:
+Names and layouts were read from facebookresearch/DiT, Anima-Lab/MaskDiT and sail-sg/MDT (branch mdtv1, and main, which
+is MDTv2); what differs from ours beside the names:
   patch embedding   a convolution (D, C, p, p); ours is a linear layer (D, C p^2) on the same order of values
   last layer        its rows are ordered row, column, channel of a patch; ours channel, row, column
   MaskDiT's labels  a linear layer on one-hot labels (D, classes); ours is a table (classes, D)
@@ -35,7 +35,7 @@ TABLE_TOLERANCE = 1e-3
 # The prefixes of DistributedDataParallel, of torch.compile and of MaskDiT's EDM wrapper.
 WRAPPERS = re.compile(r"((module|_orig_mod|model)\.)*")
 NAMED = 10  # an error names this many mismatches of each kind
-READ = "DiT, MaskDiT, MDT v1, SiT and REPA can be imported, and DiT as diffusers has it"
+READ = "DiT, MaskDiT, MDT, SiT and REPA can be imported, and DiT as diffusers has it"
 SIT, REPA, LIGHTNING = "SiT", "REPA", "LightningDiT"  # as Official.releases names them
 FOREIGN = {  # networks of other projects, by a name that only their weights have
     REPA: re.compile(r"(^|\.)projectors\."),
@@ -252,11 +252,12 @@ def _same_names_and_shapes(method: str, expected: Shapes, found: Shapes) -> None
 # The likely fix ----------------------------------------------------------------------------------------------------
 
 _MARKS = {
-    "en_inblocks.": "MDT v2, which this project does not have",
+    "en_inblocks.": "mdt",
     "sideblocks.": "mdt",
     "decoder_blocks.": "maskdit",
     "final_layer.": "dit",
 }
+_OF_THE_DEPTH = re.compile(r"(blocks|en_inblocks|en_outblocks|de_blocks)\.\d+")
 
 
 def _facts(shapes: Shapes) -> dict[str, Any]:
@@ -270,7 +271,8 @@ def _facts(shapes: Shapes) -> dict[str, Any]:
     patch = axis("x_embedder.proj.weight", 3)
     return {
         "method": next(present, "no network known here"),
-        "depth": len({name.split(".")[1] for name in shapes if name.startswith("blocks.")}),
+        "version": 2 if any(name.startswith("en_inblocks.") for name in shapes) else 1,
+        "depth": len({match[0] for name in shapes if (match := _OF_THE_DEPTH.match(name))}),
         "width": axis("x_embedder.proj.weight", 0),
         "patch": patch,
         "side": math.isqrt(axis("pos_embed", 1)) * patch,

@@ -115,3 +115,15 @@ def test_the_rows_of_a_draw_are_the_rows_of_the_whole_batch():
         for values, rows in zip(expected, (part.normal(3), part.uniform(2), part.integers(100)), strict=True):
             assert torch.equal(values[start:stop], rows)
     assert Draw(8, 2, 4, CPU).share == 0.25
+
+
+def test_shared_numbers_are_the_same_for_all_rows_and_do_not_disturb_what_is_drawn_after_them():
+    drawn = []
+    for start, stop in ((0, 8), (0, 4), (6, 7)):
+        torch.manual_seed(0)
+        part = Draw(8, start, stop, CPU)
+        drawn.append((part.shared(), part.shared(2), part.uniform(2)))
+        assert torch.equal(drawn[-1][0], drawn[0][0])
+        assert torch.equal(drawn[-1][1], drawn[0][1])
+        assert torch.equal(drawn[-1][2], drawn[0][2][start:stop])
+    assert drawn[0][0].shape == ()

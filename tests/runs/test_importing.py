@@ -33,9 +33,9 @@ SAMPLED = {
 GUIDED = ["sampling.num_steps=3", "guidance_scale=2"]
 
 
-def imported(method, folder):
-    cfg = resolve(f"{method}-tiny", SMALL[method])
-    state = official_state(method, shape_of(cfg))
+def imported(method, folder, version="1"):
+    cfg = resolve(f"{method}-tiny", [*SMALL[method], *([f"version={version}"] if method == "mdt" else [])])
+    state = official_state("mdtv2" if version == "2" else method, shape_of(cfg))
     file = folder / "official.pt"
     torch.save(
         {"ema": {f"model.{name}": value for name, value in state.items()} if method == "maskdit" else state}, file
@@ -56,6 +56,17 @@ def test_an_imported_checkpoint_is_sampled_like_a_run(method, tmp_path):
         assert samples["arr_0"].shape == (5, 8, 8, 1)
         assert samples["arr_0"].dtype == np.uint8
         assert samples["labels"].tolist() == choose_labels("balanced", 5, 10, 0).tolist()
+
+
+def test_weights_of_mdt_v2_are_imported_as_those_of_version_2(tmp_path):
+    folder, cfg, file = imported("mdt", tmp_path, version="2")
+    opened = sampling.open_run(folder, torch.device("cpu"), NoProgress())
+    assert opened.network.version == cfg.knobs.version == 2
+    official = published_weights.read(file)
+    joins = opened.network.decoder[1].join.linear.weight
+    assert torch.equal(joins, official["de_blocks.1.skip_linear.weight"])
+    with pytest.raises(DataError, match=r"They have version 2 \(here 1\)"):
+        importing.import_checkpoint(file, resolve("mdt-tiny", SMALL["mdt"]), tmp_path / "runs")
 
 
 def test_an_imported_checkpoint_is_evaluated_like_a_run(tmp_path):

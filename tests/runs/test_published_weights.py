@@ -15,6 +15,7 @@ from official import (
     SHAPE,
     State,
     assert_same,
+    mdtv2_forward,
     official_denoised,
     official_forward,
     official_state,
@@ -33,14 +34,22 @@ from harness.system.errors import DataError, UsageError
 METHODS = ("dit", "maskdit", "mdt")
 
 
-def network_of(method: str, shape: Shape = SHAPE, *, relative_position: bool = True, learned_variance: bool = True):
+def network_of(
+    method: str,
+    shape: Shape = SHAPE,
+    *,
+    relative_position: bool = True,
+    learned_variance: bool = True,
+    version: int = 1,
+):
     """This project's network, with other weights than the official ones on every layer."""
     if method == "dit":
         network = DiT(shape, shape.channels * (1 + learned_variance))
     elif method == "maskdit":
         network = maskdit.Network(maskdit.Config(**DECODER), shape, shape.channels)
     else:
-        network = mdt.Network(mdt.Config(relative_position=relative_position), shape, 2 * shape.channels)
+        cfg = mdt.Config(relative_position=relative_position, version=version)
+        network = mdt.Network(cfg, shape, 2 * shape.channels)
     return trained_a_little(network, seed=1).eval()
 
 
@@ -62,6 +71,17 @@ def test_a_network_with_official_weights_computes_what_the_official_one_does(met
     x, labels = torch.randn(4, 4, 8, 8), torch.tensor([0, 2, 4, 5])  # 5: no label
     level = torch.tensor([-1.5, -0.3, 0.0, 1.1]) if method == "maskdit" else torch.tensor([0.0, 3.0, 500.0, 999.0])
     assert_same(network(x, level, labels), official_forward(method, official, x, level, labels))
+
+
+@torch.no_grad()
+def test_a_network_with_weights_of_mdt_v2_computes_what_the_official_one_does():
+    torch.manual_seed(0)
+    official, network = official_state("mdtv2"), network_of("mdt", version=2)
+    network.load_state_dict(published_weights.convert("mdt", network, official), strict=True)
+    inputs = torch.randn(4, 4, 8, 8), torch.tensor([0.0, 3.0, 500.0, 999.0]), torch.tensor([0, 2, 4, 5])
+    assert_same(network(*inputs), mdtv2_forward(official, *inputs))
+    keep, seen = torch.rand(4, 16).argsort(1)[:, :11], torch.arange(11) < 9
+    assert_same(network(*inputs, keep, seen), mdtv2_forward(official, *inputs, keep[:, :9].tolist()))
 
 
 @pytest.mark.parametrize("method", ["dit", "mdt"])
@@ -284,8 +304,9 @@ def test_weights_of_another_method_are_refused_by_its_name(method, other):
 
 
 def test_weights_of_mdt_v2_are_told_from_those_of_v1():
-    official = {name.replace("blocks.0", "en_inblocks.0", 1): v for name, v in official_state("mdt").items()}
-    assert "MDT v2" in refusal("mdt", official)
+    assert "They have version 2 (here 1). Choose" in refusal("mdt", official_state("mdtv2"))
+    assert "They have version 1 (here 2). Choose" in refusal("mdt", official_state("mdt"), network_of("mdt", version=2))
+    assert "look like weights of mdt" in refusal("dit", official_state("mdtv2"))
 
 
 def test_mdt_without_relative_positions_is_told_to_switch_them_on():

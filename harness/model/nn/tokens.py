@@ -21,6 +21,17 @@ def random_keep(draw: Draw, length: int, num_keep: int) -> Tensor:
     return draw.uniform(length).argsort(dim=1)[:, :num_keep].sort(dim=1).values
 
 
+def random_keep_of(draw: Draw, length: int, most: int, mask_ratio: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of `most` tokens in a random order, and which of these places are kept, for a ratio on the device.
+
+    The first places are kept, as many as num_kept says.   () -> (B, most), (most,)
+    """
+    random = draw.uniform(length)
+    order = random.argsort(dim=1)[:, :most]
+    place = torch.arange(1, most + 1, device=order.device)
+    return order, place <= length * (1 - mask_ratio)
+
+
 def structured_keep(draw: Draw, grid: int, num_keep: int) -> Tensor:
     """Indices of `num_keep` tokens of each 2 x 2 of a grid, in ascending order.   (B, num_keep grid^2 / 4)"""
     places = draw.uniform(grid // 2, grid // 2, 4).argsort(dim=-1)[..., :num_keep]  # (B, grid / 2, grid / 2, num_keep)
@@ -40,6 +51,7 @@ def scatter(x: Tensor, keep: Tensor, onto: Tensor) -> Tensor:  # (B, K, D), (B, 
     return onto.to(x.dtype).scatter(1, keep[..., None].expand(-1, -1, x.shape[-1]), x)
 
 
-def visible(keep: Tensor, length: int) -> Tensor:
-    """1 where a token was kept, 0 where it was masked.   (B, K) -> (B, L)"""
-    return torch.zeros(keep.shape[0], length, device=keep.device).scatter(1, keep, 1.0)
+def visible(keep: Tensor, length: int, seen: Tensor | None = None) -> Tensor:
+    """1 where a token was kept, and its place in `keep` is `seen`; else 0.   (B, K), (K,) -> (B, L)"""
+    masked = torch.zeros(keep.shape[0], length, device=keep.device)
+    return masked.scatter(1, keep, 1.0 if seen is None else seen.float().expand_as(keep))
