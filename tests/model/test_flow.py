@@ -16,6 +16,7 @@ from harness.model.formulations import FORMULATIONS, formulation_of
 from harness.model.randomness import Draw
 from harness.model.samplers import SAMPLERS, euler, euler_maruyama, heun
 from harness.recipes.naming import with_later_settings
+from harness.records.looks import formulation_title
 from harness.system.errors import UsageError
 
 MEAN = torch.tensor([0.4, -0.2], dtype=torch.float64)
@@ -314,6 +315,14 @@ def test_each_setting_reaches_the_method_and_the_run_s_name(name, value):
     cfg = small_config("sit", COLOUR, f"{name}={value}")
     assert cfg.run_id != small_config("sit", COLOUR).run_id
     assert baselines.build(cfg).formulation == Flow(**{name: value}) == formulation_of(cfg)
+
+
+def test_a_formulation_is_named_with_what_is_not_at_its_default_so_that_others_are_not_taken_for_its_repeats():
+    plain, other = (
+        small_config("sit", *settings).model_dump(mode="json") for settings in ([], ["path=gvp", "shift=2"])
+    )
+    assert formulation_title(plain) == formulation_title({"formulation": "flow"}) == "flow"
+    assert formulation_title(other) == "flow, path gvp, shift 2.0"
 
 
 @pytest.mark.parametrize("formulation", ["iddpm", "edm"])
