@@ -120,9 +120,9 @@ def _added(document: dict[str, Any], assignments: Iterable[str] = ()) -> tuple[s
 
 def check(cfg: RunConfig) -> None:
     """Raises UsageError where the settings of `cfg`, each valid by itself, do not go together."""
-    from harness.model.formulations import FORMULATIONS
+    from harness.model.formulations import FORMULATIONS, formulation_of
     from harness.model.optimizers import OPTIMIZERS
-    from harness.model.samplers import SAMPLERS
+    from harness.model.samplers import SAMPLERS, refuse_settings_of_others
 
     sampling, method = cfg.sampling, load(cfg.method).Method
     named: tuple[tuple[str, str, Collection[str]], ...] = (
@@ -151,7 +151,8 @@ def check(cfg: RunConfig) -> None:
             f"{' and '.join(SAMPLERS[sampling.sampler].formulations)}; with formulation {cfg.formulation} take "
             f"--set sampler={' or '.join(fitting)}."
         )
-    diffusion_steps = FORMULATIONS[cfg.formulation]().num_steps
+    refuse_settings_of_others(sampling)
+    diffusion_steps = formulation_of(cfg).num_steps
     if diffusion_steps is not None and sampling.num_steps > diffusion_steps:
         raise UsageError(
             f"sampling.num_steps is {sampling.num_steps}, and the diffusion has {diffusion_steps} steps; take at most "
@@ -176,14 +177,14 @@ def build(cfg: RunConfig, *, device: str = "cpu") -> "Method":
     """
     import torch
 
-    from harness.model.formulations import FORMULATIONS
+    from harness.model.formulations import formulation_of
     from harness.model.shape import shape_of
 
     check(cfg)
     torch.manual_seed(cfg.seed)
     try:
         with torch.device(device):
-            parts = cfg.knobs, shape_of(cfg), FORMULATIONS[cfg.formulation]()
+            parts = cfg.knobs, shape_of(cfg), formulation_of(cfg)
             added = {name: load(name).Method.adds(*parts) for name in getattr(cfg.knobs, ADDITIONS, ())}
             method = load(cfg.method).Method(*parts, **({"additions": added} if added else {}))
     except ValueError as error:

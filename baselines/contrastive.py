@@ -42,6 +42,11 @@ class Objective(plain.Objective):
     steps: Tensor  # () how many batches the mean has seen
 
     def __init__(self, cfg: Config, shape: Shape, formulation: Flow):
+        if (formulation.path, formulation.prediction, formulation.data_scale) != ("linear", "velocity", 1):
+            raise ValueError(
+                "contrastive is defined for flow.path linear, flow.prediction velocity and flow.data_scale 1: the "
+                "velocity is noise - clean"
+            )
         super().__init__()
         self.cfg, self.group = cfg, cfg.contrastive_group
         if cfg.contrastive_correction:

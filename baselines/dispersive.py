@@ -12,11 +12,13 @@ from torch import Tensor
 from harness.model import plain
 from harness.model.formulations import Formulation
 from harness.model.method import Progress
-from harness.model.nn.groups import grouped, in_full_precision
+from harness.model.nn.groups import grouped
 from harness.model.plain import Pass, Plain
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
 from harness.recipes.config import Knobs
+
+BY_DIFFERENCES = "donot_use_mm_for_euclid_dist"  # torch's: products would round small distances away
 
 
 class Config(Knobs):
@@ -44,14 +46,10 @@ class Objective(plain.Objective):
         The mean over the groups of a batch.
         """
         (tapped,) = seen.tapped
-        with in_full_precision(tapped):
-            z = grouped(tapped.float().flatten(1), self.group, draw)  # (G, N, F)
-            z = z - z.mean(1, keepdim=True)  # distances stay, and their products round less
-            squares = (z**2).sum(-1)  # (G, N)
-            distances = squares[:, :, None] + squares[:, None, :] - 2 * z @ z.transpose(1, 2)  # (G, N, N)
-            itself = torch.eye(z.shape[1], dtype=torch.bool, device=z.device)
-            exponents = -distances.masked_fill(itself, 0) / (z.shape[-1] * self.cfg.dispersive_temperature)
-            spread = exponents.flatten(1).logsumexp(1) - 2 * math.log(z.shape[1])  # (G,)
+        z = grouped(tapped.float().flatten(1), self.group, draw)  # (G, N, F)
+        distances = torch.cdist(z, z, compute_mode=BY_DIFFERENCES)  # (G, N, N)
+        exponents = -(distances**2) / (z.shape[-1] * self.cfg.dispersive_temperature)
+        spread = exponents.flatten(1).logsumexp(1) - 2 * math.log(z.shape[1])  # (G,)
         return self.cfg.dispersive_weight * spread.mean()
 
 

@@ -27,7 +27,7 @@ from harness.evaluation.references import Source
 from harness.model.samplers import SAMPLERS
 from harness.recipes import metric_names
 from harness.recipes.config import RunConfig
-from harness.recipes.naming import digest
+from harness.recipes.naming import digest, without_later_defaults
 from harness.records.provenance import installed
 from harness.records.schema import CrossCheck, Evaluation, EvaluationProtocol
 from harness.system import locks
@@ -218,7 +218,7 @@ def _refuse_labels(images: ImageSet, yard: Yardstick) -> None:
 def protocol_of(cfg: RunConfig, yard: Yardstick, vae: Vae | None) -> EvaluationProtocol:
     """Every condition that changes a metric's value, as this run's configuration sets it."""
     sampling, plan = cfg.sampling, cfg.evaluation
-    settings = sampling.model_dump()
+    settings = without_later_defaults("sampling", sampling.model_dump())  # of other samplers check() takes no others
     if sampling.guidance_scale is None:  # then how it would have been has no effect
         settings |= {"guidance_channels": None, "guidance_interval": None, "guidance_power": None}
     return EvaluationProtocol(
@@ -246,7 +246,8 @@ def execution_of(cfg: RunConfig, device: torch.device) -> str:
 
 _OF_THE_SAMPLER = (
     "formulation", "sampler", "num_steps", "nfe", "guidance_scale", "guidance_channels", "guidance_interval",
-    "guidance_power", "label_rule", "uint8_rule", "vae", "vae_sha256", "sample_precision", "decode_precision", "seed",
+    "guidance_power", "sde_diffusion", "sde_last_step", "label_rule", "uint8_rule", "vae", "vae_sha256",
+    "sample_precision", "decode_precision", "seed",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from harness.data.images.uint8 import to_uint8
 from harness.data.latents.vae import Vae
 from harness.evaluation.images.image_sets import PartImages
 from harness.evaluation.images.parts import draw_in_parts
-from harness.model.formulations import FORMULATIONS, Formulation, Network
+from harness.model.formulations import Formulation, Network, formulation_of
 from harness.model.guidance import guided, power_cosine, within
 from harness.model.samplers import SAMPLERS, Denoise
 from harness.recipes.config import InputShape, RunConfig, Sampling
@@ -119,7 +119,8 @@ def generate(
     compiled once more for a smaller one. `decode` turns what was made into pixels. `timed` gets the stages
     "drawing" and "decoding".
     """
-    draw, batches = SAMPLERS[sampling.sampler].draw, []
+    sampler, batches = SAMPLERS[sampling.sampler], []
+    own = sampler.settings_in(sampling)
     for start in range(0, len(labels), batch_size):
         wanted = labels[start : start + batch_size]
         asked = F.pad(wanted, (0, batch_size - len(wanted)), value=null_label) if whole_batches else wanted
@@ -127,7 +128,7 @@ def generate(
         denoise = _denoiser(network, formulation, sampling, asked.to(device), null_label)
         with torch.no_grad():  # not inference_mode: what CUDA graphs record in it fails outside it (PyTorch 135892)
             with timed("drawing"):
-                clean = draw(denoise, noise, formulation, sampling.num_steps)[: len(wanted)]
+                clean = sampler.draw(denoise, noise, formulation, sampling.num_steps, **own)[: len(wanted)]
             with timed("decoding"):
                 batches.append(to_uint8(decode(clean)).cpu())
         advance(start + len(wanted))
@@ -155,7 +156,7 @@ def draw_images(
 
     Parts that are there are not drawn again; the folder's name must say everything that decides the images.
     """
-    plan, execution, formulation = cfg.evaluation, cfg.execution, FORMULATIONS[cfg.formulation]()
+    plan, execution, formulation = cfg.evaluation, cfg.execution, formulation_of(cfg)
     latent, shape = (cfg.input.channels, cfg.input.side, cfg.input.side), image_shape(cfg.input, vae)
     part = min(plan.sample_batch, math.ceil(len(labels) / world.size))
     called = as_sampled(

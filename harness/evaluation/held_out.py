@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.dataset import Dataset
-from harness.model.formulations import EDM, FORMULATIONS, Formulation
+from harness.model.formulations import EDM, Formulation, formulation_of
 from harness.model.nn.blocks import DiTBlock
 from harness.model.randomness import Draw
 from harness.recipes.config import RunConfig
@@ -123,9 +123,7 @@ def along_training(cfg: RunConfig, data: Dataset, device: torch.device) -> Obser
     def observe(step: int, network: nn.Module) -> dict[str, float]:
         if step % stride and step != steps:
             return {}
-        found = denoiser_error(
-            network, FORMULATIONS[cfg.formulation](), data, device=device, num_images=num_images, sigmas=sigmas
-        )
+        found = denoiser_error(network, formulation_of(cfg), data, device=device, num_images=num_images, sigmas=sigmas)
         return {
             "denoiser_error": found.error,
             "denoiser_error_images": found.num_images,
@@ -240,7 +238,7 @@ def measure(
     network: nn.Module, cfg: RunConfig, data: Dataset, device: torch.device
 ) -> tuple[DenoiserError, LinearProbe | None]:
     """Both yardsticks of `network`, which was trained on `data` as `cfg` says. `data` must have held-out images."""
-    formulation = FORMULATIONS[cfg.formulation]()
+    formulation = formulation_of(cfg)
     network.eval()
     return (
         denoiser_error(network, formulation, data, device=device),

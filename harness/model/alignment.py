@@ -12,6 +12,7 @@ from harness.model import plain
 from harness.model.encoders import Encoder, EncoderKnobs
 from harness.model.formulations import Formulation
 from harness.model.nn.blocks import linear
+from harness.model.nn.groups import in_full_precision
 from harness.model.plain import Pass
 from harness.model.shape import Shape
 
@@ -60,7 +61,8 @@ class Alignment(plain.Objective):
     def pair(self, seen: Pass) -> tuple[Tensor, Tensor]:
         """The block's tokens, projected, and the encoder's, without gradient.   (B, L, Z), (B, L, Z) float32"""
         (tapped,) = seen.tapped
-        wanted = self.encoder(seen.batch).float()
+        with in_full_precision(tapped):  # so that what is aligned with does not depend on the run's precision
+            wanted = self.encoder(seen.batch).float()
         if self.gamma is not None:
             wanted = (wanted - self.gamma * wanted.mean(1, keepdim=True)) / (wanted.std(1, keepdim=True) + 1e-6)
         return self.projector(tapped).float(), wanted

@@ -1,13 +1,9 @@
-"""What noisy, target and denoised mean: one class per diffusion formulation, and nothing else knows.
+"""The formulations, of which each says what noisy, target and denoised mean, and the one of a run.
 
-A formulation scales what goes into a network and scores what comes out, never reaching inside. It returns the loss
-per element, so that the method, which alone knows its mask, reduces it.
-B batch, C channels, S side.
+EDM and IDDPM are here, Flow in harness.model.flow. B batch, C channels, S side.
 """
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate, repeat
 from typing import NamedTuple
@@ -15,86 +11,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from harness.model.flow import Flow
+from harness.model.formulation import Formulation, Network, Noised, Prediction, per_image
 from harness.model.randomness import Draw
+from harness.recipes.config import RunConfig
+from harness.system.errors import UsageError
 
-Network = Callable[[Tensor, Tensor, Tensor], Tensor]  # (net_input, net_noise, labels) -> raw
-
-
-class Noised(NamedTuple):
-    """A batch with noise added, as the network reads it and as the loss needs it."""
-
-    net_input: Tensor  # (B, C, S, S)
-    net_noise: Tensor  # (B,) the noise level as the network reads it
-    clean: Tensor  # (B, C, S, S)
-    noisy: Tensor  # (B, C, S, S)
-    level: Tensor  # (B,) sigma (EDM), time step (IDDPM) or time (Flow)
-    noise: Tensor  # (B, C, S, S) of unit variance
-
-
-class Prediction(NamedTuple):
-    """What a sampler gets back: the denoised images, and the learned variance where the formulation has one."""
-
-    clean: Tensor  # (B, C, S, S)
-    variance_mix: Tensor | None  # (B, C, S, S) 0: the smaller, 1: the larger of the two variances of IDDPM eq. 15
-
-
-def _per_image(v: Tensor) -> Tensor:
-    return v.reshape(-1, 1, 1, 1)
-
-
-class Formulation(ABC):
-    """One way to add noise, and what a network's raw output says about the clean images.
-
-    A subclass in FORMULATIONS is all that a formulation needs, besides its sampling in recipes/protocols.yaml. Samplers
-    say which formulations they draw from (SAMPLERS).
-    """
-
-    name: str  # its key in FORMULATIONS
-    num_steps: int | None = None  # number of discrete diffusion steps; None where noise levels are continuous
-
-    @abstractmethod
-    def out_channels(self, channels: int) -> int:
-        """Channels that the network puts out for images of so many."""
-
-    @abstractmethod
-    def levels(self, num_steps: int) -> Tensor:
-        """The noise levels that a sampler of `num_steps` steps visits, the noisiest first, float64.
-
-        In a continuous formulation the noisiest is also the factor of the unit noise that a sampler starts from.
-        Raises ValueError where the formulation does not have so many levels.
-        """
-
-    @abstractmethod
-    def sigma_of(self, level: float) -> float:
-        """The noise of a level over the clean images' scale: it means the same in every formulation."""
-
-    @abstractmethod
-    def noised(self, clean: Tensor, draw: Draw, level: Tensor | None = None, *, noise: Tensor | None = None) -> Noised:
-        """This noise, or fresh noise, added at `level` (B,), or at levels drawn as training draws them."""
-
-    @abstractmethod
-    def denoised(self, raw: Tensor, noised: Noised) -> Tensor:
-        """The clean images that the raw output stands for.   -> (B, C, S, S)"""
-
-    @abstractmethod
-    def loss_map(self, raw: Tensor, noised: Noised) -> Tensor:
-        """The weighted squared error of each element, not reduced.   -> (B, C, S, S)"""
-
-    @abstractmethod
-    def predict(self, network: Network, x: Tensor, level: float, labels: Tensor) -> Prediction:
-        """The denoised images at one noise level, for a sampler."""
-
-    @abstractmethod
-    def denoise(self, network: Network, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        """D(x; sigma) of x = clean + sigma noise: one question to every formulation, so that they can be compared.
-
-        x (B, C, S, S), sigma (B,) over the clean images' scale -> (B, C, S, S). Karras et al. 2022, arXiv:2206.00364,
-        Sec. 3 and Table 1. Raises ValueError for a sigma that the formulation does not have.
-        """
-
-    def prepare(self, device: torch.device) -> None:
-        """Put what is looked up in tables onto a device, ahead of a step that is compiled. By default there is none."""
-        return
+__all__ = [
+    "EDM", "FORMULATIONS", "IDDPM", "Flow", "Formulation", "Network", "Noised", "Prediction", "Schedule",
+    "discretised_log_likelihood", "formulation_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -130,16 +56,16 @@ class EDM(Formulation):
         """Noise added at sigmas `level` (B,), or at sigmas drawn with ln sigma ~ N(P_mean, P_std^2)."""
         sigma = (draw.normal() * self.P_std + self.P_mean).exp() if level is None else level
         noise = draw.normal(*clean.shape[1:]) if noise is None else noise
-        noisy = clean + _per_image(sigma) * noise
-        return Noised(self._c_in(_per_image(sigma)) * noisy, sigma.log() / 4, clean, noisy, sigma, noise)
+        noisy = clean + per_image(sigma) * noise
+        return Noised(self._c_in(per_image(sigma)) * noisy, sigma.log() / 4, clean, noisy, sigma, noise)
 
     def denoised(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, C, S, S)
         """EDM eq. 7."""
-        return self._D(raw, noised.noisy, _per_image(noised.level))
+        return self._D(raw, noised.noisy, per_image(noised.level))
 
     def loss_map(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, C, S, S)
         """lambda(sigma) (D - clean)^2 per element, EDM eq. 2 and Table 1."""
-        s, d = _per_image(noised.level), self.sigma_data
+        s, d = per_image(noised.level), self.sigma_data
         return (s**2 + d**2) / (s * d) ** 2 * (self.denoised(raw, noised) - noised.clean) ** 2
 
     def predict(self, network: Network, x: Tensor, level: float, labels: Tensor) -> Prediction:
@@ -148,7 +74,7 @@ class EDM(Formulation):
         return Prediction(self.denoise(network, x.float(), sigma, labels), None)
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        s = _per_image(sigma)
+        s = per_image(sigma)
         return self._D(network(self._c_in(s) * x, sigma.log() / 4, labels), x, s)
 
     def _c_in(self, s: Tensor) -> Tensor:
@@ -263,7 +189,7 @@ class IDDPM(Formulation):
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """x / sqrt(1 + sigma^2) is x_t of DDPM eq. 4 at the step whose noise it is, and D = x - sigma noise."""
-        s = _per_image(sigma)
+        s = per_image(sigma)
         noise, _ = network((1 + s**2).rsqrt() * x, self.step_of(sigma), labels).float().chunk(2, dim=1)
         return x - s * noise
 
@@ -298,12 +224,12 @@ class IDDPM(Formulation):
         kl = 0.5 * (excess + torch.expm1(-excess) + mean_error**2 * (-log_variance).exp())
         mean = self._clean(noise, noised.noisy, step)  # at step 0 the posterior mean is the denoised image
         nll = -discretised_log_likelihood(noised.clean, mean, log_variance)
-        return torch.where(_per_image(step) == 0, nll, kl) / math.log(2)
+        return torch.where(per_image(step) == 0, nll, kl) / math.log(2)
 
     def _at(self, table: str, step: Tensor) -> Tensor:  # (B,) -> (B, 1, 1, 1) float32
         if step.device not in self._float_tables:
             self.prepare(step.device)
-        return _per_image(self._float_tables[step.device][table][step])
+        return per_image(self._float_tables[step.device][table][step])
 
 
 def discretised_log_likelihood(clean: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -320,55 +246,26 @@ def discretised_log_likelihood(clean: Tensor, mean: Tensor, log_variance: Tensor
     return (upper - lower).clamp(min=1e-12).log()
 
 
-@dataclass(frozen=True)
-class Flow(Formulation):
-    """Flow matching on the linear path: Lipman et al. 2022, arXiv:2210.02747; as SiT trains it, arXiv:2401.08740.
-
-    x_t = (1 - t) clean + t noise, t from 0 (data) to 1 (noise), drawn uniformly. The network predicts the velocity
-    v = noise - clean, unweighted. SiT's code runs time the other way, and its v has the other sign: the same training.
-    The network reads t itself, as SiT's does, where iDDPM's reads 0 to 999: most of its sines are then constant.
-    """
-
-    name = "flow"
-
-    def out_channels(self, channels: int) -> int:
-        return channels
-
-    def levels(self, num_steps: int) -> Tensor:
-        """Times from 1 to exactly 0, evenly: num_steps + 1 of them."""
-        return torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
-
-    def sigma_of(self, level: float) -> float:
-        """t / (1 - t); infinite at t = 1, where nothing of the clean image is left."""
-        return level / (1 - level) if level < 1 else math.inf
-
-    def noised(self, clean: Tensor, draw: Draw, level: Tensor | None = None, *, noise: Tensor | None = None) -> Noised:
-        """Noise added at times `level` (B,), or at times drawn uniformly (SiT Sec. 3)."""
-        time = draw.uniform() if level is None else level
-        noise = draw.normal(*clean.shape[1:]) if noise is None else noise
-        t = _per_image(time)
-        noisy = (1 - t) * clean + t * noise
-        return Noised(noisy, time, clean, noisy, time, noise)
-
-    def denoised(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, C, S, S)
-        """clean = x_t - t v."""
-        return noised.noisy - _per_image(noised.level) * raw.float()
-
-    def loss_map(self, raw: Tensor, noised: Noised) -> Tensor:  # (B, C, S, S)
-        """Squared error of the velocity, SiT eq. 6."""
-        return (raw.float() - (noised.noise - noised.clean)) ** 2
-
-    def predict(self, network: Network, x: Tensor, level: float, labels: Tensor) -> Prediction:
-        """The denoised images at the time `level`."""
-        time = torch.full((len(x),), level, device=x.device, dtype=torch.float32)
-        return Prediction(self._D(network, x.float(), time, labels), None)
-
-    def denoise(self, network: Network, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        """x / (1 + sigma) is x_t at t = sigma / (1 + sigma)."""
-        return self._D(network, x / (1 + _per_image(sigma)), sigma / (1 + sigma), labels)
-
-    def _D(self, network: Network, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
-        return x - _per_image(time) * network(x, time, labels).float()
-
-
 FORMULATIONS: dict[str, type[Formulation]] = {"edm": EDM, "iddpm": IDDPM, "flow": Flow}
+
+
+def formulation_of(cfg: RunConfig) -> Formulation:
+    """The formulation of a run, with its settings.
+
+    Raises UsageError for settings of flow under another formulation, and for those that cannot be computed.
+    """
+    for name, value in cfg.flow.model_dump(exclude_defaults=True).items():
+        if cfg.formulation != Flow.name:
+            raise UsageError(
+                f"flow.{name} is {value!r}, and formulation is {cfg.formulation!r}, which does not read it; leave it "
+                "out, or take --set formulation=flow."
+            )
+    if cfg.flow.direction and cfg.input.channels == 1:
+        raise UsageError(
+            f"flow.direction is {cfg.flow.direction:g}, and the input has 1 channel: the cosine over the channels of a "
+            "place is then only a sign. It must be 0."
+        )
+    try:
+        return Flow(**cfg.flow.model_dump()) if cfg.formulation == Flow.name else FORMULATIONS[cfg.formulation]()
+    except ValueError as error:
+        raise UsageError(f"{error}.") from None

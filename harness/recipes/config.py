@@ -137,6 +137,8 @@ class Sampling(Settings):
     guidance_channels: int | None = Field(ge=1)  # the first so many; null: all
     guidance_interval: tuple[float, float] | None  # guided only at noise levels low < sigma <= high; null: at all
     guidance_power: float | None = Field(gt=0)  # how MDT's scale grows from 1 with the steps; null: constant
+    sde_diffusion: Literal["2t", "t"] = "2t"  # w of euler-maruyama
+    sde_last_step: float = Field(0.04, gt=0, le=0.5)  # of euler-maruyama, in time; it adds no noise
 
     @field_validator("guidance_interval")
     @classmethod
@@ -146,6 +148,17 @@ class Sampling(Settings):
         if value is not None and info.data.get("guidance_scale") is None:
             raise ValueError("null: without a guidance scale nothing is guided; give --cfg-scale too")
         return value
+
+
+class FlowSettings(Settings):
+    """What formulation flow is built with (harness.model.flow.Flow); no other formulation reads it."""
+
+    path: Literal["linear", "gvp"] = "linear"  # from data to noise
+    prediction: Literal["velocity", "noise", "data"] = "velocity"  # what the network puts out
+    times: Literal["uniform", "logit-normal"] = "uniform"  # the law of t in training
+    shift: float = Field(default=1.0, gt=0, allow_inf_nan=False)  # k: t becomes k t / (1 + (k - 1) t) in training
+    direction: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # weight of 1 - cos(v, u) over the channels
+    data_scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)  # the clean images are multiplied by it
 
 
 class EvaluationPlan(Settings):
@@ -176,6 +189,7 @@ class RunConfig(Settings):
     size: Name
     seed: int = Field(ge=0)
     formulation: str  # one of harness.model.formulations.FORMULATIONS
+    flow: FlowSettings = FlowSettings()  # at its defaults under any other formulation
     input: InputShape  # a recipe may leave it to the data set (null); a resolved run has it
     network: NetworkSize
     knobs: SerializeAsAny[Knobs]

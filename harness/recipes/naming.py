@@ -19,7 +19,16 @@ ADDED_LATER: dict[tuple[str, str], Any] = {
     ("knobs", "project_start"): "zero",
     ("knobs", "version"): 1,
     ("protocol", "size"): None,
+    ("sampling", "sde_diffusion"): "2t",
+    ("sampling", "sde_last_step"): 0.04,
+    ("flow", "path"): "linear",
+    ("flow", "prediction"): "velocity",
+    ("flow", "times"): "uniform",
+    ("flow", "shift"): 1.0,
+    ("flow", "direction"): 0.0,
+    ("flow", "data_scale"): 1.0,
 }
+SECTIONS_ADDED_LATER = {"flow"}
 
 
 def identity(document: Mapping[str, Any]) -> str:
@@ -28,7 +37,7 @@ def identity(document: Mapping[str, Any]) -> str:
     for section in {section for section, _ in ADDED_LATER}:
         if isinstance(facts.get(section), dict):
             facts[section] = without_later_defaults(section, facts[section])
-    return digest(facts)
+    return digest({key: value for key, value in facts.items() if value or key not in SECTIONS_ADDED_LATER})
 
 
 def without_later_defaults(section: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,7 +51,7 @@ def with_later_settings(document: dict[str, Any]) -> dict[str, Any]:
 
     Knobs differ from method to method, so one that came later is left out at its default, of newer runs too.
     """
-    document = dict(document)
+    document = {section: {} for section in SECTIONS_ADDED_LATER} | document
     for (section, field), default in ADDED_LATER.items():
         if section != "knobs" and isinstance(document.get(section), dict):
             document[section] = {field: default, **document[section]}

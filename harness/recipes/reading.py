@@ -18,7 +18,8 @@ from harness.system.errors import SetupError, UsageError, unknown
 
 SHARED = "protocols.yaml"
 NAMES = ("recipe", "method", "size", "seed")  # what a run is called; everything else has a value with a source
-SECTIONS = ("input", "network", "protocol", "evaluation", "execution")  # in protocols.yaml: base, then each size's own
+# In protocols.yaml: base, then each size's own.
+SECTIONS = ("flow", "input", "network", "protocol", "evaluation", "execution")
 
 
 class Recipe(NamedTuple):

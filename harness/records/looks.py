@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from harness.recipes.config import ADDITIONS, leaves
+from harness.recipes.naming import without_later_defaults
 from harness.recipes.plugins import built_in
 from harness.recipes.reading import about, families
 from harness.records.schema import Device, Manifest
@@ -13,7 +14,8 @@ from harness.records.schema import Device, Manifest
 REFERENCE = "dit"  # what every relative number is relative to
 # Colours of Okabe and Ito (2008), which colour-blind readers can tell apart, for methods that choose none.
 SPARE = (("#56B4E9", "v"), ("#E69F00", "P"), ("#000000", "X"))
-OF_THE_METHOD = {"formulation", "sampler", "num_steps", "nfe"}  # methods are published with these, so they may differ
+# Part of the method as published: these may differ.
+OF_THE_METHOD = {"formulation", "sampler", "num_steps", "nfe", "sde_diffusion", "sde_last_step"}
 FINAL = "final"  # the name of the evaluation after the last step
 SHORT_HASH = 8
 LONGEST_NAME = 40
@@ -98,3 +100,14 @@ def flat(prefix: str, document: Mapping[str, object]) -> dict[str, Scalar]:
     """A nested document as one level: {"protocol.steps": 600}."""
     found = leaves({prefix: document})
     return {path: value if isinstance(value, str | int | float | bool | None) else repr(value) for path, value in found}
+
+
+def flow_of(config: Mapping[str, Any]) -> dict[str, Scalar]:
+    """A run's settings of formulation flow that are not at their defaults: {"flow.path": "gvp"}."""
+    return flat("flow", without_later_defaults("flow", config.get("flow", {})))
+
+
+def formulation_title(config: Mapping[str, Any]) -> str:
+    """A run's formulation with what it does not have at its default: "flow, path gvp"."""
+    own = (f"{path.removeprefix('flow.')} {value}" for path, value in flow_of(config).items())
+    return ", ".join([str(config["formulation"]), *own])

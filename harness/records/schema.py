@@ -124,6 +124,8 @@ class EvaluationProtocol(Record):
     guidance_channels: int | None  # None: all channels are guided
     guidance_interval: tuple[float, float] | None = None  # the noise levels that are guided; None: all
     guidance_power: float | None = None  # how the scale grows with the steps (MDT); None: it is constant
+    sde_diffusion: str | None = None  # w of euler-maruyama; None: 2t, or another sampler
+    sde_last_step: float | None = None  # of euler-maruyama; None: 0.04, or another sampler
     num_images: int
     label_rule: str | None
     uint8_rule: str | None
@@ -147,7 +149,7 @@ class EvaluationProtocol(Record):
     @model_serializer(mode="wrap")
     def _without_what_came_later(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out later conditions that are None: the names of evaluations are hashes of their conditions."""
-        later = ("grey_channel", "features_accuracy")
+        later = ("grey_channel", "features_accuracy", "sde_diffusion", "sde_last_step")
         return {name: value for name, value in serialize(self).items() if value is not None or name not in later}
 
 

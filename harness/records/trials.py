@@ -16,6 +16,7 @@ from harness.recipes.config import ADDITIONS
 from harness.recipes.metric_names import parts_of, read_as
 from harness.recipes.naming import digest, without_later_defaults
 from harness.recipes.reading import about, published_formulation, published_steps
+from harness.records import looks
 from harness.records.looks import FINAL, LONGEST_NAME, OF_THE_METHOD, SHORT_HASH, Scalar, device_title, flat, order
 from harness.records.schema import Evaluation
 from harness.records.store import LeftOut, Run
@@ -112,9 +113,10 @@ class Trial:
 
     @cached_property
     def settings(self) -> dict[str, Scalar]:
-        """What may differ between two runs of one panel: the method's knobs and how it is sampled."""
+        """What may differ between two runs of one panel: the method's knobs, its formulation, how it is sampled."""
         return {
             **flat("knobs", self.run.config["knobs"]),
+            **looks.flow_of(self.run.config),
             **flat("sampling", self.evaluation.protocol.model_dump(mode="json", include=OF_THE_METHOD)),
         }
 
@@ -147,9 +149,9 @@ class Trial:
     def own_differences_from_paper(self) -> dict[str, str]:
         """What keeps the run from being its method as printed: knobs and sampling, in which runs of a panel differ."""
         sampling, found = self.evaluation.protocol, knob_differences(self.method, self.knobs)
-        formulation = published_formulation(self.method) or sampling.formulation
-        if sampling.formulation != formulation:
-            found["formulation"] = f"formulation {sampling.formulation} instead of {formulation}"
+        own, formulation = looks.formulation_title(self.run.config), published_formulation(self.method)
+        if own != (formulation or sampling.formulation):
+            found["formulation"] = f"formulation {own} instead of {formulation or sampling.formulation}"
         steps = published_steps(sampling.sampler)
         if sampling.num_steps != steps:
             found["sampler steps"] = f"sampler steps {sampling.num_steps} instead of {steps or 'another sampler'}"
@@ -189,15 +191,16 @@ class Trial:
         final = self.run.result.evaluations.get(FINAL)
         sampled = final.protocol.model_dump(mode="json", include=OF_THE_METHOD | OF_GUIDANCE) if final else {}
         rest = {name: value for name, value in self.knobs.items() if name not in VARIED}
-        return digest({"formulation": self.run.config["formulation"], **sampled, "knobs": rest})
+        return digest({"formulation": looks.formulation_title(self.run.config), **sampled, "knobs": rest})
 
     @cached_property
     def as_published(self) -> bool:
-        """Whether it has its method's own formulation, and is sampled without guidance."""
+        """Whether it has its method's own formulation with the recipe's settings, and is sampled without guidance."""
         final = self.run.result.evaluations.get(FINAL)
         formulation = final.protocol.formulation if final else self.run.config["formulation"]
         guided = final is not None and final.protocol.guidance_scale not in (None, 1)
-        return formulation == (published_formulation(self.method) or formulation) and not guided
+        own = formulation == (published_formulation(self.method) or formulation) and not looks.flow_of(self.run.config)
+        return own and not guided
 
     @cached_property
     def machine(self) -> str:
@@ -387,11 +390,8 @@ def _title(trial: Trial) -> str:
 
 def _conditions(trial: Trial) -> Mapping[str, Scalar]:
     left = OF_AN_ARM | {f"evaluation.{name}" for name in OF_GUIDANCE | OF_ROUNDING} | {"processes"}
-    return {
-        key: value
-        for key, value in trial.conditions.items()
-        if key not in left and not key.startswith(("device.", "arithmetic."))
-    }
+    elsewhere = ("device.", "arithmetic.")
+    return {key: value for key, value in trial.conditions.items() if key not in left and not key.startswith(elsewhere)}
 
 
 def _without_guidance(evaluation: Evaluation) -> dict[str, Any]:

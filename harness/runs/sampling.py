@@ -19,7 +19,7 @@ from harness.evaluation.images.image_set import ImageSet
 from harness.evaluation.images.npz import write_npz
 from harness.evaluation.networks import extract
 from harness.recipes.config import RunConfig
-from harness.recipes.naming import digest
+from harness.recipes.naming import digest, without_later_defaults
 from harness.records.schema import EXPORT_RECORD, Import, Manifest, read_record, write_atomically
 from harness.runs import folder as run_folder
 from harness.runs.exporting import load
@@ -149,7 +149,7 @@ def sample(
             "step": run.step,
             "weights": run.weights,
             "formulation": cfg.formulation,
-            **cfg.sampling.model_dump(),
+            **without_later_defaults("sampling", cfg.sampling.model_dump()),
             "precision": cfg.evaluation.sample_precision,
             "num_images": num_images,
             "label_rule": label_rule,

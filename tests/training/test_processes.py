@@ -84,12 +84,14 @@ def differing(one, other):
     return [key for key in one if not torch.equal(one[key], other[key])]
 
 
-def assert_equal_to_rounding(one, other):
+def assert_equal_to_rounding(one, other, name=""):
     """Sums in another order, twenty Adam steps long. The biases of the keys are left out: they shift all logits of a
     query alike, which softmax does not see, so their gradient is rounding noise that Adam scales to a full step."""
     assert one.keys() == other.keys()
     for key, value in one.items():
         expected = other[key]
+        if key.endswith("patches.proj.bias") and "dispersive" in name:
+            continue  # it moves all images alike, which the only loss that reaches it at the zero start does not see
         if key.endswith("attn.qkv.bias"):
             value, expected = (torch.cat([v.chunk(3)[0], v.chunk(3)[2]]) for v in (value, expected))
         torch.testing.assert_close(value, expected, rtol=1e-3, atol=2e-5, msg=lambda text, key=key: f"{key}: {text}")
@@ -104,7 +106,7 @@ def test_both_processes_end_with_identical_weights(name, both):
 @pytest.mark.parametrize("name", METHODS)
 def test_two_processes_equal_one_to_rounding(name, both, tmp_path):
     alone = train(name, tmp_path, World())
-    assert_equal_to_rounding(both[0][name], alone)
+    assert_equal_to_rounding(both[0][name], alone, name)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -117,8 +119,8 @@ def test_a_batch_in_pieces_is_the_batch(name, both, tmp_path):
     """Gradient accumulation, in one process and in two, against the whole batch at once."""
     alone = train(name, tmp_path / "whole", World())
     pieces = train(name, tmp_path / "pieces", World(), "micro_batch=2")
-    assert_equal_to_rounding(pieces, alone)
-    assert_equal_to_rounding(both[0][f"{name} in pieces"], alone)
+    assert_equal_to_rounding(pieces, alone, name)
+    assert_equal_to_rounding(both[0][f"{name} in pieces"], alone, name)
 
 
 def test_two_processes_with_compiled_blocks_equal_one_without(both, tmp_path):

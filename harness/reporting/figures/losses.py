@@ -18,7 +18,7 @@ from harness.recipes.about import LossPart
 from harness.recipes.reading import about
 from harness.records.evidence import Evidence
 from harness.records.information import DISCRIMINATIVE, ln_k
-from harness.records.looks import look
+from harness.records.looks import formulation_title, look
 from harness.records.trials import Setting, Spread, Trial
 from harness.reporting.drawing.scales import fit, short
 from harness.reporting.drawing.sheet import DASHES, DOTS, NOTE_COLOUR, Drawing, Panel, Row, drawing
@@ -88,9 +88,9 @@ def _panels(setting: Setting) -> list[Panel]:
         if not trials:
             notes.append(f"{title}: no run with the paper's knobs at {steps} steps of batch {batch_size}.")
             continue
-        formulations = Counter(str(trial.run.config["formulation"]) for trial in trials)
+        formulations = Counter(formulation_title(trial.run.config) for trial in trials)
         formulation = formulations.most_common(1)[0][0]
-        alike = [trial for trial in trials if trial.run.config["formulation"] == formulation]
+        alike = [trial for trial in trials if formulation_title(trial.run.config) == formulation]
         if len(alike) < len(trials):
             notes.append(f"{title}: {len(trials) - len(alike)} runs of another formulation are left out.")
         rows = list(_rows(setting, alike, formulation))
