@@ -335,12 +335,12 @@ def test_each_setting_is_refused_under_another_formulation(name, value, formulat
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["direction=1"], "flow.direction is 1, and the input has 1 channel"),
+        (["direction=1"], r"direction \(flow.direction\) is 1, and the input has 1 channel"),
         ([COLOUR, "direction=1", "prediction=noise"], "the velocity of a predicted noise is infinite"),
-        (["path=vp"], "flow.path is 'vp'"),
-        (["shift=0"], "flow.shift is 0"),
-        (["sde_diffusion=t"], "sampling.sde_diffusion is 't', and sampling.sampler is 'heun'"),
-        (["sampler=euler-maruyama", "sde_last_step=0"], "sampling.sde_last_step is 0"),
+        (["path=vp"], r"path \(flow.path\) is 'vp'"),
+        (["shift=0"], r"shift \(flow.shift\) is 0"),
+        (["sde_diffusion=t"], r"sde_diffusion \(sampling.sde_diffusion\) is 't', and sampling.sampler is 'heun'"),
+        (["sampler=euler-maruyama", "sde_last_step=0"], r"sde_last_step \(sampling.sde_last_step\) is 0"),
     ],
 )
 def test_what_cannot_be_computed_is_refused_with_the_reason(settings, said):
