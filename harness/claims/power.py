@@ -51,6 +51,7 @@ class Power:
             "n": found.n,
             "seeds": list(found.seeds),
             "measured_ratio": found.mean,
+            "interval": found.interval(),
             "spreads": list(self.spreads),
             "effect": self.effect,
             "effect_is": self.effect_is,
@@ -171,14 +172,18 @@ def lines(found: Sequence[dict[str, Any]]) -> list[str]:
         seen = ", ".join(f"{ratio - 1:.1%} at n = {n}" for n, ratio in each["smallest_ratio_seen"].items())
         said += [
             f"{each['subject']} / {each['other']}, {each['quantity']}: {each['setting']}",
-            f"  measured {each['measured_ratio']:.4g}, n = {each['n']}; spread over seeds "
-            f"{each['spreads'][0]:.1%} and {each['spreads'][1]:.1%}",
+            f"  measured {each['measured_ratio']:.4g}{_interval(each['interval'])}, n = {each['n']}",
+            f"  spread over seeds {each['spreads'][0]:.1%} and {each['spreads'][1]:.1%}",
             f"  a ratio of {each['effect']:.4g} ({each['effect_is']}) needs "
             + (f"{needed} seeds of each" if needed else f"more than {MOST_SEEDS:,} seeds of each"),
             f"  smallest difference seen: {seen}",
         ]
     fewest = min(each["n"] for each in found)
     return [*said, f"For {POWER:.0%} power at {ALPHA:.0%}. {_doubt(fewest)}"]
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return "" if bounds is None else f" ({bounds[0]:.4g} to {bounds[1]:.4g}, 95%)"
 
 
 def _doubt(seeds: int) -> str:
