@@ -183,3 +183,20 @@ def test_a_continuation_that_left_its_warm_up_out_passes(run):
     edit("result.json", timed_steps=0, steps_per_sec=None)(run)
     assert findings(run)["timing"] == findings(run)["log"] == "ok"
     assert "in 2 start(s)" in said(run, "timing")
+
+
+def test_a_stop_between_two_lines_needs_no_line_of_its_own(run):
+    """The checkpoint of a signal keeps the losses so far for the next line; any other checkpoint has a line."""
+
+    def stopped(signal: str):
+        def events(found):
+            later = next(index for index, event in enumerate(found) if event.get("step", 0) > 7)
+            saved, own = found[later] | {"event": "checkpoint", "step": 7}, {"event": signal, "step": 7}
+            return [*found[:later], saved, saved | own, saved | {"event": "resume"}, *found[later:]]
+
+        return events
+
+    lines("events.jsonl", stopped("preemption"))(run)
+    assert findings(run)["log"] == "ok"
+    lines("events.jsonl", lambda found: [event for event in found if event["event"] != "preemption"])(run)
+    assert "no line of step 7" in said(run, "log")

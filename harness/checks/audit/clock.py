@@ -68,16 +68,18 @@ def log(run: RunFolder) -> Finding:
 def _promised(run: RunFolder, steps: set[int]) -> set[int]:
     """Steps that must have a line: after the last start those of the intervals in config.yaml, and each checkpoint's.
 
+    A signal's checkpoint has a line only where an interval asks for one: the line would cut a window of the losses.
     A run may have been continued with another log_every. In an earlier stretch we only know that log_every divides
     every step that was logged without a checkpoint. We take the largest such number, which asks for the fewest lines.
     """
     *earlier, newest = _stretches(run, max(steps))
+    stops = {event.get("step") for event in run.events if event.get("event") == "preemption"}
     intervals = [run.setting(f"execution.{name}") for name in ("log_every", "checkpoint_every")]
     known = [every for every in intervals if type(every) is int and every > 0]
-    promised = {step for every in known for step in _multiples(every, newest)} | newest.saved
+    promised = {step for every in known for step in _multiples(every, newest)} | newest.saved - stops
     for stretch in earlier:
         between = {step for step in steps if stretch.after < step < stretch.last} - stretch.saved
-        promised |= stretch.saved | {stretch.last} | _multiples(math.gcd(*between), stretch)
+        promised |= ({*stretch.saved, stretch.last} - stops) | _multiples(math.gcd(*between), stretch)
     return promised
 
 
