@@ -11,7 +11,7 @@ import yaml
 from small import small_config
 from tiny_run import EVALUATED, run
 
-from harness.data import sources
+from harness.data import names, sources
 from harness.data.dataset import InMemory
 from harness.planning.plan import plan, resolve
 from harness.records import machine
@@ -172,6 +172,7 @@ def test_force_removes_nothing_before_the_new_run_can_begin(tmp_path, monkeypatc
 def test_what_cannot_be_evaluated_is_told_before_training(tmp_path, digits, monkeypatch):
     cut = InMemory("cut", digits.clean[..., :4, :4], digits.labels, 10)
     monkeypatch.setitem(sources._MADE, "cut", lambda: cut)
+    monkeypatch.setattr(names, "ALL", (*names.ALL, "cut"))
     with pytest.raises(DataError, match=r"takes images of shape \(8, 8, 1\); these are \(4, 4, 1\).*--no-eval"):
         run(tmp_path, "data=cut", "input={channels: 1, side: 4, num_classes: 10}", with_evaluation=True)
     assert not list(tmp_path.rglob("*.jsonl"))

@@ -90,11 +90,11 @@ def assert_equal_to_rounding(one, other, name=""):
     assert one.keys() == other.keys()
     for key, value in one.items():
         expected = other[key]
-        if key.endswith("patches.proj.bias") and "dispersive" in name:
-            continue  # it moves all images alike, which the only loss that reaches it at the zero start does not see
         if key.endswith("attn.qkv.bias"):
             value, expected = (torch.cat([v.chunk(3)[0], v.chunk(3)[2]]) for v in (value, expected))
-        torch.testing.assert_close(value, expected, rtol=1e-3, atol=2e-5, msg=lambda text, key=key: f"{key}: {text}")
+        # At the zero start the dispersive loss alone reaches the blocks, so weakly that Adam makes steps of its rounding.
+        atol = 1e-3 if name == "dispersive" else 2e-5
+        torch.testing.assert_close(value, expected, rtol=1e-3, atol=atol, msg=lambda text, key=key: f"{key}: {text}")
 
 
 @pytest.mark.parametrize("name", METHODS)
