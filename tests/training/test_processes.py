@@ -92,7 +92,7 @@ def assert_equal_to_rounding(one, other, name=""):
         expected = other[key]
         if key.endswith("attn.qkv.bias"):
             value, expected = (torch.cat([v.chunk(3)[0], v.chunk(3)[2]]) for v in (value, expected))
-        # At the zero start the dispersive loss alone reaches the blocks, so weakly that Adam makes steps of its rounding.
+        # At the zero start the dispersive loss alone reaches the blocks, so weakly that Adam steps by its rounding.
         atol = 1e-3 if name == "dispersive" else 2e-5
         torch.testing.assert_close(value, expected, rtol=1e-3, atol=atol, msg=lambda text, key=key: f"{key}: {text}")
 
