@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from harness.model.formulations import Formulation
 from harness.model.nn import tokens
 from harness.model.nn.blocks import through
-from harness.model.nn.dit import TokenPolicy
-from harness.model.plain import Additions, Plain
+from harness.model.nn.dit import DiT, TokenPolicy
+from harness.model.plain import Plain
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
 from harness.recipes.config import Knobs
@@ -46,7 +46,13 @@ class Route(TokenPolicy):
                 "route_first and route_last"
             )
         self.length, self.num_keep = shape.num_tokens, tokens.num_kept(shape.num_tokens, cfg.route_ratio)
-        self.routed = range(cfg.route_first - 1, last)
+        self.routed, self.start = range(cfg.route_first - 1, last), cfg.route_start
+
+    def attach(self, network: DiT) -> None:
+        if self.start == "xavier":
+            for layer in network.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.xavier_uniform_(layer.weight)
 
     def drawn(self, draw: Draw) -> tuple[Tensor, ...]:
         return (tokens.random_keep(draw, self.length, self.num_keep),)
@@ -66,10 +72,3 @@ class Route(TokenPolicy):
 
 class Method(Plain):
     adds = Route
-
-    def __init__(self, cfg: Config, shape: Shape, formulation: Formulation, additions: Additions | None = None):
-        super().__init__(cfg, shape, formulation, additions)
-        if cfg.route_start == "xavier":
-            for layer in self.network.modules():
-                if isinstance(layer, nn.Linear):
-                    nn.init.xavier_uniform_(layer.weight)

@@ -83,6 +83,8 @@ class Plain(Method):
         self.objectives = nn.ModuleDict({name: each for name, each in added.items() if name not in policies})
         policy_name, policy = next(iter(policies.items()), ("", None))
         self.network = DiT(shape, formulation.out_channels(shape.channels), policy=policy)
+        if policy is not None:
+            policy.attach(self.network)
         for name, objective in self.objectives.items():
             self._refuse_unseen(name, objective, policy_name)
             objective.attach(self.network)

@@ -241,6 +241,7 @@ def test_tokens_on_the_route_leave_it_as_they_were():
 
 def test_released_tread_starts_without_zeros_and_ours_as_dit_does():
     assert baselines.build(small_config("tread", "route_start=xavier")).network(*INPUTS).any()
+    assert baselines.build(small_config("sit", "additions=[tread]", "route_start=xavier")).network(*INPUTS).any()
     assert not baselines.build(small_config("tread")).network(*INPUTS).any()
 
 

@@ -21,6 +21,9 @@ class TokenPolicy(nn.Module):
 
     routed: range = range(0)  # numbers of the blocks, from 0, that do not see all tokens
 
+    def attach(self, network: "DiT") -> None:
+        """Called once with the untrained network. The default does nothing."""
+
     def drawn(self, draw: Draw) -> tuple[Tensor, ...]:
         """The random decisions of one step, which `forward` gets back."""
         raise NotImplementedError
