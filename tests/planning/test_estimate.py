@@ -100,7 +100,8 @@ def test_the_count_in_bf16_is_what_a_real_forward_keeps_under_autocast(name, mon
     monkeypatch.setattr(_AsOnGpu, "raised", ())
     monkeypatch.setattr(_AsOnGpu, "widened", ())
     real = real_bytes(cfg)
-    assert counted_bytes(cfg) == pytest.approx(real, rel=0.002)  # SARA's cosines, without autocast, are counted with it
+    # SARA's cosines are computed without autocast, and counted with it.
+    assert counted_bytes(cfg) == (pytest.approx(real, rel=0.002) if name == "sara" else real)
     assert real < on_gpu
 
 
@@ -171,7 +172,7 @@ def test_checkpointing_is_estimated_at_what_really_stays_and_one_block(name):
     plain, recomputing = tiny_config(name, "batch_size=8"), tiny_config(name, "batch_size=8", CHECKPOINTED)
     stays, saved = really_alive_bytes(recomputing), really_alive_bytes(plain) - really_alive_bytes(recomputing)
     one_block = counted_bytes(recomputing) - stays
-    assert 0 < one_block < saved / 2
+    assert 0 < one_block < saved / (2 if name == "sprint" else 3)  # whose middle blocks save a quarter of the others'
     assert counted_bytes(plain) == pytest.approx(stays + saved, abs=100)  # labels, losses
 
 
