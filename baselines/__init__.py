@@ -139,7 +139,7 @@ def check(cfg: RunConfig) -> None:
             f"{' or '.join(method.formulations)}."
         )
     for name in getattr(cfg.knobs, ADDITIONS, ()):
-        known = getattr(load(name).Method.adds, "formulations", method.formulations)
+        known = load(name).Method.formulations
         if cfg.formulation not in known:
             raise UsageError(
                 f"formulation is {cfg.formulation!r}, and {name}, which is added, is defined for {' and '.join(known)}."

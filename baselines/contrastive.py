@@ -12,7 +12,7 @@ from harness.model import plain
 from harness.model.formulations import Flow
 from harness.model.method import Progress
 from harness.model.nn.dit import DiT
-from harness.model.nn.groups import grouped
+from harness.model.nn.groups import in_groups
 from harness.model.plain import Pass, Plain
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
@@ -48,7 +48,7 @@ class Objective(plain.Objective):
                 "velocity is noise - clean"
             )
         super().__init__()
-        self.cfg, self.group = cfg, cfg.contrastive_group
+        self.cfg, self.formulation, self.group = cfg, formulation, cfg.contrastive_group
         if cfg.contrastive_correction:
             image = shape.channels, shape.side, shape.side
             self.register_buffer("mean", torch.zeros(image))
@@ -57,10 +57,10 @@ class Objective(plain.Objective):
 
     def forward(self, seen: Pass, progress: Progress, draw: Draw) -> Tensor:
         weight, raw = self.cfg.contrastive_weight, seen.raw.float()
-        velocity = seen.noised.noise - seen.noised.clean  # u
-        groups = grouped(velocity, self.group, draw)  # (G, N, C, S, S)
+        velocity = self.formulation.velocity(seen.noised)  # u
+        groups = in_groups(velocity, self.group, draw)  # (G, N, C, S, S)
         num_images = groups.shape[1]
-        offsets = 1 + grouped(draw.integers(max(num_images - 1, 1)), self.group, draw)  # (G, N)
+        offsets = 1 + in_groups(draw.integers(max(num_images - 1, 1)), self.group, draw)  # (G, N)
         other = (torch.arange(num_images, device=offsets.device) + offsets) % num_images
         chosen = torch.arange(len(groups), device=offsets.device)[:, None], other
         contrast = groups[chosen].flatten(0, 1)  # u', (B, C, S, S)

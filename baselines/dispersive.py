@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.model import plain
 from harness.model.formulations import Formulation
 from harness.model.method import Progress
-from harness.model.nn.groups import grouped
+from harness.model.nn.groups import in_groups
 from harness.model.plain import Pass, Plain
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
@@ -46,7 +46,7 @@ class Objective(plain.Objective):
         The mean over the groups of a batch.
         """
         (tapped,) = seen.tapped
-        z = grouped(tapped.float().flatten(1), self.group, draw)  # (G, N, F)
+        z = in_groups(tapped.float().flatten(1), self.group, draw)  # (G, N, F)
         distances = torch.cdist(z, z, compute_mode=BY_DIFFERENCES)  # (G, N, N)
         exponents = -(distances**2) / (z.shape[-1] * self.cfg.dispersive_temperature)
         spread = exponents.flatten(1).logsumexp(1) - 2 * math.log(z.shape[1])  # (G,)

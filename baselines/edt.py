@@ -12,9 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from harness.model import method
 from harness.model.formulations import Formulation
-from harness.model.method import Batch, Progress
 from harness.model.nn.blocks import ModulatedLinear, linear, through
 from harness.model.nn.dit import DiT
 from harness.model.nn.embeddings import sincos_positions
@@ -22,6 +20,7 @@ from harness.model.nn.pyramid import Merge, spread
 from harness.model.nn.relative import Block
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
+from harness.model.two_passes import TwoPasses
 from harness.recipes.config import Knobs
 
 Range = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
@@ -72,10 +71,10 @@ class Network(DiT):
             for each, depth in zip([*scales, *scales[-2::-1]], cfg.stage_depths, strict=True)
         )
         self.merges = nn.ModuleList(
-            _modulated_from_the_start(Merge(4 * a.width, shape.width, _without_bias(4 * a.width, b.width)))
+            _modulated_from_the_start(Merge(4 * a.width, shape.width, linear(4 * a.width, b.width, bias=False)))
             for a, b in pairwise(scales)
         )
-        self.spreads = nn.ModuleList(_without_bias(a.width, 4 * b.width) for a, b in pairwise(scales[::-1]))
+        self.spreads = nn.ModuleList(linear(a.width, 4 * b.width, bias=False) for a, b in pairwise(scales[::-1]))
         self.joins = nn.ModuleList(
             _modulated_from_the_start(ModulatedLinear(2 * b.width, shape.width, linear(2 * b.width, b.width)))
             for b in scales[-2::-1]
@@ -104,33 +103,18 @@ class Network(DiT):
         return x, []
 
 
-def _without_bias(inputs: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs, bias=False)
-    nn.init.xavier_uniform_(layer.weight)
-    return layer
-
-
 def _modulated_from_the_start(layer: ModulatedLinear) -> ModulatedLinear:
     """The layers between stages do not start unmodulated (EDT repository, models_edt.py)."""
     nn.init.xavier_uniform_(layer.adaln.weight)
     return layer
 
 
-class Method(method.Method):
+class Method(TwoPasses):
     def __init__(self, cfg: Config, shape: Shape, formulation: Formulation):
-        super().__init__()
-        self.cfg, self.shape, self.formulation = cfg, shape, formulation
         if cfg.stage_mask is not None and cfg.stage_depths[0] <= MID_STAGE:
             raise ValueError(f"stage_mask comes after {MID_STAGE} blocks, and the first stage has no more")
-        self.network = Network(cfg, shape, formulation.out_channels(shape.channels))
-
-    def forward(self, batch: Batch, progress: Progress, draw: Draw) -> dict[str, Tensor]:
-        noised = self.formulation.noised(batch.clean, draw)  # both passes see the same noise at the same level
-        masks = self.drawn(draw)
-        inputs = noised.net_input, noised.net_noise, batch.labels
-        full = self.formulation.loss_map(self.network(*inputs), noised).mean()
-        masked = self.formulation.loss_map(self.network(*inputs, *masks), noised).mean()
-        return {"loss": full + masked, "loss/full": full.detach(), "loss/masked": masked.detach()}
+        super().__init__(formulation, Network(cfg, shape, formulation.out_channels(shape.channels)))
+        self.cfg, self.shape = cfg, shape
 
     def drawn(self, draw: Draw) -> list[Tensor]:
         """True where a token is seen: at each down-sampling, (B, L) of its stage, and then within the first stage."""

@@ -11,9 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from harness.model import method
 from harness.model.formulations import Formulation
-from harness.model.method import Batch, Progress
 from harness.model.nn import tokens
 from harness.model.nn.blocks import through
 from harness.model.nn.dit import DiT
@@ -22,6 +20,7 @@ from harness.model.nn.relative import Block, with_long_skips
 from harness.model.official import BLOCK, CONDITION, MODULATED, Names, Official, Tables, under
 from harness.model.randomness import Draw
 from harness.model.shape import Shape
+from harness.model.two_passes import TwoPasses
 from harness.recipes.config import Knobs
 
 RATIO_SPAN = 0.2  # MDT repository, main, masked_diffusion/models.py: version 2 draws up to mask_ratio + 0.2
@@ -156,29 +155,20 @@ def _official_names(network: Any) -> tuple[Names, Tables]:
     return names, tables
 
 
-class Method(method.Method):
+class Method(TwoPasses):
     official = Official(
         settings=("relative_position=true", "sampling.guidance_channels=3", "sampling.guidance_power=4"),
         names=_official_names,
     )
 
     def __init__(self, cfg: Config, shape: Shape, formulation: Formulation):
-        super().__init__()
-        self.cfg, self.shape, self.formulation = cfg, shape, formulation
+        super().__init__(formulation, Network(cfg, shape, formulation.out_channels(shape.channels)))
+        self.cfg, self.shape = cfg, shape
         self.num_keep = tokens.num_kept(shape.num_tokens, cfg.mask_ratio)  # in version 2 the most
         if cfg.version == 2:
             tokens.num_kept(shape.num_tokens, cfg.mask_ratio + RATIO_SPAN)
-        self.network = Network(cfg, shape, formulation.out_channels(shape.channels))
 
-    def forward(self, batch: Batch, progress: Progress, draw: Draw) -> dict[str, Tensor]:
-        noised = self.formulation.noised(batch.clean, draw)  # both passes see the same noise at the same level
-        kept = self._drawn(draw)
-        inputs = noised.net_input, noised.net_noise, batch.labels
-        full = self.formulation.loss_map(self.network(*inputs), noised).mean()
-        masked = self.formulation.loss_map(self.network(*inputs, *kept), noised).mean()
-        return {"loss": full + masked, "loss/full": full.detach(), "loss/masked": masked.detach()}
-
-    def _drawn(self, draw: Draw) -> tuple[Tensor, ...]:
+    def drawn(self, draw: Draw) -> tuple[Tensor, ...]:
         """The tokens that a masked pass keeps, (B, K); in version 2 also which of these K places it sees, (K,)."""
         if self.cfg.version == 1:
             return (tokens.random_keep(draw, self.shape.num_tokens, self.num_keep),)

@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from harness.model.alignment import Alignment, AlignmentKnobs
+from harness.model.alignment import Alignment, AlignmentKnobs, in_full_precision
 from harness.model.formulations import Formulation
 from harness.model.method import Progress
 from harness.model.nn.blocks import linear
-from harness.model.nn.groups import in_full_precision
 from harness.model.plain import Pass, Plain
 from harness.model.randomness import Draw
 from harness.model.shape import Shape

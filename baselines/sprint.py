@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harness.model.formulations import Formulation
 from harness.model.nn import tokens
-from harness.model.nn.blocks import linear, through
+from harness.model.nn.blocks import Join, through
 from harness.model.nn.dit import TokenPolicy
 from harness.model.plain import Plain
 from harness.model.randomness import Draw
@@ -62,7 +62,7 @@ class SparsePath(TokenPolicy):
                 f"{shape.grid} x {shape.grid} is none; take sparse_ratio 0.25, 0.5 or 0.75, or sparse_keep random"
             )
         self.mask_token = nn.Parameter(torch.randn(1, 1, shape.width) * 0.02)
-        self.join = linear(2 * shape.width, shape.width)
+        self.join = Join(shape.width)
 
     def drawn(self, draw: Draw) -> tuple[Tensor, ...]:
         """Which tokens are kept, (B, K), and whether the image's sparse path is, (B,)."""
@@ -83,8 +83,7 @@ class SparsePath(TokenPolicy):
         if keep is not None:
             absent = self.mask_token.to(sparse.dtype).expand_as(dense)
             sparse = torch.where(drawn[1][:, None, None], tokens.scatter(sparse, keep, onto=absent), absent)
-        joined = self.join(torch.cat([dense, sparse], -1)).to(dense.dtype)  # or autocast would narrow what follows
-        x, after = through(blocks[stop:], joined, cond, taps=taps, first=stop)
+        x, after = through(blocks[stop:], self.join(dense, sparse), cond, taps=taps, first=stop)
         return x, [*before, *within, *after]
 
 

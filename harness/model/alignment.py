@@ -3,8 +3,10 @@
 B batch, L tokens, D width, Z numbers of an encoder's token.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -12,7 +14,6 @@ from harness.model import plain
 from harness.model.encoders import Encoder, EncoderKnobs
 from harness.model.formulations import Formulation
 from harness.model.nn.blocks import linear
-from harness.model.nn.groups import in_full_precision
 from harness.model.plain import Pass
 from harness.model.shape import Shape
 
@@ -40,6 +41,11 @@ class ConvProjector(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, L, D) -> (B, L, Z)
         places = x.transpose(1, 2).unflatten(2, (self.grid, self.grid))
         return self.conv(places).flatten(2).transpose(1, 2)
+
+
+def in_full_precision(x: Tensor) -> AbstractContextManager:
+    """A region where no autocast rounds products of x."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 class Alignment(plain.Objective):

@@ -100,7 +100,7 @@ def test_version_1_is_what_it_was_before_there_were_two(digits):
     filled[:, 11:] = network.interpolator(filled, cond, None)[:, 11:]
     assert torch.equal(network.process(x, cond, keep)[0], through(network.decoder, filled, cond, None)[0])
     torch.manual_seed(5)
-    (kept,) = mdt._drawn(Draw.all_of(args[0]))
+    (kept,) = mdt.drawn(Draw.all_of(args[0]))
     torch.manual_seed(5)
     assert torch.equal(kept, torch.rand(2, 16).argsort(dim=1)[:, :11].sort(dim=1).values)
 
@@ -156,7 +156,7 @@ def test_ratios_lie_between_the_knob_and_so_much_more_and_reach_both_ends(digits
     kept = []
     for step in range(300):
         seed_step(0, step)
-        keep, seen = mdt._drawn(Draw(8, 0, 8, torch.device("cpu")))
+        keep, seen = mdt.drawn(Draw(8, 0, 8, torch.device("cpu")))
         assert keep.shape == (8, 179)
         assert seen.diff().int().sum() <= 1
         kept.append(int(seen.sum()))
@@ -168,10 +168,10 @@ def test_ratios_lie_between_the_knob_and_so_much_more_and_reach_both_ends(digits
 def test_every_process_and_micro_batch_draws_the_same_ratio_and_its_rows_of_the_masks(digits):
     mdt = baselines.build(small_config("mdt", "version=2"))
     seed_step(0, 7)
-    keep, seen = mdt._drawn(Draw(8, 0, 8, torch.device("cpu")))
+    keep, seen = mdt.drawn(Draw(8, 0, 8, torch.device("cpu")))
     for start, stop in ((0, 4), (4, 8), (6, 7)):
         seed_step(0, 7)
-        mine, count = mdt._drawn(Draw(8, start, stop, torch.device("cpu")))
+        mine, count = mdt.drawn(Draw(8, start, stop, torch.device("cpu")))
         assert torch.equal(count, seen)
         assert torch.equal(mine, keep[start:stop])
 

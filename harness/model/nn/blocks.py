@@ -14,11 +14,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 
-def linear(inputs: int, outputs: int) -> nn.Linear:
+def linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
     """A linear layer as every layer of the block starts: Xavier-uniform weight, zero bias."""
-    layer = nn.Linear(inputs, outputs)
+    layer = nn.Linear(inputs, outputs, bias=bias)
     nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    if bias:
+        nn.init.zeros_(layer.bias)
     return layer
 
 
@@ -142,6 +143,20 @@ class ModulatedLinear(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:  # (B, L, D), (B, E) -> (B, L, out)
         return self.out(modulate(self.norm(x), *self.adaln(F.silu(cond)).chunk(2, dim=-1)))
+
+
+class Join(nn.Module):
+    """A long skip (U-ViT, Bao et al. 2022, arXiv:2209.12152): tokens and earlier tokens side by side, a linear layer.
+
+    It starts as the block's other layers do.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.linear = linear(2 * width, width)
+
+    def forward(self, x: Tensor, earlier: Tensor) -> Tensor:  # (B, L, D), (B, L, D) -> (B, L, D)
+        return self.linear(torch.cat([x, earlier], dim=-1)).to(x.dtype)  # or autocast would narrow what follows
 
 
 def readout(width: int, patch_values: int, cond_width: int | None = None) -> ModulatedLinear:

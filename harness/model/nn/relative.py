@@ -6,7 +6,7 @@ B batch, L tokens, K kept tokens, D width, H heads.
 import torch
 from torch import Tensor, nn
 
-from harness.model.nn.blocks import DiTBlock, linear
+from harness.model.nn.blocks import DiTBlock, Join
 from harness.model.shape import Shape
 
 
@@ -31,20 +31,6 @@ class RelativePosition(nn.Module):
     def forward(self, keep: Tensor | None) -> Tensor:  # (B, K) -> (B, H, K, K), or (1, H, L, L) for all tokens
         index = self.index[None] if keep is None else self.index[keep[:, :, None], keep[:, None, :]]
         return self.table[index].permute(0, 3, 1, 2)
-
-
-class Join(nn.Module):
-    """A long skip (U-ViT, Bao et al. 2022, arXiv:2209.12152): tokens and earlier tokens side by side, a linear layer.
-
-    It starts as the block's other layers do.
-    """
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.linear = linear(2 * width, width)
-
-    def forward(self, x: Tensor, earlier: Tensor) -> Tensor:  # (B, L, D), (B, L, D) -> (B, L, D)
-        return self.linear(torch.cat([x, earlier], dim=-1)).to(x.dtype)  # or autocast would narrow what follows
 
 
 class Block(nn.Module):
