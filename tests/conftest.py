@@ -76,13 +76,13 @@ def four_methods(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def worlds(tmp_path_factory) -> dict[str, dict[str, list]]:
     """Judgements by claim, in worlds where all claims hold, fail, are open, have one seed, or are not tested."""
-    from claim_worlds import AS_PUBLISHED, a_lot, arm, equal_world, judged, reversed_world, write
+    from claim_worlds import AS_PUBLISHED, H200, a_lot, arm, equal_world, judged, reversed_world, write
 
     root = tmp_path_factory.mktemp("worlds")
     return {
-        "reproduced": judged(write(root / "published", AS_PUBLISHED)),
-        "not reproduced": judged(write(root / "reversed", reversed_world(AS_PUBLISHED))),
-        "inconclusive": judged(write(root / "equal", equal_world(AS_PUBLISHED), wobble=a_lot)),
-        "one seed": judged(write(root / "single", AS_PUBLISHED, seeds=(0,))),
+        "reproduced": judged(write(root / "published", AS_PUBLISHED, device=H200)),
+        "not reproduced": judged(write(root / "reversed", reversed_world(AS_PUBLISHED), device=H200)),
+        "inconclusive": judged(write(root / "equal", equal_world(AS_PUBLISHED), wobble=a_lot, device=H200)),
+        "one seed": judged(write(root / "single", AS_PUBLISHED, seeds=(0,), device=H200)),
         "not tested": judged(write(root / "lonely", [arm("dit", 68.40)])),
     }

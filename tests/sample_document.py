@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from harness.claims.verdict import Comparison, Judgement, conclude, decisive, effect
+from harness.claims.comparison import Comparison
+from harness.claims.verdict import Judgement, conclude, decisive, effect
 from harness.reporting import report
 from harness.reporting.tables.table import Table, frame_of
 
@@ -27,8 +28,9 @@ def judgement(
     """What the rules of verdicts say of these ratios of SD-DiT's distance to DiT's, which should lie below 1."""
     comparisons = [
         Comparison(
-            "SD-DiT", "DiT", "fd-digits@1k", ratios, "below", published=published,
-            seeds=tuple(range(len(ratios))), runs=tuple(f"sddit-tiny/seed{i}-0123456789" for i in range(len(ratios))),
+            "SD-DiT", "DiT", "fd-digits@1k", (ratios, tuple(1 + 0.01 * (i - 1) for i in range(len(ratios)))), "below",
+            published=published, seeds=tuple(range(len(ratios))),
+            names=(tuple(f"sddit-tiny/seed{i}-0123456789" for i in range(len(ratios))), ()),
         )
     ] if ratios else []  # fmt: skip
     verdict = conclude(comparisons)
@@ -45,7 +47,7 @@ def judgement(
         effect=effect(comparisons, chosen),
         decisive=chosen,
         comparisons=tuple(comparisons),
-        missing=() if ratios else ("no seed with both SD-DiT and DiT",),
+        missing=() if ratios else ("no runs of both SD-DiT and DiT",),
         notes=notes,
         to_test="harness sweep figure3 --scale tiny",
     )

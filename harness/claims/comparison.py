@@ -1,181 +1,245 @@
-"""Pairs of runs: which runs the two arms of a comparison have, and how they are paired by seed.
-
-Arms of one method differ in nothing but what the comparison names: every other knob is equal in both. Arms of two
-methods keep the paper's values of the knobs that its ablations vary. A seed without a partner is not used.
-"""
+"""One ratio of two arms, its interval and what it decides. harness/claims/verdict.py says how verdicts follow."""
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import product
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
 
-from harness.claims.verdict import Claimed, Comparison
-from harness.records.looks import FINAL, measured_title, versions
-from harness.records.trials import VARIED, Trial, has_knobs, knob_differences
+from harness.claims.intervals import (
+    ALPHA,
+    POWER,
+    Estimate,
+    apart,
+    geometric_mean,
+    independent,
+    paired,
+    seeds_needed,
+    smallest_ratio,
+    spread,
+    spread_ratio,
+)
 
-MDT_LITE = measured_title("mdt", {})
-Value = Callable[[Trial], float | None]
-Published = tuple[float, float]  # the paper's values of the two arms
-Group = tuple[str, int, int]  # Trial.variant, training steps, batch: equal for runs that differ in their seed alone
+Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not tested"]
+Claimed = Literal["below", "above", "within"]  # where the ratio lies, relative to a bound
+REPRODUCED: Verdict = "reproduced"
+NOT_REPRODUCED: Verdict = "not reproduced"
+INCONCLUSIVE: Verdict = "inconclusive"
+NOT_TESTED: Verdict = "not tested"
+DECIDED = (REPRODUCED, NOT_REPRODUCED)
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED)
 
+FEWEST_RUNS = 3  # of each arm, behind a verdict
 
-@dataclass(frozen=True)
-class Arm:
-    """One side of a comparison: a method, the knobs that make it this arm, and where its distance is read."""
-
-    method: str
-    knobs: Mapping[str, Any] = field(default_factory=dict)
-    steps: int | None = None  # the paper's, where the two arms differ in them
-    guided: bool = False
-
-    def label(self, knobs: Mapping[str, Any] | None = None) -> str:
-        """ "SD-DiT (mask ratio 0.5, without L_D)"; `knobs` are those of its runs."""
-        title = measured_title(self.method, {"relative_position": True} if knobs is None else knobs)
-        words = [worded(name, value) for name, value in self.knobs.items()]
-        words += [f"{self.steps} steps"] if self.steps else []
-        return title + (f" ({', '.join(words)})" if words else "")
-
-    def but(self, knob: str, value: Any) -> "Arm":
-        """The same arm with another value of a knob."""
-        return replace(self, knobs={**self.knobs, knob: value})
-
-
-def arm(method: str, *, steps: int | None = None, guided: bool = False, **knobs: Any) -> Arm:
-    return Arm(method, knobs, steps, guided)
+Values = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
-class Side:
-    """The runs from which one arm is drawn, and what is read from each of them."""
+class Comparison:
+    """What one part of a claim compares: `subject` over `other`."""
 
-    arm: Arm
-    trials: Sequence[Trial]
-    value: Value
-    length: int | None = (
-        None  # runs of that many training steps are preferred: longer ones may be read before their end
-    )
+    subject: str  # "SD-DiT"
+    other: str  # "MDT"
+    quantity: str  # "FID-50K", "steps/s"
+    values: Values  # positive, of the two arms: of each run, or of each process of a bench
+    claimed: Claimed  # on which side of `bound` the claim says the ratio lies
+    bound: float = 1.0  # within: between 1 / bound and bound
+    published: float | None = None  # the ratio of the paper's numbers
+    unit: Literal["run", "network", "process"] = "run"  # those of one network or process were measured together
+    names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # of the runs behind the values
+    seeds: tuple[int, ...] = ()
+    among: int = 1  # it was chosen as the most adverse of that many
+    exact: bool = False  # it repeats to within `margin`, so that one measurement decides
+    margin: float = 0.0  # relative
+    differences: tuple[str, ...] = ()  # from the paper's conditions
+    notes: tuple[str, ...] = ()
+    void: str = ""  # what is not measured and without which it decides nothing, whatever its interval
 
-    def read(self, trial: Trial) -> float | None:
-        """The trial's value where it is a positive number."""
-        value = self.value(trial)
-        return float(value) if value is not None and math.isfinite(value) and value > 0 else None
+    @property
+    def runs(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for arm in self.names for name in arm))
 
-    def groups(self, batch_size: int | None = None) -> dict[Group, dict[int, Trial]]:
-        """The arm's runs that have a value, in groups that differ in their seed alone; of one seed, the first run."""
-        found: dict[Group, dict[int, Trial]] = defaultdict(dict)
-        for trial in self.trials:
-            ours = trial.method == self.arm.method and batch_size in (None, trial.batch_size)
-            if ours and has_knobs(trial.method, trial.knobs, self.arm.knobs) and self.read(trial) is not None:
-                found[trial.variant, trial.steps, trial.batch_size].setdefault(trial.seed, trial)
-        return dict(sorted(found.items()))
+    @property
+    def n(self) -> int:
+        """How many runs the smaller arm has, or how many processes of a bench there are."""
+        return min(map(len, self.values))
+
+    @property
+    def mean(self) -> float:
+        """The ratio of the geometric means."""
+        a, b = self.values
+        return geometric_mean(a) / geometric_mean(b)
+
+    @cached_property
+    def estimate(self) -> Estimate | None:
+        return (independent if self.unit == "run" else paired)(*self.values)
+
+    @property
+    def repeated(self) -> bool:
+        """Whether an arm has several values that are equal to the last digit: they are no repetitions."""
+        return not self.exact and self.n > 1 and self.estimate is None
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are runs enough for a verdict."""
+        return not self.void and (self.exact or self.n >= FEWEST_RUNS)
+
+    def interval(self, confidence: float = 1 - ALPHA) -> tuple[float, float] | None:
+        """The interval of the ratio, None without a spread; an exact quantity has its lowest and highest ratio."""
+        if self.exact:
+            a, b = self.values
+            return min(a) / max(b), max(a) / min(b)
+        return self.estimate.interval(confidence) if self.estimate else None
+
+    @cached_property
+    def jumped(self) -> tuple[int, int] | None:
+        """Arm and place of a run that lies apart from the others of its arm; the farther of two."""
+        if self.exact or self.unit != "run":
+            return None
+        found = [(arm, place) for arm, values in enumerate(self.values) if (place := apart(values)) is not None]
+        return max(found, key=lambda at: self._distance(*at), default=None)
+
+    def _distance(self, arm: int, place: int) -> float:
+        values = self.values[arm]
+        others = values[:place] + values[place + 1 :]
+        return abs(math.log(values[place] / geometric_mean(others)))
+
+    @cached_property
+    def without_jump(self) -> "Comparison | None":
+        """The same comparison without the run that lies apart; None where there is none."""
+        if self.jumped is None:
+            return None
+        arm, place = self.jumped
+        values = list(self.values)
+        values[arm] = values[arm][:place] + values[arm][place + 1 :]
+        return replace(self, values=(values[0], values[1]))
+
+    def supported(self) -> bool:
+        """Whether the whole 95% interval lies on the claimed side."""
+        return self._sides(1 - ALPHA)[0]
+
+    def refuted(self, confidence: float = 1 - ALPHA) -> bool:
+        """Whether the whole interval lies on the other side."""
+        return self._sides(confidence)[1]
+
+    def _sides(self, confidence: float) -> tuple[bool, bool]:
+        """Whether the whole interval lies on the claimed side, and whether on the other; with and without a jump."""
+        found = [each.interval(confidence) for each in (self, self.without_jump) if each is not None]
+        if not self.enough or any(interval is None for interval in found):
+            return False, False
+        sides = [self._side(*interval) for interval in found if interval]
+        return all(ours for ours, _ in sides), all(theirs for _, theirs in sides)
+
+    def _side(self, low: float, high: float) -> tuple[bool, bool]:
+        if self.claimed == "within":
+            return 1 / self.bound <= low and high <= self.bound, low > self.bound or high < 1 / self.bound
+        above, below = low > self.bound * (1 + self.margin), high < self.bound / (1 + self.margin)
+        return (above, below) if self.claimed == "above" else (below, above)
+
+    def verdict(self, confidence: float = 1 - ALPHA) -> Verdict:
+        """The verdict on this comparison alone; a failure is judged at `confidence`."""
+        if self.void:
+            return NOT_TESTED
+        if self.refuted(confidence):
+            return NOT_REPRODUCED
+        return REPRODUCED if self.supported() else INCONCLUSIVE
+
+    def probabilities(self) -> tuple[float, float]:
+        """Two-sided p-values of the claimed side and of the other; of a count 0 or 1."""
+        if self.exact or self.estimate is None:
+            return (0.0 if self.supported() else 1.0), (0.0 if self.refuted() else 1.0)
+        above = self.estimate.tail(self.bound)
+        if self.claimed == "within":
+            low = self.estimate.tail(1 / self.bound)  # small where the ratio is above the lower bound
+            ours, theirs = max(low, 1 - above), min(above, 1 - low)
+        else:
+            ours, theirs = (above, 1 - above) if self.claimed == "above" else (1 - above, above)
+        return min(1.0, 2 * ours), min(1.0, 2 * theirs)
+
+    @property
+    def detectable(self) -> float | None:
+        """The smallest ratio above 1 that so many runs see with 80% power; None without spreads."""
+        if self.exact or self.unit != "run" or self.estimate is None:
+            return None
+        return smallest_ratio(*map(spread, self.values), self.n)
+
+    @property
+    def as_large(self) -> bool | None:
+        """Whether the paper's ratio lies in the interval; None where there is no interval or no such ratio."""
+        interval = self.interval()
+        if self.published is None or self.exact or interval is None:
+            return None
+        return interval[0] <= self.published <= interval[1]
+
+    @property
+    def adverse(self) -> float:
+        """How far the mean lies towards, and beyond, the unclaimed side of the bound: the largest decides."""
+        if self.claimed == "within":
+            return abs(math.log(self.mean)) - math.log(self.bound)
+        return (math.log(self.mean) - math.log(self.bound)) * (-1 if self.claimed == "above" else 1)
+
+    @property
+    def text(self) -> str:
+        """ "SD-DiT 0.831 x MDT (0.710 to 0.970, n = 3), paper 0.905"."""
+        interval = None if self.exact and self.n == 1 else self.interval()
+        range_ = f"{number(interval[0])} to {number(interval[1])}, " if interval else ""
+        a, b = map(len, self.values)
+        count = f"{a} processes" if self.unit == "process" and a > 1 else f"{a}" if a == b else f"{a} and {b}"
+        how = "counted" if self.exact and not self.margin else f"{range_}n = {count}"
+        published = f", paper {number(self.published)}" if self.published is not None else ""
+        return f"{self.subject} {number(self.mean)} x {self.other} ({how}){published}"
+
+    def as_json(self, confidence: float = 1 - ALPHA) -> dict[str, Any]:
+        return {
+            "subject": self.subject,
+            "other": self.other,
+            "quantity": self.quantity,
+            "claimed": self.claimed,
+            "bound": self.bound,
+            "ratio": self.mean,
+            "interval": list(self.interval() or ()) or None,
+            "n": self.n,
+            "unit": self.unit,
+            "seeds": list(self.seeds),
+            "values": [list(values) for values in self.values],
+            "published_ratio": self.published,
+            "detectable": self.detectable,
+            "verdict": self.verdict(confidence),
+        }
+
+    def statistical_notes(self) -> Iterator[str]:
+        """What a reader of the interval has to know."""
+        pair = f"{self.subject} / {self.other}"
+        if self.repeated:
+            yield (
+                f"{pair}: the values of an arm are equal to the last digit, so they are not independent repetitions "
+                "and nothing is concluded from their spread."
+            )
+        if self.jumped and self.without_jump:
+            arm, place = self.jumped
+            values, label = self.values[arm], (self.subject, self.other)[arm]
+            name = self.names[arm][place] if self.names[arm] else f"its run {place + 1}"
+            times = values[place] / geometric_mean(values[:place] + values[place + 1 :])
+            yield (
+                f"{label}: {name} lies apart, at {number(times)} times the mean of the others of its arm. It is "
+                f"counted. Without it: {self.without_jump.text}."
+            )
+        ratio = spread_ratio(*self.values) if self.unit == "run" and self.n >= FEWEST_RUNS else None
+        if ratio and not ratio[1] <= 1 <= ratio[2]:
+            yield (
+                f"{pair}: the spread over runs differs too, {number(ratio[0])} times "
+                f"({number(ratio[1])} to {number(ratio[2])}). A verdict compares means alone."
+            )
+        seen = self.detectable
+        if seen is None:
+            return
+        needs = ""
+        if self.published not in (None, 1):
+            seeds = seeds_needed(self.published, *map(spread, self.values))
+            needs = f"; the paper's ratio of {number(self.published)} needs {seeds or 'more than a thousand'} of each"
+        yield f"{pair}: n = {self.n} of each sees a difference of {seen - 1:.2g} with {POWER:.0%} power{needs}."
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Two arms' runs with equal seeds, and the values compared."""
-
-    labels: tuple[str, str]
-    trials: tuple[tuple[Trial, Trial], ...]
-    values: tuple[tuple[float, float], ...]
-    alone: tuple[list[int], list[int]]  # seeds of each arm without a partner
-
-    def comparison(self, quantity: str, claimed: Claimed, published: Published | None = None) -> Comparison:
-        """The values of the first arm over those of the second."""
-        runs = [trial.run.name for side in zip(*self.trials, strict=True) for trial in side]
-        return Comparison(
-            subject=self.labels[0],
-            other=self.labels[1],
-            quantity=quantity,
-            ratios=tuple(a / b for a, b in self.values),
-            values=self.values,
-            claimed=claimed,
-            published=published and published[0] / published[1],
-            seeds=tuple(trial.seed for trial, _ in self.trials),
-            runs=tuple(dict.fromkeys(runs)),
-            differences=tuple(
-                f"{measured_title(trial.method, trial.knobs)}: {text}"
-                for trial in self.trials[0]
-                for text in own_differences(trial)
-            ),
-            notes=tuple(self._notes()),
-        )
-
-    def _notes(self) -> Iterator[str]:
-        for label, seeds in zip(self.labels, self.alone, strict=True):
-            if seeds:
-                yield f"{label}: seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} not used, without a partner."
-        yield from mdt_lite(self.labels)
-        yield from versions(trial.run.manifest for pair in self.trials for trial in pair)
-
-
-def paired(a: Side, b: Side, *, batch_size: int | None = None, one_length: bool = False) -> Pairs | None:
-    """The two groups of runs with most seeds in common; None where there is no common seed.
-
-    Runs of the methods' own formulations, sampled without guidance, come first. Of equals, those that have the lengths
-    asked for. `one_length` asks for equal lengths in both arms.
-    """
-    best: tuple[int, ...] = ()
-    chosen: tuple[dict[int, Trial], dict[int, Trial]] | None = None
-    groups_a, groups_b = a.groups(batch_size), b.groups(batch_size)
-    for (key_a, ours), (key_b, theirs) in product(groups_a.items(), groups_b.items()):
-        (variant_a, length_a, batch_a), (variant_b, length_b, batch_b) = key_a, key_b
-        if batch_a != batch_b or (a.arm.method == b.arm.method and variant_a != variant_b):
-            continue
-        if one_length and length_a != length_b:
-            continue
-        common = ours.keys() & theirs.keys()
-        published = all(trial.as_published for seed in common for trial in (ours[seed], theirs[seed]))
-        rank = (published, len(common), (length_a == a.length) + (length_b == b.length), length_a == length_b)
-        if common and rank > best:
-            best, chosen = rank, (ours, theirs)
-    if chosen is None:
-        return None
-    ours, theirs = chosen
-    seeds = sorted(ours.keys() & theirs.keys())
-    trials = tuple((ours[seed], theirs[seed]) for seed in seeds)
-    values = [(a.read(first), b.read(second)) for first, second in trials]
-    return Pairs(
-        labels=(a.arm.label(trials[0][0].knobs), b.arm.label(trials[0][1].knobs)),
-        trials=trials,
-        values=tuple((x, y) for x, y in values if x is not None and y is not None),  # every run of a group has a value
-        alone=(sorted(ours.keys() - set(seeds)), sorted(theirs.keys() - set(seeds))),
-    )
-
-
-def distance_at(step: int) -> Value:
-    """A trial's distance after that many steps: of its last evaluation, or of a milestone of a longer run."""
-    return lambda trial: trial.distance if trial.steps == step else trial.curve.get(step)
-
-
-def guided_at(step: int, scale: float) -> Value:
-    """The same with guidance of that scale, which is measured after the last step only."""
-    return lambda trial: trial.guided.get(scale) if trial.steps == step else None
-
-
-def own_differences(trial: Trial) -> list[str]:
-    """How a trial's method differs from the paper's: its knobs but for those that arms choose, and its sampling."""
-    if FINAL not in trial.run.result.evaluations:
-        return unchosen_differences(trial.method, trial.knobs)
-    return [text for word, text in trial.own_differences_from_paper().items() if word not in VARIED]
-
-
-def unchosen_differences(method: str, knobs: Mapping[str, Any]) -> list[str]:
-    """The knobs that differ from the paper's, but for those that arms choose."""
-    return [text for name, text in knob_differences(method, knobs).items() if name not in VARIED]
-
-
-def mdt_lite(labels: Iterable[str]) -> Iterator[str]:
-    """The note on MDT-lite, where one of the `labels` names it."""
-    if any(MDT_LITE in label for label in labels):
-        yield f"{MDT_LITE}: MDT without its relative position bias."
-
-
-def worded(name: str, value: Any) -> str:
-    """A knob of the ablations and its value, as the paper calls them."""
-    if name == "discriminate":
-        return "with L_D" if value else "without L_D"
-    if name == "teacher_sigma":
-        return "teacher noise as the student's" if value == "student" else f"teacher noise {value:g}"
-    return f"{name.replace('_', ' ')} {value}"
+def number(value: float) -> str:
+    """Three digits, zeros kept: 1.00."""
+    return f"{value:#.3g}".rstrip(".")

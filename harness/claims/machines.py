@@ -1,31 +1,35 @@
 """Speed and memory of two methods side by side: on one machine, with one network, batch and arithmetic.
 
-There are two sources. The contenders of a bench take turns, so that whatever slows the machine slows both: they are
-compared round by round. Runs were made one after another: their means are compared, paired by seed. Both methods may
-read latents, or one of them may encode its images in every step.
+There are two sources. The contenders of a bench take turns, so that whatever slows the machine slows both: each
+process gives one ratio, and the processes of equal benches are counted. Runs were made one after another: their means
+are compared. Both methods may read latents, or one of them may encode its images in every step. A speed on a CPU is
+told and decides nothing: the papers' sentences are about GPUs.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from harness.claims.comparison import (
+from harness.claims.arms import (
     Arm,
-    Pairs,
     Published,
     Side,
+    TwoArms,
     Value,
     mdt_lite,
-    paired,
+    two_arms,
     unchosen_differences,
 )
-from harness.claims.verdict import Claimed, Comparison, Found
+from harness.claims.comparison import Claimed, Comparison, Values
+from harness.claims.intervals import geometric_mean
+from harness.claims.verdict import Found
 from harness.recipes.naming import digest, without_later_defaults
 from harness.records.bench_record import Bench, Entry
 from harness.records.evidence import Evidence
 from harness.records.looks import SHORT_HASH, device_title, measured_title
+from harness.records.schema import Device
 from harness.records.store import Run
 from harness.records.trials import DEMO_DATA, DEMO_SIZE, Scale, Trial, has_knobs
 
@@ -38,13 +42,7 @@ PAPER_BATCHES = {256: "256 images on one GPU", 32: "32 images on one GPU, the sh
 PAPER_LATENT = {"channels": 4, "side": 32}
 PAPER_SHARE = 32  # images a GPU: the paper's batch of 256 over its eight
 MEMORY_MARGIN = 0.02  # assumed: an allocator's peak repeats to within that for one shape and version
-# Ratios of speeds differ from process to process. Over the four pairs of methods whose whole runs in reports/tiny have
-# three seeds, the pooled standard deviation of their logarithms is 0.097; times Student's t of 8 degrees it is ln 1.25.
-PROCESSES_DIFFER = 1.25
-ONE_PROCESS = (
-    f"other processes than the bench's one: its rounds repeat the measurement, and a ratio between 1 / "
-    f"{PROCESSES_DIFFER} and {PROCESSES_DIFFER} may be that process's own"
-)
+ON_A_CPU = "a GPU's speed: the sentence is about eight A100, and this was measured on {device}"
 NOT_IN_TURNS = "Mean speeds of whole runs, made one after another: what slowed the machine for a while is in them."
 
 
@@ -79,7 +77,7 @@ class Versus:
     published: Published | None = None
     pipelines: Pipelines = LATENTS
 
-    def comparison(self, labels: tuple[str, str], ratios: tuple[float, ...], **of_the_source: Any) -> Comparison:
+    def comparison(self, labels: tuple[str, str], values: Values, **of_the_source: Any) -> Comparison:
         subject, other = labels
         if self.pipelines == OTHER_ENCODES:
             subject, other = f"{subject} on latents", f"{other} encoding in the step"
@@ -87,7 +85,7 @@ class Versus:
             subject,
             other,
             self.quantity.name,
-            ratios,
+            values,
             self.quantity.claimed,
             published=self.published and self.published[0] / self.published[1],
             exact=self.quantity.exact,
@@ -117,7 +115,7 @@ class Index:
 
     def measured(self, versus: Versus) -> Iterator[Measured]:
         yield from (found for one in self.machines.items() if (found := _of_runs(versus, *one)) is not None)
-        yield from (found for bench in self.evidence.benches for found in _of_bench(versus, bench))
+        yield from _of_benches(versus, self.evidence.benches)
 
 
 def machines(runs: Iterable[Run]) -> dict[str, list[Trial]]:
@@ -154,15 +152,15 @@ def _of_runs(versus: Versus, machine: str, trials: Sequence[Trial]) -> Measured 
     for trial in trials:
         protocol = trial.run.config["protocol"]
         kinds[str(protocol.get("pipeline")), str(protocol.get("data"))].append(trial)
-    best: Pairs | None = None
+    best: TwoArms | None = None
     for kind_a, kind_b in product(sorted(kinds), repeat=2):
         same = versus.pipelines[0] == versus.pipelines[1]
         if (kind_a[0], kind_b[0]) != versus.pipelines or (same and kind_a != kind_b):
             continue
         value = versus.quantity.of_trial
-        pairs = paired(Side(versus.a, kinds[kind_a], value), Side(versus.b, kinds[kind_b], value))
-        if pairs and (best is None or len(pairs.trials) > len(best.trials)):
-            best = pairs
+        arms = two_arms(Side(versus.a, kinds[kind_a], value), Side(versus.b, kinds[kind_b], value))
+        if arms and (best is None or _fewest(arms) > _fewest(best)):
+            best = arms
     if best is None:
         return None
     run = trials[0].run
@@ -172,9 +170,10 @@ def _of_runs(versus: Versus, machine: str, trials: Sequence[Trial]) -> Measured 
     own = best.comparison(versus.quantity.name, versus.quantity.claimed)
     comparison = versus.comparison(
         best.labels,
-        own.ratios,
+        own.values,
         seeds=own.seeds,
-        runs=own.runs,
+        names=own.names,
+        void=_void(versus, result.device),
         differences=(*differences, *own.differences),
         notes=(*([NOT_IN_TURNS] if versus.quantity is SPEED else []), *own.notes),
     )
@@ -185,8 +184,18 @@ def _of_runs(versus: Versus, machine: str, trials: Sequence[Trial]) -> Measured 
         scale=_scale(run),
         size=result.size,
         comparison=comparison,
-        runs=tuple(trial.run for pair in best.trials for trial in pair),
+        runs=tuple(trial.run for side in best.trials for trial in side),
     )
+
+
+def _fewest(arms: TwoArms) -> int:
+    return min(map(len, arms.trials))
+
+
+def _void(versus: Versus, device: Device) -> str:
+    """Why a speed decides nothing, where it was measured on a CPU."""
+    slow = versus.quantity is SPEED and device.kind != "cuda"
+    return ON_A_CPU.format(device=device_title(device)) if slow else ""
 
 
 def _scale(run: Run) -> Scale:
@@ -212,19 +221,27 @@ def _of_the_step(precision: str | None, compiled: bool) -> list[str]:
 # From benches ---------------------------------------------------------------------------------------------------------
 
 
-def _of_bench(versus: Versus, bench: Bench) -> Iterator[Measured]:
-    """From contenders whose conditions are equal but for the method and the pipelines asked for."""
-    groups: dict[str, list[Entry]] = defaultdict(list)
-    for entry in bench.entries:
-        made = entry.conditions
-        if made.get("code") == "harness" and isinstance(made.get("recipe"), str) and made.get("method"):
-            shared = {key: value for key, value in made.items() if key not in OF_THE_METHOD}
-            groups[digest({**shared, "images": entry.num_images, "size": _size(entry)})].append(entry)
-    for group, entries in groups.items():
-        a, b = _contender(entries, versus.a, versus.pipelines[0]), _contender(entries, versus.b, versus.pipelines[1])
-        ratios = _ratios(versus.quantity, a, b) if a and b else ()
-        if a and b and ratios:
-            yield _of_contenders(versus, bench, group, a, b, ratios)
+def _of_benches(versus: Versus, benches: Iterable[Bench]) -> Iterator[Measured]:
+    """From contenders whose conditions are equal but for the method and the pipelines; equal benches are one place."""
+    places: dict[str, list[tuple[Bench, Entry, Entry]]] = defaultdict(list)
+    for bench in benches:
+        groups: dict[str, list[Entry]] = defaultdict(list)
+        for entry in bench.entries:
+            made = entry.conditions
+            if made.get("code") == "harness" and isinstance(made.get("recipe"), str) and made.get("method"):
+                shared = {key: value for key, value in made.items() if key not in OF_THE_METHOD}
+                place = {
+                    **shared,
+                    "images": entry.num_images,
+                    "size": _size(entry),
+                    "changed": "--set" in bench.command,
+                }
+                groups[digest({**place, "device": bench.device.model_dump(mode="json")})].append(entry)
+        for where, entries in groups.items():
+            a, b = (_contender(entries, *each) for each in zip((versus.a, versus.b), versus.pipelines, strict=True))
+            if a and b and _value(versus.quantity, a) and _value(versus.quantity, b):
+                places[where].append((bench, a, b))
+    yield from (_of_contenders(versus, place, processes) for place, processes in places.items())
 
 
 def _contender(entries: Iterable[Entry], arm: Arm, pipeline: str) -> Entry | None:
@@ -233,17 +250,15 @@ def _contender(entries: Iterable[Entry], arm: Arm, pipeline: str) -> Entry | Non
     return next((entry for entry in alike if has_knobs(arm.method, _knobs(entry))), None)
 
 
-def _ratios(quantity: Quantity, a: Entry, b: Entry) -> tuple[float, ...]:
+def _value(quantity: Quantity, entry: Entry) -> float | None:
+    """What one process found: its peak, or the mean speed over its rounds."""
     if quantity is MEMORY:
-        ours, theirs = a.peak_allocated_bytes, b.peak_allocated_bytes
-        return (ours / theirs,) if ours and theirs else ()
-    if len(a.windows) != len(b.windows):
-        return ()
-    rounds = zip(a.windows, b.windows, strict=True)
-    return tuple((ours.steps / ours.seconds) / (theirs.steps / theirs.seconds) for ours, theirs in rounds)
+        return entry.peak_allocated_bytes
+    return geometric_mean([window.steps / window.seconds for window in entry.windows]) if entry.windows else None
 
 
-def _of_contenders(versus: Versus, bench: Bench, group: str, a: Entry, b: Entry, ratios: tuple[float, ...]) -> Measured:
+def _of_contenders(versus: Versus, place: str, processes: Sequence[tuple[Bench, Entry, Entry]]) -> Measured:
+    bench, a, b = processes[0]
     made, device, size = a.conditions, device_title(bench.device), _size(a)
     changed = "--set" in bench.command
     scale: Scale = "other"
@@ -264,20 +279,21 @@ def _of_contenders(versus: Versus, bench: Bench, group: str, a: Entry, b: Entry,
     notes += mdt_lite(labels)
     if "online-vae" in versus.pipelines and b.conditions.get("vae") == "random":
         notes.append("The VAE in the step has random weights; its speed is that of a trained one.")
-    place = {"group": group, "measured_at": bench.measured_at, "device": bench.device.model_dump()}
+    found = [
+        (_value(versus.quantity, ours) or 0, _value(versus.quantity, theirs) or 0) for _, ours, theirs in processes
+    ]
+    names = [f"bench {each.device.name} {each.measured_at}: {x.name} / {y.name}" for each, x, y in processes]
     comparison = versus.comparison(
         labels,
-        ratios,
-        pairs="round",
-        runs=(f"bench {bench.device.name} {bench.measured_at}: {a.name} / {b.name}",),
+        (tuple(ours for ours, _ in found), tuple(theirs for _, theirs in found)),
+        unit="process",
+        names=(tuple(names), ()),
         differences=tuple(differences),
         notes=tuple(notes),
+        void=_void(versus, bench.device),
     )
-    interval = comparison.interval() if versus.quantity is SPEED else None
-    if interval and interval[0] < PROCESSES_DIFFER and interval[1] > 1 / PROCESSES_DIFFER:
-        comparison = replace(comparison, void=ONE_PROCESS)
     return Measured(
-        place=digest(place)[:SHORT_HASH],
+        place=place[:SHORT_HASH],
         title=f"{device}, size {size}{' (changed)' if changed else ''}, batch {a.num_images}, {made.get('precision')}, "
         f"{'compiled' if made.get('compiled') else 'eager'}: bench",
         scale=scale,
@@ -365,11 +381,11 @@ class MemoryAtMost:
             subject=f"{self.arm.label()}-{self.size.upper()}/2",
             other=f"the paper's {self.gibibytes:g} GB",
             quantity="peak memory of a GPU",
-            ratios=(peak / 2**30 / self.gibibytes,),
+            values=((peak / 2**30,), (self.gibibytes,)),
             claimed="below",
             bound=self.at_most / self.gibibytes,
             exact=True,
-            runs=(source,),
+            names=((source,), ()),
             notes=("The paper says neither how it measured nor which gigabyte; a GB is taken as 2**30 bytes.",),
             differences=() if on_eight else (f"{title} instead of 8 x A100",),
         )

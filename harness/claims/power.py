@@ -1,33 +1,24 @@
-"""How many seeds a comparison needs, from the spread that runs have: the power of Welch's test on logarithms.
-
-Two arms of n runs each; the logarithms of a yardstick are taken as normal in each arm, with the standard deviation that
-was measured there. Under a true ratio r the statistic of Welch's test (1947) has about a noncentral t distribution with
-ln r / sqrt((va + vb) / n) as its noncentrality and Satterthwaite's degrees of freedom, (n - 1) (va + vb)^2 /
-(va^2 + vb^2). The test is two-sided at 5%, as verdicts are.
-"""
+"""How many seeds a comparison needs, from the spread that runs have: the power of Welch's test on logarithms."""
 
 import math
 import re
-import statistics
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.claims import Claim, judge
-from harness.claims.comparison import Arm
+from harness.claims.arms import Arm
+from harness.claims.comparison import Comparison
+from harness.claims.intervals import ALPHA, FEWEST_SEEDS, MOST_SEEDS, POWER, seeds_needed, smallest_ratio, spread
 from harness.claims.machines import Index
 from harness.claims.places import Place
 from harness.claims.predicates import Lower
-from harness.claims.verdict import ALPHA, Comparison, Found, student
+from harness.claims.verdict import Found
 from harness.recipes.config import plain_values
 from harness.records.evidence import Evidence
 from harness.system.errors import DataError, UsageError, unknown
 
-POWER = 0.8
 SIZES = (3, 5, 8)  # seeds of each arm
-MOST_SEEDS = 1000
-FEWEST_SEEDS = 2  # of each arm, for a spread
 
 
 @dataclass(frozen=True)
@@ -107,7 +98,7 @@ def power_of(claim: Claim, evidence: Evidence, *, effect: float | None = None) -
         _power(comparison, judgement.setting, effect)
         for judgement in judge([claim], evidence)
         for comparison in judgement.comparisons
-        if len(comparison.values) >= FEWEST_SEEDS and not comparison.exact
+        if comparison.n >= FEWEST_SEEDS and not comparison.exact and comparison.unit == "run"
     ]
     if not found:
         raise DataError(
@@ -118,7 +109,7 @@ def power_of(claim: Claim, evidence: Evidence, *, effect: float | None = None) -
 
 
 def _power(comparison: Comparison, setting: str, effect: float | None) -> Power:
-    spreads = _spread(a for a, _ in comparison.values), _spread(b for _, b in comparison.values)
+    spreads = spread(comparison.values[0]), spread(comparison.values[1])
     if effect is not None:
         ratio, whose = effect, "asked for"
     elif comparison.published not in (None, 1):
@@ -126,42 +117,6 @@ def _power(comparison: Comparison, setting: str, effect: float | None) -> Power:
     else:
         ratio, whose = comparison.mean, "measured"
     return Power(comparison, setting, spreads, ratio, whose, seeds_needed(ratio, *spreads))
-
-
-def _spread(values: Iterable[float]) -> float:
-    return statistics.stdev(math.log(value) for value in values)
-
-
-def power(ratio: float, a: float, b: float, seeds: int) -> float:
-    """The probability that Welch's test of `seeds` runs in each arm sees a true `ratio`; a and b: their spreads."""
-    from scipy.stats import nct  # slow to import
-
-    variance = a**2 + b**2
-    if variance == 0:
-        return 1.0
-    degrees = (seeds - 1) * variance**2 / (a**4 + b**4)
-    noncentrality = abs(math.log(ratio)) / math.sqrt(variance / seeds)
-    critical = student(degrees, 1 - ALPHA)
-    missed = nct.cdf(critical, degrees, noncentrality) - nct.cdf(-critical, degrees, noncentrality)
-    return 1.0 if math.isnan(missed) else float(1 - missed)  # its series ends where the effect is overwhelming
-
-
-def seeds_needed(ratio: float, a: float, b: float) -> int | None:
-    """The fewest seeds of each arm with 80% power; None: more than a thousand."""
-    counts = range(FEWEST_SEEDS, MOST_SEEDS + 1)  # the power grows with the seeds
-    place = bisect_left(counts, POWER, key=lambda seeds: power(ratio, a, b, seeds))
-    return counts[place] if place < len(counts) else None
-
-
-def smallest_ratio(a: float, b: float, seeds: int) -> float:
-    """The ratio above 1 that `seeds` runs of each arm see with 80% power."""
-    low, high = 0.0, 1.0
-    while power(math.exp(high), a, b, seeds) < POWER:
-        high *= 2
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (low, middle) if power(math.exp(middle), a, b, seeds) >= POWER else (middle, high)
-    return math.exp(high)
 
 
 def lines(found: Sequence[dict[str, Any]]) -> list[str]:

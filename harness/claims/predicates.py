@@ -4,20 +4,22 @@ A predicate looks at one place, a setting read after some number of steps at one
 it found there and what it lacks.
 """
 
-import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
-from harness.claims.comparison import Arm, Pairs, Published, Side, distance_at, guided_at, paired, worded
+from harness.claims.arms import Arm, Published, Side, TwoArms, distance_at, guided_at, two_arms, worded
+from harness.claims.comparison import Comparison
+from harness.claims.intervals import geometric_mean
 from harness.claims.machines import LATENTS, SPEED, Measured, Pipelines, Versus
 from harness.claims.places import Place
-from harness.claims.verdict import Comparison, Found
-from harness.records.trials import Trial
+from harness.claims.target import curve_of, sooner
+from harness.claims.verdict import Found
 
 CUSTOMARY_GUIDANCE = 1.5  # DiT's and MaskDiT's
 LATER = 1.1  # the paper's 7000k are 1.08 times five times 1300k
+# A baseline whose distance falls faster than steps ** -0.4 is not on its plateau. DiT-XL/2's falls as steps ** -0.10
+# from 2352k to 7000k (10.67 to 9.62), and as steps ** -0.34 from 400k (19.47) to 2352k.
+PLATEAU = 0.4
 
 
 # Two arms -------------------------------------------------------------------------------------------------------------
@@ -37,13 +39,13 @@ class OfTwo:
 
 
 class Lower(OfTwo):
-    """The distance of `a` is lower than that of `b`, at equal seeds, steps and batch."""
+    """The distance of `a` is lower than that of `b`, at equal steps and batch."""
 
     def __call__(self, place: Place) -> Found:
-        pairs = place.pairs(self.a, self.b)
-        if pairs is None:
-            return Found(lacking=(place.no_pair(self.a, self.b),))
-        return Found((pairs.comparison(place.quantity, "below", self.published),))
+        arms = place.runs_of(self.a, self.b)
+        if arms is None:
+            return Found(lacking=(place.no_runs(self.a, self.b),))
+        return Found((arms.comparison(place.quantity, "below", self.published),))
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,10 @@ class Comparable(OfTwo):
     within: float = field(kw_only=True)
 
     def __call__(self, place: Place) -> Found:
-        pairs = place.pairs(self.a, self.b)
-        if pairs is None:
-            return Found(lacking=(place.no_pair(self.a, self.b, "after the steps that the paper compares"),))
-        return Found((replace(pairs.comparison(place.quantity, "within", self.published), bound=1 + self.within),))
+        arms = place.runs_of(self.a, self.b)
+        if arms is None:
+            return Found(lacking=(place.no_runs(self.a, self.b, "after the steps that the paper compares"),))
+        return Found((replace(arms.comparison(place.quantity, "within", self.published), bound=1 + self.within),))
 
 
 @dataclass(frozen=True)
@@ -72,106 +74,77 @@ class Ahead(OfTwo):
 
     def __call__(self, place: Place) -> Found:
         a, b = self.a.label(), self.b.label()
-        found = self._pairs(place)
+        found = self._arms(place)
         if found is None:
-            return Found(lacking=(f"no {b} evaluated after {self.factor:g} times the steps of {a}, at equal seeds",))
-        early, late, pairs = found
-        a, b = pairs.labels
-        comparison = pairs.comparison(place.quantity, "below", self.published)
+            return Found(lacking=(f"no {b} evaluated after {self.factor:g} times the steps of {a}",))
+        early, late, arms = found
+        a, b = arms.labels
+        comparison = arms.comparison(place.quantity, "below", self.published)
         comparisons = [replace(comparison, subject=f"{a} after {early} steps", other=f"{b} after {late} steps")]
-        curves = [_curve(trial) for _, trial in pairs.trials]
+        curves = [curve_of(trial) for trial in arms.trials[1]]
         between = sorted(step for step in set.intersection(*map(set, curves)) if early <= step <= late)
-        means = {step: statistics.fmean(curve[step] for curve in curves) for step in between}
+        means = {step: geometric_mean([curve[step] for curve in curves]) for step in between}
         lowest = min(between, key=lambda step: (means[step], -step), default=late)
         if lowest != late:
-            lengths = early, pairs.trials[0][1].steps
-            earlier = place.pairs(self.a, self.b, steps=(early, lowest), lengths=lengths)
+            lengths = early, arms.trials[1][0].steps
+            earlier = place.runs_of(self.a, self.b, steps=(early, lowest), lengths=lengths)
             assert earlier is not None, "its runs were read at these steps"
             other = f"{b} after {lowest} steps, its lowest"
             comparison = earlier.comparison(place.quantity, "below")
             comparisons.append(replace(comparison, subject=comparisons[0].subject, other=other, among=len(between)))
-        return Found(tuple(comparisons), remarks=(_longer(pairs, early),))
+        void = _still_falling(b, means, early, late)
+        return Found(tuple(replace(each, void=void) for each in comparisons), remarks=tuple(sooner(arms, early, late)))
 
-    def _pairs(self, place: Place) -> tuple[int, int, Pairs] | None:
+    def _arms(self, place: Place) -> tuple[int, int, TwoArms] | None:
         theirs = sorted(place.steps_of(self.b.method))
         papers = place.steps if place.setting.scale == "paper" else None
         for early in sorted(place.steps_of(self.a.method), key=lambda step: (step == papers, step), reverse=True):
             reach = self.factor * early
             late = next((step for step in theirs if reach <= step <= LATER * reach), None)
-            pairs = place.pairs(self.a, self.b, steps=(early, late)) if late else None
-            if late and pairs:
-                return early, late, pairs
+            arms = place.runs_of(self.a, self.b, steps=(early, late)) if late else None
+            if late and arms:
+                return early, late, arms
         return None
 
 
-def _longer(pairs: Pairs, early: int) -> str:
-    """How many times the steps, and the time, the second arm takes to come down to the distance of the first."""
-    a, b = pairs.labels
-    exact: list[tuple[float, float | None]] = []
-    bounds: dict[str, list[float]] = {"after": [], "before": []}
-    for (ours, theirs), (distance, _) in zip(pairs.trials, pairs.values, strict=True):
-        how, steps = steps_to_reach(_curve(theirs), distance)
-        if how != "at":
-            bounds[how].append(steps / early)
-        elif ours.machine == theirs.machine and ours.speed and theirs.speed:
-            exact.append((steps / early, ours.speed / theirs.speed * steps / early))
-        else:
-            exact.append((steps / early, None))
-    if not any(bounds.values()):
-        times = [time for _, time in exact if time]
-        hours = f" and {_mean(times):.2g} x the time" if len(times) == len(exact) else ""
-        return f"{b} takes {_mean([s for s, _ in exact]):.3g} x the steps{hours} to come down to {a}'s distance"
-    texts = [f"{s:.3g} x the steps" for s, _ in exact]
-    texts += [f"more than {s:.3g} x" for s in bounds["after"]] + [f"less than {s:.3g} x" for s in bounds["before"]]
-    return f"to come down to {a}'s distance {b} takes, seed by seed, {', '.join(texts)}"
-
-
-def _curve(trial: Trial) -> dict[int, float]:
-    """Distance by training step, the last step included."""
-    return {**trial.curve, trial.steps: trial.distance}
-
-
-def steps_to_reach(curve: Mapping[int, float], distance: float) -> tuple[str, float]:
-    """After how many steps a curve first comes down to `distance`: ("at", steps), ("before", first), ("after", last).
-
-    Between two evaluated steps, the logarithm of the distance is taken as linear in the logarithm of the step.
-    """
-    steps = sorted(curve)
-    if curve[steps[0]] <= distance:
-        return "before", float(steps[0])
-    for before, after in pairwise(steps):
-        high, low = curve[before], curve[after]
-        if low <= distance:
-            share = math.log(high / distance) / math.log(high / low)
-            return "at", before * (after / before) ** share
-    return "after", float(steps[-1])
+def _still_falling(label: str, means: Mapping[int, float], early: int, late: int) -> str:
+    """Why nothing is decided where the longer run is far from the plateau that the paper's was on."""
+    if not {early, late} <= means.keys():
+        return ""
+    gain = means[early] / means[late]
+    if gain <= (late / early) ** PLATEAU:
+        return ""
+    return (
+        f"{label} on a plateau, as the paper's was: here its distance falls {gain:.3g} times from {early} to {late} "
+        f"steps, where {(late / early) ** PLATEAU:.3g} times is the most that counts as one"
+    )
 
 
 class Guided(OfTwo):
     """With guidance `a` has a lower distance than `b`: than itself without guidance, or than another method with it.
 
-    The scale is the customary one where both were measured at it, else the one with most pairs.
+    The scale is the customary one where both were measured at it, else the one with most arms.
     """
 
     def __call__(self, place: Place) -> Found:
         methods = {self.a.method, self.b.method}
         scales = sorted({s for trial in place.setting.trials if trial.method in methods for s in trial.guided})
-        found = {scale: pairs for scale in scales if (pairs := self._pairs(place, scale))}
+        found = {scale: arms for scale in scales if (arms := self._arms(place, scale))}
         if not found:
             whom = f"{self.a.label()} and {self.b.label()}" if self.b.guided else self.a.label()
-            return Found(lacking=(f"no seed of {whom} sampled with guidance after {place.steps} steps",))
-        scale = max(found, key=lambda scale: (scale == CUSTOMARY_GUIDANCE, len(found[scale].trials), -scale))
+            return Found(lacking=(f"no run of {whom} sampled with guidance after {place.steps} steps",))
+        scale = max(found, key=lambda scale: (scale == CUSTOMARY_GUIDANCE, len(found[scale].trials[0]), -scale))
         comparison = found[scale].comparison(place.quantity, "below", self.published)
         note = "The paper states no guidance scale; another one than this may say otherwise."
         subject = f"{comparison.subject} at scale {scale:g}"
         other = f"{comparison.other} at scale {scale:g}" if self.b.guided else comparison.other
         return Found((replace(comparison, subject=subject, other=other, notes=(note, *comparison.notes)),))
 
-    def _pairs(self, place: Place, scale: float) -> Pairs | None:
+    def _arms(self, place: Place, scale: float) -> TwoArms | None:
         with_guidance, without = guided_at(place.steps, scale), distance_at(place.steps)
         a = Side(self.a, place.setting.trials, with_guidance)
         b = Side(self.b, place.setting.trials, with_guidance if self.b.guided else without)
-        return paired(a, b, batch_size=place.batch_size, one_length=True)
+        return two_arms(a, b, batch_size=place.batch_size, one_length=True)
 
 
 class SameCost(OfTwo):
@@ -183,10 +156,10 @@ class SameCost(OfTwo):
             ("parameters", lambda trial: trial.run.result.params),
             ("multiply-accumulates", lambda trial: trial.run.result.gmacs_forward),
         ):
-            pairs = paired(Side(self.a, place.setting.trials, value), Side(self.b, place.setting.trials, value))
-            if pairs is None:
-                return Found(lacking=(place.no_pair(self.a, self.b, "at any steps"),))
-            comparisons.append(replace(pairs.comparison(quantity, "within"), exact=True))
+            arms = two_arms(Side(self.a, place.setting.trials, value), Side(self.b, place.setting.trials, value))
+            if arms is None:
+                return Found(lacking=(place.no_runs(self.a, self.b, "at any steps"),))
+            comparisons.append(replace(arms.comparison(quantity, "within"), exact=True))
         return Found(tuple(comparisons))
 
 
@@ -237,10 +210,10 @@ class OfKnob:
 
     def lower(self, place: Place, low: float, high: float) -> Comparison | None:
         """The distance at the value `low` over that at `high`."""
-        pairs = place.pairs(self.arm.but(self.knob, low), self.arm.but(self.knob, high))
+        arms = place.runs_of(self.arm.but(self.knob, low), self.arm.but(self.knob, high))
         both = self.published.get(low), self.published.get(high)
         printed = (both[0], both[1]) if both[0] is not None and both[1] is not None else None
-        return None if pairs is None else pairs.comparison(place.quantity, "below", printed)
+        return None if arms is None else arms.comparison(place.quantity, "below", printed)
 
 
 @dataclass(frozen=True)
@@ -274,7 +247,7 @@ class WorseThanSmaller(OfKnob):
         for value in self.values:
             found = [lower for low in smaller if (lower := self.lower(place, low, value))]
             comparisons += found
-            lacking += [] if found else [place.no_pair(self.arm, self.arm.but(self.knob, value))]
+            lacking += [] if found else [place.no_runs(self.arm, self.arm.but(self.knob, value))]
         return Found(tuple(comparisons), tuple(lacking))
 
 
@@ -296,16 +269,12 @@ class AtEveryStep:
         for other in self.others:
             found: dict[int, Comparison] = {}
             for step in sorted(place.steps_of(self.a.method) & place.steps_of(other.method)):
-                pairs = place.pairs(self.a, other, steps=(step, step), lengths=(place.steps, place.steps))
-                if pairs is not None:
-                    subject, against = (f"{label} after {step} steps" for label in pairs.labels)
-                    lower = pairs.comparison(place.quantity, "below", self.published.get((other.method, step)))
+                arms = place.runs_of(self.a, other, steps=(step, step), lengths=(place.steps, place.steps))
+                if arms is not None:
+                    subject, against = (f"{label} after {step} steps" for label in arms.labels)
+                    lower = arms.comparison(place.quantity, "below", self.published.get((other.method, step)))
                     found[step] = replace(lower, subject=subject, other=against)
             comparisons += found.values()
             if len(found) < 2:
-                lacking.append(place.no_pair(self.a, other, "after at least two equal numbers of steps"))
+                lacking.append(place.no_runs(self.a, other, "after at least two equal numbers of steps"))
         return Found(tuple(comparisons), tuple(lacking))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.exp(statistics.fmean(math.log(value) for value in values))

@@ -1,167 +1,54 @@
 """From repeated measurements to a verdict.
 
-A comparison is one ratio, measured once for each pair: two runs with the same seed, or two contenders in one round of
-a bench. The logarithms of the ratios are taken as draws from one normal distribution, so that their mean has Student's
-t interval (n - 1 degrees of freedom). A verdict states the geometric mean and that interval, at 95%.
+A comparison is one ratio: the geometric mean of one arm's runs over that of the other's. Its interval is that of
+Welch's test on logarithms, at 95%; harness/claims/intervals.py has the arithmetic. All runs of both arms count. They
+are independent, so they are not paired by seed. Paired are two measurements of one network, like samples with and
+without guidance, and two contenders of a bench in one process, where they take turns. There n counts processes, never
+their rounds.
 
-  reproduced      the whole interval lies on the claimed side
-  not reproduced  the whole interval lies on the other side
-  inconclusive    the interval covers the bound, or there are fewer than three pairs: one pair has no spread, and two
-                  may agree by chance
+  reproduced      the whole interval lies on the claimed side, with and without a run that lies apart from its arm
+  not reproduced  the whole interval lies on the other side, likewise
+  inconclusive    the interval covers the bound, or an arm has fewer than three runs: one has no spread, and two may
+                  agree by chance
   not tested      something that the claim is about was not measured, or what was measured cannot tell
 
 A claim of several comparisons ("best of six") is reproduced when all of them are. This needs no correction, since each
 has to pass by itself. The claim fails when any one comparison fails, and the more there are, the likelier one fails by
-chance. A failure is therefore judged at 1 - 0.05 / K for K comparisons (Bonferroni). Each claim is judged on its own:
-of twenty true claims about one may look wrong by chance.
+chance. A failure is therefore judged at 1 - 0.05 / K for K comparisons (Bonferroni).
+
+"Comparable" is an equivalence: the 95% interval within 1 / bound and bound is two one-sided tests at 2.5% each
+(Schuirmann 1987).
+
+Over all judgements of a report the share of false ones among the decided is held at 5% (Benjamini and Hochberg 1995). A
+verdict that does not survive this is inconclusive, and a note says what it would be alone. The procedure assumes that
+the judgements are independent or depend positively. Some share an arm, so this is an assumption, not a proof.
 """
 
-import math
-import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
+from harness.claims.comparison import (
+    DECIDED,
+    INCONCLUSIVE,
+    NOT_REPRODUCED,
+    NOT_TESTED,
+    REPRODUCED,
+    Comparison,
+    Verdict,
+)
+from harness.claims.intervals import ALPHA, false_discovery
 from harness.records.trials import Scale
 from harness.system.groups import grouped
 
-Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not tested"]
-Claimed = Literal["below", "above", "within"]  # where the ratio lies, relative to a bound
-REPRODUCED: Verdict = "reproduced"
-NOT_REPRODUCED: Verdict = "not reproduced"
-INCONCLUSIVE: Verdict = "inconclusive"
-NOT_TESTED: Verdict = "not tested"
-DECIDED = (REPRODUCED, NOT_REPRODUCED)
-VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED)
-
 IN_JSON = (  # what claims.json has of a judgement
-    "claim", "place", "statement", "published", "scale", "setting", "setting_name", "verdict", "effect", "ratio",
-    "interval", "n", "seeds", "runs", "published_ratio", "comparisons", "missing", "differences", "notes", "to_test",
+    "claim", "place", "statement", "published", "scale", "setting", "setting_name", "verdict", "as_large", "effect",
+    "ratio", "interval", "n", "probability", "false_discovery", "detectable", "seeds", "runs", "published_ratio",
+    "comparisons", "missing", "differences", "notes", "to_test",
 )  # fmt: skip
 
-ALPHA = 0.05
-FEWEST_PAIRS = 3  # behind a verdict
 MOST_SHOWN = 3  # comparisons that an effect spells out; of more, only the decisive one
-LARGEST_LOG = 700.0  # exp of more is no float
-ALIKE = 1e-12  # logarithms that differ by no more are one measurement, repeated
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What one part of a claim compares: `subject` over `other`, once a pair."""
-
-    subject: str  # "SD-DiT"
-    other: str  # "MDT"
-    quantity: str  # "FID-50K", "steps/s"
-    ratios: tuple[float, ...]  # positive; subject over other
-    claimed: Claimed  # on which side of `bound` the claim says the ratio lies
-    bound: float = 1.0  # within: between 1 / bound and bound
-    published: float | None = None  # the ratio of the paper's numbers
-    values: tuple[tuple[float, float], ...] = ()  # of the two arms, a pair each, where they are distances
-    pairs: Literal["seed", "round"] = "seed"
-    seeds: tuple[int, ...] = ()
-    runs: tuple[str, ...] = ()
-    among: int = 1  # it was chosen as the most adverse of that many
-    exact: bool = False  # it repeats to within `margin`, so that one pair decides
-    margin: float = 0.0  # relative
-    differences: tuple[str, ...] = ()  # from the paper's conditions
-    notes: tuple[str, ...] = ()
-    void: str = ""  # what is not measured and without which it decides nothing, whatever its interval
-
-    @property
-    def n(self) -> int:
-        """How many pairs: of seeds, or of rounds of a bench."""
-        return len(self.ratios)
-
-    @property
-    def mean(self) -> float:
-        """The geometric mean ratio."""
-        return math.exp(statistics.fmean(self._logs))
-
-    @property
-    def degenerate(self) -> bool:
-        """Whether all ratios are equal to the last digit: then they are no repetitions, and have no spread."""
-        return self.n > 1 and max(self._logs) - min(self._logs) <= ALIKE
-
-    @property
-    def enough(self) -> bool:
-        """Whether there are pairs enough for a verdict."""
-        return not self.void and (self.exact or self.n >= FEWEST_PAIRS)
-
-    def interval(self, confidence: float = 1 - ALPHA) -> tuple[float, float] | None:
-        """The interval of the mean ratio, None without a spread; an exact quantity has its lowest and highest ratio."""
-        if self.exact:
-            return min(self.ratios), max(self.ratios)
-        if self.n < 2 or self.degenerate:
-            return None
-        centre = statistics.fmean(self._logs)
-        reach = student(self.n - 1, confidence) * statistics.stdev(self._logs) / math.sqrt(self.n)
-        return _exp(centre - reach), _exp(centre + reach)
-
-    def supported(self) -> bool:
-        """Whether the whole 95% interval lies on the claimed side."""
-        return self._sides(1 - ALPHA)[0]
-
-    def refuted(self, confidence: float = 1 - ALPHA) -> bool:
-        """Whether the whole interval lies on the other side."""
-        return self._sides(confidence)[1]
-
-    def _sides(self, confidence: float) -> tuple[bool, bool]:
-        """Whether the whole interval lies on the claimed side, and whether on the other."""
-        interval = self.interval(confidence)
-        if interval is None or not self.enough:
-            return False, False
-        low, high = interval
-        if self.claimed == "within":
-            return 1 / self.bound <= low and high <= self.bound, low > self.bound or high < 1 / self.bound
-        above, below = low > self.bound * (1 + self.margin), high < self.bound / (1 + self.margin)
-        return (above, below) if self.claimed == "above" else (below, above)
-
-    def verdict(self, confidence: float = 1 - ALPHA) -> Verdict:
-        """The verdict on this comparison alone; a failure is judged at `confidence`."""
-        if self.void:
-            return NOT_TESTED
-        if self.refuted(confidence):
-            return NOT_REPRODUCED
-        return REPRODUCED if self.supported() else INCONCLUSIVE
-
-    @property
-    def adverse(self) -> float:
-        """How far the mean lies towards, and beyond, the unclaimed side of the bound: the largest decides."""
-        if self.claimed == "within":
-            return abs(math.log(self.mean)) - math.log(self.bound)
-        return (math.log(self.mean) - math.log(self.bound)) * (-1 if self.claimed == "above" else 1)
-
-    @property
-    def text(self) -> str:
-        """ "SD-DiT 0.831 x MDT (0.710 to 0.970, n = 3), paper 0.905"."""
-        interval = None if self.exact and self.n == 1 else self.interval()
-        spread = f"{_number(interval[0])} to {_number(interval[1])}, " if interval else ""
-        how = "counted" if self.exact and not self.margin else f"{spread}n = {self.n}"
-        published = f", paper {_number(self.published)}" if self.published is not None else ""
-        return f"{self.subject} {_number(self.mean)} x {self.other} ({how}){published}"
-
-    def as_json(self, confidence: float = 1 - ALPHA) -> dict[str, Any]:
-        return {
-            "subject": self.subject,
-            "other": self.other,
-            "quantity": self.quantity,
-            "claimed": self.claimed,
-            "bound": self.bound,
-            "ratio": self.mean,
-            "interval": list(self.interval() or ()) or None,
-            "n": self.n,
-            "pairs": self.pairs,
-            "seeds": list(self.seeds),
-            "ratios": list(self.ratios),
-            "published_ratio": self.published,
-            "verdict": self.verdict(confidence),
-        }
-
-    @cached_property
-    def _logs(self) -> tuple[float, ...]:
-        return tuple(math.log(ratio) for ratio in self.ratios)
+SIZE_NOT = "Direction reproduced, size not"
 
 
 @dataclass(frozen=True)
@@ -198,6 +85,7 @@ class Judgement:
     differences: tuple[str, ...] = ()  # from the paper's conditions; only at the paper's scale, elsewhere most differ
     notes: tuple[str, ...] = ()
     to_test: str = ""  # the command whose runs test it
+    false_discovery: float | None = None  # the least share of false ones, over all judgements, at which it is decided
 
     @property
     def void(self) -> bool:
@@ -215,6 +103,26 @@ class Judgement:
     @property
     def n(self) -> int:
         return self.decisive.n if self.decisive else 0
+
+    @property
+    def detectable(self) -> float | None:
+        return self.decisive.detectable if self.decisive else None
+
+    @property
+    def as_large(self) -> bool | None:
+        """Whether what was reproduced has the paper's size too: its ratio lies in every interval that has one."""
+        known = [c.as_large for c in self.comparisons if c.as_large is not None]
+        return all(known) if known and self.verdict == REPRODUCED else None
+
+    @property
+    def probability(self) -> float | None:
+        """The p-value, two-sided, of whichever side is likelier; None where nothing was drawn by chance."""
+        drawn = [c for c in self.comparisons if not c.exact and c.estimate and c.enough]
+        if not drawn or self.verdict == NOT_TESTED:
+            return None
+        both = [c.probabilities() for c in self.comparisons if c.enough]
+        tries = sum(c.among for c in self.comparisons)
+        return min(max(ours for ours, _ in both), 1.0, tries * min(theirs for _, theirs in both))
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -279,36 +187,39 @@ def statistical_notes(comparisons: Sequence[Comparison]) -> Iterable[str]:
         which = "" if len(single) == len(ordinary) else f" ({', '.join(c.subject + ' / ' + c.other for c in single)})"
         yield f"n = 1{which}: a direction without a spread, so nothing is concluded from it."
     if any(comparison.n == 2 for comparison in ordinary):
-        yield "n = 2: two ratios may agree by chance, so nothing is concluded from them."
+        yield "n = 2: two runs may agree by chance, so nothing is concluded from them."
     for comparison in ordinary:
-        if comparison.degenerate:
-            yield (
-                f"{comparison.subject} / {comparison.other}: the {comparison.n} ratios are equal to the last digit, so "
-                "they are not independent repetitions and nothing is concluded from their spread."
-            )
+        yield from comparison.statistical_notes()
     tries = sum(comparison.among for comparison in comparisons)
     if tries > 1 and any(comparison.interval() for comparison in ordinary):
         how = f"{100 * (1 - ALPHA / tries):.3g}%"
         yield f"{tries} comparisons: all must hold at 95%; one counts as failed at {how} (Bonferroni)."
-    if any(comparison.pairs == "round" for comparison in comparisons):
-        yield "n counts rounds of one process on one machine: they repeat the measurement, not the machine."
+    if any(comparison.unit == "network" for comparison in ordinary):
+        yield "Each network was measured twice, so its two values are paired."
+    if any(comparison.unit == "process" for comparison in comparisons):
+        yield "n counts processes of a bench on one machine. The rounds of one process repeat its measurement only."
 
 
-@cache
-def student(degrees: float, confidence: float) -> float:
-    """Half the width of Student's t interval, in standard errors."""
-    from scipy.special import stdtrit
+def hold_false_discoveries(judgements: Sequence[Judgement]) -> tuple[Judgement, ...]:
+    """The judgements of one report, those that do not survive the control of false discoveries made inconclusive."""
+    found = [judgement.probability for judgement in judgements]
+    known = [probability for probability in found if probability is not None]
+    shares = iter(false_discovery(known))
+    return tuple(
+        judgement if probability is None else _held(judgement, probability, next(shares), len(known))
+        for judgement, probability in zip(judgements, found, strict=True)
+    )
 
-    return float(stdtrit(degrees, (1 + confidence) / 2))
 
-
-def _exp(value: float) -> float:
-    return math.exp(max(min(value, LARGEST_LOG), -LARGEST_LOG))
-
-
-def _number(value: float) -> str:
-    """Three digits, zeros kept: 1.00."""
-    return f"{value:#.3g}".rstrip(".")
+def _held(judgement: Judgement, probability: float, share: float, tests: int) -> Judgement:
+    judgement = replace(judgement, false_discovery=share)
+    if share <= ALPHA or judgement.verdict not in DECIDED:
+        return judgement
+    note = (
+        f"Alone it would be {judgement.verdict} (p = {probability:.2g}). Chance has a part in {tests} judgements of "
+        f"this report. With this one among the decided, {share:.0%} of them may be false: more than {ALPHA:.0%}."
+    )
+    return replace(judgement, verdict=INCONCLUSIVE, notes=(*judgement.notes, note))
 
 
 # Agreement with an earlier report -------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.claims.verdict import MOST_SHOWN, NOT_TESTED, VERDICTS, Judgement, agreement
+from harness.claims.comparison import NOT_TESTED, VERDICTS
+from harness.claims.verdict import MOST_SHOWN, Judgement, agreement
 from harness.papers import specified
 from harness.papers.sddit import claims, tolerance
 from harness.records.evidence import Evidence, gather
@@ -37,10 +38,11 @@ MOST_NUMBERS = 400  # rows of a figure's numbers in the page; its CSV has all
 MOST_RUNS = 40  # named below one verdict
 
 READING = (
-    "A verdict rests on runs paired by seed: the ratio of the two methods' results, its geometric mean and 95% "
-    "interval. Reproduced: the whole interval lies on the claimed side. Not reproduced: on the other side. "
-    "Inconclusive: it covers the bound, or there are fewer than three pairs. At the demo's scale a verdict is about a "
-    "small network on 8 x 8 digits and says nothing about ImageNet."
+    "A verdict rests on independent runs: the ratio of the two methods' mean results and its 95% interval (Welch, on "
+    "logarithms). Reproduced: the whole interval lies on the claimed side. Not reproduced: on the other side. "
+    "Inconclusive: it covers the bound, or a method has fewer than three runs. Of all decided verdicts of this report "
+    "at most 5% should be false (Benjamini and Hochberg). A speed on a CPU decides nothing. At the demo's scale a "
+    "verdict is about a small network on 8 x 8 digits and says nothing about ImageNet."
 )
 
 

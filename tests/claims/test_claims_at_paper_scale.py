@@ -1,7 +1,7 @@
 import pytest
 from claim_worlds import full, judged, write
 
-from harness.claims.verdict import NOT_REPRODUCED, REPRODUCED
+from harness.claims.comparison import NOT_REPRODUCED, REPRODUCED
 from harness.papers.sddit.claims import judge
 from harness.papers.sddit.tolerance import outside_tolerance
 from harness.records.evidence import Count, Counts, Evidence
@@ -69,11 +69,11 @@ def test_other_steps_than_the_papers_are_judged_and_told(tmp_path):
 
 def test_a_wrong_count_of_parameters_is_a_failed_claim_and_a_failed_check():
     counts = Counts(
-        harness_version="0.1.0", recipes={"sddit-xl": Count(params=742_000_000, gmacs_forward=1, gmacs_step=1)}
+        harness_version="0.1.0", recipes={"maskdit-xl": Count(params=732_000_000, gmacs_forward=1, gmacs_step=1)}
     )
     judgements = judge(Evidence(counts=(counts,)))
     (parameters,) = [judgement for judgement in judgements if judgement.claim == "parameters"]
     assert parameters.verdict == NOT_REPRODUCED
-    assert parameters.missing == ("no count of maskdit-xl",)
+    assert parameters.missing == ("no count of sddit-xl",)
     (failure,) = outside_tolerance(Evidence(counts=(counts,)), judgements)
-    assert "742.00 M, paper 740.6 M" in failure
+    assert "732.00 M, paper 730.1 M" in failure

@@ -1,33 +1,37 @@
 import math
 import random
 
+import numpy as np
 import pytest
+from scipy import stats
 
+from harness.claims.comparison import DECIDED, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Comparison
+from harness.claims.intervals import apart, false_discovery, smallest_ratio, student
 from harness.claims.verdict import (
-    INCONCLUSIVE,
-    NOT_REPRODUCED,
-    NOT_TESTED,
-    REPRODUCED,
-    Comparison,
     Judgement,
     conclude,
     confidence_of_failure,
     decisive,
     effect,
+    hold_false_discoveries,
     statistical_notes,
-    student,
 )
 
 T_95 = {2: 12.7062, 3: 4.30265, 5: 2.77645}  # Student's t at 97.5%, by n: any table of it
 
 
 def compared(*logs: float, claimed="below", **more) -> Comparison:
-    ratios = tuple(math.exp(log) for log in logs)
-    return Comparison("A", "B", "FID-50K", ratios, claimed, seeds=tuple(range(len(logs))), **more)
+    """Of processes of a bench, whose ratios have these logarithms."""
+    values = tuple(math.exp(log) for log in logs), (1.0,) * len(logs)
+    return Comparison("A", "B", "FID-50K", values, claimed, unit="process", **more)
+
+
+def of_runs(a, b, claimed="below", **more) -> Comparison:
+    return Comparison("A", "B", "FID-50K", (tuple(a), tuple(b)), claimed, **more)
 
 
 @pytest.mark.parametrize("logs", [(-0.3, -0.1), (-0.3, -0.2, -0.1), (-0.5, -0.4, -0.3, -0.2, -0.1)], ids=len)
-def test_the_interval_is_students_of_the_logarithms(logs):
+def test_the_interval_of_processes_is_students_of_the_logarithms(logs):
     n = len(logs)
     mean = sum(logs) / n
     sd = math.sqrt(sum((log - mean) ** 2 for log in logs) / (n - 1))
@@ -35,6 +39,56 @@ def test_the_interval_is_students_of_the_logarithms(logs):
     assert math.log(low) == pytest.approx(mean - T_95[n] * sd / math.sqrt(n), abs=1e-4)
     assert math.log(high) == pytest.approx(mean + T_95[n] * sd / math.sqrt(n), abs=1e-4)
     assert compared(*logs).mean == pytest.approx(math.exp(mean))
+
+
+def test_the_interval_of_runs_is_welchs():
+    """Against scipy's own Welch interval, with unequal numbers and spreads."""
+    a, b = (2.0, 2.1, 1.9, 2.3), (3.0, 2.5, 3.6)
+    theirs = stats.ttest_ind(np.log(a), np.log(b), equal_var=False).confidence_interval(0.95)
+    assert of_runs(a, b).interval() == pytest.approx(tuple(np.exp(theirs)), rel=1e-9)
+
+
+def test_the_probabilities_of_both_sides_agree_with_the_interval():
+    a, b = (2.0, 2.1, 1.9, 2.3), (3.0, 2.5, 3.6)
+    ours, theirs = of_runs(a, b).probabilities()
+    assert ours == pytest.approx(stats.ttest_ind(np.log(a), np.log(b), equal_var=False).pvalue, rel=1e-9)
+    assert theirs == 1.0
+    low, high = of_runs(a, b).interval(1 - ours)
+    assert max(low, high) == pytest.approx(1.0, rel=1e-9)  # at that confidence the interval ends at the bound
+
+
+def test_equivalence_is_two_one_sided_tests():
+    a, b = (1.00, 1.03, 1.01, 0.98), (1.0, 1.02, 0.99, 1.01)
+    comparison = of_runs(a, b, "within", bound=1.08)
+    differ = [stats.ttest_ind(np.log(a), np.log(b) + shift, equal_var=False) for shift in (-np.log(1.08), np.log(1.08))]
+    larger = max(each.pvalue for each in differ)
+    assert comparison.probabilities()[0] == pytest.approx(larger, rel=1e-6)
+    assert comparison.verdict() == REPRODUCED
+    assert of_runs(a, b, "within", bound=1.02).verdict() == INCONCLUSIVE
+    assert of_runs(a, [2 * x for x in b], "within", bound=1.08).verdict() == NOT_REPRODUCED
+
+
+def test_a_verdict_does_not_hang_on_one_run_that_jumped():
+    steady = (1.00, 1.01, 0.99, 1.005, 0.995, 1.002)
+    jumped = (1.3, 1.31, 1.29, 1.305, 1.295, 0.5)
+    assert of_runs(steady, jumped).verdict() == INCONCLUSIVE  # without the jump it would be reproduced
+    assert of_runs(steady, jumped).without_jump.verdict() == REPRODUCED
+    assert of_runs(steady, jumped[:-1]).verdict() == REPRODUCED
+    assert of_runs(steady, jumped).jumped == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [((2.2, 2.0, 15.4), 2), ((2.2, 2.0, 3.5), None), ((0.252, 0.244, 0.251, 0.247, 0.252, 0.269, 0.25, 0.248), 5)],
+)
+def test_a_run_lies_apart_by_a_factor_of_two_or_beyond_what_the_others_predict(values, place):
+    assert apart(values) == place
+
+
+def test_few_runs_are_called_apart_where_none_is():
+    draw = np.random.default_rng(0)
+    found = sum(apart(np.exp(draw.normal(0, 0.05, 6))) is not None for _ in range(4000))
+    assert found / 4000 == pytest.approx(0.01, abs=0.005)
 
 
 def test_the_quantile_of_a_stricter_confidence_is_larger():
@@ -137,16 +191,20 @@ def test_chance_alone_rarely_refutes_a_best_of_six():
 
 
 def test_the_effect_tells_every_comparison_or_the_most_adverse_of_many():
-    near = Comparison("A", "C", "FID-50K", (0.95, 0.96, 0.97), "below", published=0.9)
+    values = (0.95, 0.96, 0.97), (1.0,) * 3
+    near = Comparison("A", "C", "FID-50K", values, "below", published=0.9, unit="process")
     few = effect([GOOD, near], decisive([GOOD, near], REPRODUCED))
-    assert few == "FID-50K: A 0.819 x B (0.799 to 0.839, n = 3); A 0.960 x C (0.935 to 0.985, n = 3), paper 0.900"
+    of_c = "A 0.960 x C (0.935 to 0.985, n = 3 processes), paper 0.900"
+    assert few == f"FID-50K: A 0.819 x B (0.799 to 0.839, n = 3 processes); {of_c}"
     many = [GOOD, GOOD, near, GOOD]
     text = effect(many, decisive(many, REPRODUCED))
-    assert text == "FID-50K: A 0.960 x C (0.935 to 0.985, n = 3), paper 0.900; the most adverse of 4 comparisons"
+    assert (
+        text == "FID-50K: A 0.960 x C (0.935 to 0.985, n = 3 processes), paper 0.900; the most adverse of 4 comparisons"
+    )
 
 
 def test_the_decisive_comparison_is_one_with_the_verdict_of_the_whole():
-    faster = Comparison("A", "B", "steps/s", (0.5, 0.51, 0.49), "above")
+    faster = Comparison("A", "B", "steps/s", ((0.5, 0.51, 0.49), (1.0,) * 3), "above", unit="process")
     assert decisive([GOOD, faster], conclude([GOOD, faster])) is faster
 
 
@@ -158,7 +216,7 @@ def test_notes_tell_single_pairs_repeated_numbers_and_how_many_were_compared():
 
 
 def test_extreme_ratios_neither_overflow_nor_become_json_that_is_none():
-    wild = Comparison("A", "B", "FID-50K", (1e-300, 1e300), "below")
+    wild = of_runs((1e-300, 1e300), (1.0, 2.0))
     low, high = wild.interval()
     assert 0 < low < high < math.inf
     assert conclude([wild]) == INCONCLUSIVE
@@ -171,5 +229,74 @@ def test_a_judgement_as_json_holds_what_its_text_says():
     document = judgement.as_json()
     assert (document["claim"], document["scale"], document["verdict"]) == ("a-claim", "demo", "reproduced")
     assert document["interval"] == list(GOOD.interval())
-    assert (document["n"], document["seeds"], document["ratio"]) == (3, [0, 1, 2], GOOD.mean)
+    assert (document["n"], document["ratio"]) == (3, GOOD.mean)
     assert document["comparisons"][0]["verdict"] == "reproduced"
+
+
+# False discoveries, and whether the promised error rates hold --------------------------------------------------------
+
+
+def test_the_control_of_false_discoveries_is_benjamini_and_hochbergs():
+    """The worked example of their paper (1995, Section 3.2): at 5% the first four of fifteen are rejected."""
+    found = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240, 0.4262, 0.5719, 0.6528,
+             0.7590, 1.0]  # fmt: skip
+    shares = false_discovery(found)
+    assert [share <= 0.05 for share in shares] == [True] * 4 + [False] * 11
+    assert shares == pytest.approx(list(stats.false_discovery_control(found)))
+
+
+def judgements(comparisons) -> tuple[Judgement, ...]:
+    """One claim for each comparison, concluded and held as a report does it."""
+    made = [
+        Judgement(str(i), "", "", "", "demo", "digits", "", conclude([c]), "", c, (c,))
+        for i, c in enumerate(comparisons)
+    ]
+    return hold_false_discoveries(made)
+
+
+def test_a_verdict_that_does_not_survive_among_the_others_says_what_it_would_be_alone():
+    barely, nothing = of_runs((1.0, 1.1, 0.9), (1.3, 1.45, 1.2)), of_runs((1.0, 1.4, 0.8), (1.0, 0.9, 1.3))
+    assert conclude([barely]) == REPRODUCED
+    held, *_ = judgements([barely, *[nothing] * 9])
+    assert held.verdict == INCONCLUSIVE
+    assert "Alone it would be reproduced (p = 0.0" in held.notes[-1]
+    assert judgements([barely])[0].verdict == REPRODUCED
+
+
+@pytest.mark.parametrize(
+    ("n", "spreads", "alone", "of_a_report"),
+    [(3, (0.1, 0.1), 0.05, 0.06), (5, (0.1, 0.1), 0.055, 0.06), (5, (0.02, 0.2), 0.055, 0.06),
+     (9, (0.02, 0.2), 0.055, 0.06),
+     (3, (0.02, 0.2), 0.062, 0.12)],
+)  # fmt: skip
+def test_the_promised_error_rates_hold_where_nothing_differs(n, spreads, alone, of_a_report):
+    """1,000 reports of ten claims each, all arms equal: any decided claim is a false one. docs/verdicts.md has them."""
+    draw, reports, claims = np.random.default_rng(n), 1000, 10
+    decided_alone = reports_with_one = 0
+    for _ in range(reports // 10):
+        batch = []
+        for _ in range(10 * claims):
+            a, b = (np.exp(draw.normal(0, spread, n)) for spread in spreads)
+            batch.append(of_runs(a, b))
+        decided_alone += sum(conclude([each]) in DECIDED for each in batch)
+        for first in range(0, len(batch), claims):
+            held = judgements(batch[first : first + claims])
+            reports_with_one += any(judgement.verdict in DECIDED for judgement in held)
+    assert decided_alone / (reports * claims) < alone
+    assert reports_with_one / reports < of_a_report  # all discoveries are false, so this is the share of false ones
+
+
+def test_effects_are_found_as_often_as_the_power_says():
+    """An effect that five runs see with 80% power."""
+    draw, found, times = np.random.default_rng(1), 0, 1500
+    ratio = 1 / smallest_ratio(0.1, 0.1, 5)
+    for _ in range(times):
+        a, b = np.exp(draw.normal(np.log(ratio), 0.1, 5)), np.exp(draw.normal(0, 0.1, 5))
+        found += of_runs(a, b).estimate.interval(0.95)[1] < 1
+    assert found / times == pytest.approx(0.8, abs=0.03)
+
+
+def test_a_direction_without_the_papers_size_is_told_as_such():
+    held = judgements([of_runs((1.0, 1.01, 0.99), (1.2, 1.21, 1.19), published=0.3)])
+    assert (held[0].verdict, held[0].as_large) == (REPRODUCED, False)
+    assert judgements([of_runs((1.0, 1.01, 0.99), (1.2, 1.21, 1.19), published=1 / 1.2)])[0].as_large is True

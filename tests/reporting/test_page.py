@@ -270,4 +270,4 @@ def test_a_verdict_says_its_word_its_effect_its_n_and_what_it_rests_on(context):
     assert "demo: digits, size tiny, fp32, cached, 600 steps, batch 64" in line
     assert line.endswith(f"| {JUDGEMENTS[0].effect} | 3 |")
     assert "Of the demo. Seeds 0, 1, 2. Runs: `sddit-tiny/seed0-0123456789`" in text
-    assert "Not measured: no seed with both SD-DiT and DiT. To test it: `harness sweep figure3" in text
+    assert "Not measured: no runs of both SD-DiT and DiT. To test it: `harness sweep figure3" in text

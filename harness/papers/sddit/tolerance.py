@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.claims.comparison import Arm, Side, distance_at, own_differences
-from harness.claims.verdict import NOT_REPRODUCED, Judgement
+from harness.claims.arms import Arm, Side, distance_at, own_differences
+from harness.claims.comparison import NOT_REPRODUCED
+from harness.claims.verdict import Judgement
 from harness.papers import published, specified
 from harness.papers.published import Target, target_of
 from harness.recipes.reading import about

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from harness.claims.comparison import mdt_lite
+from harness.claims.arms import mdt_lite
 from harness.papers.sddit import numbers as published
 from harness.records import looks
 from harness.records.evidence import Evidence

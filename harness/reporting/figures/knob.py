@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from harness.claims.comparison import mdt_lite
+from harness.claims.arms import mdt_lite
 from harness.papers.sddit import numbers as published
 from harness.records.evidence import Evidence
 from harness.records.looks import from_title, look

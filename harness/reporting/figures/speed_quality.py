@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from harness.claims.comparison import mdt_lite
+from harness.claims.arms import mdt_lite
 from harness.papers.sddit import numbers as published
 from harness.recipes.naming import digest
 from harness.records import looks
