@@ -29,7 +29,7 @@ from harness.recipes import metric_names
 from harness.recipes.config import RunConfig
 from harness.recipes.naming import digest, without_later_defaults
 from harness.records.provenance import installed
-from harness.records.schema import CrossCheck, Evaluation, EvaluationProtocol
+from harness.records.schema import Evaluation, EvaluationProtocol
 from harness.system import locks
 from harness.system.errors import DataError
 from harness.system.files import new_file
@@ -380,7 +380,7 @@ def _measured(
         also_first=also_first,
         denoiser=denoiser,
         probe=probe,
-        cross_checks=[CrossCheck(**check._asdict()) for check in checks],
+        cross_checks=checks,
         notes=notes,
         protocol=protocol,
         harness_version=harness.__version__,

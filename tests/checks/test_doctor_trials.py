@@ -21,8 +21,7 @@ EMA = "stabilityai/sd-vae-ft-ema"
 WEIGHTS = {
     "inception": inception.PUBLISHED.sha256,
     EMA: vae.PUBLISHED[EMA].sha256,
-    "dinov2": transformers_networks.DINOV2.published.sha256,
-    "clip": transformers_networks.CLIP.published.sha256,
+    **{name: each.published.sha256 for name, each in transformers_networks.ARCHITECTURES.items()},
 }
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from harness.data.images.uint8 import to_uint8
 from harness.data.sources import Dataset
 from harness.evaluation.networks import features
-from harness.evaluation.networks.base import FeatureNetwork, Features, TappedNetwork
+from harness.evaluation.networks.base import FeatureNetwork, Features
 from harness.recipes import metric_names
 from harness.system.errors import DataError, UsageError
 
@@ -38,8 +38,8 @@ def test_features_do_not_depend_on_how_the_caller_cuts_the_images(network, real,
         assert torch.equal(torch.cat(cut), whole[:300])
 
 
-def counting(**changes) -> TappedNetwork:
-    network = TappedNetwork("counting", "", CountsItsBatch(), (2, 2, 1), batch_size=4, pool_size=1, spatial_size=1)
+def counting(**changes) -> FeatureNetwork:
+    network = FeatureNetwork("counting", "", CountsItsBatch(), (2, 2, 1), batch_size=4, pool_size=1, spatial_size=1)
     return dataclasses.replace(network, **changes)
 
 

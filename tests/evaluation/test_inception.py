@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from harness.evaluation.networks import inception
-from harness.evaluation.networks.base import Features, TappedNetwork
+from harness.evaluation.networks.base import FeatureNetwork, Features
 from harness.system import torchvision_guard
 from harness.system.errors import DataError
 
@@ -30,7 +30,7 @@ def file(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def network(file) -> TappedNetwork:
+def network(file) -> FeatureNetwork:
     """In batches of 4: a pass of 32 images takes 5 seconds."""
     return replace(inception.load(file), batch_size=4)
 

@@ -15,15 +15,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from harness.evaluation.networks import transformers_networks
-from harness.evaluation.networks.base import TappedNetwork
-from harness.evaluation.networks.transformers_networks import CLIP, DINOV2, WEIGHTS
+from harness.evaluation.networks.base import FeatureNetwork
+from harness.evaluation.networks.transformers_networks import ARCHITECTURES, DINOV2, WEIGHTS, load
 from harness.system.errors import DataError
 
 pytest.importorskip("transformers", reason="the extra `vit` is not installed")
 
-LOADERS = {"dinov2": transformers_networks.load_dinov2, "clip": transformers_networks.load_clip}
 SIZES = {"dinov2": 32, "clip": 24}
-BOTH = pytest.mark.parametrize("name", LOADERS)
+BOTH = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
 def images(count: int = 5, height: int = 40, width: int = 40) -> torch.Tensor:
@@ -38,8 +37,8 @@ pytestmark = pytest.mark.usefixtures("no_weights")
 
 
 @pytest.fixture(scope="module")
-def networks() -> dict[str, TappedNetwork]:
-    return {name: load("random") for name, load in LOADERS.items()}
+def networks() -> dict[str, FeatureNetwork]:
+    return {name: load(name, "random") for name in ARCHITECTURES}
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +137,7 @@ def test_dinov2s_positions_are_interpolated_as_its_own_code_does():
 def test_a_saved_network_gives_the_features_that_transformers_itself_gives(folders, name):
     import transformers
 
-    network = LOADERS[name](folders[name])
+    network = load(name, folders[name])
     pixels = network.module.pixels(images())
     with torch.no_grad():
         if name == "dinov2":
@@ -163,7 +162,7 @@ def test_random_weights_are_the_same_every_time_and_leave_the_callers_random_sta
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    again = LOADERS[name]("random")
+    again = load(name, "random")
     assert torch.equal(torch.rand(1), expected)
     assert again.sha256 == networks[name].sha256
     assert torch.equal(again(images()).pool, networks[name](images()).pool)
@@ -207,17 +206,17 @@ def published_name(name: str) -> str:
 
 def as_if_published(monkeypatch, name: str, file: Path) -> None:
     """The published file, as if it had been this one."""
-    architecture = {"dinov2": DINOV2, "clip": CLIP}[name]
+    architecture = ARCHITECTURES[name]
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     settings = json.loads((file.parent / "config.json").read_text())
     other = replace(architecture, published=replace(architecture.published, sha256=digest), settings=settings)
-    monkeypatch.setattr(transformers_networks, name.upper(), other)
+    monkeypatch.setitem(ARCHITECTURES, name, other)
 
 
 @BOTH
 def test_published_weights_are_found_in_their_folder_and_only_they_get_the_plain_name(folders, monkeypatch, name):
-    mine = LOADERS[name](folders[name])
-    published = {"dinov2": DINOV2, "clip": CLIP}[name].published
+    mine = load(name, folders[name])
+    published = ARCHITECTURES[name].published
     folder = copied(folders[name], published.home.parent)
     if name == "clip":  # published as a pickled state dict, with the half for texts and what buffers there were
         others = {"text_model.x": torch.ones(2), "text_projection.weight": torch.ones(2), "logit_scale": torch.ones(())}
@@ -225,7 +224,7 @@ def test_published_weights_are_found_in_their_folder_and_only_they_get_the_plain
         torch.save({**load_file(folder / WEIGHTS), **others}, folder / published.file)
         (folder / WEIGHTS).unlink()
     as_if_published(monkeypatch, name, folder / published.file)
-    for found in (LOADERS[name](), LOADERS[name](folder), LOADERS[name](str(folder / published.file))):
+    for found in (load(name), load(name, folder), load(name, str(folder / published.file))):
         assert (found.name, mine.name[:-8]) == (name, f"{name}-")
         assert torch.equal(found(images()).pool, mine(images()).pool)
 
@@ -236,8 +235,8 @@ def test_a_file_of_the_whole_clip_lends_its_half_for_images(folders, tmp_path):
     vision = json.loads((folders["clip"] / "config.json").read_text())
     whole = {"model_type": "clip", "projection_dim": vision.pop("projection_dim"), "vision_config": vision}
     (tmp_path / "config.json").write_text(json.dumps(whole))
-    alone = LOADERS["clip"](folders["clip"])
-    assert torch.equal(LOADERS["clip"](tmp_path)(images()).pool, alone(images()).pool)
+    alone = load("clip", folders["clip"])
+    assert torch.equal(load("clip", tmp_path)(images()).pool, alone(images()).pool)
 
 
 class CreatesAFile:
@@ -256,7 +255,7 @@ def test_pickled_weights_are_refused_and_run_nothing(folders, tmp_path, name):
     torch.save({"weights": CreatesAFile(trace)}, folder / "pytorch_model.bin")
     for given in (folder, folder / "pytorch_model.bin"):
         with pytest.raises(DataError, match=r"(Pickled files are not read|never pickled files)"):
-            LOADERS[name](given)
+            load(name, given)
     assert not trace.exists()
 
 
@@ -284,7 +283,7 @@ def test_a_folder_that_is_damaged_or_of_another_network_is_refused_in_one_line(
         (folder / file.name).write_bytes(file.read_bytes())
     damage(folder)
     with pytest.raises(DataError, match=message) as refused:
-        LOADERS[name](folder)
+        load(name, folder)
     assert "\n" not in str(refused.value)
 
 
@@ -300,7 +299,7 @@ def test_transformers_is_imported_only_to_load_and_its_absence_is_told_with_how_
         "from harness.evaluation.networks import transformers_networks\n"
         "assert 'transformers' not in sys.modules\n"
         "sys.modules['transformers'] = None\n"
-        "try: transformers_networks.load_dinov2('random')\n"
+        "try: transformers_networks.load('dinov2', 'random')\n"
         "except SetupError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -184,8 +184,8 @@ def trained() -> classifier.Trained:
 
 
 @pytest.fixture(scope="module")
-def network(trained) -> features.TappedNetwork:
-    return features.TappedNetwork(
+def network(trained) -> features.FeatureNetwork:
+    return features.FeatureNetwork(
         "digits", trained.sha256, trained.module, (8, 8, 1), 64, POOL_SIZE, trained.module.spatial_size,
     )  # fmt: skip
 

@@ -31,7 +31,7 @@ def _pretrained(name: str) -> "Pretrained":
         return inception.PUBLISHED
     if name in vae.PUBLISHED:
         return vae.PUBLISHED[name]
-    return {"dinov2": transformers_networks.DINOV2, "clip": transformers_networks.CLIP}[name].published
+    return transformers_networks.ARCHITECTURES[name].published
 
 
 def reference(name: str, without: str = "") -> Finding:

@@ -18,7 +18,6 @@ from harness.system.errors import DataError
 
 FEATURES, LABELS = "imagenet256_features", "imagenet256_labels"  # called so at other sizes too
 PROGRAM, NAME = "extract_features.py", re.compile(r"(\d+)\.npy")
-ENOUGH_TO_JUDGE = 100  # images
 
 
 @contextmanager
@@ -43,7 +42,7 @@ def opened(source: Path) -> Iterator[Source]:
         of_images = [labels.array(name, "iu", (1,), "one whole number") for name in numbers[start:stop]]
         return Part(scaled / SD_SCALE, np.concatenate(of_images))
 
-    some = [sample(number) for number in spaced(len(samples), ENOUGH_TO_JUDGE)]
+    some = [sample(number) for number in spaced(len(samples))]
     check_spread(np.stack(some), 1.0, str(features.path))
     yield Source(
         num_images=len(samples),

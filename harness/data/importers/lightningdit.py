@@ -20,7 +20,6 @@ from safetensors import SafetensorError, safe_open
 from harness.data.importers.source import SD_CHANNELS, SD_SCALE, Part, Source, check_numbering, check_spread, spaced
 from harness.system.errors import DataError
 
-ENOUGH_TO_JUDGE = 100  # images
 NAME = re.compile(r"latents_rank(\d+)_shard(\d+)\.safetensors")
 
 
@@ -77,7 +76,7 @@ def _source(files: list[Any], paths: list[Path]) -> Source:
         flipped = rows("latents_flip", start, stop).float().numpy() if has_flips else None
         return Part(values, rows("labels", start, stop).numpy(), flipped)
 
-    some = [rows("latents", number, number + 1).float().numpy() for number in spaced(int(starts[-1]), ENOUGH_TO_JUDGE)]
+    some = [rows("latents", number, number + 1).float().numpy() for number in spaced(int(starts[-1]))]
     check_spread(np.concatenate(some), 1 / SD_SCALE, str(paths[0].parent))
     return Source(
         num_images=int(starts[-1]),

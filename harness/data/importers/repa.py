@@ -15,14 +15,13 @@ import numpy as np
 
 from harness.data.importers import files as npy_files
 from harness.data.importers.files import Files
-from harness.data.importers.source import SD_CHANNELS, Part, Source, check_std, side_of, spaced
+from harness.data.importers.source import ENOUGH_TO_JUDGE, SD_CHANNELS, Part, Source, check_std, side_of, spaced
 from harness.system.errors import DataError
 
 PROGRAM, NAME = "REPA's `encode`", re.compile(r"(?:\d{5}/)?img-mean-std-(\d{8})\.npy")
 LARGEST_LABELS = 512 * 2**20  # bytes of dataset.json; ImageNet's takes 60 MB
 # Channel means of ImageNet's latents, not scaled: edm2 training/encoders.py, and as published for images in [-1, 1].
 EDM2_MEANS, USUAL_MEANS = np.array([5.81, 3.25, 0.12, -2.15]), np.array([0.86, -0.28, 0.22, 0.37])
-ENOUGH_TO_JUDGE = 100  # images
 
 
 @contextmanager
@@ -79,7 +78,7 @@ def _refuse_edm2(names: list[str], values: Callable[[str], np.ndarray], what: st
     """The two tools' latents differ in nothing but their numbers, far enough for the mean over some images to tell."""
     if len(names) < ENOUGH_TO_JUDGE:
         return
-    some = [values(names[number]) for number in spaced(len(names), ENOUGH_TO_JUDGE)]
+    some = [values(names[number]) for number in spaced(len(names))]
     means = np.mean([moments[:SD_CHANNELS].mean(axis=(1, 2)) for moments in some], axis=0)
     if np.linalg.norm(means - EDM2_MEANS) < np.linalg.norm(means - USUAL_MEANS):
         raise DataError(

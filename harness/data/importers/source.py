@@ -15,6 +15,7 @@ from harness.system.errors import DataError
 
 SD_CHANNELS, SD_FACTOR, SD_SCALE = 4, 8, 0.18215  # of Stable Diffusion's VAE, which all of these formats were made for
 LARGEST_SIDE = 256
+ENOUGH_TO_JUDGE = 100  # images
 
 
 class Part(NamedTuple):
@@ -107,9 +108,9 @@ def std_of(logvar: np.ndarray, what: str) -> np.ndarray:
     return np.exp(0.5 * np.clip(logvar, -30.0, 20.0))
 
 
-def spaced(num_images: int, count: int) -> list[int]:
-    """Up to so many indices, evenly over the whole set: neighbours are of one class, and unlike the rest."""
-    return sorted(set(np.linspace(0, num_images - 1, min(count, num_images)).astype(int).tolist()))
+def spaced(num_images: int) -> list[int]:
+    """Up to 100 indices, evenly over the whole set: neighbours are of one class, and unlike the rest."""
+    return sorted(set(np.linspace(0, num_images - 1, min(ENOUGH_TO_JUDGE, num_images)).astype(int).tolist()))
 
 
 def check_spread(samples: np.ndarray, expected: float, what: str) -> None:

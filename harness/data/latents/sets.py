@@ -135,12 +135,6 @@ def verify(
     return problems + _implausible(folder, manifest)
 
 
-def spot_check(folder: Path, num_shards: int = 2) -> list[str]:
-    """The problems of a few shards, evenly spaced and the last among them: seconds where `verify` takes minutes."""
-    manifest = read_manifest(folder)
-    return [problem for shard in _some(manifest, num_shards) for problem in _shard_problems(folder, shard, manifest)]
-
-
 def info(folder: Path) -> dict[str, Any]:
     """What a person wants to know of a store: the manifest's facts, bytes on disk, its values on a sample."""
     manifest = read_manifest(folder)
@@ -232,9 +226,10 @@ def _implausible(folder: Path, manifest: Manifest) -> list[str]:
     return problems
 
 
-def _sample(folder: Path, manifest: Manifest, num_shards: int = 16) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of the stored parts, over the first images of some shards. Raises DataError."""
-    some = _some(manifest, num_shards)
+def _sample(folder: Path, manifest: Manifest) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of the stored parts, over the first images of 16 shards. Raises DataError."""
+    places = np.linspace(len(manifest.shards) - 1, 0, min(16, len(manifest.shards))).round().astype(int)
+    some = [manifest.shards[place] for place in sorted(set(places.tolist()))]
     for problem in (problem for shard in some for problem in _shape_problems(folder, shard, manifest)):
         raise DataError(f"{folder}: {problem}")
     arrays = [npy.mapped(folder / shard.file, (shard.count, *manifest.shape)) for shard in some]
@@ -243,8 +238,3 @@ def _sample(folder: Path, manifest: Manifest, num_shards: int = 16) -> dict[str,
     halves = zip(parts, np.split(values, len(parts), axis=1), strict=True)
     with np.errstate(invalid="ignore"):  # infinite values
         return {part: (float(half.mean()), float(half.std())) for part, half in halves}
-
-
-def _some(manifest: Manifest, count: int) -> list[Shard]:
-    places = np.linspace(len(manifest.shards) - 1, 0, min(count, len(manifest.shards))).round().astype(int)
-    return [manifest.shards[place] for place in sorted(set(places.tolist()))]

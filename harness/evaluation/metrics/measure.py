@@ -28,6 +28,7 @@ from harness.evaluation.metrics.statistics import (
 from harness.evaluation.networks.base import FeatureNetwork, Features
 from harness.recipes.metric_names import OF_POINTS, default, require
 from harness.recipes.seeds import mix
+from harness.records.schema import CrossCheck
 from harness.system import torchvision_guard
 from harness.system.errors import DataError
 
@@ -63,16 +64,6 @@ class Measured(NamedTuple):
 
     values: dict[str, float]
     notes: list[str]
-
-
-class CrossCheck(NamedTuple):
-    """One metric computed a second time from the same features, by another package."""
-
-    metric: str
-    ours: float
-    theirs: float
-    difference: float  # ours - theirs
-    by: str
 
 
 # What can be computed -------------------------------------------------------------------------------------------------
@@ -284,7 +275,7 @@ def cross_check(
             log.warning("clean-fid cannot compute %s of these features (%s); it is left out", metric, error)
             continue
         our = known[metric] if metric in known else measure(generated, reference, [metric], seed=seed).values[metric]
-        checks.append(CrossCheck(metric, our, their, our - their, "clean-fid"))
+        checks.append(CrossCheck(metric=metric, ours=our, theirs=their, difference=our - their, by="clean-fid"))
     return checks
 
 

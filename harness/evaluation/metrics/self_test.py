@@ -78,11 +78,11 @@ def _of_sets(network: FeatureNetwork, images: Tensor, real: Features) -> list[Ch
     generator = torch.Generator().manual_seed(1)
     order = torch.randperm(len(images), generator=generator)
     half = len(order) // 2
-    first, second = (_some(real, part) for part in (order[:half], order[half : 2 * half]))
+    first, second = (real.rows(part) for part in (order[:half], order[half : 2 * half]))
     noise = network(torch.randint(256, images[:half].shape, generator=generator).to(torch.uint8))
     jitter = 1e-4 * torch.randn(real.pool.shape, generator=generator)
     collapsed = real._replace(pool=real.pool[:1] * (1 + jitter))
-    itself, shuffled = _measured(real, real), _measured(_some(real, order), real)
+    itself, shuffled = _measured(real, real), _measured(real.rows(order), real)
     near, far, copies = _measured(first, second), _measured(noise, second), _measured(collapsed, real)
     rounding = 1e-5 * float(gaussian_of(real.pool).covariance.trace())
     alone = network(images[7:8]).pool
@@ -102,10 +102,6 @@ def _of_sets(network: FeatureNetwork, images: Tensor, real: Features) -> list[Ch
         rounding = 1e-5 * float(gaussian_of(real.spatial).covariance.trace())
         checks.insert(1, _near("a set against itself: spatial distance", 0, itself["sfd"], rounding))
     return checks
-
-
-def _some(of: Features, rows: Tensor) -> Features:
-    return of.rows(rows)
 
 
 def _measured(generated: Features, reference: Features) -> dict[str, float]:
@@ -155,7 +151,7 @@ def _exactly(mean: Tensor, deviations: Tensor, seed: int) -> Tensor:  # (D,), (D
 def _of_second_opinions(real: Features) -> list[Check]:
     """Distances of real features once more, by clean-fid."""
     half = len(real.pool) // 2
-    generated, reference = _some(real, torch.arange(half)), _some(real, torch.arange(half, len(real.pool)))
+    generated, reference = real.rows(torch.arange(half)), real.rows(torch.arange(half, len(real.pool)))
     wanted = ["fd", "kid", *(["sfd"] if real.spatial is not None else [])]
     checks = metrics.cross_check(generated, _reference(reference), wanted)
     return [

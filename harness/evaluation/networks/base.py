@@ -5,7 +5,7 @@ N images, B images of an internal batch, D, S and K numbers of pooled, spatial a
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,48 +39,23 @@ class Features(NamedTuple):
         return cls(pool, spatial, logits)
 
 
-class FeatureNetwork(Protocol):
-    """A frozen network with a name for the metric and a hash for the record."""
-
-    @property
-    def name(self) -> str: ...  # "inception" only with the published weights; others carry part of their hash
-    @property
-    def sha256(self) -> str: ...  # of the weights
-    @property
-    def batch_size(self) -> int: ...  # images the module always sees at once
-    @property
-    def pool_size(self) -> int: ...  # D
-    @property
-    def spatial_size(self) -> int | None: ...  # S
-    @property
-    def precision(self) -> str: ...  # what it computes in
-    @property
-    def num_classes(self) -> int | None: ...  # of the labels that number its logits; None: they number none here
-    @property
-    def accuracy(self) -> float | None: ...  # on held-out images; None: it was not made for these images
-
-    def refuse(self, shape: tuple[int, ...]) -> None: ...  # DataError when it cannot take such images (H, W, C)
-    def repeats(self, shape: tuple[int, ...]) -> bool: ...  # whether it sees the one channel of such images three times
-    def __call__(self, images: Tensor) -> Features: ...  # (N, H, W, C) uint8
-
-
 @dataclass(frozen=True)
-class TappedNetwork:
-    """A FeatureNetwork made of a module that returns (pool, spatial, logits) for (B, H, W, C) uint8 images.
+class FeatureNetwork:
+    """A frozen module that returns (pool, spatial, logits) for (B, H, W, C) uint8 images, as every metric sees it.
 
     The module always sees exactly `batch_size` images, the last batch filled up with black ones: sums are rounded
     differently in batches of different size, and a metric must not depend on how its caller cut the images.
     """
 
-    name: str
-    sha256: str
+    name: str  # "inception" only with the published weights; others carry part of their hash
+    sha256: str  # of the weights
     module: nn.Module
     image_shape: tuple[int | None, int | None, int | None]  # (H, W, C); None: any
-    batch_size: int
-    pool_size: int
-    spatial_size: int | None
-    num_classes: int | None = None
-    accuracy: float | None = None
+    batch_size: int  # images the module always sees at once
+    pool_size: int  # D
+    spatial_size: int | None  # S
+    num_classes: int | None = None  # of the labels that number its logits; None: they number none here
+    accuracy: float | None = None  # on held-out images; None: it was not made for these images
 
     @property
     def precision(self) -> str:

@@ -1,7 +1,7 @@
 """The feature networks by name."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -9,14 +9,14 @@ import torch
 from harness.data import classifier, sources
 from harness.data.dataset import Dataset
 from harness.evaluation.networks import inception, transformers_networks
-from harness.evaluation.networks.base import FeatureNetwork, TappedNetwork
+from harness.evaluation.networks.base import FeatureNetwork
 from harness.model.nn.classifier import POOL_SIZE
 from harness.recipes.metric_names import DIGITS, OWN, require_network
 from harness.system.errors import UsageError
 
 
 def _trained(name: str, data: Dataset, trained: classifier.Trained, device: torch.device) -> FeatureNetwork:
-    return TappedNetwork(
+    return FeatureNetwork(
         name=name,
         sha256=trained.sha256,
         module=trained.module.to(device),
@@ -31,8 +31,7 @@ def _trained(name: str, data: Dataset, trained: classifier.Trained, device: torc
 
 _LOADERS: dict[str, Callable[[str | Path | None, torch.device], FeatureNetwork]] = {
     "inception": inception.load,
-    "dinov2": transformers_networks.load_dinov2,
-    "clip": transformers_networks.load_clip,
+    **{name: partial(transformers_networks.load, name) for name in transformers_networks.ARCHITECTURES},
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.evaluation.networks.base import RANDOM, TappedNetwork
+from harness.evaluation.networks.base import RANDOM, FeatureNetwork
 from harness.model.pretrained import Pretrained, checksum
 from harness.recipes.seeds import mix
 from harness.system import torchvision_guard
@@ -67,7 +67,7 @@ class Taps(nn.Module):
         return pool, spatial, logits
 
 
-def load(weights: str | Path | None = None, device: torch.device | str = "cpu") -> TappedNetwork:
+def load(weights: str | Path | None = None, device: torch.device | str = "cpu") -> FeatureNetwork:
     """Inception with `weights`: None for the published ones, "random" for untrained ones, else a file of a state dict.
 
     The published file is found or downloaded as `Pretrained` says. Only it, known by its hash, gives the
@@ -83,7 +83,7 @@ def load(weights: str | Path | None = None, device: torch.device | str = "cpu") 
         sha256 = PUBLISHED.sha256 if weights is None else checksum(path)
         name = "inception" if sha256 == PUBLISHED.sha256 else f"inception-{sha256[:8]}"
         tensors, source = read_tensors(path), str(path)
-    return TappedNetwork(
+    return FeatureNetwork(
         name=name,
         sha256=sha256,
         module=Taps(_extractor(tensors, source)).to(device),

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from harness.evaluation.networks.base import RANDOM, TappedNetwork
+from harness.evaluation.networks.base import RANDOM, FeatureNetwork
 from harness.model.pretrained import Pretrained, checksum
 from harness.recipes.config import LARGEST_CONFIG
 from harness.recipes.seeds import mix
@@ -164,6 +164,8 @@ CLIP = Architecture(
     ignored=("text_model.", "text_projection.", "logit_scale", "vision_model.embeddings.position_ids"),
 )
 
+ARCHITECTURES = {each.name: each for each in (DINOV2, CLIP)}
+
 # transformers 5 renamed DINOv2's layers; the files kept the names.
 _RENAMED = {
     ".attention.attention.query.": ".attention.q_proj.",
@@ -176,24 +178,17 @@ _RENAMED = {
 # Loading -----------------------------------------------------------------------------------------------------------
 
 
-def load_dinov2(weights: str | Path | None = None, device: torch.device | str = "cpu") -> TappedNetwork:
-    """DINOv2 ViT-L/14 for FD-DINOv2, D = 1024. `weights` and the errors are those of `load`."""
-    return load(DINOV2, weights, device)
+def load(name: str, weights: str | Path | None = None, device: torch.device | str = "cpu") -> FeatureNetwork:
+    """DINOv2 ViT-L/14 for FD-DINOv2, D = 1024, or CLIP ViT-L/14 at 336 pixels for CMMD, D = 768.
 
-
-def load_clip(weights: str | Path | None = None, device: torch.device | str = "cpu") -> TappedNetwork:
-    """CLIP ViT-L/14 at 336 pixels for CMMD, D = 768. `weights` and the errors are those of `load`."""
-    return load(CLIP, weights, device)
-
-
-def load(architecture: Architecture, weights: str | Path | None, device: torch.device | str) -> TappedNetwork:
-    """The network with `weights`: None the published ones, "random" untrained ones, else a folder or .safetensors file.
+    `weights`: None for the published ones, "random" for untrained ones, else a folder or .safetensors file.
 
     The published file is found or downloaded as `Pretrained` says. A folder is what save_pretrained writes. "random" is
     reproducible and small: the same layers, two of them and narrow, since the published size is 300 million parameters.
     Only the published file, known by its hash, gives the network its plain name. SetupError when transformers or the
     published file cannot be had; DataError when a file is damaged, pickled or of another network.
     """
+    architecture = ARCHITECTURES[name]
     model_class = _model_class(architecture)
     if weights == RANDOM:
         model = _untrained(architecture, model_class)
@@ -210,7 +205,7 @@ def load(architecture: Architecture, weights: str | Path | None, device: torch.d
         used = {name: tensor for name, tensor in tensors.items() if not name.startswith(architecture.ignored)}
         model = _model(model_class, settings, used, path)
     encoder = architecture.encoder(model).eval().requires_grad_(False).to(device)
-    return TappedNetwork(
+    return FeatureNetwork(
         name=name,
         sha256=sha256,
         module=encoder,
