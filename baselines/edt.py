@@ -71,12 +71,16 @@ class Network(DiT):
             for each, depth in zip([*scales, *scales[-2::-1]], cfg.stage_depths, strict=True)
         )
         self.merges = nn.ModuleList(
-            _modulated_from_the_start(Merge(4 * a.width, shape.width, linear(4 * a.width, b.width, bias=False)))
+            _modulated_from_the_start(
+                Merge(4 * a.width, shape.width, linear(4 * a.width, b.width, bias=False), shape.norm)
+            )
             for a, b in pairwise(scales)
         )
         self.spreads = nn.ModuleList(linear(a.width, 4 * b.width, bias=False) for a, b in pairwise(scales[::-1]))
         self.joins = nn.ModuleList(
-            _modulated_from_the_start(ModulatedLinear(2 * b.width, shape.width, linear(2 * b.width, b.width)))
+            _modulated_from_the_start(
+                ModulatedLinear(2 * b.width, shape.width, linear(2 * b.width, b.width), shape.norm)
+            )
             for b in scales[-2::-1]
         )
         for i, each in enumerate(scales[1:], 1):

@@ -79,7 +79,7 @@ class SparsePath(TokenPolicy):
         dense, before = through(blocks[:start], x, cond, taps=taps)
         keep = drawn[0] if drawn else None
         sparse = dense if keep is None else tokens.gather(dense, keep)
-        sparse, within = through(blocks[start:stop], sparse, cond, taps=taps, first=start)
+        sparse, within = through(blocks[start:stop], sparse, cond, None, keep, taps=taps, first=start)
         if keep is not None:
             absent = self.mask_token.to(sparse.dtype).expand_as(dense)
             sparse = torch.where(drawn[1][:, None, None], tokens.scatter(sparse, keep, onto=absent), absent)

@@ -64,7 +64,7 @@ class Route(TokenPolicy):
             return through(blocks, x, cond, taps=taps)
         (keep,), start, stop = drawn, self.routed.start, self.routed.stop
         x, before = through(blocks[:start], x, cond, taps=taps)
-        kept, within = through(blocks[start:stop], tokens.gather(x, keep), cond, taps=taps, first=start)
+        kept, within = through(blocks[start:stop], tokens.gather(x, keep), cond, None, keep, taps=taps, first=start)
         x = tokens.scatter(kept, keep, onto=x)
         x, after = through(blocks[stop:], x, cond, taps=taps, first=stop)
         return x, [*before, *within, *after]

@@ -133,6 +133,7 @@ def machines(runs: Iterable[Run]) -> dict[str, list[Trial]]:
             "machine": trial.machine,
             "size": run.result.size,
             "network": config["network"],
+            "block": without_later_defaults("block", config.get("block", {})),
             "input": config.get("input"),
             "batch": protocol.get("batch_size"),
             "precision": protocol.get("precision"),

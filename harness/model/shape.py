@@ -1,14 +1,17 @@
 """The numbers a network is built from."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from harness.recipes.config import RunConfig
 from harness.system.errors import UsageError
 
+Norm = Literal["layer", "rms"]
+
 
 @dataclass(frozen=True)
 class Shape:
-    """The data's shape and the network's size together; every method's network is built from one of these."""
+    """The data's shape, the network's size and its blocks' settings; every method's network is built from one."""
 
     channels: int
     side: int
@@ -17,6 +20,10 @@ class Shape:
     width: int
     depth: int
     num_heads: int
+    mlp: Literal["gelu", "swiglu"] = "gelu"
+    norm: Norm = "layer"
+    rotary: bool = False
+    qk_norm: bool = False
 
     @property
     def grid(self) -> int:
@@ -36,4 +43,4 @@ def shape_of(cfg: RunConfig) -> Shape:
             f"network.patch is {cfg.network.patch}, which does not divide an input of {side} x {side}; take a divisor "
             f"of {side}."
         )
-    return Shape(**cfg.input.model_dump(), **cfg.network.model_dump())
+    return Shape(**cfg.input.model_dump(), **cfg.network.model_dump(), **cfg.block.model_dump())

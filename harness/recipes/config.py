@@ -14,8 +14,6 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializeAsAny,
     ValidationError,
@@ -25,6 +23,7 @@ from pydantic import (
 )
 
 from harness.recipes.naming import DIGEST_LENGTH, identity
+from harness.recipes.settings import BlockSettings, FlowSettings, Settings
 from harness.system.errors import DataError, UsageError, one_line, unknown
 from harness.system.files import read_limited
 
@@ -39,12 +38,6 @@ SHOWN_CHARACTERS = 200  # how much of a value or a reason a message shows
 ADDITIONS = "additions"  # the knob that names what is added to a method, where anything is
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Settings(BaseModel):
-    """A frozen group of settings. An unknown key or a value out of range is an error that names the field."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Knobs(Settings):
@@ -150,17 +143,6 @@ class Sampling(Settings):
         return value
 
 
-class FlowSettings(Settings):
-    """What formulation flow is built with (harness.model.flow.Flow); no other formulation reads it."""
-
-    path: Literal["linear", "gvp"] = "linear"  # from data to noise
-    prediction: Literal["velocity", "noise", "data"] = "velocity"  # what the network puts out
-    times: Literal["uniform", "logit-normal"] = "uniform"  # the law of t in training
-    shift: float = Field(default=1.0, gt=0, allow_inf_nan=False)  # k: t becomes k t / (1 + (k - 1) t) in training
-    direction: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # weight of 1 - cos(v, u) over the channels
-    data_scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)  # the clean images are multiplied by it
-
-
 class EvaluationPlan(Settings):
     """What the run is measured with after training, and on how many images."""
 
@@ -192,6 +174,7 @@ class RunConfig(Settings):
     flow: FlowSettings = FlowSettings()  # at its defaults under any other formulation
     input: InputShape  # a recipe may leave it to the data set (null); a resolved run has it
     network: NetworkSize
+    block: BlockSettings = BlockSettings()
     knobs: SerializeAsAny[Knobs]
     protocol: Protocol
     sampling: Sampling

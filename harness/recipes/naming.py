@@ -27,8 +27,12 @@ ADDED_LATER: dict[tuple[str, str], Any] = {
     ("flow", "shift"): 1.0,
     ("flow", "direction"): 0.0,
     ("flow", "data_scale"): 1.0,
+    ("block", "mlp"): "gelu",
+    ("block", "norm"): "layer",
+    ("block", "rotary"): False,
+    ("block", "qk_norm"): False,
 }
-SECTIONS_ADDED_LATER = {"flow"}
+SECTIONS_ADDED_LATER = {"flow", "block"}
 
 
 def identity(document: Mapping[str, Any]) -> str:

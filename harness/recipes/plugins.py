@@ -78,6 +78,8 @@ class Family(Settings):
 
     about: About | None = None
     formulation: Leaf  # the one that the method is published with
+    flow: dict[str, dict[str, Leaf]] = Field(default_factory=dict)  # base, then each size's own
+    block: dict[str, dict[str, Leaf]] = Field(default_factory=dict)
     sizes: dict[Literal["tiny", "mini", "s", "b", "l", "xl", "xl-512"], Size | None]
     conflicts: list[Conflict] = Field(default_factory=list)
 

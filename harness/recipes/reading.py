@@ -19,7 +19,8 @@ from harness.system.errors import SetupError, UsageError, unknown
 SHARED = "protocols.yaml"
 NAMES = ("recipe", "method", "size", "seed")  # what a run is called; everything else has a value with a source
 # In protocols.yaml: base, then each size's own.
-SECTIONS = ("flow", "input", "network", "protocol", "evaluation", "execution")
+SECTIONS = ("input", "network", "protocol", "evaluation", "execution")
+OWN = ("flow", "block")  # a method's file may have these too, and what it says there goes before protocols.yaml
 
 
 class Recipe(NamedTuple):
@@ -72,9 +73,15 @@ def _own_about(method: str) -> About:
     return About.model_validate(_read(f"{method}.yaml")["about"])
 
 
-def published_formulation(method: str) -> str | None:
-    """The formulation that the method is published with; None for one that is not on this machine."""
-    return _family(method)["formulation"]["value"] if method in families() and method not in broken() else None
+def published(method: str, size: str) -> dict[str, Any] | None:
+    """The formulation, the settings of flow and those of blocks that the method's recipe of this size has.
+
+    None for one that is not on this machine.
+    """
+    if f"{method}-{size}" not in recipe_names():
+        return None
+    document = load_recipe(f"{method}-{size}").document
+    return {key: document[key] for key in ("formulation", *OWN)}
 
 
 def published_steps(sampler: str | None) -> int | None:
@@ -115,6 +122,7 @@ def load_recipe(name: str, formulation: str | None = None) -> Recipe:
         "knobs": own.get("knobs", {}),
         "sampling": _merged(shared["sampling"][chosen["value"]], size),
         **{section: _merged(shared[section], size) for section in SECTIONS},
+        **{section: _merged(shared[section], size) | _merged(family.get(section, {}), size) for section in OWN},
     }
     leaves = dict(_leaves(annotated))
     document: dict[str, Any] = {"recipe": name, "method": method, "size": size, "seed": 0, "knobs": {}}

@@ -8,7 +8,7 @@ from zlib import crc32
 from harness.recipes.config import ADDITIONS, leaves
 from harness.recipes.naming import without_later_defaults
 from harness.recipes.plugins import built_in
-from harness.recipes.reading import about, families
+from harness.recipes.reading import OWN, about, families, published
 from harness.records.schema import Device, Manifest
 
 REFERENCE = "dit"  # what every relative number is relative to
@@ -102,12 +102,19 @@ def flat(prefix: str, document: Mapping[str, object]) -> dict[str, Scalar]:
     return {path: value if isinstance(value, str | int | float | bool | None) else repr(value) for path, value in found}
 
 
-def flow_of(config: Mapping[str, Any]) -> dict[str, Scalar]:
-    """A run's settings of formulation flow that are not at their defaults: {"flow.path": "gvp"}."""
-    return flat("flow", without_later_defaults("flow", config.get("flow", {})))
+def chosen(config: Mapping[str, Any]) -> dict[str, Scalar]:
+    """A run's settings of formulation flow and of its blocks that are not at their defaults: {"flow.path": "gvp"}."""
+    sections = {section: without_later_defaults(section, config.get(section, {})) for section in OWN}
+    return {path: value for section, settings in sections.items() for path, value in flat(section, settings).items()}
 
 
 def formulation_title(config: Mapping[str, Any]) -> str:
-    """A run's formulation with what it does not have at its default: "flow, path gvp"."""
-    own = (f"{path.removeprefix('flow.')} {value}" for path, value in flow_of(config).items())
+    """A run's formulation and what it has chosen: "flow, path gvp, mlp swiglu"."""
+    own = (f"{path.partition('.')[2]} {value}" for path, value in chosen(config).items())
     return ", ".join([str(config["formulation"]), *own])
+
+
+def published_title(method: str, size: str) -> str | None:
+    """The formulation_title of a run as the method's recipe has it; None for a recipe that is not on this machine."""
+    said = published(method, size)
+    return None if said is None else formulation_title(said)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from harness.recipes.config import ADDITIONS
 from harness.recipes.metric_names import parts_of, read_as
 from harness.recipes.naming import digest, without_later_defaults
-from harness.recipes.reading import about, published_formulation, published_steps
+from harness.recipes.reading import about, published_steps
 from harness.records import looks
 from harness.records.looks import FINAL, LONGEST_NAME, OF_THE_METHOD, SHORT_HASH, Scalar, device_title, flat, order
 from harness.records.schema import Evaluation
@@ -116,7 +116,7 @@ class Trial:
         """What may differ between two runs of one panel: the method's knobs, its formulation, how it is sampled."""
         return {
             **flat("knobs", self.run.config["knobs"]),
-            **looks.flow_of(self.run.config),
+            **looks.chosen(self.run.config),
             **flat("sampling", self.evaluation.protocol.model_dump(mode="json", include=OF_THE_METHOD)),
         }
 
@@ -149,9 +149,10 @@ class Trial:
     def own_differences_from_paper(self) -> dict[str, str]:
         """What keeps the run from being its method as printed: knobs and sampling, in which runs of a panel differ."""
         sampling, found = self.evaluation.protocol, knob_differences(self.method, self.knobs)
-        own, formulation = looks.formulation_title(self.run.config), published_formulation(self.method)
-        if own != (formulation or sampling.formulation):
-            found["formulation"] = f"formulation {own} instead of {formulation or sampling.formulation}"
+        own = looks.formulation_title(self.run.config)
+        published = looks.published_title(self.method, self.run.result.size) or sampling.formulation
+        if own != published:
+            found["formulation"] = f"formulation {own} instead of {published}"
         steps = published_steps(sampling.sampler)
         if sampling.num_steps != steps:
             found["sampler steps"] = f"sampler steps {sampling.num_steps} instead of {steps or 'another sampler'}"
@@ -197,10 +198,9 @@ class Trial:
     def as_published(self) -> bool:
         """Whether it has its method's own formulation with the recipe's settings, and is sampled without guidance."""
         final = self.run.result.evaluations.get(FINAL)
-        formulation = final.protocol.formulation if final else self.run.config["formulation"]
         guided = final is not None and final.protocol.guidance_scale not in (None, 1)
-        own = formulation == (published_formulation(self.method) or formulation) and not looks.flow_of(self.run.config)
-        return own and not guided
+        own = looks.formulation_title(self.run.config)
+        return own == (looks.published_title(self.method, self.run.result.size) or own) and not guided
 
     @cached_property
     def machine(self) -> str:

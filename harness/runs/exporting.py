@@ -104,6 +104,11 @@ def export(
                 f"{folder} is a run of {cfg.method}; diffusers has a network for DiT alone, so --format diffusers "
                 "takes runs of dit. Leave it out."
             )
+        if format == "diffusers" and (own := cfg.block.model_dump(exclude_defaults=True)):
+            raise UsageError(
+                f"{folder} has blocks of its own ({', '.join(f'{name} {value}' for name, value in own.items())}), and "
+                "diffusers' DiT has none of these, so --format diffusers cannot hold it. Leave it out."
+            )
         found = RunFolder(folder, folder.name)
         if found.imported is None and found.manifest is None:
             file = folder / (IMPORT_RECORD if IMPORT_RECORD in found.damaged else "manifest.json")

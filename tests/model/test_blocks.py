@@ -1,11 +1,16 @@
 """The DiT block against its own definition."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small import trained_a_little
 from torch.nn import functional as F
 
 from harness.model.nn.blocks import DiTBlock, ModulatedLinear, TanhGelu, linear
+from harness.model.shape import Shape
+
+SHAPE = Shape(channels=1, side=8, num_classes=10, patch=2, width=16, depth=1, num_heads=2)
 
 
 def plain_block(block: DiTBlock, x, cond, bias=None):
@@ -34,7 +39,7 @@ def plain_block(block: DiTBlock, x, cond, bias=None):
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_the_block_equals_its_formula(cond_width, with_bias):
     torch.manual_seed(0)
-    block = trained_a_little(DiTBlock(16, 2, cond_width))
+    block = trained_a_little(DiTBlock(SHAPE, cond_width))
     x, cond = torch.randn(3, 5, 16), torch.randn(3, cond_width or 16)
     bias = torch.randn(3, 2, 5, 5) if with_bias else None
     torch.testing.assert_close(block(x, cond, bias), plain_block(block, x, cond, bias))
@@ -42,18 +47,18 @@ def test_the_block_equals_its_formula(cond_width, with_bias):
 
 def test_an_untrained_block_is_the_identity():
     x = torch.randn(2, 5, 16)
-    assert torch.equal(DiTBlock(16, 2)(x, torch.randn(2, 16)), x)
+    assert torch.equal(DiTBlock(SHAPE)(x, torch.randn(2, 16)), x)
 
 
 def test_a_block_does_not_care_for_the_order_of_tokens():
-    block = trained_a_little(DiTBlock(16, 2))
+    block = trained_a_little(DiTBlock(SHAPE))
     x, cond, order = torch.randn(2, 6, 16), torch.randn(2, 16), torch.randperm(6)
     torch.testing.assert_close(block(x, cond)[:, order], block(x[:, order], cond))
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match="5 attention heads do not divide a width of 16"):
-        DiTBlock(16, 5)
+        DiTBlock(replace(SHAPE, num_heads=5))
 
 
 def test_a_modulated_linear_layer_shifts_and_scales_the_normalised_tokens():

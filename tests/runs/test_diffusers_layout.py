@@ -112,10 +112,17 @@ def an_import(cfg):
     )  # fmt: skip
 
 
-def test_only_a_dit_is_exported_for_diffusers(tmp_path):
-    cfg = resolve("sddit-tiny", [])
+@pytest.mark.parametrize(
+    ("recipe", "settings", "why"),
+    [
+        ("sddit-tiny", [], "takes runs of dit"),
+        ("dit-tiny", ["mlp=swiglu", "rotary=true"], r"blocks of its own \(mlp swiglu, rotary True\)"),
+    ],
+)
+def test_only_a_dit_of_dit_s_blocks_is_exported_for_diffusers(recipe, settings, why, tmp_path):
+    cfg = resolve(recipe, settings)
     (tmp_path / "config.yaml").write_text(cfg.to_yaml())
-    with pytest.raises(UsageError, match="takes runs of dit"):
+    with pytest.raises(UsageError, match=why):
         exporting.export(
             tmp_path, tmp_path / "out", card=model_card.render, step=None, weights="ema", license=None, force=False,
             progress=NoProgress(), format="diffusers",

@@ -86,14 +86,14 @@ def test_half_precision_is_in_the_products_and_nowhere_else(name, tmp_path):
     assert losses == pytest.approx(whole, rel=0.2)  # twelve steps at a high learning rate take the rounding apart
 
 
-def test_attention_is_computed_in_float32_on_a_cpu_whatever_the_products_are():
+def test_attention_is_computed_in_float32_on_a_cpu_whatever_the_products_are(shape):
     class Seen(TorchFunctionMode):
         def __torch_function__(self, func, types, args=(), kwargs=None):
             if func is F.scaled_dot_product_attention:
                 dtypes.update(tensor.dtype for tensor in args)
             return func(*args, **(kwargs or {}))
 
-    dtypes, attention = set(), Attention(16, 2)
+    dtypes, attention = set(), Attention(shape)
     x = torch.randn(2, 5, 16, requires_grad=True)
     bias = torch.randn(2, 5, 5, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16), Seen():

@@ -3,10 +3,12 @@
 B batch, C channels, S side, L tokens, K kept tokens, D encoder width, W decoder width.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from harness.model.nn import tokens
 from harness.model.nn.blocks import DiTBlock, ModulatedLinear, linear, readout, through, zero_linear
@@ -23,10 +25,11 @@ class Encoder(nn.Module):
 
     def __init__(self, shape: Shape, *, cls_token: bool = False):
         super().__init__()
+        self.rotary = shape.rotary
         self.patches = PatchEmbed(shape)
         self.register_buffer("position", sincos_positions(shape.width, shape.grid), persistent=False)
         self.cls_token = nn.Parameter(torch.randn(1, 1, shape.width) * 0.02) if cls_token else None
-        self.blocks = nn.ModuleList(DiTBlock(shape.width, shape.num_heads) for _ in range(shape.depth))
+        self.blocks = nn.ModuleList(DiTBlock(shape) for _ in range(shape.depth))
 
     def embed(self, net_input: Tensor) -> Tensor:  # (B, C, S, S) -> (B, L, D)
         return self.patches(net_input) + self.position
@@ -35,7 +38,10 @@ class Encoder(nn.Module):
         x = embedded if keep is None else tokens.gather(embedded, keep)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
-        return through(self.blocks, x, cond)[0]
+            if self.rotary:  # place 0, which [CLS] gets, is the one that is not turned
+                places = torch.arange(embedded.shape[1], device=x.device).expand(len(x), -1) if keep is None else keep
+                keep = F.pad(places, (1, 0))
+        return through(self.blocks, x, cond, None, keep)[0]
 
 
 class Decoder(nn.Module):
@@ -61,10 +67,11 @@ class Decoder(nn.Module):
         super().__init__()
         self.patch = shape.patch
         start = zero_linear if project_start == "zero" else linear
-        self.project = ModulatedLinear(shape.width, shape.width, start(shape.width, width))
+        self.project = ModulatedLinear(shape.width, shape.width, start(shape.width, width), shape.norm)
         self.register_buffer("position", sincos_positions(width, shape.grid), persistent=False)
-        self.blocks = nn.ModuleList(DiTBlock(width, num_heads, cond_width=shape.width) for _ in range(depth))
-        self.readout = readout(width, out_channels * shape.patch**2, cond_width=shape.width)
+        own = replace(shape, width=width, num_heads=num_heads)
+        self.blocks = nn.ModuleList(DiTBlock(own, cond_width=shape.width) for _ in range(depth))
+        self.readout = readout(own, out_channels, cond_width=shape.width)
 
     def forward(self, projected: Tensor, cond: Tensor) -> Tensor:  # (B, L, W), (B, D) -> (B, C, S, S)
         x, _ = through(self.blocks, projected + self.position, cond)

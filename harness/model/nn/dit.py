@@ -65,11 +65,11 @@ class DiT(nn.Module):
             self.register_buffer("position", positions, persistent=False)
         self.condition = Condition(shape.width, shape.num_classes)
         if add_blocks is None:
-            self.blocks = nn.ModuleList(DiTBlock(shape.width, shape.num_heads) for _ in range(shape.depth))
+            self.blocks = nn.ModuleList(DiTBlock(shape) for _ in range(shape.depth))
         else:
             add_blocks()
         self.policy = policy
-        self.readout = readout(shape.width, out_channels * shape.patch**2)
+        self.readout = readout(shape, out_channels)
 
     def tap(self, taps: Iterable[int]) -> None:
         """Let `tapped` return the outputs of these blocks. Raises ValueError where there is no such block."""

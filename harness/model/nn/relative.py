@@ -38,7 +38,7 @@ class Block(nn.Module):
 
     def __init__(self, shape: Shape, relative_position: bool, *, joins: bool = False, cond_width: int | None = None):
         super().__init__()
-        self.block = DiTBlock(shape.width, shape.num_heads, cond_width)
+        self.block = DiTBlock(shape, cond_width)
         self.bias = RelativePosition(shape.grid, shape.num_heads) if relative_position else None
         self.join = Join(shape.width) if joins else None
 
@@ -54,7 +54,7 @@ class Block(nn.Module):
         bias = None if self.bias is None else self.bias(keep)
         if hidden is not None:
             bias = hidden if bias is None else bias + hidden
-        return self.block(x, cond, bias)
+        return self.block(x, cond, bias, keep)
 
 
 def with_long_skips(blocks: nn.ModuleList, x: Tensor, cond: Tensor, *context: Tensor | None) -> Tensor:
