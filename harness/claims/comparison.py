@@ -123,14 +123,11 @@ class Comparison:
         return self._sides(confidence)[1]
 
     def _sides(self, confidence: float) -> tuple[bool, bool]:
-        """Whether the whole interval lies on the claimed side, and whether on the other; with and without a jump."""
-        found = [each.interval(confidence) for each in (self, self.without_jump) if each is not None]
-        if not self.enough or any(interval is None for interval in found):
+        """Whether the whole interval lies on the claimed side, and whether on the other."""
+        interval = self.interval(confidence)
+        if interval is None or not self.enough:
             return False, False
-        sides = [self._side(*interval) for interval in found if interval]
-        return all(ours for ours, _ in sides), all(theirs for _, theirs in sides)
-
-    def _side(self, low: float, high: float) -> tuple[bool, bool]:
+        low, high = interval
         if self.claimed == "within":
             return 1 / self.bound <= low and high <= self.bound, low > self.bound or high < 1 / self.bound
         above, below = low > self.bound * (1 + self.margin), high < self.bound / (1 + self.margin)

@@ -6,8 +6,8 @@ are independent, so they are not paired by seed. Paired are two measurements of 
 without guidance, and two contenders of a bench in one process, where they take turns. There n counts processes, never
 their rounds.
 
-  reproduced      the whole interval lies on the claimed side, with and without a run that lies apart from its arm
-  not reproduced  the whole interval lies on the other side, likewise
+  reproduced      the whole interval lies on the claimed side
+  not reproduced  the whole interval lies on the other side
   inconclusive    the interval covers the bound, or an arm has fewer than three runs: one has no spread, and two may
                   agree by chance
   not tested      something that the claim is about was not measured, or what was measured cannot tell

@@ -199,7 +199,8 @@ class Trial:
         """Whether it has its method's own formulation with the recipe's settings, and is sampled without guidance."""
         final = self.run.result.evaluations.get(FINAL)
         guided = final is not None and final.protocol.guidance_scale not in (None, 1)
-        own = looks.formulation_title(self.run.config)
+        formulation = final.protocol.formulation if final else self.run.config["formulation"]
+        own = looks.formulation_title({**self.run.config, "formulation": formulation})
         return own == (looks.published_title(self.method, self.run.result.size) or own) and not guided
 
     @cached_property

@@ -68,7 +68,7 @@ def test_equivalence_is_two_one_sided_tests():
     assert of_runs(a, [2 * x for x in b], "within", bound=1.08).verdict() == NOT_REPRODUCED
 
 
-def test_a_verdict_does_not_hang_on_one_run_that_jumped():
+def test_one_run_that_jumped_makes_no_verdict_and_is_named_with_what_the_others_give():
     steady = (1.00, 1.01, 0.99, 1.005, 0.995, 1.002)
     jumped = (1.3, 1.31, 1.29, 1.305, 1.295, 0.5)
     assert of_runs(steady, jumped).verdict() == INCONCLUSIVE  # without the jump it would be reproduced
