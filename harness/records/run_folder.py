@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.recipes.config import read_config
+from harness.recipes.naming import SECTIONS_ADDED_LATER
 from harness.records.folders.departures import Departures, departures
 from harness.records.schema import (
     EXPORT_RECORD,
@@ -183,6 +184,7 @@ def read_sections(folder: Path) -> dict[str, Any]:
     except DataError:
         raise DataError(f"{path} is missing or not a run's configuration") from None
     wrong = [name for name, kind in SECTIONS.items() if not isinstance(config.get(name), kind)]
+    wrong += sorted(name for name in SECTIONS_ADDED_LATER if not isinstance(config.get(name, {}), dict))
     if wrong:
         raise DataError(f"{path} has no valid {', '.join(wrong)}")
     return config

@@ -38,6 +38,11 @@ def test_a_finished_run_is_found_once_below_a_root_as_a_root_and_through_several
         ("manifest.json", None, "damaged: manifest.json is missing"),
         ("config.yaml", "a: [", "config.yaml is missing or not a run's configuration"),
         ("config.yaml", "method: dit\nprotocol: 3\n", "no valid"),
+        (
+            "config.yaml",
+            "method: dit\nnetwork: {}\nknobs: {}\nprotocol: {}\nsampling: {}\nformulation: edm\nseed: 0\nblock: rms\n",
+            "no valid block",
+        ),
         ("config.yaml", "[" * 5000, "config.yaml is missing or not a run's configuration"),
         ("config.yaml", ("learning_rate: 0.001", "learning_rate: 0.0001"), "hash differs"),
         ("result.json", ('"schema_version": 1', '"schema_version": 7'), "schema version 7"),
