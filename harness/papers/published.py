@@ -1,11 +1,10 @@
 """The numbers that the papers print, from the CSV files of harness/papers/*, each with source, quality and protocol.
 
-`quality` is "table" or "text" (read there), "digitised" (measured from a bar chart) or "missing" (drawn or mentioned,
-but printed nowhere: there is no value and none may be drawn). `protocol` says under which conditions a value was
-obtained; "not stated" in it means that the cited source does not say. A paper's `protocols.csv` holds what is common
-to a figure or table, of one method or series of it where they differ.
-
-Numbers that are known only from notes about a paper, and were not seen in the paper itself, are left out.
+`quality` is "table" or "text" (read there), "digitised" (measured from a bar chart), "second hand" (known from notes
+about a paper, not seen in the paper itself) or "missing" (drawn or mentioned, but printed nowhere: there is no value
+and none may be drawn). `protocol` says under which conditions a value was obtained; "not stated" in it means that the
+cited source does not say. A paper's `protocols.csv` holds what is common to a figure or table, of one method or series
+of it where they differ.
 
 `source` has one of COMPARED in it: whether a row was compared with its source once more after it was entered. With
 what, and which rows could not be, stands in reports/evidence/published-rows.md. The SD-DiT paper's own rows do without.
@@ -26,11 +25,12 @@ from harness.records.looks import from_title
 from harness.system.errors import DataError, unknown
 
 PROTOCOLS = "protocols.csv"
-QUALITIES = ("table", "text", "digitised", "missing")
+SOURCES = "sources.csv"  # who printed a number: harness/papers/atlas.py
+QUALITIES = ("table", "text", "digitised", "second hand", "missing")
 NUMBERS = ("training_steps_k", "batch_size")  # columns, besides the value
 COMPARED = ("read again", "measured again", "not compared again")  # the last: the source could not be had
 
-SAMPLES = {"FID-50K", "FID-15K", "sFID", "IS", "Precision", "Recall"}
+SAMPLES = {"FID-50K", "FID-15K", "FID-10K", "sFID", "IS", "Precision", "Recall"}
 COSTS = {  # metric: what it is of
     "steps_per_sec": "training speed",
     "sec_per_step": "training speed",
@@ -110,6 +110,12 @@ def conditions(row: Row) -> str:
     return _sentence(row, {}, named=False)
 
 
+def drawn_with(row: Row) -> tuple[str, str]:
+    """The guidance and the sampler of a row's images, in words; empty where the rows do not tell."""
+    shared = _protocol_of(row)
+    return _guidance(row, shared), shared["sampler"]
+
+
 def target_of(method: str, model: str, steps_k: float, batch_size: float) -> Target | None:
     """A published row's, from its columns (NaN where nothing is stated); None where `model` names no size."""
     named = re.match(r".*-(S|B|L|XL)/(\d+)", model)
@@ -131,7 +137,7 @@ def network_title(size: str, patch: int | None) -> str:
 def tables() -> list[Traversable]:
     """The CSV files of published numbers, paper by paper."""
     found = [file for folder in folders() for file in sorted(folder.iterdir(), key=lambda file: file.name)]
-    return [file for file in found if file.name.endswith(".csv") and file.name != PROTOCOLS]
+    return [file for file in found if file.name.endswith(".csv") and file.name not in (PROTOCOLS, SOURCES)]
 
 
 def read(file: Traversable) -> list[dict[str, str]]:
