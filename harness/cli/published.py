@@ -1,19 +1,25 @@
 """`harness published`: the numbers the papers print, each with its source, quality and protocol."""
 
 import json
-from typing import Annotated, Any, Literal
+import textwrap
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from harness.cli.app.answer import show
 from harness.cli.app.application import App
-from harness.cli.app.layout import columns
-from harness.cli.app.options import Json, option
+from harness.cli.app.layout import columns, width
+from harness.cli.app.options import Json, count, option
 from harness.system.errors import UsageError
 from harness.system.groups import grouped
+
+if TYPE_CHECKING:
+    from harness.papers.atlas import Atlas, Number
 
 published_app = App(help="Look up published numbers.")
 
 INDENT = "  "
-DIGITISED = "*"
+DIGITISED = SECOND_HAND = "*"
 
 
 @published_app.command("list")
@@ -49,6 +55,84 @@ def published_list(
     show(
         {"published": json.loads(found.to_json(orient="records"))}, as_json, lambda answer: _lines(answer["published"])
     )
+
+
+@published_app.command("atlas")
+def published_atlas(
+    method: Annotated[str, option("The method: sit, DiT, REPA.", "NAME")],
+    size: Annotated[Literal["s", "b", "l", "xl"], option("The network's size: s, b, l or xl.", "SIZE")],
+    patch: Annotated[int, option("Its patch.", "N")] = 2,
+    resolution: Annotated[Literal["256", "512"], option("Pixels of a side: 256 or 512.", "N")] = "256",
+    steps: Annotated[int | None, option("Of trainings of so many steps: 400k.", "N", parser=count)] = None,
+    metric: Annotated[str, option("FID-50K, FID-10K, sFID, IS, Precision or Recall.", "NAME")] = "FID-50K",
+    out: Annotated[Path | None, option("Also write picture, CSV and Markdown there.", "DIR")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show every published number of one recipe, by whom and how sampled, and how far they lie apart.
+
+    Examples: harness published atlas --method sit --size b · harness published atlas --method dit --size xl --out
+    reports/latest/atlas
+    """
+    from harness.papers.atlas import atlas
+
+    found = atlas(method, size, patch=patch, pixels=int(resolution), steps=steps, metric=metric)
+    files = []
+    if out is not None:
+        from harness.reporting.tables.atlas import write
+
+        files = [str(path) for path in write(found, out)]
+    show({"atlas": asdict(found), "files": files}, as_json, lambda answer: [*_atlas_lines(found), *answer["files"]])
+
+
+@published_app.command("gaps")
+def published_gaps(
+    paper: Annotated[str, option("The paper's folder in harness/papers.", "NAME")] = "sddit",
+    out: Annotated[Path | None, option("Also write CSV and Markdown there.", "DIR")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the gap between each two FIDs that a paper compares, beside how far one recipe's trainings lie apart.
+
+    Examples: harness published gaps · harness published gaps --out reports/latest/atlas
+    """
+    from harness.papers.gaps import gaps
+    from harness.reporting.tables.atlas import gaps as table_of
+    from harness.reporting.tables.atlas import summary, write_gaps
+
+    found = gaps(paper)
+    files = [str(path) for path in write_gaps(found, out)] if out is not None else []
+    table = table_of(found).shown
+    lines = [*columns([list(table), *table.to_numpy().tolist()]), "", *textwrap.wrap(summary(found), width())]
+    show({"gaps": asdict(found), "files": files}, as_json, lambda answer: [*lines, *answer["files"]])
+
+
+def _atlas_lines(atlas: "Atlas") -> list[str]:
+    """The trainings, in each the protocols with their spread, in each the numbers."""
+    from harness.reporting.figures.atlas import spread_text, status
+
+    lines = [f"{atlas.metric} of {atlas.title}"]
+    for training in atlas.trainings:
+        lines += ["", training.title]
+        for group in training.groups:
+            lines += textwrap.wrap(
+                f"{group.titled}: {spread_text(group.spread)}",
+                width(),
+                initial_indent=INDENT,
+                subsequent_indent=2 * INDENT,
+            )
+            rows = [[_text(n), n.by, status(n) if n.quote else "", n.reference, n.sources[0]] for n in group.numbers]
+            rows.insert(0, ["", "by", "", "reference", "source"])
+            lines += columns(rows, indent=2 * INDENT)
+        if len(training.groups) > 1:
+            lines.append(f"{INDENT}over all protocols: {spread_text(training.spread)}")
+    if atlas.left_out:
+        lines += ["", f"{atlas.left_out} numbers of changed settings are left out; harness published list has them."]
+    if any(number.quality == "second hand" for training in atlas.trainings for number in training.numbers):
+        lines.append(f"{SECOND_HAND} second hand: known from notes about the paper, not seen in it")
+    return lines
+
+
+def _text(number: "Number") -> str:
+    return f"{number.text}{SECOND_HAND if number.quality == 'second hand' else ''}"
 
 
 def _lines(rows: list[dict[str, Any]]) -> list[str]:
