@@ -68,7 +68,8 @@ def test_every_number_of_a_drawn_training_is_a_point_with_its_value_and_its_prin
 
 def test_what_is_not_drawn_is_said():
     drawing = make(atlas("repa", "xl"))
-    assert any("more training" in note and "--steps" in note for note in drawing.notes)
+    (said,) = [note for note in drawing.notes if "in the CSV" in note]
+    assert said == "Not drawn but in the CSV: 3 more trainings. Choose with --steps."
     assert len({row["training"] for row in drawing.rows}) > len(drawing.figure.axes)
 
 
