@@ -28,6 +28,8 @@ class Pass(NamedTuple):
     noised: Noised
     raw: Tensor  # (B, C or 2 C, S, S)
     tapped: tuple[Tensor, ...]  # each (B, L, D): the outputs of the objective's `taps`, in their order
+    network: nn.Module  # the network itself, for a further pass
+    keep: Tensor | None = None  # (B, K) the tokens that it saw, where not all
 
 
 class Objective(nn.Module):
@@ -125,7 +127,7 @@ class Plain(Method):
         outputs = dict(zip(self.network.taps, tapped, strict=True))
         parts = {"loss/denoise": denoise}
         for name, objective in self.objectives.items():
-            seen = Pass(batch, noised, raw, tuple(outputs[tap - 1] for tap in objective.taps))
+            seen = Pass(batch, noised, raw, tuple(outputs[tap - 1] for tap in objective.taps), self.network)
             parts[f"loss/{name}"] = objective(seen, progress, draw)
         total = torch.stack(list(parts.values())).sum()
         return {"loss": total, **{name: part.detach() for name, part in parts.items()}}

@@ -24,7 +24,7 @@ class StepCost(NamedTuple):
     """GMACs of one image's training step."""
 
     total: float  # forward and backward, each product once
-    forward_parts: dict[str, float]  # the forward pass's by module: network.encoder, teacher, head, ...
+    forward_parts: dict[str, float]  # the forward pass's by module: network.encoder, discrimination.teacher, ...
     recomputed: float  # what activation checkpointing computes again, not part of the total
 
 

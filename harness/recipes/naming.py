@@ -18,6 +18,14 @@ ADDED_LATER: dict[tuple[str, str], Any] = {
     ("protocol", "cooldown"): 0,
     ("knobs", "project_start"): "zero",
     ("knobs", "version"): 1,
+    ("knobs", "teacher_level"): "sigma",
+    ("knobs", "shared_noise"): False,
+    ("knobs", "student_sigma"): None,
+    ("knobs", "teacher"): "average",
+    ("knobs", "discriminative_weight"): 1.0,
+    ("knobs", "stop_gradient"): "none",
+    ("knobs", "head_layers"): 3,
+    ("knobs", "head_norm"): False,
     ("protocol", "size"): None,
     ("sampling", "sde_diffusion"): "2t",
     ("sampling", "sde_last_step"): 0.04,
@@ -32,6 +40,7 @@ ADDED_LATER: dict[tuple[str, str], Any] = {
     ("block", "rotary"): False,
     ("block", "qk_norm"): False,
 }
+OF_A_SIZE = {"project_start"}
 SECTIONS_ADDED_LATER = {"flow", "block"}
 
 
@@ -48,6 +57,12 @@ def without_later_defaults(section: str, settings: Mapping[str, Any]) -> dict[st
     """A section's settings without those that came later and have their default: runs of before and after are alike."""
     later = {field: default for (where, field), default in ADDED_LATER.items() if where == section}
     return {key: value for key, value in settings.items() if key not in later or value != later[key]}
+
+
+def later_defaults(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of those of these knobs that came later, but for one that the recipe of a size sets."""
+    later = {field: default for (section, field), default in ADDED_LATER.items() if section == "knobs"}
+    return {field: default for field, default in later.items() if field in knobs and field not in OF_A_SIZE}
 
 
 def with_later_settings(document: dict[str, Any]) -> dict[str, Any]:

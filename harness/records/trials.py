@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from harness.recipes.config import ADDITIONS
 from harness.recipes.metric_names import parts_of, read_as
-from harness.recipes.naming import digest, without_later_defaults
+from harness.recipes.naming import digest, later_defaults, without_later_defaults
 from harness.recipes.reading import about, published_steps
 from harness.records import looks
 from harness.records.looks import FINAL, LONGEST_NAME, OF_THE_METHOD, SHORT_HASH, Scalar, device_title, flat, order
@@ -303,10 +303,10 @@ def knob_differences(method: str, knobs: Mapping[str, Any]) -> dict[str, str]:
 
 def has_knobs(method: str, knobs: Mapping[str, Any], chosen: Mapping[str, Any] | None = None) -> bool:
     """Whether `knobs` are as `chosen`, and the paper's where its ablations vary them and nothing else was chosen."""
-    if list(knobs.get(ADDITIONS) or ()) != list((chosen or {}).get(ADDITIONS) or ()):
-        return False
+    same_additions = list(knobs.get(ADDITIONS) or ()) == list((chosen or {}).get(ADDITIONS) or ())
     paper = {name: value for name, value in about(method).printed_knobs.items() if name in VARIED and name in knobs}
-    return all(name in knobs and knobs[name] == value for name, value in {**paper, **(chosen or {})}.items())
+    wanted = {**later_defaults(knobs), **paper, **(chosen or {})}
+    return same_additions and all(name in knobs and knobs[name] == value for name, value in wanted.items())
 
 
 def settings(runs: Iterable[Run], yardstick: str | None = None) -> tuple[list[Setting], list[LeftOut]]:

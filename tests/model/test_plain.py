@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from small import grouped, small_config, trained_a_little
+from torch import nn
 
 import baselines
 from harness.data.order import batch_indices
@@ -48,7 +49,7 @@ def objective_of(name: str, *assignments: str):
 def seen_at(clean: torch.Tensor, raw: torch.Tensor, *tapped: torch.Tensor) -> tuple[Pass, Draw]:
     draw = Draw.all_of(clean)
     noised = Flow().noised(clean, draw)
-    return Pass(Batch(clean, torch.zeros(len(clean), dtype=torch.long)), noised, raw, tapped), draw
+    return Pass(Batch(clean, torch.zeros(len(clean), dtype=torch.long)), noised, raw, tapped, nn.Identity()), draw
 
 
 # Dispersive --------------------------------------------------------------------------------------------------------

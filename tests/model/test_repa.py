@@ -46,7 +46,7 @@ def batch_of(digits, size: int = 8) -> Batch:
 
 
 def objective_on(method, name: str, tapped: torch.Tensor, batch: Batch) -> torch.Tensor:
-    seen = Pass(batch, None, None, (tapped,))
+    seen = Pass(batch, None, None, (tapped,), None)
     return method.objectives[name](seen, NOW, Draw.all_of(batch.clean))
 
 
@@ -98,7 +98,7 @@ def test_sara_s_discriminator_learns_to_tell_and_the_projector_to_be_taken_for_t
     objective_on(method, "sara", tapped, batch).backward()
     objective = method.objectives["sara"]
     players = list(objective.discriminator.parameters()), list(objective.projector.parameters())
-    found, wanted = objective.pair(Pass(batch, None, None, (tapped,)))
+    found, wanted = objective.pair(Pass(batch, None, None, (tapped,), None))
     real, taken = objective.discriminator(wanted), objective.discriminator(found)
     told = -(torch.sigmoid(real).log().mean() + torch.sigmoid(-taken).log().mean())
     deceived = -torch.sigmoid(taken).log().mean()
@@ -112,7 +112,7 @@ def test_irepa_s_targets_lose_their_mean_and_spread_and_its_projector_sees_neigh
     method, batch = built("repa", "projector=conv", "align_gamma=1"), batch_of(digits)
     tapped = torch.zeros(8, 16, 16)
     tapped[:, 5] = 1  # row 1, column 1
-    found, wanted = method.objectives["repa"].pair(Pass(batch, None, None, (tapped,)))
+    found, wanted = method.objectives["repa"].pair(Pass(batch, None, None, (tapped,), None))
     moved = (found != method.objectives["repa"].projector.conv.bias).any(-1).all(0)
     assert moved.unflatten(0, (4, 4)).nonzero().tolist() == [[row, column] for row in range(3) for column in range(3)]
     assert wanted.mean(1).abs().max() < 1e-4

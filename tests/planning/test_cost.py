@@ -97,5 +97,5 @@ def test_nearly_all_of_the_forward_pass_belongs_to_a_module(recipe):
 def test_the_parts_of_the_forward_pass_name_the_modules():
     parts = costs("sddit-s").forward_parts
     assert parts["network.encoder"] * GIGA == pytest.approx(blocks(DEPTH, 205))
-    assert parts["teacher.encoder"] > parts["network.encoder"]
+    assert parts["discrimination.teacher"] > parts["network.encoder"]
     assert parts["network.decoder"] > 0

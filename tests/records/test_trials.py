@@ -132,6 +132,15 @@ def test_knobs_are_the_papers_where_nothing_else_is_chosen():
     assert not has_knobs("sddit", usual | {"mask_ratio": 0.5, "teacher_sigma": 0.5}, {"teacher_sigma": 0.5})
 
 
+def test_a_run_with_a_later_knob_off_its_default_stands_for_an_arm_that_chose_it_alone():
+    usual = {"mask_ratio": 0.2, "discriminate": True, "teacher_sigma": 0.002, "project_start": "xavier"}
+    assert has_knobs("sddit", usual | {"stop_gradient": "none"})
+    stopped = usual | {"stop_gradient": "generative"}
+    assert not has_knobs("sddit", stopped)
+    assert has_knobs("sddit", stopped, {"stop_gradient": "generative"})
+    assert not has_knobs("mdt", {"mask_ratio": 0.3, "version": 2})
+
+
 def test_of_several_numbers_of_images_the_distance_over_most_is_read():
     names = ["fd-own@1k", "fd-own@10k", "fd-own@5k", "sfd-own@10k", "denoiser_error@1k", "denoiser_error@297"]
     assert distance_metric(names) == "fd-own@10k"

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from harness.model.nn import tokens
 from harness.model.nn.blocks import DiTBlock, ModulatedLinear, linear, readout, through, zero_linear
-from harness.model.nn.embeddings import PatchEmbed, sincos_positions, unpatchify
+from harness.model.nn.embeddings import Condition, PatchEmbed, sincos_positions, unpatchify
 from harness.model.shape import Shape
 
 ProjectStart = Literal["zero", "xavier"]  # how the projection between encoder and decoder starts
@@ -42,6 +42,18 @@ class Encoder(nn.Module):
                 places = torch.arange(embedded.shape[1], device=x.device).expand(len(x), -1) if keep is None else keep
                 keep = F.pad(places, (1, 0))
         return through(self.blocks, x, cond, None, keep)[0]
+
+
+class EncoderAlone(nn.Module):
+    """An encoder with its embeddings and without a decoder: what a self-distilled teacher is the average of."""
+
+    def __init__(self, condition: Condition, encoder: Encoder):
+        super().__init__()
+        self.condition, self.encoder = condition, encoder
+
+    def forward(self, net_input: Tensor, net_noise: Tensor, labels: Tensor, keep: Tensor | None = None) -> Tensor:
+        """(B, C, S, S), (B,), (B,), (B, K) -> (B, [1 +] K, D); without `keep`, all tokens"""
+        return self.encoder(self.encoder.embed(net_input), self.condition(net_noise, labels), keep)
 
 
 class Decoder(nn.Module):
