@@ -7,7 +7,7 @@ from pathlib import Path
 import bench_records
 from run_folders import XEON, write_run
 
-from harness.papers.sddit.claims import CLAIMS, judge
+from harness.papers.claims import claims_of, judge
 from harness.records.bench_record import Bench, Window
 from harness.records.evidence import Evidence, gather
 from harness.records.schema import Device
@@ -28,6 +28,7 @@ PAPER_ONLY = {
     "fid-order-b", "fid-order-xl", "fid-final-xl", "faster-than-mdt-xl", "mdt-1300k-matched", "mdt-3500k-matched",
 }  # fmt: skip
 COUNTED = {"parameters", "less-memory-than-mdt", "memory-45-gb"}  # of the paper's networks alone
+CLAIMS = claims_of()
 ENCODING = {claim.id for claim in CLAIMS if claim.id.endswith("-encoding")}
 AT_THE_DEMO = [c.id for c in CLAIMS if c.id not in PAPER_ONLY | COUNTED | ENCODING]
 

@@ -11,6 +11,7 @@ import typer
 from harness.cli import audit, bench, config, doctor, export, images, power, reproduce, results, run, sweep
 from harness.cli.app.answer import AGAIN, CONTINUES, CONTINUES_IT
 from harness.cli.app.application import App, with_switches
+from harness.cli.claims import claims_app
 from harness.cli.data import data_app
 from harness.cli.published import published_app
 from harness.cli.recipes import recipes_app
@@ -63,4 +64,5 @@ app.add_typer(data_app, name="data")
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(runs_app, name="runs")
 app.add_typer(published_app, name="published")
+app.add_typer(claims_app, name="claims")
 app.add_typer(config.config_app, name="config")

@@ -23,10 +23,10 @@ def power(
     0.98
     """
     from harness.claims import power
-    from harness.papers.sddit.claims import CLAIMS
+    from harness.papers import claims
     from harness.records.evidence import gather
 
-    claim = power.claim_of(what, CLAIMS)
+    claim = power.claim_of(what, [claim for paper in claims.names() for claim in claims.claims_of(paper)])
     evidence = gather(runs or [RUNS], yardstick)
     found = [each.as_json() for each in power.power_of(claim, evidence, effect=effect)]
     show({"comparisons": found}, as_json, lambda answer: power.lines(answer["comparisons"]))

@@ -1,8 +1,8 @@
-"""The papers, one folder each: published numbers, and for the paper under test its claims, figures, tables and sweeps.
+"""The papers, one folder each: published numbers, claims, and for the paper under test figures, tables and sweeps.
 
-A folder has CSV files of published numbers and `protocols.csv`, the conditions under which they were obtained. It may
-have `deviations.yaml`, `figures.yaml`, `tables.yaml` and `sweeps.yaml`. A new paper is a new folder: there is no list
-of them.
+A folder may have CSV files of published numbers with `protocols.csv`, the conditions under which they were obtained;
+`paper.yaml` and `claims.yaml`, what the paper is and what it claims; `deviations.yaml`, `figures.yaml`, `tables.yaml`
+and `sweeps.yaml`. A new paper is a new folder: there is no list of them.
 """
 
 from collections.abc import Iterator

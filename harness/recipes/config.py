@@ -290,7 +290,7 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         field = ".".join(map(str, problem["loc"])) or "the configuration"
-        message = _expected(problem["msg"])
+        message = expected(problem["msg"])
         if problem["type"] == "extra_forbidden":
             lines.append(f"{field} is not a setting of this run.")
         elif problem["type"] == "missing":
@@ -300,7 +300,7 @@ def _explain(error: ValidationError) -> str:
     return " ".join(lines)
 
 
-def _expected(message: str) -> str:
+def expected(message: str) -> str:
     """What a value must be, in pydantic's words, without how it tried to read one."""
     wanted = message.removeprefix("Input should be ").removeprefix("Value error, ")
     wanted = wanted.partition(", unable to")[0].partition(", got a number")[0]

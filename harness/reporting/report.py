@@ -13,8 +13,8 @@ from typing import Any
 
 from harness.claims.comparison import NOT_TESTED, VERDICTS
 from harness.claims.verdict import MOST_SHOWN, Judgement, agreement
-from harness.papers import specified
-from harness.papers.sddit import claims, tolerance
+from harness.papers import claims, specified
+from harness.papers.sddit import tolerance
 from harness.records.evidence import Evidence, gather
 from harness.records.looks import REFERENCE
 from harness.records.schema import read_json, write_atomically

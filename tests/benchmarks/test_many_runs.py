@@ -12,7 +12,7 @@ import pytest
 from run_folders import write_run
 
 from harness.papers import published
-from harness.papers.sddit.claims import judge
+from harness.papers.claims import judge
 from harness.records.evidence import gather
 from harness.records.folders.listing import survey
 

@@ -4,12 +4,12 @@ import re
 from dataclasses import replace
 
 import pytest
-from claim_worlds import AS_PUBLISHED, AT_THE_DEMO, KNOBS, PAPER_ONLY, arm, judged, sddit, write
+from claim_worlds import AS_PUBLISHED, AT_THE_DEMO, CLAIMS, KNOBS, PAPER_ONLY, arm, judged, sddit, write
 from run_folders import write_run
 
 from harness.claims.comparison import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from harness.papers import published
-from harness.papers.sddit.claims import CLAIMS, judge
+from harness.papers.claims import judge
 from harness.records.evidence import Evidence, gather
 from harness.records.schema import Device
 from harness.records.trials import settings

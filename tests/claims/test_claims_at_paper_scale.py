@@ -2,7 +2,7 @@ import pytest
 from claim_worlds import full, judged, write
 
 from harness.claims.comparison import NOT_REPRODUCED, REPRODUCED
-from harness.papers.sddit.claims import judge
+from harness.papers.claims import judge
 from harness.papers.sddit.tolerance import outside_tolerance
 from harness.records.evidence import Count, Counts, Evidence
 

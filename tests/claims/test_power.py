@@ -7,13 +7,17 @@ import pytest
 from run_folders import write_run
 from scipy import stats
 
+from harness.claims.arms import arm
 from harness.claims.intervals import power, seeds_needed, smallest_ratio
 from harness.claims.places import Distances
 from harness.claims.power import Power, claim_of, lines, power_of
 from harness.claims.predicates import Lower
-from harness.papers.sddit.claims import CLAIMS, DIT, SDDIT
+from harness.papers.claims import claims_of
 from harness.records.evidence import gather
 from harness.system.errors import DataError, UsageError
+
+CLAIMS = claims_of()
+DIT, SDDIT = arm("dit"), arm("sddit")
 
 
 def write(root, method: str, values, **more):

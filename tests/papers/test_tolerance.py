@@ -5,7 +5,7 @@ from claim_worlds import AT_THE_DEMO, PAPERS, arm, full, judged, write
 
 from harness.claims.comparison import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from harness.claims.verdict import agreement
-from harness.papers.sddit.claims import judge
+from harness.papers.claims import judge
 from harness.papers.sddit.tolerance import FID_WITHIN, outside_tolerance
 from harness.records.evidence import gather
 

@@ -7,8 +7,8 @@ from run_folders import XEON, write_run
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.papers import claims
 from harness.papers.deviations import DEVIATIONS
-from harness.papers.sddit import claims
 from harness.records.evidence import gather
 from harness.records.schema import Device
 from harness.records.store import find_runs
@@ -65,7 +65,7 @@ def test_a_report_has_its_figures_tables_and_verdicts_beside_it(written):
     for number in (1, 2, 3, 4):
         assert {(out / f"table{number}.{kind}").is_file() for kind in ("md", "tex", "csv")} == {True}
     judged = json.loads((out / "claims.json").read_text())
-    assert {each["claim"] for each in judged} == {claim.id for claim in claims.CLAIMS}
+    assert {each["claim"] for each in judged} == {claim.id for claim in claims.claims_of()}
     assert (out / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert re.findall(r"^## (.+)$", text, re.MULTILINE)[:3] == ["Summary", "Claims", "Figures"]
     assert "12 finished runs in 1 setting" in section(text, "Summary")

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.papers.sddit import claims
+from harness.papers import claims
 from harness.records.evidence import gather
 from harness.reporting import figures
 from harness.reporting.figures.speed_quality import trials_of
