@@ -11,10 +11,10 @@ import typer
 from harness.cli import audit, bench, config, doctor, export, images, power, reproduce, results, run, sweep
 from harness.cli.app.answer import AGAIN, CONTINUES, CONTINUES_IT
 from harness.cli.app.application import App, with_switches
-from harness.cli.claims import claims_app
 from harness.cli.data import data_app
 from harness.cli.published import published_app
 from harness.cli.recipes import recipes_app
+from harness.cli.registrations import claims_app
 from harness.cli.runs import runs_app
 
 EXIT_CODES = (

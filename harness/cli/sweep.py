@@ -13,7 +13,7 @@ import typer
 from harness.cli.app import completion, defaults
 from harness.cli.app.answer import live, note, show
 from harness.cli.app.layout import columns, fitted
-from harness.cli.app.options import RUNS, Assignments, Json, RunsOut, argument, listed, option
+from harness.cli.app.options import RUNS, Assignments, Json, RunsOut, argument, option, seed_list
 from harness.cli.app.processes import (
     SLURM,
     Launcher,
@@ -26,7 +26,6 @@ from harness.cli.app.processes import (
     submit,
 )
 from harness.cli.app.state import state
-from harness.system.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.runs.sweep import Outcome, Task, Watcher
@@ -72,7 +71,7 @@ def sweep(
     from harness.papers import sweeps
 
     plan = sweeps.plan(name, scale, images=images)
-    chosen = _seeds(seeds)
+    chosen = None if seeds is None else seed_list(seeds)
 
     from harness.runs import sweep as sweeping
 
@@ -93,18 +92,6 @@ def sweep(
     shared = [f"All runs: {', '.join(settings)}.", ""] if settings else []
     document = {"sweep": name, "scale": scale, "settings": settings, "runs": sweeping.as_json(found)}
     show(document, as_json, lambda _: [*shared, *_lines(found)])
-
-
-def _seeds(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        chosen = [int(part) for part in listed(text)]
-    except ValueError:
-        chosen = []
-    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
-        raise UsageError(f"--seeds is {text!r}; it must be whole numbers, each once, like 0,1,2.")
-    return chosen
 
 
 def _slurm(job: "Job", todo: Sequence["Task"], at_once: int | None, print_only: bool, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.claims import registration
 from harness.claims.comparison import NOT_TESTED, VERDICTS
 from harness.claims.verdict import MOST_SHOWN, Judgement, agreement
 from harness.papers import claims, specified
@@ -25,7 +26,7 @@ from harness.reporting.archive import keep
 from harness.reporting.drawing.sheet import Drawing
 from harness.reporting.figures.speed_quality import Group, groups, trials_of
 from harness.reporting.pages.render import render
-from harness.reporting.tables import paper_tables, run_tables, table
+from harness.reporting.tables import paper_tables, registered, run_tables, table
 from harness.reporting.tables.table import Table, count, frame_of, writing
 from harness.system.errors import DataError, UsageError
 from harness.system.groups import grouped
@@ -70,14 +71,16 @@ def write(
     wrong = [name for name in formats if name not in FORMATS]
     if wrong:
         raise UsageError(f"--format is {wrong[0]!r}; it must be {' or '.join(FORMATS)}.")
+    roots = list(roots)
     evidence = gather(roots)
+    outcomes = registration.outcomes(registration.below(roots), evidence.runs)
     judgements = claims.judge(evidence)
     drawings = {name: make(evidence) for name, make in figures.MAKERS.items()}
     if not drawings[figures.HELD_OUT].rows:  # the paper has no such figure, and many data have no such images
         del drawings[figures.HELD_OUT]
     beside = [*paper_tables.tables(evidence), paper_tables.context(evidence)]
     paths = [*figures.write(drawings.values(), out), *table.write(beside, out)]
-    context = compose(evidence, judgements, list(drawings.values()), beside, folder=out)
+    context = compose(evidence, judgements, list(drawings.values()), beside, outcomes, folder=out)
     with writing(out):
         for name in formats:
             paths.append(out / f"report.{name}")
@@ -114,6 +117,7 @@ def compose(
     judgements: Sequence[Judgement],
     drawings: Sequence[Drawing],
     beside: Sequence[Table],
+    outcomes: Sequence[registration.Outcome] = (),
     *,
     folder: Path,
 ) -> dict[str, Any]:
@@ -132,6 +136,7 @@ def compose(
         "figures": [_shown(drawing) for drawing in drawings],
         "folder": folder,
         "sections": {
+            **({registered.TITLE: [registered.table(outcomes)]} if outcomes else {}),
             "Tables": papers,
             "Later methods": [later_methods],
             "Every measured point of Fig. 3": [

@@ -59,6 +59,17 @@ def listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def seed_list(text: str) -> list[int]:
+    """The seeds of --seeds 0,1,2. Raises UsageError."""
+    try:
+        chosen = [int(part) for part in listed(text)]
+    except ValueError:
+        chosen = []
+    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
+        raise UsageError(f"--seeds is {text!r}; it must be whole numbers, each once, like 0,1,2.")
+    return chosen
+
+
 Json = Annotated[bool, option("Print one JSON document instead of text.", name="--json")]
 Roots = Annotated[list[Path] | None, argument("Run folders, or folders of them. Default: runs/", "RUNS")]
 Assignments = Annotated[
