@@ -2,21 +2,18 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from harness.claims.arms import Arm, Side, TwoArms, distance_at, two_arms, unchosen_differences
+from harness.claims.arms import Arm, Side, TwoArms, distance_at, two_arms
 from harness.claims.comparison import Comparison
 from harness.claims.machines import Index
 from harness.claims.verdict import Found
-from harness.records.evidence import Evidence
 from harness.records.information import LAST_LINES, LEAST, share_told
-from harness.records.looks import look
 from harness.records.trials import PAPER_METRIC, Setting, metric_title, settings
 
 PAPER_BATCH = 256
-PARAMETERS_WITHIN = 0.001
 TOLD_NOTHING = (
     f"runs whose discriminative loss tells something: over the last {LAST_LINES} lines of their logs its targets tell "
     f"less than {LEAST:.0%} of ln K, or it lies within that of ln K, its value for targets that are all uniform"
@@ -156,59 +153,3 @@ class Distances:
         lengths = Counter(trial.steps for trial in trials if trial.method in methods)
         longest = max(lengths, key=lambda steps: (lengths[steps], -steps), default=setting.budget(methods)[0])
         return list(dict.fromkeys([*budgets, (longest, batch)]))
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The networks that are sampled have the paper's numbers of parameters, in millions, to within 0.1%."""
-
-    published: Mapping[str, float]  # millions of parameters by recipe
-    fitted: tuple[str, ...] = ()  # recipes that were fitted to that number, so that it tests nothing
-
-    def __call__(self, index: Index) -> Iterator[Found]:
-        comparisons, lacking, remarks = [], [], []
-        for recipe, millions in self.published.items():
-            method, _, size = recipe.partition("-")
-            counted = _counted(index.evidence, recipe)
-            if counted is None:
-                lacking.append(f"no count of {recipe}")
-                continue
-            params, source = counted
-            network = f"{look(method).title}-{size.upper()}/2"
-            remarks.append(f"{network} {params / 1e6:.2f} M, paper {millions} M")
-            if recipe in self.fitted:
-                remarks[-1] += " (fitted to it, so no check)"
-                continue
-            comparisons.append(
-                Comparison(
-                    subject=network,
-                    other="the paper's",
-                    quantity="parameters",
-                    values=((params / 1e6,), (millions,)),
-                    claimed="within",
-                    bound=1 + PARAMETERS_WITHIN,
-                    exact=True,
-                    names=((source,), ()),
-                )
-            )
-        yield Found(
-            tuple(comparisons),
-            tuple(lacking),
-            remarks=tuple(remarks),
-            scale="paper",
-            title="the networks, counted",
-            name="counts",
-        )
-
-
-def _counted(evidence: Evidence, recipe: str) -> tuple[int, str] | None:
-    """Parameters of the network that a recipe samples: from its count, else from a run of it with the paper's knobs."""
-    count = evidence.count(recipe)
-    if count is not None:
-        return count.params, f"count of {recipe}"
-    for run in evidence.runs:
-        method, size = run.result.method, run.result.size
-        ours = f"{method}-{size}" == recipe and run.config["network"].get("patch") == 2
-        if ours and not unchosen_differences(method, run.config["knobs"]):
-            return run.result.params, run.name
-    return None

@@ -13,6 +13,7 @@ from harness.claims.machines import LATENTS, MEMORY, OTHER_ENCODES, SPEED, SideB
 from harness.claims.places import Distances
 from harness.claims.schema import (
     ASKS,
+    OF_ARITHMETIC,
     OF_DISTANCE,
     OF_MEMORY,
     OF_PARAMETERS,
@@ -35,9 +36,9 @@ from harness.records.folders.departures import knob_names
 from harness.records.trials import VARIED
 from harness.system.errors import unknown
 
-ON_MACHINES = (OF_SPEED, OF_MEMORY)
+ON_MACHINES, COUNTED = (OF_SPEED, OF_MEMORY), (OF_PARAMETERS, OF_ARITHMETIC)
 LISTED = "`harness recipes list` names all"
-NOT_COMPARED = (*ON_MACHINES, OF_PARAMETERS)  # yardsticks that are no distance between images
+NOT_COMPARED = (*ON_MACHINES, *COUNTED)  # yardsticks that are no distance between images
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,12 @@ class _Names:
         return arm
 
     def recipe(self, name: str, *place: str | int) -> str:
-        if name not in recipe_names():
-            self._fault((*self._ask, *place), str(unknown("recipe", name, recipe_names(), see=LISTED)), name=True)
+        recipe, *settings = name.split(":")
+        wrong = [setting for setting in settings if "=" not in setting]
+        if wrong:
+            self._fault((*self._ask, *place), f"{wrong[0]!r} has no '='; write a setting like mask_ratio=0.", name=True)
+        if recipe not in recipe_names():
+            self._fault((*self._ask, *place), str(unknown("recipe", recipe, recipe_names(), see=LISTED)), name=True)
         return name
 
     def number(self, name: str, *place: str | int) -> float:
@@ -230,7 +235,7 @@ def _contradictions(said: ClaimOf) -> Iterator[tuple[Path, str]]:
         yield ("command",), f"the command is {said.command!r}; it must begin with harness."
     if said.published:
         yield ("published",), "a claim that is tested names its numbers in its asks. Move them there."
-    if said.yardstick == OF_PARAMETERS:
+    if said.yardstick in COUNTED:
         return
     if said.at is None:
         yield (), "a claim has no 'at': the size, and for distances the steps, at which the paper measured. Add it."

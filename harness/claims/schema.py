@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal, Protocol
 from pydantic import Field
 
 from harness.claims.arms import Arm, Published
+from harness.claims.counts import Parameters, Reachable, StepAtMost
 from harness.claims.machines import LATENTS, OTHER_ENCODES, MemoryAtMost
-from harness.claims.places import PAPER_BATCH, Parameters
+from harness.claims.places import PAPER_BATCH
 from harness.claims.predicates import (
     Ahead,
     AtEveryStep,
@@ -25,7 +26,9 @@ from harness.claims.predicates import (
 )
 from harness.recipes.config import Settings
 
-OF_DISTANCE, OF_SPEED, OF_MEMORY, OF_PARAMETERS = "distance", "speed", "memory", "parameters"  # yardsticks
+OF_DISTANCE, OF_SPEED, OF_MEMORY, OF_PARAMETERS, OF_ARITHMETIC = (  # yardsticks
+    "distance", "speed", "memory", "parameters", "arithmetic",
+)  # fmt: skip
 Pair = tuple[str, str]
 
 
@@ -268,10 +271,40 @@ class AskEqual(Ask):
         return Parameters(counted, fitted=tuple(names.recipe(name, "fitted") for name in self.fitted))
 
 
+class AskStepAtMost(Ask):
+    """A training step takes at most `times` the arithmetic of another's. A recipe may have settings: dit-s:with=x."""
+
+    yardsticks = (OF_ARITHMETIC,)
+    predicate: Literal["step-at-most"]
+    recipes: Pair
+    times: float = Field(gt=0, description="the largest ratio that the claim's words may stand for")
+
+    def made(self, names: Names) -> StepAtMost:
+        a, b = (names.recipe(name, "recipes", place) for place, name in enumerate(self.recipes))
+        return StepAtMost(a, b, self.times)
+
+
+class AskReachable(Ask):
+    """The published speed asks for at most a share of what the devices can do."""
+
+    yardsticks = (OF_ARITHMETIC,)
+    predicate: Literal["reachable"]
+    recipe: str
+    published: str = Field(description="the name of the number of training steps a second")
+    batch: int = Field(PAPER_BATCH, ge=1)
+    devices: int = Field(ge=1)
+    tflops: float = Field(gt=0, description="of one device at its peak, in the precision that the paper names")
+    share: float = Field(gt=0, le=1, description="the largest share of the peak that is believed")
+
+    def made(self, names: Names) -> Reachable:
+        speed = names.number(self.published, "published")
+        return Reachable(names.recipe(self.recipe, "recipe"), speed, self.batch, self.devices, self.tflops, self.share)
+
+
 ASKS: dict[str, type[Ask]] = {
     ask.model_fields["predicate"].annotation.__args__[0]: ask  # type: ignore[union-attr]
     for ask in (
         AskLower, AskComparable, AskAhead, AskGuided, AskSameCost, AskFaster, AskBest, AskWorse, AskEveryStep,
-        AskAtMost, AskEqual,
+        AskAtMost, AskEqual, AskStepAtMost, AskReachable,
     )
 }  # fmt: skip

@@ -63,7 +63,8 @@ def recipes_diff(a: RecipeName, b: RecipeName, as_json: Json = False) -> None:
 @recipes_app.command("count")
 def recipes_count(
     recipes: Annotated[
-        list[str] | None, argument("Which recipes. Default: every one.", "RECIPE", completion.recipes)
+        list[str] | None,
+        argument("Which; sddit-s:discriminate=false has a setting. Default: all.", "RECIPE", completion.recipes),
     ] = None,
     out: Annotated[Path | None, option("Also write them there, for compare and report.", "FILE")] = None,
     as_json: Json = False,
@@ -76,7 +77,7 @@ def recipes_count(
 
     chosen = recipes or recipe_names()
     for name in chosen:
-        load_recipe(name)  # refuse a wrong name before importing torch, which takes seconds
+        load_recipe(name.partition(":")[0])  # refuse a wrong name before importing torch, which takes seconds
     if out is not None and out.name != COUNTS:
         raise UsageError(f"--out is {out}; compare and report look for a file called {COUNTS}.")
 
@@ -85,7 +86,8 @@ def recipes_count(
     from harness.records.evidence import Counts
     from harness.records.schema import write_record
 
-    counted = {name: cost_of(resolve(name, [])) for name in chosen}
+    split = {name: name.split(":") for name in chosen}
+    counted = {name: cost_of(resolve(recipe, settings)) for name, (recipe, *settings) in split.items()}
     document = Counts(harness_version=harness.__version__, recipes=counted)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

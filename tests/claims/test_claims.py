@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from claim_worlds import AS_PUBLISHED, AT_THE_DEMO, CLAIMS, KNOBS, PAPER_ONLY, arm, judged, sddit, write
+from claim_worlds import AS_PUBLISHED, AT_THE_DEMO, CLAIMS, KNOBS, PAPER_ONLY, UNTESTED, arm, judged, sddit, write
 from run_folders import write_run
 
 from harness.claims.comparison import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
@@ -44,7 +44,11 @@ def test_what_is_true_by_construction_is_not_called_tested(worlds):
 def test_a_claim_without_its_runs_is_not_tested_and_says_what_would_test_it(worlds, claim):
     (judgement,) = worlds[NOT_TESTED][claim]
     assert (judgement.verdict, judgement.scale, judgement.n, judgement.effect) == (NOT_TESTED, None, 0, "")
-    assert judgement.to_test.startswith("harness ")
+    if claim in UNTESTED:
+        assert judgement.missing
+        assert not judgement.to_test
+    else:
+        assert judgement.to_test.startswith("harness ")
 
 
 def test_a_verdict_on_the_demo_says_that_it_says_nothing_of_imagenet(worlds):
