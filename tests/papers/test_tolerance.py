@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from claim_worlds import AT_THE_DEMO, TOO_CLOSE, PAPERS, arm, full, judged, write
+from claim_worlds import AT_THE_DEMO, PAPERS, TOO_CLOSE, arm, full, judged, write
 
 from harness.claims.comparison import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from harness.claims.verdict import agreement
