@@ -19,7 +19,7 @@ from harness.records.trials import VARIED, Trial, has_knobs, knob_differences
 MDT_LITE = measured_title("mdt", {})
 Value = Callable[[Trial], float | None]
 Published = tuple[float, float]  # the paper's values of the two arms
-Group = tuple[str, int, int]  # Trial.variant, training steps, batch: equal for runs that differ in their seed alone
+Group = tuple[str, int, int]  # variant but for the arm's knobs, steps, batch: equal for runs that differ in their seed
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class Side:
         for trial in self.trials:
             ours = trial.method == self.arm.method and batch_size in (None, trial.batch_size)
             if ours and has_knobs(trial.method, trial.knobs, self.arm.knobs) and self.read(trial) is not None:
-                found[trial.variant, trial.steps, trial.batch_size].setdefault(trial.seed, trial)
+                variant = trial.variant_but(self.arm.knobs)
+                found[variant, trial.steps, trial.batch_size].setdefault(trial.seed, trial)
         return dict(sorted(found.items()))
 
 

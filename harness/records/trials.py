@@ -189,9 +189,13 @@ class Trial:
     @cached_property
     def variant(self) -> str:
         """Equal for runs that differ in nothing but their seed, steps, batch and the knobs that ablations vary."""
+        return self.variant_but(())
+
+    def variant_but(self, chosen: Iterable[str]) -> str:
+        """The same for runs that may also differ in the `chosen` knobs, which an arm names."""
         final = self.run.result.evaluations.get(FINAL)
         sampled = final.protocol.model_dump(mode="json", include=OF_THE_METHOD | OF_GUIDANCE) if final else {}
-        rest = {name: value for name, value in self.knobs.items() if name not in VARIED}
+        rest = {name: value for name, value in self.knobs.items() if name not in {*VARIED, *chosen}}
         return digest({"formulation": looks.formulation_title(self.run.config), **sampled, "knobs": rest})
 
     @cached_property

@@ -214,8 +214,9 @@ def _summary(
             yield f"{words}: {', '.join(f'{number} {verdict}' for verdict, number in counts.most_common())}."
     untested = [judgement for judgement in judgements if judgement.verdict == NOT_TESTED and judgement.scale is None]
     if untested:
-        command = next(judgement.to_test for judgement in untested if judgement.to_test)
-        yield f"{count(len(untested), 'claim')} not tested at any scale; for example `{command}` makes runs for it."
+        command = next((judgement.to_test for judgement in untested if judgement.to_test), "")
+        example = f"; for example `{command}` makes runs for it" if command else ""
+        yield f"{count(len(untested), 'claim')} not tested at any scale{example}."
     for group in points[1:]:
         shown = group.drawn_points
         if len(shown) > 1 and all(point["speed_relative_to_dit"] is not None for point in shown):

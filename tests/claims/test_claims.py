@@ -7,7 +7,9 @@ import pytest
 from claim_worlds import AS_PUBLISHED, AT_THE_DEMO, CLAIMS, KNOBS, PAPER_ONLY, UNTESTED, arm, judged, sddit, write
 from run_folders import write_run
 
+from harness.claims import judge as judge_claims
 from harness.claims.comparison import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from harness.claims.power import claim_of
 from harness.papers import published
 from harness.papers.claims import judge
 from harness.records.evidence import Evidence, gather
@@ -117,6 +119,16 @@ def test_arms_of_one_method_differ_in_nothing_but_what_is_compared(tmp_path):
     write(tmp_path, [sddit(1.0, mask_ratio=0.5, num_prototypes=64)], seeds=(0, 1, 2, 3))
     (judgement,) = judged(tmp_path)["discrimination-helps"]
     assert judgement.n == 2
+    assert judgement.ratio == pytest.approx(0.8, rel=0.01)
+
+
+def test_arms_of_one_method_may_differ_in_any_knob_that_both_name_and_in_no_other(tmp_path):
+    few, many = {"mask_ratio": 0.5, "num_prototypes": 64}, {"mask_ratio": 0.5, "num_prototypes": 256}
+    write(tmp_path, [sddit(4.0, **few), sddit(5.0, **many)])
+    write(tmp_path, [sddit(1.0, **many, teacher_momentum=[0.9, 0.9])], seeds=(0, 1, 2, 3))
+    claim = claim_of("sddit:mask_ratio=0.5:num_prototypes=64,sddit:mask_ratio=0.5:num_prototypes=256", CLAIMS)
+    (judgement,) = judge_claims([claim], gather([tmp_path]))
+    assert (judgement.verdict, judgement.n) == (REPRODUCED, 3)
     assert judgement.ratio == pytest.approx(0.8, rel=0.01)
 
 
