@@ -44,6 +44,7 @@ def test_every_number_equals_the_one_published_row_that_it_names(paper):
 def test_every_number_in_the_words_of_a_claim_is_a_published_one_and_it_has_a_place(paper):
     printed = {f"{value:g}" for value in published.rows()["value"]} | {"48.4", "5.4"}  # the text's roundings
     knobs = {"0.002", "0.2", "0.5", "0.9", "0.3"}
+    knobs |= {f"{float(value):g}" for name in claims.read(paper).numbers for value in re.findall(r"\d+\.\d+", name)}
     for entry in claims.read(paper).entries:
         assert re.search(r"Table|Fig\.|Sec\.|App\.|README|abstract|page", entry.said.place), entry.said.id
         for number in re.findall(r"\d+\.\d+", entry.claim.published):
