@@ -288,11 +288,8 @@ class Setting:
 
     def values_of(self, method: str, knob: str) -> list[Any]:
         """The values of a knob among the method's runs, in order; texts after numbers."""
-        values = {
-            repr(trial.knobs[knob]): trial.knobs[knob]
-            for trial in self.trials
-            if trial.method == method and knob in trial.knobs
-        }
+        own = [trial.knobs[knob] for trial in self.trials if trial.method == method and knob in trial.knobs]
+        values = {repr(value): value for value in own}
         return sorted(values.values(), key=lambda value: (isinstance(value, str), value))
 
 
