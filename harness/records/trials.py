@@ -165,10 +165,8 @@ class Trial:
         alike = [
             e
             for e in self.run.evaluations.values()
-            if e.step
-            and e.weights == "ema"
-            and e.protocol == final
-            and math.isfinite(e.metrics.get(self.metric, math.nan))
+            if e.step and e.weights == "ema" and e.protocol == final
+            if math.isfinite(e.metrics.get(self.metric, math.nan))
         ]
         found = {e.step: e.metrics[self.metric] for e in alike if e.step is not None}
         return dict(sorted(found.items()))
@@ -392,8 +390,8 @@ def _title(trial: Trial) -> str:
 
 def _conditions(trial: Trial) -> Mapping[str, Scalar]:
     left = OF_AN_ARM | {f"evaluation.{name}" for name in OF_GUIDANCE | OF_ROUNDING} | {"processes"}
-    elsewhere = ("device.", "arithmetic.")
-    return {key: value for key, value in trial.conditions.items() if key not in left and not key.startswith(elsewhere)}
+    kept = {key: value for key, value in trial.conditions.items() if key not in left}
+    return {key: value for key, value in kept.items() if not key.startswith(("device.", "arithmetic."))}
 
 
 def _without_guidance(evaluation: Evaluation) -> dict[str, Any]:
